@@ -1,0 +1,140 @@
+//! Topic Names and Topic Filters (MQTT 5.0 section 4.7): two types, so that they cannot be mixed up.
+//! Always true: both are 1 to 65,535 bytes; a name has no wildcard [MQTT-3.3.2-2]; a filter has wildcards only as
+//! whole levels, `#` last [MQTT-4.7.1-1, MQTT-4.7.1-2].
+use super::Utf8;
+use serde::{Deserialize, Serialize};
+
+/// What is wrong with a topic; each is the peer's fault.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    #[error("topic is empty [MQTT-4.7.3-1]")]
+    Empty,
+    #[error("topic name contains a wildcard [MQTT-3.3.2-2]")]
+    WildcardInName,
+    #[error("wildcard must fill a whole level, and # the last one [MQTT-4.7.1-1]")]
+    MisplacedWildcard,
+    #[error("topic has {levels} levels, more than 200")]
+    TooDeep { levels: usize },
+    #[error("shared subscription needs $share/<name>/<filter> [MQTT-4.8.2-1]")]
+    MalformedShare,
+}
+
+/// The name a message is published to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TopicName(Utf8);
+
+/// What a client subscribes to; may start with `$share/<name>/`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TopicFilter(Utf8);
+
+/// Most levels a topic may have; deeper ones are refused (as Mosquitto does).
+pub const TOPIC_LEVELS_MAX: usize = 200;
+
+impl TopicName {
+    /// # Errors
+    /// [`TopicError`] when the text is empty, has a wildcard or more than [`TOPIC_LEVELS_MAX`] levels.
+    pub fn new(text: Utf8) -> Result<Self, TopicError> {
+        if text.is_empty() {
+            return Err(TopicError::Empty);
+        }
+        let (mut levels, mut wildcard) = (1, false);
+        for byte in text.as_bytes() {
+            levels += usize::from(*byte == b'/');
+            wildcard |= matches!(byte, b'+' | b'#');
+        }
+        if wildcard {
+            return Err(TopicError::WildcardInName);
+        }
+        if levels > TOPIC_LEVELS_MAX {
+            return Err(TopicError::TooDeep { levels });
+        }
+        Ok(Self(text))
+    }
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+    #[must_use]
+    pub fn text(&self) -> &Utf8 {
+        &self.0
+    }
+    /// The same name in an allocation of its own.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self(self.0.detached())
+    }
+}
+
+impl TopicFilter {
+    /// # Errors
+    /// [`TopicError`] when a wildcard is misplaced, a share name is malformed or the filter is empty or too deep.
+    pub fn new(text: Utf8) -> Result<Self, TopicError> {
+        let filter = match text.strip_prefix("$share/") {
+            Some(rest) => {
+                let (group, filter) = rest.split_once('/').ok_or(TopicError::MalformedShare)?;
+                if group.is_empty() || group.contains(['+', '#']) || filter.is_empty() {
+                    return Err(TopicError::MalformedShare);
+                }
+                filter
+            }
+            None => text.as_str(),
+        };
+        if filter.is_empty() {
+            return Err(TopicError::Empty);
+        }
+        let mut levels = 0;
+        let mut ended = false;
+        for level in filter.split('/') {
+            levels += 1;
+            let wildcard = level.contains(['+', '#']);
+            if ended || (wildcard && level.len() != 1) {
+                return Err(TopicError::MisplacedWildcard);
+            }
+            ended = level == "#";
+        }
+        if levels > TOPIC_LEVELS_MAX {
+            return Err(TopicError::TooDeep { levels });
+        }
+        Ok(Self(text))
+    }
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+    #[must_use]
+    pub fn text(&self) -> &Utf8 {
+        &self.0
+    }
+    /// `Some(name)` for a shared subscription `$share/<name>/<filter>`.
+    #[must_use]
+    pub fn share_name(&self) -> Option<&str> {
+        Some(self.0.strip_prefix("$share/")?.split_once('/')?.0)
+    }
+    /// The filter that topic names are matched against: without `$share/<name>/`.
+    #[must_use]
+    pub fn matched_part(&self) -> &str {
+        match self.0.strip_prefix("$share/") {
+            Some(rest) => rest.split_once('/').map_or("", |(_, filter)| filter),
+            None => self.0.as_str(),
+        }
+    }
+    /// Whether `name` matches (MQTT 5.0 section 4.7); a leading wildcard never matches a name that starts with `$`
+    /// [MQTT-4.7.2-1].
+    #[must_use]
+    pub fn matches(&self, name: &TopicName) -> bool {
+        let (filter, name) = (self.matched_part(), name.as_str());
+        if name.starts_with('$') && filter.starts_with(['+', '#']) {
+            return false;
+        }
+        let mut names = name.split('/');
+        for level in filter.split('/') {
+            match (level, names.next()) {
+                ("#", _) => return true,
+                ("+", Some(_)) => {}
+                (wanted, Some(found)) if wanted == found => {}
+                _ => return false,
+            }
+        }
+        names.next().is_none()
+    }
+}
