@@ -3,6 +3,7 @@
 //! whole levels, `#` last [MQTT-4.7.1-1, MQTT-4.7.1-2].
 use super::Utf8;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// What is wrong with a topic; each is the peer's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -136,5 +137,28 @@ impl TopicFilter {
             }
         }
         names.next().is_none()
+    }
+}
+
+impl TryFrom<&str> for TopicName {
+    type Error = TopicError;
+    fn try_from(text: &str) -> Result<Self, TopicError> {
+        Self::new(Utf8::from(text))
+    }
+}
+impl TryFrom<&str> for TopicFilter {
+    type Error = TopicError;
+    fn try_from(text: &str) -> Result<Self, TopicError> {
+        Self::new(Utf8::from(text))
+    }
+}
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+impl fmt::Display for TopicFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
