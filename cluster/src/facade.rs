@@ -1,0 +1,188 @@
+//! What the broker sees of the cluster, and what the cluster needs of the broker.
+//! Always true: no call here waits; answers come through [`Completion`] or a future. Alone in memory, alone on disk and
+//! many nodes look the same from here.
+use crate::{
+    ids::{ConnectionId, Epoch, Incarnation, LogIndex, Millis, NodeId},
+    state::{Command, Effect, Message, Origin, Outcome, Owner, State},
+};
+use mosquorum_proto::mqtt::{TopicFilter, Utf8};
+use parking_lot::RwLock;
+use std::{future::Future, pin::Pin, sync::Arc};
+
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Where answers go: a connection's mailbox. Called from the apply thread or a link's task; must not block.
+pub trait Completion: Send + Sync {
+    fn complete(&self, ticket: u64, answer: Answer);
+}
+
+/// What became of something submitted. There is no "failed": without a majority nothing is answered until there is one
+/// again (the connection gives up by its own timeout and closes without acknowledging).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// The command is durable on a majority and applied here.
+    Applied { outcome: Outcome, index: LogIndex },
+    /// Everything acknowledged anywhere before the barrier was asked for is applied here.
+    BarrierPassed,
+    /// Every living node that the publish was forwarded to has it.
+    Forwarded,
+    /// Every serving node routes to the filters that were added.
+    RoutesKnown,
+}
+
+pub struct Submission {
+    pub command: Command,
+    pub reply: Arc<dyn Completion>,
+    pub ticket: u64,
+}
+
+/// The replicated state and the way into it.
+pub trait Consensus: Send + Sync {
+    /// Proposes commands; those of one call, and calls of one thread, are applied in order. Answers arrive by ticket in
+    /// the same order.
+    fn submit(&self, submissions: Vec<Submission>);
+
+    /// Asks for a read barrier (read index): batched with others.
+    fn barrier(&self, reply: Arc<dyn Completion>, ticket: u64);
+
+    /// The applied state. Hold the read lock briefly: applying waits for it.
+    fn state(&self) -> &RwLock<State>;
+
+    /// This node and the life it serves under; changes when a lease was lost.
+    fn origin(&self) -> Origin;
+
+    /// The cluster's time as this node knows it (its own clock, never behind the log's time).
+    fn now(&self) -> Millis;
+
+    /// Bytes proposed and not yet answered: above its bound, connections stop reading.
+    fn congested(&self) -> bool;
+
+    /// Whether a majority can be reached as far as this node knows: new CONNECTs are refused with 0x88 without it.
+    fn available(&self) -> bool;
+
+    /// Writes the state out now (SIGUSR1). Resolves when the file is complete.
+    fn checkpoint(&self) -> BoxFuture<'static, Result<(), String>>;
+
+    /// Status for `mosquorum cluster status`, the `$SYS` tree and logs.
+    fn status(&self) -> ClusterStatus;
+
+    /// Membership change asked for over the admin socket; the text is for the operator.
+    fn admin(&self, request: AdminRequest) -> BoxFuture<'static, Result<String, String>>;
+
+    /// Flushes and stops; no answer comes after it.
+    fn shutdown(&self) -> BoxFuture<'static, ()>;
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct ClusterStatus {
+    pub node: NodeId,
+    pub name: String,
+    pub leader: Option<NodeId>,
+    pub term: u64,
+    pub commit: LogIndex,
+    pub applied: LogIndex,
+    pub snapshot: LogIndex,
+    pub members: Vec<MemberStatus>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct MemberStatus {
+    pub node: NodeId,
+    pub name: String,
+    pub address: String,
+    pub voter: bool,
+    pub serving: bool,
+    /// Entries behind the leader, where known.
+    pub lag: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+pub enum AdminRequest {
+    Status,
+    Remove { name: String },
+    TransferLeader { to: Option<String> },
+    Resize { voters: usize },
+}
+
+/// The other nodes' live side: who serves which clean client, which node wants which live messages.
+pub trait Peers: Send + Sync {
+    /// Takes a client identifier for a connection of this node. Resolves when no other connection in the cluster can
+    /// deliver or acknowledge for it any more (the old one confirmed its end, or its node's lease ran out).
+    fn claim(&self, client_id: Utf8, owner: Owner) -> BoxFuture<'static, Result<Claim, Unavailable>>;
+
+    /// The connection of `owner` is gone; forget the claim unless somebody else holds it by now.
+    fn release(&self, client_id: &Utf8, owner: Owner);
+
+    /// Another node owned the durable session until now: resolves when that connection is closed or its node is down.
+    fn fence(&self, client_id: Utf8, previous: Owner, epoch: Epoch) -> BoxFuture<'static, Result<(), Unavailable>>;
+
+    /// Live subscriptions of this node changed (already reference counted per filter, shared groups included).
+    /// [`Answer::RoutesKnown`] comes when every serving node has them.
+    fn change_routes(&self, added: Vec<TopicFilter>, removed: Vec<TopicFilter>, reply: Arc<dyn Completion>, ticket: u64);
+
+    /// Nodes (other than this one) with live subscribers for the topic: bit set or short list, and shared groups there.
+    fn routes(&self, topic: &str, into: &mut RemoteRoutes);
+
+    /// Changes whenever `routes` may answer differently: caches compare it.
+    fn routes_version(&self) -> u64;
+
+    /// Sends a message to other nodes' live subscribers. QoS 1 and 2: answered with [`Answer::Forwarded`] when every
+    /// named node that lives has placed it; QoS 0: never answered, dropped when a link is full (counted).
+    fn forward(&self, forward: Forward, reply: Option<(Arc<dyn Completion>, u64)>);
+
+    /// Whether this node may deliver and acknowledge at this instant (a majority's lease is valid). Checked before each
+    /// flush to a socket.
+    fn may_serve(&self) -> bool;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    pub epoch: Epoch,
+}
+
+/// No majority within the time allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no majority of the cluster can be reached")]
+pub struct Unavailable;
+
+#[derive(Debug, Default)]
+pub struct RemoteRoutes {
+    pub nodes: smallvec::SmallVec<[NodeId; 8]>,
+    /// Shared groups with live members: the `$share/...` filter, the node, its number of members.
+    pub groups: Vec<(TopicFilter, NodeId, u32)>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Forward {
+    pub message: Arc<Message>,
+    /// Nodes whose ordinary (not shared) live subscribers get it.
+    pub nodes: smallvec::SmallVec<[NodeId; 8]>,
+    /// Shared groups for which the named node chooses one live member.
+    pub groups: Vec<(TopicFilter, NodeId)>,
+}
+
+/// What the cluster needs of the broker it lives in; `broker` implements it.
+pub trait LiveSide: Send + Sync {
+    /// Effects of applied entries, in log order; called by the apply thread with no lock held.
+    fn on_effects(&self, effects: Vec<Effect>);
+
+    /// A message of another node's publisher for this node's live subscribers. Returns when it is placed in their
+    /// queues. `groups`: one live member of each gets it; those without one are returned for another choice.
+    fn deliver(&self, message: Arc<Message>, ordinary: bool, groups: &[TopicFilter]) -> Vec<TopicFilter>;
+
+    /// Closes the connection that serves this client under an epoch below the one given (or that exact owner), with
+    /// reason 0x8E; resolves when it can send nothing more. At once if there is none.
+    fn fence(&self, client_id: Utf8, connection: ConnectionId, reason: FenceReason) -> BoxFuture<'static, ()>;
+
+    /// The lease ran out: close every connection before returning (nothing more may leave this node).
+    fn lease_lost(&self, incarnation: Incarnation);
+
+    /// Clean clients connected here, for a new leader's memory: client id and owner.
+    fn clean_clients(&self) -> Vec<(Utf8, Owner)>;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FenceReason {
+    TakenOver,
+    Administrative,
+}

@@ -1,0 +1,7 @@
+//! What nodes agree on: the replicated state, Raft around it, and the links between nodes.
+//! Always true: only `raft` knows the Raft library; `state` has no I/O, no clock, no randomness and no locks.
+mod facade;
+pub mod ids;
+pub mod state;
+
+pub use facade::*;

@@ -1,0 +1,172 @@
+//! What can be asked of the replicated state, and what it answers: the content of log entries.
+//! Always true: a command carries everything its effect depends on (limits, choices, identities), so that every node
+//! that applies it reaches the same state; time is the entry's, set by the leader.
+use super::Message;
+use crate::ids::{ConnectionId, Epoch, Incarnation, Millis, NodeId};
+use mosquorum_proto::mqtt::{PacketId, QoS, Subscription, TopicFilter, Utf8, Will};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// One log entry: commands of one origin, applied in order, all or none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Batch {
+    pub origin: Origin,
+    /// 1 for the first batch of an incarnation, then one more each. A batch is applied only if it is the next of its
+    /// origin; others are duplicates (or follow a lost one, and come again).
+    pub sequence: u64,
+    /// The leader's clock when it took the batch into the log.
+    pub time: Millis,
+    pub commands: Vec<Command>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Command {
+    /// A client connected; makes, resumes, replaces or (expiry 0 and no will) ends the session in the state.
+    Connect(Box<ConnectCommand>),
+    /// The connection of `epoch` ended.
+    Disconnect(DisconnectCommand),
+    Subscribe { client_id: Utf8, epoch: Epoch, subscriptions: Vec<Subscription>, identifier: Option<u32> },
+    Unsubscribe { client_id: Utf8, epoch: Epoch, filters: Vec<TopicFilter> },
+    /// Queue for matching durable sessions, keep if retained.
+    Publish(PublishCommand),
+    /// PUBREL from a durable publisher: its packet identifier is free again.
+    Release { client_id: Utf8, epoch: Epoch, packet_id: PacketId },
+    /// A durable subscriber's PUBACK, PUBREC, PUBCOMP, in the order received, many at once.
+    Acknowledge { client_id: Utf8, epoch: Epoch, acks: Vec<(PacketId, AckKind)> },
+    /// The origin of this batch serves from now on under its incarnation; sessions owned by its earlier ones become
+    /// unowned (unclean end).
+    NodeUp { name: Utf8 },
+    /// The majority's leases of this incarnation have run out: its sessions are unowned from here on (unclean end).
+    NodeDown { node: NodeId, incarnation: Incarnation },
+    /// The node left the cluster for good: everything kept for it goes.
+    NodeRemoved { node: NodeId },
+    /// Due wills, expired sessions and messages are worked off up to the entry's time.
+    Tick,
+    /// An operator or the bridge logic ends a session.
+    EndSession { client_id: Utf8 },
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConnectCommand {
+    pub client_id: Utf8,
+    pub username: Option<Utf8>,
+    pub clean_start: bool,
+    /// Seconds after the end of the connection; 0 = nothing is kept (the command is then sent only when there is a will
+    /// or something to end); `u32::MAX` = for ever.
+    pub expiry_seconds: u32,
+    /// Mount point already added, already authorised.
+    pub will: Option<Will>,
+    pub owner: Owner,
+    pub limits: QueueLimits,
+}
+
+/// Where a session's connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub connection: ConnectionId,
+}
+
+/// Bounds of one session's queue, from the configuration of the node that serves it. 0 = no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueLimits {
+    /// Messages beyond those in flight.
+    pub messages: u32,
+    pub bytes: u64,
+    /// In flight at most (max_inflight_messages and the client's Receive Maximum); only used to tell what is beyond.
+    pub inflight: u16,
+    pub queue_qos0: bool,
+    /// Deliver with the subscription's QoS even if the message came with a lower one (upgrade_outgoing_qos).
+    pub upgrade_qos: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DisconnectCommand {
+    pub client_id: Utf8,
+    pub epoch: Epoch,
+    /// `true`: normal end, the will is dropped. `false`: the will is published (after its delay).
+    pub discard_will: bool,
+    /// A DISCONNECT may change the session expiry interval.
+    pub expiry_seconds: Option<u32>,
+    /// Queue entries before this one have been sent at least once: when sent again they carry DUP.
+    pub sent_before: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PublishCommand {
+    pub message: Arc<Message>,
+    /// QoS 2 of a publisher with a durable session: the packet identifier is recorded in the same entry.
+    pub exactly_once: Option<(Epoch, PacketId)>,
+    /// Shared subscription groups `(share name, filter)` for which the origin chose a live clean member: durable members
+    /// of these do not get the message. Usually empty.
+    pub groups_served: Vec<TopicFilter>,
+    /// The message belongs to this client alone and this shared group: a redispatch (other subscriptions get nothing).
+    pub only_group: Option<TopicFilter>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AckKind {
+    PubAck,
+    /// PUBREC with a reason below 0x80.
+    PubRec,
+    PubComp,
+    /// PUBREC with an error: the exchange is over.
+    PubRecError,
+}
+
+/// Answer to one command, the same on every node; the origin hands it to whoever asked.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    Connected { epoch: Epoch, session_present: bool, previous: Option<(Owner, Epoch)> },
+    /// One per subscription: whether it existed before (for Retain Handling 1).
+    Subscribed { existed: Vec<bool> },
+    Unsubscribed { existed: Vec<bool> },
+    /// `matched`: durable subscribers reached; `duplicate`: the packet identifier was in use already, nothing was queued.
+    Published { matched: u32, duplicate: bool },
+    /// `existed`: whether the packet identifier was known.
+    Released { existed: bool },
+    Done,
+    /// The epoch is not (or no longer) the session's: the connection must close without acknowledging.
+    Superseded,
+}
+
+/// What a node has to do after applying, beyond answering the origin.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// The session of this connection has new entries in its queue.
+    QueueGrew { owner: Owner },
+    /// A QoS 0 delivery to a connected durable session (never queued).
+    DeliverNow { owner: Owner, message: Arc<Message>, subscription: DeliveryOptions },
+    /// The connection lost its session to another one (or an operator ended it): close it, reason 0x8E (or 0x98).
+    Fence { owner: Owner, client_id: Utf8, epoch: Epoch, administrative: bool },
+    /// A will: every node delivers it to its own live subscribers.
+    PublishLive { message: Arc<Message> },
+    /// NodeDown or NodeUp was applied for this node; an earlier incarnation than the one given serves no more.
+    NodeChanged { node: NodeId, incarnation: Incarnation, up: bool },
+    /// A message was not queued or was removed; counted by reason on every node, logged by the owner.
+    Dropped { client_id: Utf8, reason: DropReason },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DropReason {
+    QueueFull,
+    QueueBytes,
+    Expired,
+    SessionEnded,
+}
+
+/// How a message goes to one subscriber, merged over its matching subscriptions.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DeliveryOptions {
+    pub qos: QoS,
+    /// The RETAIN flag of the outgoing PUBLISH.
+    pub retain: bool,
+    pub identifiers: smallvec::SmallVec<[u32; 2]>,
+}

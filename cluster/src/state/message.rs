@@ -1,0 +1,50 @@
+//! An application message on its way through the broker, apart from any connection.
+use crate::ids::Millis;
+use bytes::Bytes;
+use mosquorum_proto::mqtt::{PublishProperties, QoS, TopicName, Utf8};
+use serde::{Deserialize, Serialize};
+
+/// Shared by all its receivers. `properties` has no topic alias, subscription identifier or expiry interval (see
+/// `expiry_seconds`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    pub topic: TopicName,
+    pub payload: Bytes,
+    pub qos: QoS,
+    pub retain: bool,
+    pub properties: Option<Box<PublishProperties>>,
+    pub expiry_seconds: Option<u32>,
+    /// When the message reached the cluster: expiry counts from here.
+    pub received_at: Millis,
+    /// For No Local and for the recheck of retained messages; empty when the broker itself is the publisher.
+    pub publisher_id: Utf8,
+    pub publisher_name: Option<Utf8>,
+}
+
+impl Message {
+    /// Seconds left at `now`, rounded so that a message just received keeps its whole interval; `Some(0)` = expired,
+    /// `None` = never expires.
+    #[must_use]
+    pub fn remaining_seconds(&self, now: Millis) -> Option<u32> {
+        let interval = self.expiry_seconds?;
+        let waited = now.0.saturating_sub(self.received_at.0) / 1000;
+        Some(u64::from(interval).saturating_sub(waited) as u32)
+    }
+
+    #[must_use]
+    pub fn is_expired(&self, now: Millis) -> bool {
+        self.expiry_seconds.is_some_and(|s| now.0 >= self.received_at.0.saturating_add(u64::from(s) * 1000))
+    }
+
+    /// What the message counts for against byte limits.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        self.payload.len() + self.topic.as_str().len()
+    }
+
+    /// A copy whose buffers hold nothing but this message (it may otherwise keep a whole read buffer alive).
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self { topic: self.topic.detached(), payload: Bytes::copy_from_slice(&self.payload), ..self.clone() }
+    }
+}
