@@ -1,0 +1,80 @@
+//! The state's durable form: an ordered key-value store behind a small trait, and the checkpoint protocol on top.
+//!
+//! What every engine must give: a batch is atomic; batches become durable in the order they were written, so that a
+//! crash leaves a prefix of them (at least up to the last [`KvStore::flush`]). Nothing more: no transactions, no
+//! snapshots. The state here is an index of snapshot plus log and can always be rebuilt from them.
+
+mod checkpoint;
+mod memory;
+#[cfg(feature = "redb")]
+mod redb;
+mod sled;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+#[cfg(feature = "redb")]
+pub use self::redb::RedbKv;
+pub use self::sled::SledKv;
+pub use checkpoint::{AppliedIndex, CheckpointStats, StateCondition, StateStore};
+pub use memory::MemoryKv;
+
+pub use crate::fs::move_aside;
+
+/// One change: the key and its new value, or `None` to remove it.
+pub type KvOp = (Bytes, Option<Bytes>);
+
+/// Entries in key order.
+pub type KvScan<'a> = Box<dyn Iterator<Item = Result<(Bytes, Bytes), KvError>> + Send + 'a>;
+
+/// Most operations of one batch.
+pub const BATCH_OPS_MAX: usize = 512;
+
+/// An ordered key-value store that survives a crash up to the last flush.
+pub trait KvStore: Send + Sync {
+    /// Applies a batch atomically; durable after the next [`KvStore::flush`].
+    /// # Errors
+    /// [`KvError::BatchTooLarge`] above [`BATCH_OPS_MAX`] operations.
+    fn write(&self, batch: Vec<KvOp>) -> Result<(), KvError>;
+    /// Everything written before is durable when it returns.
+    fn flush(&self) -> Result<(), KvError>;
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError>;
+    /// Entries with a key of at least `from`. Later writes may or may not be seen.
+    fn scan(&self, from: &[u8]) -> KvScan<'_>;
+    /// Flushes and lets go of the files; every later call fails with [`KvError::Closed`].
+    fn close(&self) -> Result<(), KvError>;
+    /// Name of the engine, for logs and metrics.
+    fn engine(&self) -> &'static str;
+}
+
+/// Why the store failed. All but `BatchTooLarge` and `Closed` mean: move it aside and rebuild.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum KvError {
+    #[error("a batch of {ops} operations, more than {BATCH_OPS_MAX}")]
+    BatchTooLarge { ops: usize },
+    #[error("the state store is closed")]
+    Closed,
+    #[error("{operation} {}: {source}", path.display())]
+    Io {
+        operation: &'static str,
+        path: PathBuf,
+        source: Arc<io::Error>,
+    },
+    #[error("the value of a key in {} does not match its checksum", path.display())]
+    Damaged { path: PathBuf },
+    #[error("the {engine} engine failed on {}: {detail}", path.display())]
+    Engine {
+        engine: &'static str,
+        path: PathBuf,
+        detail: String,
+    },
+    #[error("the {engine} engine panicked on {}: {detail}", path.display())]
+    Panicked {
+        engine: &'static str,
+        path: PathBuf,
+        detail: String,
+    },
+}
