@@ -1,5 +1,5 @@
 //! Reason codes (MQTT 5.0 section 2.4) and the return codes of MQTT 3.1.1.
-use super::QoS;
+use super::{PacketType, QoS};
 
 /// A reason code; the numeric value is the one on the wire in MQTT 5.0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,6 +52,40 @@ pub enum ReasonCode {
 }
 
 impl ReasonCode {
+    /// The reason code `value`, if it exists and `packet_type` may carry it (MQTT 5.0 section 2.4).
+    pub(super) fn read(value: u8, packet_type: PacketType) -> Option<Self> {
+        let reason = Self::try_from(value).ok()?;
+        reason.is_allowed_in(packet_type).then_some(reason)
+    }
+    /// Whether `packet_type` may carry it (MQTT 5.0 section 2.4).
+    #[must_use]
+    pub fn is_allowed_in(self, packet_type: PacketType) -> bool {
+        let value = self as u8;
+        match packet_type {
+            PacketType::ConnAck => {
+                matches!(value, 0 | 0x80..=0x8A | 0x8C | 0x90 | 0x95 | 0x97 | 0x99..=0x9D | 0x9F)
+            }
+            PacketType::PubAck | PacketType::PubRec => {
+                matches!(
+                    value,
+                    0 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99
+                )
+            }
+            PacketType::PubRel | PacketType::PubComp => matches!(value, 0 | 0x92),
+            PacketType::SubAck => {
+                matches!(
+                    value,
+                    0..=2 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2
+                )
+            }
+            PacketType::UnsubAck => matches!(value, 0 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91),
+            PacketType::Disconnect => {
+                matches!(value, 0 | 4 | 0x80..=0x83 | 0x87 | 0x89 | 0x8B..=0x90 | 0x93..=0xA2)
+            }
+            PacketType::Auth => matches!(value, 0 | 0x18 | 0x19),
+            _ => false,
+        }
+    }
     /// 0x80 and above: the request was refused (MQTT 5.0 section 2.4).
     #[must_use]
     pub fn is_error(self) -> bool {

@@ -16,6 +16,23 @@ impl Utf8 {
         (bytes.len() <= usize::from(u16::MAX) && !text.contains('\0')).then_some(Self(bytes))
     }
 
+    /// As [`Self::from_bytes`] for at most 65,535 bytes from the network; also refuses control characters and Unicode
+    /// non-characters, as Mosquitto does (the standard leaves it to the receiver, section 1.5.4).
+    pub(super) fn from_wire(bytes: Bytes) -> Option<Self> {
+        // Nearly all texts are printable ASCII; without an early exit the compiler checks many bytes at once.
+        if bytes
+            .iter()
+            .fold(true, |plain, byte| plain & (0x20..0x7F).contains(byte))
+        {
+            return Some(Self(bytes));
+        }
+        let text = std::str::from_utf8(&bytes).ok()?;
+        let refused = |c: char| {
+            c.is_control() || matches!(c, '\u{FDD0}'..='\u{FDEF}') || c as u32 & 0xFFFE == 0xFFFE
+        };
+        (!text.chars().any(refused)).then_some(Self(bytes))
+    }
+
     /// Wraps text that the program itself made.
     #[must_use]
     pub fn from_static(text: &'static str) -> Self {

@@ -14,7 +14,7 @@ pub enum TopicError {
     WildcardInName,
     #[error("wildcard must fill a whole level, and # the last one [MQTT-4.7.1-1]")]
     MisplacedWildcard,
-    #[error("topic has {levels} levels, more than 200")]
+    #[error("topic has {levels} levels, more than 201")]
     TooDeep { levels: usize },
     #[error("shared subscription needs $share/<name>/<filter> [MQTT-4.8.2-1]")]
     MalformedShare,
@@ -28,8 +28,9 @@ pub struct TopicName(Utf8);
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TopicFilter(Utf8);
 
-/// Most levels a topic may have; deeper ones are refused (as Mosquitto does).
-pub const TOPIC_LEVELS_MAX: usize = 200;
+/// Most levels a topic may have; deeper ones are refused. Mosquitto's limit, which is 200 separators; in a filter it
+/// includes `$share` and the share name.
+pub const TOPIC_LEVELS_MAX: usize = 201;
 
 impl TopicName {
     /// # Errors
@@ -59,6 +60,9 @@ impl TopicName {
     pub fn text(&self) -> &Utf8 {
         &self.0
     }
+    pub(super) fn into_text(self) -> Utf8 {
+        self.0
+    }
     /// The same name in an allocation of its own.
     #[must_use]
     pub fn detached(&self) -> Self {
@@ -70,31 +74,30 @@ impl TopicFilter {
     /// # Errors
     /// [`TopicError`] when a wildcard is misplaced, a share name is malformed or the filter is empty or too deep.
     pub fn new(text: Utf8) -> Result<Self, TopicError> {
-        let filter = match text.strip_prefix("$share/") {
-            Some(rest) => {
-                let (group, filter) = rest.split_once('/').ok_or(TopicError::MalformedShare)?;
-                if group.is_empty() || group.contains(['+', '#']) || filter.is_empty() {
-                    return Err(TopicError::MalformedShare);
-                }
-                filter
-            }
-            None => text.as_str(),
-        };
-        if filter.is_empty() {
+        if text.is_empty() {
             return Err(TopicError::Empty);
         }
         let mut levels = 0;
         let mut ended = false;
-        for level in filter.split('/') {
+        for level in text.as_bytes().split(|byte| *byte == b'/') {
             levels += 1;
-            let wildcard = level.contains(['+', '#']);
+            let wildcard = level.iter().any(|byte| matches!(byte, b'+' | b'#'));
             if ended || (wildcard && level.len() != 1) {
                 return Err(TopicError::MisplacedWildcard);
             }
-            ended = level == "#";
+            ended = level == b"#";
         }
         if levels > TOPIC_LEVELS_MAX {
             return Err(TopicError::TooDeep { levels });
+        }
+        if let Some(rest) = text.strip_prefix("$share") {
+            let mut parts = rest.splitn(3, '/');
+            match (parts.next(), parts.next(), parts.next()) {
+                (Some(""), Some(group), Some(filter))
+                    if !matches!(group, "" | "+") && !filter.is_empty() => {}
+                (Some(""), ..) => return Err(TopicError::MalformedShare),
+                _ => {} // "$shared" is an ordinary level
+            }
         }
         Ok(Self(text))
     }
