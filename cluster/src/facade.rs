@@ -133,6 +133,17 @@ pub trait Peers: Send + Sync {
     /// Whether this node may deliver and acknowledge at this instant (a majority's lease is valid). Checked before each
     /// flush to a socket.
     fn may_serve(&self) -> bool;
+
+    /// Whether links to other nodes hold so much that publishers of QoS 1 and 2 should not be read any further.
+    fn congested(&self) -> bool {
+        false
+    }
+
+    /// Whether this node knows every serving node's routes, and may thus admit connections. [`Peers::may_serve`] is
+    /// false before.
+    fn ready(&self) -> bool {
+        true
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,6 +180,12 @@ pub trait LiveSide: Send + Sync {
     /// A message of another node's publisher for this node's live subscribers. Returns when it is placed in their
     /// queues. `groups`: one live member of each gets it; those without one are returned for another choice.
     fn deliver(&self, message: Arc<Message>, ordinary: bool, groups: &[TopicFilter]) -> Vec<TopicFilter>;
+
+    /// A group that a message was forwarded for has no live member left on any other node, and none here: the message
+    /// may still go to a durable member. Called on the node that forwarded it.
+    fn group_unserved(&self, message: Arc<Message>, group: TopicFilter) {
+        let _ = (message, group);
+    }
 
     /// Closes the connection that serves this client under an epoch below the one given (or that exact owner), with
     /// reason 0x8E; resolves when it can send nothing more. At once if there is none.

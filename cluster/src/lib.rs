@@ -1,7 +1,10 @@
 //! What nodes agree on: the replicated state, Raft around it, and the links between nodes.
 //! Always true: only `raft` knows the Raft library; `state` has no I/O, no clock, no randomness and no locks.
+mod alone;
 mod facade;
 pub mod ids;
 pub mod state;
+pub mod transport;
 
+pub use alone::Alone;
 pub use facade::*;
