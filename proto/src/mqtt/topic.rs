@@ -165,3 +165,58 @@ impl fmt::Display for TopicFilter {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(text: &str) -> Result<TopicFilter, TopicError> {
+        TopicFilter::try_from(text)
+    }
+    fn matches(text: &str, name: &str) -> bool {
+        filter(text)
+            .unwrap()
+            .matches(&TopicName::try_from(name).unwrap())
+    }
+
+    #[test] // [MQTT-4.7.1-1, MQTT-4.7.1-2]
+    fn wildcards_fill_whole_levels_and_a_multi_level_one_is_last() {
+        for text in ["#", "+", "a/#", "+/a/+", "/", "a//b", "$SYS/#", "$shared/a"] {
+            assert!(filter(text).is_ok(), "{text}");
+        }
+        for text in ["a#", "#/a", "a/#/b", "a+", "+a/b", "##", "++"] {
+            assert_eq!(filter(text), Err(TopicError::MisplacedWildcard), "{text}");
+        }
+    }
+    #[test]
+    fn a_topic_may_have_200_separators_and_no_more() {
+        assert!(
+            filter(&"/".repeat(200)).is_ok() && TopicName::try_from(&"/".repeat(200)[..]).is_ok()
+        );
+        assert_eq!(
+            filter(&"/".repeat(201)),
+            Err(TopicError::TooDeep { levels: 202 })
+        );
+        assert!(TopicName::try_from(&"/".repeat(201)[..]).is_err());
+    }
+    #[test]
+    fn a_shared_filter_matches_by_its_own_part() {
+        let shared = filter("$share/group/a/+").unwrap();
+        assert_eq!(
+            (shared.share_name(), shared.matched_part()),
+            (Some("group"), "a/+")
+        );
+        assert!(matches("$share/group/a/+", "a/b"));
+        assert_eq!(filter("$share/group//a").unwrap().matched_part(), "/a");
+    }
+    #[test] // [MQTT-4.7.2-1]
+    fn a_leading_wildcard_does_not_match_a_name_that_starts_with_a_dollar() {
+        assert!(!matches("#", "$SYS/uptime") && !matches("+/uptime", "$SYS/uptime"));
+        assert!(matches("$SYS/#", "$SYS/uptime"));
+    }
+    #[test]
+    fn a_multi_level_wildcard_includes_its_parent() {
+        assert!(matches("a/#", "a") && matches("a/#", "a/b/c") && !matches("a/#", "ab"));
+        assert!(matches("+/+", "/a") && !matches("+", "/a"));
+    }
+}
