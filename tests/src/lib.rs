@@ -1,1 +1,4 @@
-
+pub mod checker;
+pub mod history;
+pub mod random;
+pub mod skip;

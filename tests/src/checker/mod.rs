@@ -1,0 +1,73 @@
+//! The promises as functions of a history, one file per invariant.
+//! Always true: pure; an operation without an answer may or may not have happened, and no checker holds either against
+//! the broker.
+use crate::history::History;
+use std::fmt;
+
+pub mod availability;
+pub mod delivered_as_published;
+pub mod exactly_once;
+pub mod live_delivery;
+pub mod no_acknowledged_message_lost;
+pub mod one_owner;
+pub mod order;
+pub mod retained;
+pub mod session_kept;
+#[cfg(test)]
+mod story;
+pub mod view;
+pub mod wills;
+
+pub use view::{
+    ConnectionView, Delivery, FaultView, MessageView, Position, SubscriptionView, View,
+};
+
+/// A promise that the history shows to be broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The checker's name.
+    pub invariant: &'static str,
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.detail)
+    }
+}
+
+type Check = fn(&View) -> Vec<Violation>;
+
+/// Every checker with its name.
+pub const CHECKS: [(&str, Check); 10] = [
+    (
+        no_acknowledged_message_lost::NAME,
+        no_acknowledged_message_lost::check,
+    ),
+    (session_kept::NAME, session_kept::check),
+    (delivered_as_published::NAME, delivered_as_published::check),
+    (exactly_once::NAME, exactly_once::check),
+    (order::NAME, order::check),
+    (retained::NAME, retained::check),
+    (live_delivery::NAME, live_delivery::check),
+    (one_owner::NAME, one_owner::check),
+    (wills::NAME, wills::check),
+    (availability::NAME, availability::check),
+];
+
+/// Runs every checker.
+#[must_use]
+pub fn check_all(history: &History) -> Vec<Violation> {
+    let view = View::new(history);
+    CHECKS.iter().flat_map(|(_, check)| check(&view)).collect()
+}
+
+/// What is still to come before the run can be judged: messages, wills and live messages that are owed and not here.
+/// A runner waits for 0.
+#[must_use]
+pub fn outstanding(history: &History) -> usize {
+    let view = View::new(history);
+    no_acknowledged_message_lost::check(&view).len()
+        + wills::missing(&view).len()
+        + live_delivery::check(&view).len()
+}

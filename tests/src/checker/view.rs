@@ -1,0 +1,395 @@
+//! A history arranged for checkers: messages, connections, subscriptions, deliveries and faults with their positions.
+//! Always true: built in one pass; positions are indices into the records, so comparing them compares real time.
+use crate::history::{
+    Client, CloseKind, ConnectionNumber, Event, FaultKind, History, MessageId, Record, WillPlan,
+};
+use mosquorum_proto::mqtt::{QoS, TopicFilter, TopicName};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Index of a record.
+pub type Position = usize;
+
+#[derive(Debug)]
+pub struct MessageView {
+    pub topic: Arc<str>,
+    pub qos: QoS,
+    pub retain: bool,
+    /// Published by the broker on a client's behalf.
+    pub will: bool,
+    /// Every transmission by the publisher; at least one. Of a will: the CONNECT that carried it.
+    pub sends: Vec<(Position, ConnectionNumber)>,
+    pub acknowledged: Option<Position>,
+    pub refused: Option<Position>,
+}
+
+#[derive(Debug)]
+pub struct ConnectionView {
+    pub client: Client,
+    pub node: usize,
+    pub clean_start: bool,
+    pub durable: bool,
+    pub will: Option<WillPlan>,
+    pub invoked: Position,
+    /// Where CONNACK with success came, and its session present flag.
+    pub connected: Option<(Position, bool)>,
+    pub closed: Option<(Position, CloseKind)>,
+}
+
+#[derive(Debug)]
+pub struct SubscriptionView {
+    pub client: Client,
+    pub connection: ConnectionNumber,
+    pub filter: Arc<str>,
+    pub durable: bool,
+    pub invoked: Position,
+    /// Where the first SUBACK came, and the QoS granted.
+    pub acknowledged: Option<(Position, QoS)>,
+    /// Where the client asked for its end (UNSUBSCRIBE, or CONNECT with clean start).
+    pub ended: Option<Position>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    pub position: Position,
+    pub connection: ConnectionNumber,
+    pub message: MessageId,
+    pub topic: Arc<str>,
+    pub qos: QoS,
+    pub retain: bool,
+    pub repeat: bool,
+}
+
+#[derive(Debug)]
+pub struct FaultView {
+    pub fault: u32,
+    pub kind: FaultKind,
+    pub nodes: Vec<usize>,
+    pub began: Position,
+    pub ended: Option<Position>,
+    pub healed: Option<Position>,
+}
+
+#[derive(Debug, Default)]
+pub struct View<'a> {
+    pub nodes: usize,
+    pub records: &'a [Record],
+    pub messages: BTreeMap<MessageId, MessageView>,
+    pub connections: BTreeMap<ConnectionNumber, ConnectionView>,
+    pub subscriptions: Vec<SubscriptionView>,
+    pub deliveries: Vec<Delivery>,
+    /// (who, what) of each DeliveryAcknowledged: the client has dealt with the message.
+    pub dealt_with: std::collections::HashSet<(Client, MessageId)>,
+    pub faults: Vec<FaultView>,
+    pub drained: Option<Position>,
+}
+
+impl<'a> View<'a> {
+    #[must_use]
+    pub fn new(history: &'a History) -> Self {
+        let mut view = Self {
+            nodes: history.nodes,
+            records: &history.records,
+            ..Self::default()
+        };
+        // The open subscription of each client (durable) or connection (clean) and filter.
+        let mut open: HashMap<(Client, u64, Arc<str>), usize> = HashMap::new();
+        for (position, record) in history.records.iter().enumerate() {
+            view.take_publish(position, &record.event);
+            view.take_connection(position, &record.event);
+            view.take_subscription(position, &record.event, &mut open);
+            view.take_delivery(position, &record.event);
+            view.take_fault(position, &record.event);
+        }
+        view
+    }
+
+    /// When the record at `position` was made.
+    #[must_use]
+    pub fn at(&self, position: Position) -> Duration {
+        self.records[position].at
+    }
+
+    /// The subscriptions of each client.
+    #[must_use]
+    pub fn subscriptions_by_client(&self) -> HashMap<&Client, Vec<&SubscriptionView>> {
+        let mut by_client: HashMap<&Client, Vec<&SubscriptionView>> = HashMap::new();
+        for subscription in &self.subscriptions {
+            by_client
+                .entry(&subscription.client)
+                .or_default()
+                .push(subscription);
+        }
+        by_client
+    }
+
+    /// The client of a connection.
+    #[must_use]
+    pub fn client(&self, connection: ConnectionNumber) -> Option<&Client> {
+        Some(&self.connections.get(&connection)?.client)
+    }
+
+    fn take_publish(&mut self, position: Position, event: &Event) {
+        match event {
+            Event::PublishSent {
+                connection,
+                message,
+                topic,
+                qos,
+                retain,
+            } => {
+                let entry = self
+                    .messages
+                    .entry(*message)
+                    .or_insert_with(|| MessageView {
+                        topic: topic.clone(),
+                        qos: *qos,
+                        retain: *retain,
+                        will: false,
+                        sends: Vec::new(),
+                        acknowledged: None,
+                        refused: None,
+                    });
+                entry.sends.push((position, *connection));
+            }
+            Event::PublishAcknowledged { message, .. } => {
+                if let Some(entry) = self.messages.get_mut(message) {
+                    entry.acknowledged.get_or_insert(position);
+                }
+            }
+            Event::PublishRefused { message, .. } => {
+                if let Some(entry) = self.messages.get_mut(message) {
+                    entry.refused.get_or_insert(position);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_connection(&mut self, position: Position, event: &Event) {
+        match event {
+            Event::ConnectInvoked {
+                connection,
+                client,
+                node,
+                clean_start,
+                durable,
+                will,
+            } => {
+                if let Some(plan) = will {
+                    let will = MessageView {
+                        topic: plan.topic.clone(),
+                        qos: plan.qos,
+                        retain: false,
+                        will: true,
+                        sends: vec![(position, *connection)],
+                        acknowledged: None,
+                        refused: None,
+                    };
+                    self.messages.insert(plan.message, will);
+                }
+                let entry = ConnectionView {
+                    client: client.clone(),
+                    node: *node,
+                    clean_start: *clean_start,
+                    durable: *durable,
+                    will: will.clone(),
+                    invoked: position,
+                    connected: None,
+                    closed: None,
+                };
+                self.connections.insert(*connection, entry);
+            }
+            Event::Connected {
+                connection,
+                session_present,
+            } => {
+                if let Some(entry) = self.connections.get_mut(connection) {
+                    entry.connected = Some((position, *session_present));
+                }
+            }
+            Event::Closed { connection, how } => {
+                if let Some(entry) = self.connections.get_mut(connection) {
+                    entry.closed.get_or_insert((position, *how));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn take_subscription(
+        &mut self,
+        position: Position,
+        event: &Event,
+        open: &mut HashMap<(Client, u64, Arc<str>), usize>,
+    ) {
+        match event {
+            Event::SubscribeInvoked {
+                connection, filter, ..
+            } => {
+                let Some(key) = self.subscription_key(*connection, filter) else {
+                    return;
+                };
+                if !open.contains_key(&key) {
+                    self.subscriptions.push(SubscriptionView {
+                        client: key.0.clone(),
+                        connection: *connection,
+                        filter: filter.clone(),
+                        durable: key.1 == 0,
+                        invoked: position,
+                        acknowledged: None,
+                        ended: None,
+                    });
+                    open.insert(key, self.subscriptions.len() - 1);
+                }
+            }
+            Event::Subscribed {
+                connection,
+                filter,
+                granted,
+            } => {
+                let Some(key) = self.subscription_key(*connection, filter) else {
+                    return;
+                };
+                if let Some(index) = open.get(&key) {
+                    self.subscriptions[*index]
+                        .acknowledged
+                        .get_or_insert((position, *granted));
+                }
+            }
+            Event::UnsubscribeInvoked { connection, filter } => {
+                let Some(key) = self.subscription_key(*connection, filter) else {
+                    return;
+                };
+                if let Some(index) = open.remove(&key) {
+                    self.subscriptions[index].ended = Some(position);
+                }
+            }
+            Event::ConnectInvoked {
+                client,
+                clean_start: true,
+                ..
+            } => {
+                let gone: Vec<_> = open
+                    .keys()
+                    .filter(|key| key.0 == *client && key.1 == 0)
+                    .cloned()
+                    .collect();
+                for key in gone {
+                    if let Some(index) = open.remove(&key) {
+                        self.subscriptions[index].ended = Some(position);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A durable subscription belongs to the client, a clean one to the connection.
+    fn subscription_key(
+        &self,
+        connection: ConnectionNumber,
+        filter: &Arc<str>,
+    ) -> Option<(Client, u64, Arc<str>)> {
+        let owner = self.connections.get(&connection)?;
+        let scope = if owner.durable { 0 } else { connection.0 };
+        Some((owner.client.clone(), scope, filter.clone()))
+    }
+
+    fn take_delivery(&mut self, position: Position, event: &Event) {
+        match event {
+            Event::Delivered {
+                connection,
+                message,
+                topic,
+                qos,
+                retain,
+                repeat,
+                ..
+            } => self.deliveries.push(Delivery {
+                position,
+                connection: *connection,
+                message: *message,
+                topic: topic.clone(),
+                qos: *qos,
+                retain: *retain,
+                repeat: *repeat,
+            }),
+            Event::DeliveryAcknowledged {
+                connection,
+                message,
+            } => {
+                if let Some(client) = self.client(*connection).cloned() {
+                    self.dealt_with.insert((client, *message));
+                }
+            }
+            Event::Drained => self.drained = Some(position),
+            _ => {}
+        }
+    }
+
+    fn take_fault(&mut self, position: Position, event: &Event) {
+        match event {
+            Event::FaultBegan { fault, kind, nodes } => self.faults.push(FaultView {
+                fault: *fault,
+                kind: *kind,
+                nodes: nodes.clone(),
+                began: position,
+                ended: None,
+                healed: None,
+            }),
+            Event::FaultEnded { fault } => {
+                if let Some(entry) = self.faults.iter_mut().find(|entry| entry.fault == *fault) {
+                    entry.ended = Some(position);
+                }
+            }
+            Event::Healed { fault } => {
+                if let Some(entry) = self.faults.iter_mut().find(|entry| entry.fault == *fault) {
+                    entry.healed = Some(position);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl FaultView {
+    /// Whether the nodes that are left cannot form a majority of `nodes`.
+    #[must_use]
+    pub fn takes_majority(&self, nodes: usize) -> bool {
+        (nodes - self.nodes.len()) * 2 <= nodes
+    }
+}
+
+/// Matches topics against filters, remembering the answers: histories repeat few topics many times.
+#[derive(Debug, Default)]
+pub struct Matcher {
+    known: HashMap<Arc<str>, HashMap<Arc<str>, bool>>,
+}
+
+impl Matcher {
+    pub fn matches(&mut self, filter: &Arc<str>, topic: &Arc<str>) -> bool {
+        if let Some(answer) = self
+            .known
+            .get(&**filter)
+            .and_then(|topics| topics.get(&**topic))
+        {
+            return *answer;
+        }
+        let answer = match (
+            TopicFilter::try_from(&**filter),
+            TopicName::try_from(&**topic),
+        ) {
+            (Ok(filter), Ok(topic)) => filter.matches(&topic),
+            _ => false,
+        };
+        self.known
+            .entry(filter.clone())
+            .or_default()
+            .insert(topic.clone(), answer);
+        answer
+    }
+}

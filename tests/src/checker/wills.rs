@@ -1,0 +1,249 @@
+//! Promise 7: a will is published once after an unclean end, the death of the serving node included, and never after a
+//! normal DISCONNECT or a reconnect within the will delay.
+//! Counted at subscribers with a durable session and QoS 2 whose SUBACK came before the CONNECT that carried the will.
+//! DISCONNECT has no answer: when the node that it was sent to failed around that time, the will may be published or
+//! not, but at most once. The same holds for a CONNECT without an answer.
+use super::{ConnectionView, View, Violation, view::Matcher};
+use crate::history::{CloseKind, ConnectionNumber, MessageId, WillPlan};
+use mosquorum_proto::mqtt::QoS;
+use std::{collections::HashMap, time::Duration};
+
+pub const NAME: &str = "wills";
+
+/// How far a broker's idea of when a connection ended may be from ours.
+const SLACK: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Once,
+    Never,
+    AtMostOnce,
+}
+
+#[must_use]
+pub fn check(view: &View) -> Vec<Violation> {
+    let mut violations = missing(view);
+    for (number, connection, plan) in with_wills(view) {
+        let expected = expected(view, number, connection, plan);
+        for (observer, count) in counts(view, connection, plan) {
+            let too_many = if expected == Expected::Never {
+                count > 0
+            } else {
+                count > 1
+            };
+            if too_many {
+                violations.push(Violation {
+                    invariant: NAME,
+                    detail: format!("will {} of {} ({number}, ended {:?}) came {count} times to {observer}, expected {expected:?}", plan.message, connection.client, connection.closed.map(|(at, how)| (view.at(at), how))),
+                });
+            }
+        }
+    }
+    violations
+}
+
+/// Wills that must still come.
+#[must_use]
+pub fn missing(view: &View) -> Vec<Violation> {
+    let mut violations = Vec::new();
+    for (number, connection, plan) in with_wills(view) {
+        if expected(view, number, connection, plan) != Expected::Once {
+            continue;
+        }
+        for (observer, count) in counts(view, connection, plan) {
+            if count == 0 {
+                violations.push(Violation {
+                    invariant: NAME,
+                    detail: format!(
+                        "will {} of {} ({number}, node {}, ended {:?}) never came to {observer}",
+                        plan.message,
+                        connection.client,
+                        connection.node,
+                        connection.closed.map(|(at, how)| (view.at(at), how))
+                    ),
+                });
+            }
+        }
+    }
+    violations
+}
+
+fn with_wills<'v>(
+    view: &'v View,
+) -> impl Iterator<Item = (ConnectionNumber, &'v ConnectionView, &'v WillPlan)> {
+    view.connections
+        .iter()
+        .filter_map(|(number, connection)| Some((*number, connection, connection.will.as_ref()?)))
+}
+
+fn expected(
+    view: &View,
+    number: ConnectionNumber,
+    connection: &ConnectionView,
+    plan: &WillPlan,
+) -> Expected {
+    let Some((connected, _)) = connection.connected else {
+        return Expected::AtMostOnce;
+    };
+    let next = view.connections.iter().find(|(other, next)| {
+        **other > number && next.client == connection.client && next.invoked > connected
+    });
+    let Some((closed, how)) = connection.closed else {
+        return if next.is_some() {
+            Expected::AtMostOnce
+        } else {
+            Expected::Never
+        };
+    };
+    if how == CloseKind::Normal {
+        return if node_failed_around(view, connection.node, view.at(closed)) {
+            Expected::AtMostOnce
+        } else {
+            Expected::Never
+        };
+    }
+    let Some((_, next)) = next else {
+        return Expected::Once;
+    };
+    if plan.delay_seconds == 0 {
+        return Expected::Once;
+    }
+    let delay = Duration::from_secs(u64::from(plan.delay_seconds));
+    let Some((back, _)) = next.connected else {
+        return Expected::AtMostOnce;
+    };
+    let slack = if how == CloseKind::Dropped {
+        Duration::from_secs(1)
+    } else {
+        SLACK
+    };
+    if view.at(back) + slack < view.at(closed) + delay && !next.clean_start {
+        Expected::Never
+    } else if view.at(next.invoked) > view.at(closed) + delay + SLACK {
+        Expected::Once
+    } else {
+        Expected::AtMostOnce
+    }
+}
+
+fn node_failed_around(view: &View, node: usize, moment: Duration) -> bool {
+    view.faults
+        .iter()
+        .filter(|fault| fault.nodes.contains(&node) || fault.takes_majority(view.nodes))
+        .any(|fault| {
+            let until = fault.healed.map_or(Duration::MAX, |healed| view.at(healed));
+            view.at(fault.began) < moment + SLACK && moment < until.saturating_add(SLACK)
+        })
+}
+
+/// How often each entitled observer was handed the will.
+fn counts(view: &View, connection: &ConnectionView, plan: &WillPlan) -> Vec<(String, usize)> {
+    let mut matcher = Matcher::default();
+    let mut counts: Vec<(String, usize)> = Vec::new();
+    let came = handed_on(view, plan.message);
+    for subscription in &view.subscriptions {
+        let entitled = subscription.durable
+            && subscription.ended.is_none()
+            && subscription.acknowledged.is_some_and(|(at, granted)| {
+                at < connection.invoked && granted == QoS::ExactlyOnce
+            })
+            && matcher.matches(&subscription.filter, &plan.topic);
+        if entitled {
+            counts.push((
+                subscription.client.to_string(),
+                came.get(&*subscription.client).copied().unwrap_or(0),
+            ));
+        }
+    }
+    counts
+}
+
+fn handed_on<'v>(view: &'v View, message: MessageId) -> HashMap<&'v str, usize> {
+    let mut counts = HashMap::new();
+    for delivery in view
+        .deliveries
+        .iter()
+        .filter(|d| d.message == message && !d.repeat && !d.retain)
+    {
+        if let Some(client) = view.client(delivery.connection) {
+            *counts.entry(&**client).or_default() += 1;
+        }
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checker::story::Story;
+    use crate::history::{Event, FaultKind};
+
+    fn observed() -> Story {
+        let mut story = Story::new(3);
+        story.durable("o", 0).subscribed("o", "w", 2);
+        story
+    }
+
+    #[test]
+    fn an_unclean_end_publishes_once() {
+        let mut story = observed();
+        story
+            .connect("c", 1, true, false, true, Story::will(1, 0))
+            .close("c", CloseKind::Dropped);
+        assert_eq!(check(&story.view()).len(), 1);
+        story.delivered("o", 1);
+        assert_eq!(check(&story.view()), vec![]);
+        story.delivered("o", 1);
+        assert_eq!(check(&story.view()).len(), 1);
+    }
+
+    #[test]
+    fn a_normal_end_publishes_never() {
+        let mut story = observed();
+        story
+            .connect("c", 1, true, false, true, Story::will(1, 0))
+            .close("c", CloseKind::Normal);
+        assert_eq!(check(&story.view()), vec![]);
+        story.delivered("o", 1);
+        assert_eq!(check(&story.view()).len(), 1);
+    }
+
+    #[test]
+    fn a_normal_end_at_a_node_that_dies_is_unknown() {
+        let mut story = observed();
+        story
+            .connect("c", 1, true, false, true, Story::will(1, 0))
+            .close("c", CloseKind::Normal);
+        story
+            .fault(1, FaultKind::Kill, &[1])
+            .event(Event::Healed { fault: 1 })
+            .delivered("o", 1);
+        assert_eq!(check(&story.view()), vec![]);
+    }
+
+    #[test]
+    fn a_reconnect_within_the_delay_publishes_never() {
+        let mut story = observed();
+        story
+            .connect("c", 1, true, false, true, Story::will(1, 60))
+            .close("c", CloseKind::Dropped);
+        story
+            .connect("c", 2, true, true, true, Story::will(2, 60))
+            .close("c", CloseKind::Normal);
+        assert_eq!(check(&story.view()), vec![]);
+        story.delivered("o", 1);
+        assert_eq!(check(&story.view()).len(), 1);
+    }
+
+    #[test]
+    fn a_connect_without_an_answer_is_unknown_and_an_open_connection_has_no_will_yet() {
+        let mut story = observed();
+        story
+            .connect("c", 1, true, false, false, Story::will(1, 0))
+            .delivered("o", 1);
+        story.connect("d", 1, true, false, true, Story::will(2, 0));
+        assert_eq!(check(&story.view()), vec![]);
+        story.delivered("o", 2);
+        assert_eq!(check(&story.view()).len(), 1);
+    }
+}
