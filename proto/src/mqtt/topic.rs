@@ -40,9 +40,14 @@ impl TopicName {
             return Err(TopicError::Empty);
         }
         let (mut levels, mut wildcard) = (1, false);
-        for byte in text.as_bytes() {
-            levels += usize::from(*byte == b'/');
-            wildcard |= matches!(byte, b'+' | b'#');
+        // Counting in a byte lets the compiler compare many bytes at once; this runs for every PUBLISH.
+        for part in text.as_bytes().chunks(usize::from(u8::MAX)) {
+            let mut separators = 0_u8;
+            for byte in part {
+                separators += u8::from(*byte == b'/');
+                wildcard |= matches!(byte, b'+' | b'#');
+            }
+            levels += usize::from(separators);
         }
         if wildcard {
             return Err(TopicError::WildcardInName);

@@ -53,7 +53,10 @@ impl Body {
     }
     /// A UTF-8 Encoded String (section 1.5.4).
     pub(super) fn text(&mut self) -> Result<Utf8, DecodeError> {
-        Utf8::from_wire(self.binary()?).ok_or(DecodeError::InvalidText)
+        let Some(text) = Utf8::from_wire(self.binary()?) else {
+            return Err(DecodeError::InvalidText);
+        };
+        Ok(text)
     }
     /// A Variable Byte Integer in its shortest form [MQTT-1.5.5-1].
     pub(super) fn variable_byte_integer(&mut self) -> Result<u32, DecodeError> {
