@@ -80,6 +80,8 @@ impl fmt::Display for ConnectionNumber {
 pub enum CloseKind {
     /// We sent DISCONNECT with reason 0 and closed.
     Normal,
+    /// We sent DISCONNECT with reason 0, and whether the broker read it is unknown.
+    Unclear,
     /// We closed without a word.
     Dropped,
     /// The broker or the network ended it, or it stalled and we gave up.

@@ -102,6 +102,9 @@ fn expected(
             Expected::Never
         };
     }
+    if how == CloseKind::Unclear {
+        return Expected::AtMostOnce;
+    }
     let Some((_, next)) = next else {
         return Expected::Once;
     };
@@ -233,6 +236,17 @@ mod tests {
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 1);
         assert_eq!(check(&story.view()).len(), 1);
+    }
+
+    #[test]
+    fn a_disconnect_that_may_not_have_been_read_is_unknown() {
+        let mut story = observed();
+        story
+            .connect("c", 1, true, false, true, Story::will(1, 0))
+            .close("c", CloseKind::Unclear);
+        assert_eq!(check(&story.view()), vec![]);
+        story.delivered("o", 1);
+        assert_eq!(check(&story.view()), vec![]);
     }
 
     #[test]

@@ -1,0 +1,87 @@
+//! The broker under test: given by the environment, or built once per process.
+//! `MOSQUORUM_BIN` names the plain one (Debian's `mosquitto` works for tests of one node), `MOSQUORUM_FAULTS_BIN` the
+//! one built with `test-faults`.
+use super::folder::workspace;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::Mutex,
+};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// What users run.
+    Plain,
+    /// With the feature `test-faults`: power cuts and planted bugs, chosen by environment variables.
+    Faults,
+}
+
+static BUILT: Mutex<[Option<PathBuf>; 2]> = Mutex::new([None, None]);
+
+/// The path of the broker.
+/// # Errors
+/// When it cannot be built.
+pub fn path(build: Build) -> io::Result<PathBuf> {
+    let variable = if build == Build::Plain {
+        "MOSQUORUM_BIN"
+    } else {
+        "MOSQUORUM_FAULTS_BIN"
+    };
+    if let Some(path) = std::env::var_os(variable) {
+        return Ok(PathBuf::from(path));
+    }
+    let mut built = BUILT
+        .lock()
+        .map_err(|_| io::Error::other("an earlier build of the broker panicked"))?;
+    let slot = &mut built[build as usize];
+    if slot.is_none() {
+        *slot = Some(cargo_build(build)?);
+    }
+    slot.clone()
+        .ok_or_else(|| io::Error::other("no broker was built"))
+}
+
+/// Whether the broker is Eclipse Mosquitto: it knows no cluster options.
+#[must_use]
+pub fn is_mosquitto(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "mosquitto")
+}
+
+/// Whether tests run against a stand-in that is one node and promises nothing.
+#[must_use]
+pub fn is_stand_in() -> bool {
+    std::env::var_os("MOSQUORUM_BIN").is_some_and(|path| is_mosquitto(Path::new(&path)))
+}
+
+fn cargo_build(build: Build) -> io::Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(workspace()).args([
+        "build",
+        "-p",
+        "mosquorum",
+        "--bin",
+        "mosquorum",
+        "--message-format=json-render-diagnostics",
+    ]);
+    if std::env::var("MOSQUORUM_PROFILE").as_deref() == Ok("release") {
+        command.arg("--release");
+    }
+    if build == Build::Faults {
+        command.args(["--features", "test-faults", "--target-dir", "target/faults"]);
+    }
+    let output = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        return Err(io::Error::other("the broker cannot be built"));
+    }
+    let executable = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)))
+        .next_back();
+    executable.ok_or_else(|| io::Error::other("cargo named no executable"))
+}
