@@ -1,0 +1,299 @@
+//! Rules about topics, by Mosquitto's ACL file.
+//! Always true: what no rule grants is denied, unless there is no file at all; a name with `+`, `#` or `/` never widens a
+//! pattern; `$SYS` cannot be written and `$share/...` is never published to, whatever the rules say; a topic that starts
+//! with `$` needs a rule that does.
+//! Not here: reading the file (`acl_file`). Bridges are not asked at all.
+//!
+//! The order of judging: denials for the user, grants for the user, then - if there are patterns and the names are
+//! harmless - denials by pattern, grants by pattern.
+use crate::logging::lines;
+use mosquorum_proto::mqtt::{TopicFilter, TopicName};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What a client wants to do with a topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Receive a message.
+    Read,
+    /// Publish a message, the will included.
+    Write,
+    Subscribe,
+    Unsubscribe,
+}
+
+/// What a rule says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grant {
+    Read,
+    Write,
+    ReadWrite,
+    Deny,
+}
+
+impl Grant {
+    fn covers(self, access: Access) -> bool {
+        match self {
+            Self::Deny => false,
+            Self::ReadWrite => true,
+            Self::Read => access == Access::Read,
+            Self::Write => access == Access::Write,
+        }
+    }
+}
+
+/// One `topic` or `pattern` line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) grant: Grant,
+    pub(super) filter: Box<str>,
+}
+
+/// The rules of a file.
+#[derive(Debug, Default)]
+pub struct Acl {
+    /// No file: everything is allowed.
+    open: bool,
+    /// `topic` lines before any `user` line: for clients without a user name, and only for these.
+    pub(super) anonymous: Rules,
+    pub(super) users: HashMap<Box<str>, Rules>,
+    pub(super) patterns: Rules,
+}
+
+/// Rules that belong together; shared with every client they hold for.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Rules(Arc<Vec<Rule>>);
+
+impl Rules {
+    pub(super) fn push(&mut self, rule: Rule) {
+        Arc::make_mut(&mut self.0).push(rule);
+    }
+}
+
+impl Acl {
+    /// Without a file: everything but the fixed rules about `$` topics is allowed.
+    #[must_use]
+    pub fn open() -> Self {
+        Self {
+            open: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether there are no rules at all.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// The rights of one client, compiled once. An empty user name is a user name.
+    #[must_use]
+    pub fn for_client(&self, client_id: &str, username: Option<&str>) -> ClientAcl {
+        if self.open {
+            return ClientAcl {
+                open: true,
+                user: Rules::default(),
+                patterns: Arc::default(),
+            };
+        }
+        let user = match username {
+            None => self.anonymous.clone(),
+            Some(username) => self.users.get(username).cloned().unwrap_or_default(),
+        };
+        let patterns = if self.patterns.0.is_empty() || is_dangerous(client_id, username) {
+            Arc::default()
+        } else {
+            self.patterns
+                .0
+                .iter()
+                .filter_map(|rule| Pattern::new(rule, client_id, username))
+                .collect()
+        };
+        ClientAcl {
+            open: false,
+            user,
+            patterns,
+        }
+    }
+
+    /// One question; a connection asks [`ClientAcl`] instead. `topic` is a Topic Name for `Read` and `Write`.
+    #[must_use]
+    pub fn check(
+        &self,
+        access: Access,
+        client_id: &str,
+        username: Option<&str>,
+        topic: &str,
+    ) -> bool {
+        self.for_client(client_id, username).may(access, topic)
+    }
+}
+
+/// Names that patterns must not be filled with; says so in the log, as Mosquitto does.
+fn is_dangerous(client_id: &str, username: Option<&str>) -> bool {
+    let names = [("username", username), ("client id", Some(client_id))];
+    for (kind, name) in names {
+        if let Some(name) = name
+            && name.contains(['+', '#'])
+        {
+            lines::acl_dangerous_name(kind, name);
+            return true;
+        }
+    }
+    false
+}
+
+/// The rights of one client. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct ClientAcl {
+    open: bool,
+    user: Rules,
+    patterns: Arc<[Pattern]>,
+}
+
+impl ClientAcl {
+    /// Whether a message with this topic may be delivered to the client.
+    #[must_use]
+    pub fn may_read(&self, topic: &TopicName) -> bool {
+        self.may(Access::Read, topic.as_str())
+    }
+
+    /// Whether the client may publish to this topic.
+    #[must_use]
+    pub fn may_write(&self, topic: &TopicName) -> bool {
+        self.may(Access::Write, topic.as_str())
+    }
+
+    /// Whether the client may subscribe. Mosquitto's ACL file has no rules for subscriptions: everyone may, and each
+    /// message is judged by [`Self::may_read`]; a shared subscription is thereby judged by its messages' topics.
+    #[must_use]
+    pub fn may_subscribe(&self, filter: &TopicFilter) -> bool {
+        self.may(Access::Subscribe, filter.matched_part())
+    }
+
+    /// Whether the client may end a subscription: always.
+    #[must_use]
+    pub fn may_unsubscribe(&self, filter: &TopicFilter) -> bool {
+        self.may(Access::Unsubscribe, filter.matched_part())
+    }
+
+    /// Whether `may_read` is true for every topic; then a delivery need not ask.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    fn may(&self, access: Access, topic: &str) -> bool {
+        if matches!(access, Access::Subscribe | Access::Unsubscribe) {
+            return true;
+        }
+        if topic.starts_with('$') && !is_dollar_allowed(access, topic) {
+            return false;
+        }
+        if self.open {
+            return true;
+        }
+        let user = self
+            .user
+            .0
+            .iter()
+            .map(|rule| (rule.grant, &*rule.filter, rule.filter.starts_with('$')));
+        if let Some(answer) = judge(user, access, topic) {
+            return answer;
+        }
+        let patterns = self
+            .patterns
+            .iter()
+            .map(|rule| (rule.grant, &*rule.filter, rule.dollar));
+        judge(patterns, access, topic).unwrap_or(false)
+    }
+}
+
+/// `None`: no rule says anything. Each rule is (grant, filter, whether it was written with a leading `$`).
+fn judge<'a>(
+    rules: impl Iterator<Item = (Grant, &'a str, bool)>,
+    access: Access,
+    topic: &str,
+) -> Option<bool> {
+    let dollar = topic.starts_with('$');
+    let mut granted = None;
+    for (grant, filter, rule_dollar) in rules {
+        if dollar != rule_dollar {
+            continue;
+        }
+        if grant == Grant::Deny {
+            if is_match(filter, topic) {
+                return Some(false);
+            }
+        } else if granted.is_none() && grant.covers(access) && is_match(filter, topic) {
+            granted = Some(true); // a denial may follow
+        }
+    }
+    granted
+}
+
+/// What holds without any file.
+fn is_dollar_allowed(access: Access, topic: &str) -> bool {
+    if topic.starts_with("$SYS") {
+        access == Access::Read || is_match("$SYS/broker/connection/+/state", topic)
+    } else {
+        !topic.starts_with("$share")
+    }
+}
+
+/// Whether a Topic Filter matches a Topic Name; the caller has compared the leading `$`.
+fn is_match(filter: &str, name: &str) -> bool {
+    let mut names = name.split('/');
+    for level in filter.split('/') {
+        match (level, names.next()) {
+            ("#", _) => return true,
+            ("+", Some(_)) => {}
+            (wanted, Some(found)) if wanted == found => {}
+            _ => return false,
+        }
+    }
+    names.next().is_none()
+}
+
+/// A `pattern` line with the client's names in it.
+#[derive(Debug)]
+struct Pattern {
+    grant: Grant,
+    filter: Box<str>,
+    /// The line itself starts with `$`; a name that does changes nothing.
+    dollar: bool,
+}
+
+impl Pattern {
+    /// `None`: the line can match nothing for this client.
+    fn new(rule: &Rule, client_id: &str, username: Option<&str>) -> Option<Self> {
+        if username.is_none() && rule.filter.contains("%u") {
+            return None;
+        }
+        let mut filter = String::with_capacity(rule.filter.len() + client_id.len());
+        for (index, level) in rule.filter.split('/').enumerate() {
+            if index > 0 {
+                filter.push('/');
+            }
+            let name = match level {
+                "%c" => client_id,
+                "%u" => username.unwrap_or_default(),
+                other => {
+                    filter.push_str(other);
+                    continue;
+                }
+            };
+            // A level is never empty here, and never more than one level or a wildcard.
+            if name.is_empty() || name.contains(['/', '+', '#']) {
+                return None;
+            }
+            filter.push_str(name);
+        }
+        let dollar = rule.filter.starts_with('$');
+        Some(Self {
+            grant: rule.grant,
+            filter: filter.into(),
+            dollar,
+        })
+    }
+}

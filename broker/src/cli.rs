@@ -1,0 +1,421 @@
+//! The command line: Mosquitto's flags, ours, and the `cluster` commands.
+//! Always true: nothing is read or printed here; the same words always give the same [`Command`].
+use crate::config::{HostPort, Sources};
+use crate::logging::lines::{MOSQUITTO_VERSION, VERSION};
+use std::ffi::OsString;
+use std::num::NonZeroU16;
+use std::path::PathBuf;
+
+/// Most `-p` flags, as in Mosquitto.
+const PORTS_MAX: usize = 10;
+
+/// What the process was asked to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    Run(Run),
+    /// Print this to stdout and exit with 0 (`--help`, `--version`, `--options`).
+    Print(String),
+    Cluster(ClusterCommand),
+}
+
+/// Serve, or check the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Run {
+    /// `-c`
+    pub config_file: Option<PathBuf>,
+    /// `-d`
+    pub daemon: bool,
+    /// `-p`, at most 10.
+    pub ports: Vec<u16>,
+    /// `-q` (which wins) is `Some(false)`, `-v` is `Some(true)`.
+    pub log_all: Option<bool>,
+    /// `--test-config`: check and exit; without `-c` an error of the caller.
+    pub test_config: bool,
+    /// `--tls-keylog`
+    pub tls_keylog: Option<PathBuf>,
+    /// `--local-cluster N`: that many nodes in child processes, for trying out.
+    pub local_cluster: Option<NonZeroU16>,
+}
+
+impl Run {
+    /// Where the settings come from: these flags, the file and the environment of this process.
+    #[must_use]
+    pub fn sources(&self) -> Sources {
+        let sources = Sources {
+            file: self.config_file.clone(),
+            environment: Vec::new(),
+            ports: self.ports.clone(),
+            log_all: self.log_all,
+        };
+        sources.with_process_environment()
+    }
+}
+
+/// `mosquorum cluster ...`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterCommand {
+    pub action: ClusterAction,
+    /// `--socket`, else that of `-c`, else the caller's default.
+    pub socket: Option<PathBuf>,
+    pub config_file: Option<PathBuf>,
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterAction {
+    Status,
+    /// A node's name and how it is reached.
+    Add {
+        name: String,
+        address: HostPort,
+    },
+    Remove {
+        name: String,
+    },
+    /// To this node, or to the one that fits best.
+    TransferLeader {
+        name: Option<String>,
+    },
+    /// To this many voters, an odd number.
+    Resize {
+        voters: NonZeroU16,
+    },
+}
+
+/// Why the words make no sense; print it to stderr as one line and exit with 3.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct CliError(String);
+
+fn fail<T>(text: impl Into<String>) -> Result<T, CliError> {
+    Err(CliError(text.into()))
+}
+
+/// Takes the words of the process apart; the first is its own name.
+/// # Errors
+/// One line for stderr.
+pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, CliError> {
+    let mut words = words.into_iter();
+    let program = words.next().map(PathBuf::from).unwrap_or_default();
+    let program = program
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let mut words = words.peekable();
+    if words.next_if(|word| word == "cluster").is_some() {
+        return cluster(words);
+    }
+    let mut run = Run::default();
+    while let Some(word) = words.next() {
+        match word.to_str().unwrap_or_default() {
+            "-h" | "--help" => return Ok(Command::Print(help(&program))),
+            "--version" => return Ok(Command::Print(version())),
+            "--options" => return Ok(Command::Print(crate::config::options::print())),
+            "-d" | "--daemon" => run.daemon = true,
+            "-q" | "--quiet" => run.log_all = Some(false),
+            "-v" | "--verbose" => run.log_all = run.log_all.or(Some(true)),
+            "--test-config" => run.test_config = true,
+            "-c" | "--config-file" => match words.next() {
+                Some(file) => run.config_file = Some(file.into()),
+                None => return fail("Error: -c argument given, but no config file specified."),
+            },
+            "--tls-keylog" => match words.next() {
+                Some(file) => run.tls_keylog = Some(file.into()),
+                None => return fail("Error: --tls-keylog argument given, but no file specified."),
+            },
+            "-p" | "--port" => match words.next() {
+                Some(port) => run.ports.push(port_of(&port, run.ports.len())?),
+                None => return fail("Error: -p argument given, but no port specified."),
+            },
+            "--local-cluster" => {
+                let nodes = words.next().and_then(|word| word.to_str()?.parse().ok());
+                match nodes {
+                    Some(nodes) => run.local_cluster = Some(nodes),
+                    None => return fail("Error: --local-cluster needs a number of nodes."),
+                }
+            }
+            _ => {
+                let word = word.to_string_lossy();
+                return fail(format!("Error: Unknown option '{word}'. Try --help."));
+            }
+        }
+    }
+    Ok(Command::Run(run))
+}
+
+fn port_of(word: &OsString, before: usize) -> Result<u16, CliError> {
+    let text = word.to_string_lossy();
+    let port = text.parse().unwrap_or(0);
+    if port == 0 {
+        return fail(format!(
+            "Error: Invalid port specified ({text}). Expected 1 to 65535."
+        ));
+    }
+    if before == PORTS_MAX {
+        return fail(format!(
+            "Error: Only {PORTS_MAX} ports can be specified on the command line."
+        ));
+    }
+    Ok(port)
+}
+
+fn cluster(words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
+    let (mut socket, mut config_file, mut json) = (None, None, false);
+    let mut plain = Vec::new();
+    let mut words = words;
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("-h" | "--help") => return Ok(Command::Print(CLUSTER_HELP.to_owned())),
+            Some("--json") => json = true,
+            Some("--socket") => match words.next() {
+                Some(path) => socket = Some(PathBuf::from(path)),
+                None => return fail("Error: --socket argument given, but no path specified."),
+            },
+            Some("-c" | "--config-file") => match words.next() {
+                Some(path) => config_file = Some(PathBuf::from(path)),
+                None => return fail("Error: -c argument given, but no config file specified."),
+            },
+            Some(text) if !text.starts_with('-') => plain.push(text.to_owned()),
+            _ => {
+                let word = word.to_string_lossy();
+                return fail(format!(
+                    "Error: Unknown option '{word}'. Try cluster --help."
+                ));
+            }
+        }
+    }
+    let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
+    let action = action(&plain)?;
+    Ok(Command::Cluster(ClusterCommand {
+        action,
+        socket,
+        config_file,
+        json,
+    }))
+}
+
+fn action(words: &[&str]) -> Result<ClusterAction, CliError> {
+    Ok(match words {
+        ["status"] => ClusterAction::Status,
+        ["add", name, address] => match address.parse() {
+            Ok(address) => ClusterAction::Add {
+                name: (*name).to_owned(),
+                address,
+            },
+            Err(cause) => return fail(format!("Error: cluster add: {cause}.")),
+        },
+        ["remove", name] => ClusterAction::Remove {
+            name: (*name).to_owned(),
+        },
+        ["transfer-leader"] => ClusterAction::TransferLeader { name: None },
+        ["transfer-leader", name] => ClusterAction::TransferLeader {
+            name: Some((*name).to_owned()),
+        },
+        ["resize", voters] => match voters.parse::<NonZeroU16>() {
+            Ok(voters) if voters.get() % 2 == 1 => ClusterAction::Resize { voters },
+            _ => return fail("Error: cluster resize needs an odd number of nodes."),
+        },
+        [] => return fail("Error: cluster needs a command. Try cluster --help."),
+        [
+            "add" | "remove" | "resize" | "status" | "transfer-leader",
+            ..,
+        ] => {
+            let command = words[0];
+            return fail(format!(
+                "Error: cluster {command}: wrong number of words. Try cluster --help."
+            ));
+        }
+        [other, ..] => {
+            return fail(format!(
+                "Error: Unknown cluster command '{other}'. Try cluster --help."
+            ));
+        }
+    })
+}
+
+fn version() -> String {
+    format!(
+        "mosquorum {VERSION}\nBehaves as mosquitto version {MOSQUITTO_VERSION}.\nLicence Apache-2.0 OR MIT.\n"
+    )
+}
+
+fn help(program: &str) -> String {
+    let program = if program.is_empty() {
+        "mosquorum"
+    } else {
+        program
+    };
+    format!(
+        "mosquorum version {VERSION}, an MQTT v5.0/v3.1.1/v3.1 broker that may be a cluster.\n\n\
+Usage: {program} [-c config_file] [-d] [-h] [-p port] [-v]\n\
+       {program} cluster status|add|remove|transfer-leader|resize ...\n{HELP}"
+    )
+}
+
+const HELP: &str = "
+ -c, --config-file FILE  mosquitto.conf to read; without it only this machine can connect.
+ -d, --daemon            go to the background after starting.
+ -h, --help              show this.
+ -p, --port PORT         listen on this port, this machine only; may be repeated, at most
+                         10 times; ignored when the file has a listener.
+ -q, --quiet             log nothing, whatever the file and -v say.
+ -v, --verbose           log everything, whatever the file says.
+     --test-config       check the configuration file and exit.
+     --tls-keylog FILE   write TLS secrets to a file, for debugging only.
+     --local-cluster N   run N nodes on this machine, to try a cluster out.
+     --options           list every option of the configuration file and what becomes of it.
+     --version           show the version.
+
+Options of the file can also be set by the environment: MOSQUORUM_<OPTION>, such as
+MOSQUORUM_MAX_PACKET_SIZE=1000000; commas separate the values of log_dest, log_type and
+cluster_peer.
+
+Exit codes: 0 after a normal end, 1 when it cannot start, 3 for a wrong configuration or flag.
+";
+
+const CLUSTER_HELP: &str = "\
+Usage: mosquorum cluster COMMAND [--socket PATH | -c FILE] [--json]
+
+ status                  members, leader, and how far each node is.
+ add NAME HOST:PORT      let a node join as learner; it votes once it has caught up.
+ remove NAME             take a node out for good.
+ transfer-leader [NAME]  make this node, or the best one, the leader.
+ resize N                go to N voters, an odd number.
+
+ --socket PATH           cluster_admin_socket of the node to ask.
+ -c FILE                 take it from this configuration file.
+ --json                  answer as JSON.
+";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(words: &str) -> Result<Command, String> {
+        let words =
+            std::iter::once("mosquorum").chain(words.split(' ').filter(|word| !word.is_empty()));
+        parse(words.map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn mosquittos_flags_are_understood() {
+        let command = parsed("-c a.conf -d -p 1883 --port 1884 -v --tls-keylog keys --test-config");
+        let expected = Run {
+            config_file: Some("a.conf".into()),
+            daemon: true,
+            ports: vec![1883, 1884],
+            log_all: Some(true),
+            test_config: true,
+            tls_keylog: Some("keys".into()),
+            local_cluster: None,
+        };
+        assert_eq!(command, Ok(Command::Run(expected)));
+        for words in ["-q -v", "-v -q"] {
+            let run = Run {
+                log_all: Some(false),
+                ..Run::default()
+            };
+            assert_eq!(parsed(words), Ok(Command::Run(run)));
+        }
+    }
+
+    #[test]
+    fn wrong_flags_are_one_line_in_mosquittos_words() {
+        for (words, expected) in [
+            ("-p 0", "Error: Invalid port specified (0)."),
+            ("-p 65536", "Error: Invalid port specified (65536)."),
+            ("-p", "Error: -p argument given, but no port specified."),
+            (
+                "-c",
+                "Error: -c argument given, but no config file specified.",
+            ),
+            (
+                "--tls-keylog",
+                "Error: --tls-keylog argument given, but no file specified.",
+            ),
+            ("--unknown", "Error: Unknown option '--unknown'."),
+            (
+                &"-p 1 ".repeat(11),
+                "Error: Only 10 ports can be specified on the command line.",
+            ),
+            (
+                "--local-cluster 0",
+                "Error: --local-cluster needs a number of nodes.",
+            ),
+            ("cluster", "Error: cluster needs a command."),
+            ("cluster stop", "Error: Unknown cluster command 'stop'."),
+            (
+                "cluster resize 2",
+                "Error: cluster resize needs an odd number of nodes.",
+            ),
+            (
+                "cluster add b",
+                "Error: cluster add: wrong number of words.",
+            ),
+            (
+                "cluster add b nowhere",
+                "Error: cluster add: 'nowhere' is not HOST:PORT",
+            ),
+            ("cluster status --jsn", "Error: Unknown option '--jsn'."),
+        ] {
+            let error = parsed(words).unwrap_err();
+            assert!(
+                error.starts_with(expected) && !error.contains('\n'),
+                "{words}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn cluster_commands_are_understood() {
+        let address = HostPort {
+            host: "h".to_owned(),
+            port: 7883,
+        };
+        for (words, action) in [
+            ("status", ClusterAction::Status),
+            (
+                "add b h:7883",
+                ClusterAction::Add {
+                    name: "b".to_owned(),
+                    address,
+                },
+            ),
+            (
+                "remove b",
+                ClusterAction::Remove {
+                    name: "b".to_owned(),
+                },
+            ),
+            (
+                "transfer-leader",
+                ClusterAction::TransferLeader { name: None },
+            ),
+            (
+                "resize 5",
+                ClusterAction::Resize {
+                    voters: NonZeroU16::new(5).unwrap(),
+                },
+            ),
+        ] {
+            let expected = ClusterCommand {
+                action,
+                socket: Some("s".into()),
+                config_file: None,
+                json: true,
+            };
+            let command = parsed(&format!("cluster {words} --socket s --json"));
+            assert_eq!(command, Ok(Command::Cluster(expected)), "{words}");
+        }
+    }
+
+    #[test]
+    fn help_names_the_program_as_it_was_called() {
+        let Ok(Command::Print(text)) = parse(["/usr/sbin/mosquitto", "-h"].map(OsString::from))
+        else {
+            panic!("help is printed");
+        };
+        assert!(text.contains("Usage: mosquitto [-c config_file] [-d] [-h] [-p port] [-v]"));
+    }
+}

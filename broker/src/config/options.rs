@@ -1,0 +1,410 @@
+//! The one table of options: all 141 of Mosquitto 2.1 and ours.
+//! Always true: each name stands here once, with what becomes of it; parser, defaults, environment, reload and
+//! `--options` read this table and nothing else.
+use std::fmt::Write;
+
+/// Where an option may stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Anywhere, for the whole broker.
+    Global,
+    /// As `Global`, but with `per_listener_settings true` for the listener above it.
+    Security,
+    /// For the listener above it.
+    Listener(Place),
+    /// For the bridge (`connection`) above it.
+    Bridge,
+    /// A plugin line.
+    Plugin,
+    /// Gives the file its structure: `listener`, `port`, `bind_address`, `connection`, `include_dir`.
+    Structure,
+}
+
+/// Which listener a listener option needs above it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Any; without one a default listener is made.
+    OrDefault,
+    /// Any, a default listener made by an earlier option included.
+    Any,
+    /// One that a `listener` line made.
+    Explicit,
+}
+
+/// What a second line with the same option does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    LastWins,
+    Error,
+    Adds,
+}
+
+/// What becomes of an option.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Supported,
+    /// Accepted; the note says what is different.
+    Accepted(&'static str),
+    /// An error that gives the reason, except for the one `harmless` value.
+    Refused(&'static str),
+}
+
+/// One row.
+#[derive(Debug, Clone, Copy)]
+pub struct OptionSpec {
+    /// As written; a trailing `*` stands for any ending.
+    pub name: &'static str,
+    pub scope: Scope,
+    /// As it would be written, words of a list separated by blanks; empty: none.
+    pub default: &'static str,
+    pub repeat: Repeat,
+    /// Whether SIGHUP applies a changed value.
+    pub reload: bool,
+    pub state: State,
+    /// The option that this is another name of; empty: none.
+    pub same_as: &'static str,
+    /// The one value that a refused option may have, since it changes nothing.
+    pub harmless: &'static str,
+    /// Not an option of Mosquitto.
+    pub ours: bool,
+}
+
+const LATER: &str = "it is not supported yet";
+const BRIDGES: State = State::Refused("bridges are not supported yet");
+const NO_PSK: &str = "pre-shared keys need OpenSSL and this broker uses rustls, use certificates";
+const NO_ENGINE: &str = "engines need OpenSSL and this broker uses rustls, use PEM files";
+
+const fn row(name: &'static str, scope: Scope, default: &'static str, reload: bool) -> OptionSpec {
+    OptionSpec {
+        name,
+        scope,
+        default,
+        repeat: Repeat::LastWins,
+        reload,
+        state: State::Supported,
+        same_as: "",
+        harmless: "",
+        ours: false,
+    }
+}
+/// Global, reloadable.
+const fn g(name: &'static str, default: &'static str) -> OptionSpec {
+    row(name, Scope::Global, default, true)
+}
+/// Global or of a listener, reloadable.
+const fn s(name: &'static str) -> OptionSpec {
+    row(name, Scope::Security, "", true)
+}
+/// Of a listener, made on demand.
+const fn l(name: &'static str) -> OptionSpec {
+    row(name, Scope::Listener(Place::OrDefault), "", false)
+}
+/// Of a listener that stands above.
+const fn la(name: &'static str) -> OptionSpec {
+    row(name, Scope::Listener(Place::Any), "", false)
+}
+/// Of a bridge.
+const fn b(name: &'static str) -> OptionSpec {
+    let mut row = row(name, Scope::Bridge, "", false);
+    row.state = BRIDGES;
+    row
+}
+const fn plugin(name: &'static str) -> OptionSpec {
+    let mut row = row(name, Scope::Plugin, "", false);
+    row.state =
+        State::Accepted("only Mosquitto's own acl-file and password-file plugins are known");
+    row
+}
+const fn structure(name: &'static str) -> OptionSpec {
+    row(name, Scope::Structure, "", false)
+}
+/// Ours, global, fixed at start.
+const fn ours(name: &'static str, default: &'static str) -> OptionSpec {
+    let mut row = row(name, Scope::Global, default, false);
+    row.ours = true;
+    row
+}
+
+impl OptionSpec {
+    const fn once(mut self) -> Self {
+        self.repeat = Repeat::Error;
+        self
+    }
+    const fn list(mut self) -> Self {
+        self.repeat = Repeat::Adds;
+        self
+    }
+    const fn fixed(mut self) -> Self {
+        self.reload = false;
+        self
+    }
+    const fn reloads(mut self) -> Self {
+        self.reload = true;
+        self
+    }
+    const fn as_(mut self, other: &'static str) -> Self {
+        self.same_as = other;
+        self
+    }
+    const fn accepted(mut self, note: &'static str) -> Self {
+        self.state = State::Accepted(note);
+        self
+    }
+    const fn refused(mut self, reason: &'static str) -> Self {
+        self.state = State::Refused(reason);
+        self
+    }
+    const fn harmless(mut self, value: &'static str) -> Self {
+        self.harmless = value;
+        self
+    }
+
+    /// The name under which values are kept.
+    #[must_use]
+    pub fn canonical(&self) -> &'static str {
+        if self.same_as.is_empty() {
+            self.name
+        } else {
+            self.same_as
+        }
+    }
+    /// May be set without a listener, so also by the environment.
+    #[must_use]
+    pub fn is_global(&self) -> bool {
+        matches!(self.scope, Scope::Global | Scope::Security)
+    }
+    #[must_use]
+    pub fn is_security(&self) -> bool {
+        self.scope == Scope::Security
+    }
+    #[must_use]
+    pub fn is_list(&self) -> bool {
+        self.repeat == Repeat::Adds
+    }
+    /// Why a line with this option and value cannot be accepted.
+    #[must_use]
+    pub fn refusal(&self, value: &str) -> Option<&'static str> {
+        match self.state {
+            State::Refused(reason) if self.harmless.is_empty() || value != self.harmless => {
+                Some(reason)
+            }
+            _ => None,
+        }
+    }
+}
+
+const TABLE: &[OptionSpec] = &[
+    // Global and security options.
+    s("acl_file"),
+    s("allow_anonymous"),
+    g("allow_duplicate_messages", "true"),
+    s("allow_zero_length_clientid"),
+    s("auto_id_prefix").once(),
+    g("autosave_interval", "1800"),
+    g("autosave_on_changes", "false"),
+    g("check_retain_source", "true"), // as the manual says; Mosquitto 2.1.2 starts with false
+    g("clientid_prefixes", ""),
+    g("connection_messages", "true"),
+    g("enable_control_api", "").refused(LATER).harmless("false"),
+    g("global_max_clients", "-1"),
+    g("global_max_connections", "-1"),
+    structure("include_dir").list(),
+    g("log_dest", "stderr").list(),
+    g("log_facility", ""),
+    g("log_timestamp", "true"),
+    g("log_timestamp_format", "").once(),
+    g("log_type", "error warning notice information").list(),
+    g("max_inflight_bytes", "0"),
+    g("max_inflight_messages", "20"),
+    g("max_keepalive", "0"),
+    g("max_packet_size", "2000000"),
+    g("max_queued_bytes", "0"),
+    g("max_queued_messages", "1000"),
+    g("memory_limit", "0").fixed(),
+    g("message_size_limit", "0"),
+    g("packet_buffer_size", "4096"),
+    s("password_file"),
+    g("per_listener_settings", "false").fixed(),
+    g("persistence", "false").fixed(),
+    g("persistence_file", "mosquitto.db").once().fixed(),
+    g("persistence_location", "").once().fixed(),
+    g("persistent_client_expiration", ""),
+    g("pid_file", "").once().fixed(),
+    s("psk_file").refused(NO_PSK),
+    g("queue_qos0_messages", "false"),
+    g("retain_available", "true"),
+    g("retain_expiry_interval", ""),
+    g("retained_persistence", "").as_("persistence").fixed(),
+    g("retry_interval", "").accepted("it has had no effect since Mosquitto 1.5"),
+    g("set_tcp_nodelay", "false"),
+    g("sys_interval", "10"),
+    g("upgrade_outgoing_qos", "false"),
+    g("user", "").fixed(),
+    g("websockets_headers_size", "").as_("packet_buffer_size"),
+    g("websockets_log_level", "").accepted("it has no effect, there is no libwebsockets"),
+    // Plugins.
+    plugin("auth_opt_*"),
+    plugin("auth_plugin"),
+    plugin("auth_plugin_deny_special_chars"),
+    plugin("global_plugin"),
+    plugin("plugin"),
+    plugin("plugin_load"),
+    plugin("plugin_opt_*"),
+    plugin("plugin_use"),
+    // Listeners.
+    row(
+        "accept_protocol_versions",
+        Scope::Listener(Place::Explicit),
+        "",
+        true,
+    ),
+    structure("bind_address").once(),
+    l("bind_interface").once(),
+    la("cafile").reloads(),
+    l("capath").reloads(),
+    l("certfile").reloads(),
+    l("ciphers").reloads(),
+    l("ciphers_tls1.3").reloads(),
+    l("crlfile").reloads(),
+    g("dhparamfile", "").accepted("it has no effect, there are no finite-field DH ciphers"),
+    la("disable_client_cert_date_checks").reloads(),
+    la("enable_proxy_protocol").refused(LATER),
+    la("http_dir").refused(LATER),
+    l("keyfile").reloads(),
+    structure("listener").list(),
+    la("listener_allow_anonymous").reloads(),
+    la("listener_auto_id_prefix").once().reloads(),
+    l("max_connections").reloads(),
+    l("max_qos").reloads(),
+    la("max_topic_alias").reloads(),
+    la("max_topic_alias_broker").reloads(),
+    l("maximum_qos").as_("max_qos").reloads(),
+    la("mount_point"),
+    structure("port"),
+    l("protocol"),
+    la("proxy_protocol_v2_require_tls")
+        .refused(LATER)
+        .harmless("false"),
+    l("psk_hint").refused(NO_PSK),
+    l("require_certificate").reloads(),
+    l("socket_domain"),
+    l("tls_engine").refused(NO_ENGINE),
+    l("tls_engine_kpass_sha1").refused(NO_ENGINE),
+    l("tls_keyform").refused(NO_ENGINE).harmless("pem"),
+    la("tls_version").once(),
+    l("use_identity_as_username").reloads(),
+    l("use_subject_as_username").reloads(),
+    l("use_username_as_clientid").reloads(),
+    la("websockets_origin").list().reloads(),
+    // Bridges.
+    b("address"),
+    b("addresses").as_("address"),
+    b("bridge_alpn").once(),
+    b("bridge_attempt_unsubscribe"),
+    b("bridge_bind_address").once(),
+    b("bridge_cafile").once(),
+    b("bridge_capath").once(),
+    b("bridge_certfile").once(),
+    b("bridge_ciphers").once(),
+    b("bridge_ciphers_tls1.3").once(),
+    b("bridge_identity").once(),
+    b("bridge_insecure"),
+    b("bridge_keyfile"),
+    b("bridge_max_packet_size"),
+    b("bridge_max_topic_alias"),
+    b("bridge_outgoing_retain"),
+    b("bridge_protocol_version"),
+    b("bridge_psk").once(),
+    b("bridge_receive_maximum"),
+    b("bridge_reload_type"),
+    b("bridge_require_ocsp"),
+    b("bridge_session_expiry_interval"),
+    b("bridge_tcp_keepalive"),
+    b("bridge_tcp_user_timeout"),
+    b("bridge_tls_use_os_certs"),
+    b("bridge_tls_version").once(),
+    b("cleansession"),
+    b("clientid").as_("remote_clientid").once(),
+    b("connection").list(),
+    b("idle_timeout"),
+    b("keepalive_interval"),
+    b("local_cleansession"),
+    b("local_clientid").once(),
+    b("local_password").once(),
+    b("local_username").once(),
+    b("notification_topic").once(),
+    b("notifications"),
+    b("notifications_local_only"),
+    b("password").as_("remote_password").once(),
+    b("remote_clientid").once(),
+    b("remote_password").once(),
+    b("remote_username").once(),
+    b("restart_timeout"),
+    b("round_robin"),
+    b("start_type"),
+    b("threshold"),
+    b("topic").list(),
+    b("try_private"),
+    b("username").as_("remote_username").once(),
+    // Ours.
+    ours("cluster_admin_socket", "").once(),
+    ours("cluster_advertise", "").once(),
+    ours("cluster_cafile", "").once(),
+    ours("cluster_certfile", "").once(),
+    ours("cluster_commit_timeout", "10"),
+    ours("cluster_insecure", "false"),
+    ours("cluster_keyfile", "").once(),
+    ours("cluster_listener", "").once(),
+    ours("cluster_name", "").once(),
+    ours("cluster_peer", "").list(),
+    ours("log_format", "text").reloads(),
+];
+
+/// Every row, in the order of the table.
+pub fn all() -> impl Iterator<Item = &'static OptionSpec> {
+    TABLE.iter()
+}
+
+/// The row of an option as written in a file.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static OptionSpec> {
+    TABLE.iter().find(|spec| match spec.name.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => spec.name == name,
+    })
+}
+
+/// The text of `--options`: tab-separated name, scope, default, whether SIGHUP applies it, state, note.
+#[must_use]
+pub fn print() -> String {
+    let mut text = String::from("#option\tscope\tdefault\treload\tstate\tnote\n");
+    for spec in all() {
+        let scope = match spec.scope {
+            _ if spec.ours => "global (not in Mosquitto)",
+            Scope::Global => "global",
+            Scope::Security => "global/listener",
+            Scope::Listener(_) => "listener",
+            Scope::Bridge => "bridge",
+            Scope::Plugin => "plugin",
+            Scope::Structure => "file",
+        };
+        let (state, note) = match spec.state {
+            State::Supported => ("supported", ""),
+            State::Accepted(note) => ("accepted", note),
+            State::Refused(reason) => ("refused", reason),
+        };
+        let reload = if spec.reload { "yes" } else { "no" };
+        let default = if spec.default.is_empty() {
+            "-"
+        } else {
+            spec.default
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "{}\t{scope}\t{default}\t{reload}\t{state}\t{note}",
+            spec.name
+        );
+    }
+    text
+}
