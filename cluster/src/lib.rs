@@ -3,7 +3,9 @@
 mod alone;
 mod facade;
 pub mod ids;
+pub mod retained_tree;
 pub mod state;
+pub mod subscription_tree;
 pub mod transport;
 
 pub use alone::Alone;

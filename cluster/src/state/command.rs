@@ -75,16 +75,20 @@ pub struct Owner {
 }
 
 /// Bounds of one session's queue, from the configuration of the node that serves it. 0 = no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueLimits {
     /// Messages beyond those in flight.
     pub messages: u32,
     pub bytes: u64,
     /// In flight at most (max_inflight_messages and the client's Receive Maximum); only used to tell what is beyond.
     pub inflight: u16,
+    /// Keep QoS 0 messages too while the client is away (queue_qos0_messages).
     pub queue_qos0: bool,
     /// Deliver with the subscription's QoS even if the message came with a lower one (upgrade_outgoing_qos).
     pub upgrade_qos: bool,
+    /// One delivery for all overlapping subscriptions, with the highest QoS and all identifiers. `false` (the default,
+    /// allow_duplicate_messages true): one delivery for each, with its own QoS and identifier, as Mosquitto does.
+    pub merge_overlapping: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -150,8 +154,8 @@ pub enum Effect {
     PublishLive { message: Arc<Message> },
     /// NodeDown or NodeUp was applied for this node; an earlier incarnation than the one given serves no more.
     NodeChanged { node: NodeId, incarnation: Incarnation, up: bool },
-    /// A message was not queued or was removed; counted by reason on every node, logged by the owner.
-    Dropped { client_id: Utf8, reason: DropReason },
+    /// Messages were not queued or were removed; counted by reason on every node, logged by the owner.
+    Dropped { client_id: Utf8, reason: DropReason, count: u32 },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
