@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{borrow::Borrow, fmt, ops::Deref};
 
 /// A UTF-8 Encoded String of at most 65,535 bytes (MQTT 5.0 section 1.5.4). Cloning shares the bytes.
-#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Utf8(Bytes);
 
 impl Utf8 {
@@ -64,6 +64,12 @@ impl Deref for Utf8 {
         self.as_str()
     }
 }
+impl std::hash::Hash for Utf8 {
+    /// As `str` does, so that maps can be asked with one ([`Borrow`]).
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
 impl Borrow<str> for Utf8 {
     fn borrow(&self) -> &str {
         self.as_str()
@@ -110,5 +116,16 @@ impl<'de> Deserialize<'de> for Utf8 {
         let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
         Self::from_bytes(Bytes::copy_from_slice(text.as_bytes()))
             .ok_or_else(|| serde::de::Error::custom("text is too long or contains U+0000"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn a_set_of_texts_can_be_asked_with_a_str() {
+        assert!(HashSet::from([Utf8::from("client")]).contains("client"));
     }
 }
