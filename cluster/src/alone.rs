@@ -2,9 +2,7 @@
 //! Always true: nothing here waits. Connections of this node that take over from each other are the broker's own
 //! business.
 use crate::{
-    facade::{
-        Answer, BoxFuture, Claim, Completion, Forward, Peers, RemoteRoutes, Unavailable,
-    },
+    facade::{Answer, BoxFuture, Claim, Completion, Forward, Peers, RemoteRoutes, Unavailable},
     ids::Epoch,
     state::Owner,
 };
@@ -39,13 +37,7 @@ impl Peers for Alone {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    fn change_routes(
-        &self,
-        _: Vec<TopicFilter>,
-        _: Vec<TopicFilter>,
-        reply: Arc<dyn Completion>,
-        ticket: u64,
-    ) {
+    fn change_routes(&self, _: Vec<TopicFilter>, _: Vec<TopicFilter>, reply: Arc<dyn Completion>, ticket: u64) {
         reply.complete(ticket, Answer::RoutesKnown);
     }
 
@@ -79,11 +71,7 @@ mod tests {
     #[test]
     fn a_node_alone_claims_at_once_under_growing_epochs() {
         let alone = Alone::new();
-        let owner = Owner {
-            node: NodeId(1),
-            incarnation: Incarnation(1),
-            connection: ConnectionId(7),
-        };
+        let owner = Owner { node: NodeId(1), incarnation: Incarnation(1), connection: ConnectionId(7) };
         let mut epochs = Vec::new();
         for _ in 0..2 {
             let mut claim = pin!(alone.claim("a".into(), owner));

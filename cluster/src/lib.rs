@@ -1,12 +1,17 @@
 //! What nodes agree on: the replicated state, Raft around it, and the links between nodes.
 //! Always true: only `raft` knows the Raft library; `state` has no I/O, no clock, no randomness and no locks.
 mod alone;
+mod consensus;
 mod facade;
 pub mod ids;
+pub mod live;
+mod membership;
+mod raft;
 pub mod retained_tree;
 pub mod state;
 pub mod subscription_tree;
 pub mod transport;
 
 pub use alone::Alone;
+pub use consensus::{AddServices, Fatal, Persistence, RaftConsensus, RaftSettings, StartError};
 pub use facade::*;

@@ -1,0 +1,255 @@
+//! A node's own claims on their way: asked of the leader, then waiting for former owners to be gone. Also fences that
+//! the replicated state asks for.
+//! Always true: a claim is won only by an answer of the latest term this node knows of, and when every former owner
+//! named in it is gone; one that somebody else has fenced meanwhile is lost.
+use crate::{
+    ids::{ConnectionId, Epoch, Incarnation, NodeId},
+    state::Owner,
+};
+use mosquorum_proto::mqtt::Utf8;
+use std::collections::HashMap;
+
+/// What to do next. `W` waits for a result.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Do<W> {
+    /// Ask the leader (which may be this node).
+    Ask { leader: NodeId, request: u64, client_id: Utf8, owner: Owner },
+    /// Have the owner's node (which may be this one) end the connection.
+    Fence { request: u64, client_id: Utf8, owner: Owner },
+    /// Tell the leader that the owner is gone.
+    Release { leader: NodeId, client_id: Utf8, owner: Owner },
+    /// The claim is won under this epoch, or (`None`) lost; for a fence, it is done.
+    Resolve { waiter: W, epoch: Option<Epoch> },
+}
+
+#[derive(Debug)]
+struct Claiming<W> {
+    client_id: Utf8,
+    owner: Owner,
+    waiter: W,
+    /// `None`: asked, not answered.
+    granted: Option<Granted>,
+}
+
+#[derive(Debug)]
+struct Granted {
+    epoch: Epoch,
+    previous: Vec<Owner>,
+    /// How many of them may still be there.
+    missing: usize,
+}
+
+#[derive(Debug)]
+struct Fencing<W> {
+    client_id: Utf8,
+    owner: Owner,
+    purpose: Purpose<W>,
+}
+
+#[derive(Debug)]
+enum Purpose<W> {
+    Claim(u64),
+    /// Asked for from outside, under this epoch.
+    Session(W, Epoch),
+}
+
+#[derive(Debug)]
+pub(crate) struct Claimer<W> {
+    next: u64,
+    /// The latest term heard of, from the log, a leader or an announcement.
+    term: u64,
+    leader: Option<NodeId>,
+    claims: HashMap<u64, Claiming<W>>,
+    by_connection: HashMap<ConnectionId, u64>,
+    fences: HashMap<u64, Fencing<W>>,
+    ended: HashMap<NodeId, Incarnation>,
+}
+
+impl<W> Claimer<W> {
+    /// Numbers of requests are never used again in a later life of the process: answers to an earlier one may come.
+    pub(crate) fn new(incarnation: Incarnation) -> Self {
+        Self {
+            next: incarnation.0 << 40,
+            term: 0,
+            leader: None,
+            claims: HashMap::new(),
+            by_connection: HashMap::new(),
+            fences: HashMap::new(),
+            ended: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn pending(&self) -> usize {
+        self.claims.len() + self.fences.len()
+    }
+
+    /// Takes the identifier for a connection of this node; the number is for [`Claimer::abandon`].
+    pub(crate) fn claim(&mut self, client_id: Utf8, owner: Owner, waiter: W) -> (u64, Option<Do<W>>) {
+        self.next += 1;
+        let request = self.next;
+        let ask = self.leader.map(|leader| Do::Ask { leader, request, client_id: client_id.clone(), owner });
+        self.by_connection.insert(owner.connection, request);
+        self.claims.insert(request, Claiming { client_id, owner, waiter, granted: None });
+        (request, ask)
+    }
+
+    /// Ends another node's connection that owned a session of the replicated state.
+    pub(crate) fn fence(&mut self, client_id: Utf8, owner: Owner, epoch: Epoch, waiter: W) -> (u64, Do<W>) {
+        self.next += 1;
+        let request = self.next;
+        if self.is_ended(owner) {
+            return (request, Do::Resolve { waiter, epoch: Some(epoch) });
+        }
+        let purpose = Purpose::Session(waiter, epoch);
+        self.fences.insert(request, Fencing { client_id: client_id.clone(), owner, purpose });
+        (request, Do::Fence { request, client_id, owner })
+    }
+
+    /// Nobody waits for this claim or fence any more.
+    pub(crate) fn abandon(&mut self, request: u64) -> Option<Do<W>> {
+        if self.fences.remove(&request).is_some() {
+            return None;
+        }
+        let claiming = self.remove(request)?;
+        self.leader.map(|leader| Do::Release { leader, client_id: claiming.client_id, owner: claiming.owner })
+    }
+
+    fn remove(&mut self, request: u64) -> Option<Claiming<W>> {
+        let claiming = self.claims.remove(&request)?;
+        if self.by_connection.get(&claiming.owner.connection) == Some(&request) {
+            self.by_connection.remove(&claiming.owner.connection);
+        }
+        if claiming.granted.is_some() {
+            self.fences.retain(|_, fence| !matches!(fence.purpose, Purpose::Claim(claim) if claim == request));
+        }
+        Some(claiming)
+    }
+
+    /// Who leads, as far as this node knows. Claims that have no answer are asked again.
+    pub(crate) fn set_leader(&mut self, term: u64, leader: Option<NodeId>) -> Vec<Do<W>> {
+        if term < self.term || (term == self.term && (leader.is_none() || leader == self.leader)) {
+            return Vec::new();
+        }
+        (self.term, self.leader) = (term, leader);
+        leader.map_or_else(Vec::new, |leader| self.asks(leader))
+    }
+
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    fn asks(&self, leader: NodeId) -> Vec<Do<W>> {
+        let mut open: Vec<_> = self.claims.iter().filter(|(_, claiming)| claiming.granted.is_none()).collect();
+        open.sort_unstable_by_key(|(request, _)| **request);
+        open.into_iter()
+            .map(|(request, claiming)| {
+                let (client_id, owner) = (claiming.client_id.clone(), claiming.owner);
+                Do::Ask { leader, request: *request, client_id, owner }
+            })
+            .collect()
+    }
+
+    /// The link to a node starts anew: whatever was sent before may be lost.
+    pub(crate) fn relink(&self, node: NodeId) -> Vec<Do<W>> {
+        let mut again = if self.leader == Some(node) { self.asks(node) } else { Vec::new() };
+        again.extend(self.fences.iter().filter(|(_, fence)| fence.owner.node == node).map(|(request, fence)| {
+            Do::Fence { request: *request, client_id: fence.client_id.clone(), owner: fence.owner }
+        }));
+        again
+    }
+
+    /// The leader of `term` answered.
+    pub(crate) fn granted(&mut self, request: u64, term: u64, epoch: Epoch, previous: Vec<Owner>) -> Vec<Do<W>> {
+        if term < self.term {
+            return Vec::new();
+        }
+        let previous_alive: Vec<_> = previous.iter().copied().filter(|owner| !self.is_ended(*owner)).collect();
+        let Some(claiming) = self.claims.get_mut(&request).filter(|claiming| claiming.granted.is_none()) else {
+            return Vec::new();
+        };
+        claiming.granted = Some(Granted { epoch, previous, missing: previous_alive.len() });
+        let client_id = claiming.client_id.clone();
+        if previous_alive.is_empty() {
+            return self.win(request);
+        }
+        previous_alive
+            .into_iter()
+            .map(|owner| {
+                self.next += 1;
+                let client_id = client_id.clone();
+                let fencing = Fencing { client_id: client_id.clone(), owner, purpose: Purpose::Claim(request) };
+                self.fences.insert(self.next, fencing);
+                Do::Fence { request: self.next, client_id, owner }
+            })
+            .collect()
+    }
+
+    /// A fence is done: that connection is gone.
+    pub(crate) fn fence_done(&mut self, fence: u64) -> Vec<Do<W>> {
+        match self.fences.remove(&fence).map(|fence| fence.purpose) {
+            None => Vec::new(),
+            Some(Purpose::Session(waiter, epoch)) => vec![Do::Resolve { waiter, epoch: Some(epoch) }],
+            Some(Purpose::Claim(request)) => {
+                let granted = self.claims.get_mut(&request).and_then(|claiming| claiming.granted.as_mut());
+                let Some(granted) = granted else { return Vec::new() };
+                granted.missing -= 1;
+                if granted.missing == 0 { self.win(request) } else { Vec::new() }
+            }
+        }
+    }
+
+    fn win(&mut self, request: u64) -> Vec<Do<W>> {
+        let Some(Claiming { client_id, waiter, granted: Some(granted), .. }) = self.remove(request) else {
+            return Vec::new();
+        };
+        let mut todo = vec![Do::Resolve { waiter, epoch: Some(granted.epoch) }];
+        if let Some(leader) = self.leader {
+            let gone = |owner| Do::Release { leader, client_id: client_id.clone(), owner };
+            todo.extend(granted.previous.into_iter().map(gone));
+        }
+        todo
+    }
+
+    /// Somebody else takes over from this owner: if its claim is still on the way, it is lost.
+    pub(crate) fn fenced(&mut self, owner: Owner) -> Option<Do<W>> {
+        let request = *self.by_connection.get(&owner.connection)?;
+        if self.claims.get(&request)?.owner != owner {
+            return None;
+        }
+        Some(Do::Resolve { waiter: self.remove(request)?.waiter, epoch: None })
+    }
+
+    /// These incarnations serve no more: their connections are gone.
+    pub(crate) fn node_ended(&mut self, node: NodeId, incarnation: Incarnation) -> Vec<Do<W>> {
+        let ended = self.ended.entry(node).or_default();
+        *ended = incarnation.max(*ended);
+        let over = |fence: &&u64| self.fences[*fence].owner.node == node && self.fences[*fence].owner.incarnation <= incarnation;
+        let mut done: Vec<_> = self.fences.keys().filter(over).copied().collect();
+        done.sort_unstable();
+        done.into_iter().flat_map(|fence| self.fence_done(fence)).collect()
+    }
+
+    fn is_ended(&self, owner: Owner) -> bool {
+        self.ended.get(&owner.node).is_some_and(|ended| *ended >= owner.incarnation)
+    }
+
+    /// A new leader asks who is served here: besides the connections that won, those that were answered and wait. No
+    /// answer of an earlier term counts from here on.
+    pub(crate) fn announce(&mut self, term: u64, leader: NodeId) -> (Vec<(Utf8, Owner)>, Vec<Do<W>>) {
+        let asks = self.set_leader(term, Some(leader));
+        let granted = self.claims.values().filter(|claiming| claiming.granted.is_some());
+        (granted.map(|claiming| (claiming.client_id.clone(), claiming.owner)).collect(), asks)
+    }
+
+    /// This node begins a new life: nobody waits any more.
+    pub(crate) fn lose_all(&mut self) -> Vec<Do<W>> {
+        self.by_connection.clear();
+        self.fences.retain(|_, fence| matches!(fence.purpose, Purpose::Session(..)));
+        let claims = std::mem::take(&mut self.claims).into_values().map(|claiming| claiming.waiter);
+        let fences = std::mem::take(&mut self.fences).into_values().filter_map(|fence| match fence.purpose {
+            Purpose::Session(waiter, _) => Some(waiter),
+            Purpose::Claim(_) => None,
+        });
+        claims.chain(fences).map(|waiter| Do::Resolve { waiter, epoch: None }).collect()
+    }
+}
