@@ -30,9 +30,7 @@ impl MessageId {
     #[must_use]
     pub fn payload(self, filler: usize) -> Vec<u8> {
         let mut text = format!("p{}/{} ", self.publisher, self.sequence);
-        text.extend(
-            (0..filler).map(|i| char::from(b'a' + ((i as u64 + self.sequence) % 26) as u8)),
-        );
+        text.extend((0..filler).map(|i| char::from(b'a' + ((i as u64 + self.sequence) % 26) as u8)));
         let sum = checksum(text.as_bytes());
         text.push_str(&format!(" {sum:016x}"));
         text.into_bytes()
@@ -46,23 +44,14 @@ impl MessageId {
         if u64::from_str_radix(sum, 16).ok()? != checksum(content.as_bytes()) {
             return None;
         }
-        let (publisher, sequence) = content
-            .split(' ')
-            .next()?
-            .strip_prefix('p')?
-            .split_once('/')?;
-        Some(Self {
-            publisher: publisher.parse().ok()?,
-            sequence: sequence.parse().ok()?,
-        })
+        let (publisher, sequence) = content.split(' ').next()?.strip_prefix('p')?.split_once('/')?;
+        Some(Self { publisher: publisher.parse().ok()?, sequence: sequence.parse().ok()? })
     }
 }
 
 /// FNV-1a: enough to notice a payload that was mixed up or cut.
 fn checksum(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 /// A connection's number, unique in a history, in the order of their CONNECTs.
@@ -138,7 +127,9 @@ pub enum Event {
         session_present: bool,
     },
     /// No CONNACK with success came: whether the session was touched is unknown.
-    NotConnected { connection: ConnectionNumber },
+    NotConnected {
+        connection: ConnectionNumber,
+    },
     Closed {
         connection: ConnectionNumber,
         how: CloseKind,
@@ -211,11 +202,18 @@ pub enum Event {
         nodes: Vec<usize>,
     },
     /// The fault is about to be taken back.
-    FaultEnded { fault: u32 },
+    FaultEnded {
+        fault: u32,
+    },
     /// Every node serves again after the fault.
-    Healed { fault: u32 },
+    Healed {
+        fault: u32,
+    },
     /// A node did not serve within the time given, though nothing holds it back.
-    NodeNotServing { node: usize, waited: Duration },
+    NodeNotServing {
+        node: usize,
+        waited: Duration,
+    },
     /// Publishing has ended and what was owed was waited for.
     Drained,
 }
@@ -255,11 +253,7 @@ struct Log {
 impl Recorder {
     #[must_use]
     pub fn new(nodes: usize) -> Self {
-        Self(Arc::new(Shared {
-            nodes,
-            start: Instant::now(),
-            log: Mutex::default(),
-        }))
+        Self(Arc::new(Shared { nodes, start: Instant::now(), log: Mutex::default() }))
     }
 
     /// Time since the start of the run.
@@ -290,14 +284,7 @@ impl Recorder {
         log.connections += 1;
         let connection = ConnectionNumber(log.connections);
         let at = self.0.start.elapsed();
-        let event = Event::ConnectInvoked {
-            connection,
-            client: client.clone(),
-            node,
-            clean_start,
-            durable,
-            will,
-        };
+        let event = Event::ConnectInvoked { connection, client: client.clone(), node, clean_start, durable, will };
         log.records.push(Record { at, event });
         connection
     }
@@ -311,10 +298,7 @@ impl Recorder {
     /// What was recorded until now.
     #[must_use]
     pub fn snapshot(&self) -> History {
-        History {
-            nodes: self.0.nodes,
-            records: self.log().records.clone(),
-        }
+        History { nodes: self.0.nodes, records: self.log().records.clone() }
     }
 
     fn log(&self) -> std::sync::MutexGuard<'_, Log> {
@@ -329,10 +313,7 @@ mod tests {
 
     #[test]
     fn payload_names_its_message_and_shows_damage() {
-        let message = MessageId {
-            publisher: 3,
-            sequence: 41,
-        };
+        let message = MessageId { publisher: 3, sequence: 41 };
         let mut payload = message.payload(20);
         assert_eq!(MessageId::from_payload(&payload), Some(message));
         payload[8] ^= 1;

@@ -61,10 +61,7 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(one.next_u64(), two.next_u64());
         }
-        assert_ne!(
-            Random::new(7).branch(3).next_u64(),
-            Random::new(7).branch(4).next_u64()
-        );
+        assert_ne!(Random::new(7).branch(3).next_u64(), Random::new(7).branch(4).next_u64());
     }
 
     #[test]

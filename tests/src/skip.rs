@@ -14,7 +14,6 @@ pub fn skip(reason: &str) {
 /// Whether `program` can be found in `PATH`.
 #[must_use]
 pub fn has_program(program: &str) -> bool {
-    std::env::var_os("PATH").is_some_and(|path| {
-        std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
-    })
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }

@@ -16,26 +16,20 @@ pub fn check(view: &View) -> Vec<Violation> {
         .records
         .iter()
         .filter_map(|record| match record.event {
-            Event::NodeNotServing { node, waited } => Some(violation(format!(
-                "node {node} did not serve within {waited:?} at {:?}",
-                record.at
-            ))),
+            Event::NodeNotServing { node, waited } => {
+                Some(violation(format!("node {node} did not serve within {waited:?} at {:?}", record.at)))
+            }
             _ => None,
         })
         .collect();
-    let end = view
-        .records
-        .last()
-        .map_or(Duration::ZERO, |record| record.at);
+    let end = view.records.last().map_or(Duration::ZERO, |record| record.at);
     for fault in &view.faults {
         violations.extend(acknowledged_without_majority(view, fault));
         let Some(from) = service_due(view, fault) else {
             continue;
         };
         let resumed = first_acknowledged_after(view, from);
-        let waited = resumed
-            .map_or(end, |at| view.at(at))
-            .saturating_sub(view.at(from));
+        let waited = resumed.map_or(end, |at| view.at(at)).saturating_sub(view.at(from));
         if waited > RESUME_MAX {
             violations.push(violation(format!(
                 "no publish was acknowledged for {waited:?} after fault {} ({} of {:?})",
@@ -53,23 +47,14 @@ pub fn recoveries(view: &View) -> Vec<(u32, FaultKind, Vec<usize>, Duration)> {
     let time = |fault: &FaultView| {
         let from = service_due(view, fault)?;
         let resumed = first_acknowledged_after(view, from)?;
-        Some((
-            fault.fault,
-            fault.kind,
-            fault.nodes.clone(),
-            view.at(resumed).saturating_sub(view.at(from)),
-        ))
+        Some((fault.fault, fault.kind, fault.nodes.clone(), view.at(resumed).saturating_sub(view.at(from))))
     };
     view.faults.iter().filter_map(time).collect()
 }
 
 /// Where service is due again: at once if a majority is left, else when the fault was taken back.
 fn service_due(view: &View, fault: &FaultView) -> Option<Position> {
-    if fault.takes_majority(view.nodes) {
-        fault.ended
-    } else {
-        Some(fault.began)
-    }
+    if fault.takes_majority(view.nodes) { fault.ended } else { Some(fault.began) }
 }
 
 fn first_acknowledged_after(view: &View, from: Position) -> Option<Position> {
@@ -90,22 +75,13 @@ fn acknowledged_without_majority(view: &View, fault: &FaultView) -> Vec<Violatio
     let until = fault.ended.unwrap_or(view.records.len());
     let mut violations = Vec::new();
     for position in fault.began..until {
-        let Event::PublishAcknowledged {
-            connection,
-            message,
-        } = &view.records[position].event
-        else {
+        let Event::PublishAcknowledged { connection, message } = &view.records[position].event else {
             continue;
         };
-        let (Some(owner), Some(message_view)) =
-            (view.connections.get(connection), view.messages.get(message))
-        else {
+        let (Some(owner), Some(message_view)) = (view.connections.get(connection), view.messages.get(message)) else {
             continue;
         };
-        let began = message_view
-            .sends
-            .first()
-            .is_some_and(|(sent, _)| *sent > fault.began);
+        let began = message_view.sends.first().is_some_and(|(sent, _)| *sent > fault.began);
         if began && (majority_lost || fault.nodes.contains(&owner.node)) {
             violations.push(violation(format!(
                 "node {} acknowledged {message} at {:?} without a majority (fault {}, {} of {:?})",
@@ -117,10 +93,7 @@ fn acknowledged_without_majority(view: &View, fault: &FaultView) -> Vec<Violatio
 }
 
 fn violation(detail: String) -> Violation {
-    Violation {
-        invariant: NAME,
-        detail,
-    }
+    Violation { invariant: NAME, detail }
 }
 
 #[cfg(test)]
@@ -131,12 +104,7 @@ mod tests {
     #[test]
     fn service_resumes_while_one_node_is_down() {
         let mut story = Story::new(3);
-        story
-            .durable("p", 1)
-            .fault(1, FaultKind::Kill, &[0])
-            .wait(2)
-            .publish("p", 1, "t", 1)
-            .acknowledged("p", 1);
+        story.durable("p", 1).fault(1, FaultKind::Kill, &[0]).wait(2).publish("p", 1, "t", 1).acknowledged("p", 1);
         assert_eq!(check(&story.view()), vec![]);
         assert!(recoveries(&story.view())[0].3 >= Duration::from_secs(2));
     }
@@ -144,26 +112,15 @@ mod tests {
     #[test]
     fn service_that_never_resumes_is_found() {
         let mut story = Story::new(3);
-        story
-            .fault(1, FaultKind::Kill, &[0])
-            .wait(60)
-            .event(Event::FaultEnded { fault: 1 });
+        story.fault(1, FaultKind::Kill, &[0]).wait(60).event(Event::FaultEnded { fault: 1 });
         assert_eq!(check(&story.view()).len(), 1);
     }
 
     #[test]
     fn without_a_majority_nothing_new_is_acknowledged() {
         let mut story = Story::new(3);
-        story
-            .durable("p", 2)
-            .publish("p", 1, "t", 1)
-            .fault(1, FaultKind::Kill, &[0, 1])
-            .acknowledged("p", 1);
-        assert_eq!(
-            check(&story.view()),
-            vec![],
-            "it may have been durable before"
-        );
+        story.durable("p", 2).publish("p", 1, "t", 1).fault(1, FaultKind::Kill, &[0, 1]).acknowledged("p", 1);
+        assert_eq!(check(&story.view()), vec![], "it may have been durable before");
         story.publish("p", 2, "t", 1).acknowledged("p", 2);
         assert_eq!(check(&story.view()).len(), 1);
     }
@@ -171,10 +128,7 @@ mod tests {
     #[test]
     fn a_node_that_is_cut_off_acknowledges_nothing_new_but_the_others_do() {
         let mut story = Story::new(3);
-        story
-            .durable("p", 0)
-            .durable("q", 1)
-            .fault(1, FaultKind::Partition, &[0]);
+        story.durable("p", 0).durable("q", 1).fault(1, FaultKind::Partition, &[0]);
         story.publish("q", 1, "t", 1).acknowledged("q", 1);
         assert_eq!(check(&story.view()), vec![]);
         story.publish("p", 2, "t", 1).acknowledged("p", 2);

@@ -14,9 +14,7 @@ pub fn check(view: &View) -> Vec<Violation> {
         .records
         .iter()
         .filter_map(|record| match &record.event {
-            Event::Forbidden { connection, what } => {
-                Some(violation(format!("{what} ({connection}, {:?})", record.at)))
-            }
+            Event::Forbidden { connection, what } => Some(violation(format!("{what} ({connection}, {:?})", record.at))),
             _ => None,
         })
         .collect();
@@ -27,21 +25,11 @@ pub fn check(view: &View) -> Vec<Violation> {
             continue;
         };
         let Some(message) = view.messages.get(&delivery.message) else {
-            violations.push(violation(format!(
-                "{} came to {client} but nobody sent it",
-                delivery.message
-            )));
+            violations.push(violation(format!("{} came to {client} but nobody sent it", delivery.message)));
             continue;
         };
-        if message
-            .sends
-            .first()
-            .is_none_or(|(sent, _)| *sent > delivery.position)
-        {
-            violations.push(violation(format!(
-                "{} came to {client} before it was sent",
-                delivery.message
-            )));
+        if message.sends.first().is_none_or(|(sent, _)| *sent > delivery.position) {
+            violations.push(violation(format!("{} came to {client} before it was sent", delivery.message)));
         }
         if message.topic != delivery.topic {
             violations.push(violation(format!(
@@ -50,10 +38,7 @@ pub fn check(view: &View) -> Vec<Violation> {
             )));
         }
         if message.refused.is_some() && message.acknowledged.is_none() && message.sends.len() == 1 {
-            violations.push(violation(format!(
-                "{} was refused and came to {client} nevertheless",
-                delivery.message
-            )));
+            violations.push(violation(format!("{} was refused and came to {client} nevertheless", delivery.message)));
         }
         let asked = by_client
             .get(client)
@@ -68,12 +53,10 @@ pub fn check(view: &View) -> Vec<Violation> {
                 "{client} got {} on {} without a subscription",
                 delivery.message, delivery.topic
             ))),
-            Some(qos) if delivery.qos != qos.min(message.qos) => {
-                violations.push(violation(format!(
-                    "{} came to {client} with {:?}: published with {:?}, subscribed with {qos:?}",
-                    delivery.message, delivery.qos, message.qos
-                )))
-            }
+            Some(qos) if delivery.qos != qos.min(message.qos) => violations.push(violation(format!(
+                "{} came to {client} with {:?}: published with {:?}, subscribed with {qos:?}",
+                delivery.message, delivery.qos, message.qos
+            ))),
             Some(_) => {}
         }
     }
@@ -81,10 +64,7 @@ pub fn check(view: &View) -> Vec<Violation> {
 }
 
 fn violation(detail: String) -> Violation {
-    Violation {
-        invariant: NAME,
-        detail,
-    }
+    Violation { invariant: NAME, detail }
 }
 
 /// The QoS asked for in each SUBSCRIBE, by its position.
@@ -104,20 +84,14 @@ mod tests {
     #[test]
     fn a_message_from_nowhere_is_found() {
         let mut story = Story::new(1);
-        story
-            .durable("s", 0)
-            .subscribed("s", "#", 2)
-            .delivered("s", 9);
+        story.durable("s", 0).subscribed("s", "#", 2).delivered("s", 9);
         assert!(check(&story.view())[0].detail.contains("nobody sent it"));
     }
 
     #[test]
     fn another_topic_another_qos_or_no_subscription_is_found() {
         let mut story = Story::new(1);
-        story
-            .durable("s", 0)
-            .subscribed("s", "t/#", 1)
-            .publish("p", 1, "t/a", 2);
+        story.durable("s", 0).subscribed("s", "t/#", 1).publish("p", 1, "t/a", 2);
         let connection = story.on("s");
         let deliver = |topic: &str, qos| Event::Delivered {
             connection,
@@ -135,29 +109,16 @@ mod tests {
         story.event(deliver("t/b", QoS::AtLeastOnce));
         assert_eq!(check(&story.view()).len(), 2);
         story.event(deliver("u", QoS::AtLeastOnce));
-        assert_eq!(
-            check(&story.view()).len(),
-            4,
-            "wrong topic and no subscription"
-        );
+        assert_eq!(check(&story.view()).len(), 4, "wrong topic and no subscription");
     }
 
     #[test]
     fn a_refused_message_must_not_come() {
         let mut story = Story::new(1);
-        story
-            .durable("s", 0)
-            .subscribed("s", "t", 1)
-            .publish("p", 1, "t", 1);
+        story.durable("s", 0).subscribed("s", "t", 1).publish("p", 1, "t", 1);
         let connection = story.on("p");
         let reason = mosquorum_proto::mqtt::ReasonCode::QuotaExceeded;
-        story
-            .event(Event::PublishRefused {
-                connection,
-                message: id(1),
-                reason,
-            })
-            .delivered("s", 1);
+        story.event(Event::PublishRefused { connection, message: id(1), reason }).delivered("s", 1);
         assert_eq!(check(&story.view()).len(), 1);
     }
 }

@@ -15,10 +15,7 @@ pub fn check(view: &View) -> Vec<Violation> {
         // A new subscription may bring the retained copy of a message beside the live one.
         if delivery.qos == QoS::ExactlyOnce && !delivery.repeat && !delivery.retain {
             if let Some(client) = view.client(delivery.connection) {
-                handed_on
-                    .entry((client.clone(), delivery.message))
-                    .or_default()
-                    .push(delivery);
+                handed_on.entry((client.clone(), delivery.message)).or_default().push(delivery);
             }
         }
     }
@@ -26,17 +23,11 @@ pub fn check(view: &View) -> Vec<Violation> {
         .into_iter()
         .filter(|(_, deliveries)| deliveries.len() > 1)
         .map(|((client, message), deliveries)| {
-            let places: Vec<String> = deliveries
-                .iter()
-                .map(|d| format!("{} at {:?}", d.connection, view.at(d.position)))
-                .collect();
+            let places: Vec<String> =
+                deliveries.iter().map(|d| format!("{} at {:?}", d.connection, view.at(d.position))).collect();
             Violation {
                 invariant: NAME,
-                detail: format!(
-                    "{message} was handed on to {client} {} times: {}",
-                    places.len(),
-                    places.join(", ")
-                ),
+                detail: format!("{message} was handed on to {client} {} times: {}", places.len(), places.join(", ")),
             }
         })
         .collect()
@@ -50,45 +41,24 @@ mod tests {
     #[test]
     fn a_second_delivery_under_a_new_packet_identifier_is_a_duplicate() {
         let mut story = Story::new(3);
-        story
-            .durable("s", 0)
-            .subscribed("s", "t", 2)
-            .publish("p", 1, "t", 2);
-        story
-            .delivered("s", 1)
-            .lost("s")
-            .durable("s", 1)
-            .delivered("s", 1);
+        story.durable("s", 0).subscribed("s", "t", 2).publish("p", 1, "t", 2);
+        story.delivered("s", 1).lost("s").durable("s", 1).delivered("s", 1);
         assert_eq!(check(&story.view()).len(), 1);
     }
 
     #[test]
     fn a_repeat_under_a_held_packet_identifier_is_not() {
         let mut story = Story::new(3);
-        story
-            .durable("s", 0)
-            .subscribed("s", "t", 2)
-            .publish("p", 1, "t", 2);
-        story
-            .delivered("s", 1)
-            .lost("s")
-            .durable("s", 1)
-            .delivered_as("s", 1, false, true);
+        story.durable("s", 0).subscribed("s", "t", 2).publish("p", 1, "t", 2);
+        story.delivered("s", 1).lost("s").durable("s", 1).delivered_as("s", 1, false, true);
         assert_eq!(check(&story.view()), vec![]);
     }
 
     #[test]
     fn qos_1_may_repeat() {
         let mut story = Story::new(3);
-        story
-            .durable("s", 0)
-            .subscribed("s", "t", 1)
-            .publish("p", 1, "t", 1);
-        story
-            .delivered("s", 1)
-            .lost("s")
-            .durable("s", 1)
-            .delivered("s", 1);
+        story.durable("s", 0).subscribed("s", "t", 1).publish("p", 1, "t", 1);
+        story.delivered("s", 1).lost("s").durable("s", 1).delivered("s", 1);
         assert_eq!(check(&story.view()), vec![]);
     }
 }

@@ -11,29 +11,19 @@ pub const NAME: &str = "live delivery";
 pub fn check(view: &View) -> Vec<Violation> {
     let mut matcher = Matcher::default();
     let mut violations = Vec::new();
-    for subscription in view
-        .subscriptions
-        .iter()
-        .filter(|s| !s.durable && s.ended.is_none() && !s.filter.starts_with("$share/"))
+    for subscription in
+        view.subscriptions.iter().filter(|s| !s.durable && s.ended.is_none() && !s.filter.starts_with("$share/"))
     {
-        let (Some((since, granted)), Some(connection)) = (
-            subscription.acknowledged,
-            view.connections.get(&subscription.connection),
-        ) else {
+        let (Some((since, granted)), Some(connection)) =
+            (subscription.acknowledged, view.connections.get(&subscription.connection))
+        else {
             continue;
         };
-        if connection
-            .closed
-            .is_some_and(|(closed, _)| view.drained.is_none_or(|drained| closed < drained))
-        {
+        if connection.closed.is_some_and(|(closed, _)| view.drained.is_none_or(|drained| closed < drained)) {
             continue;
         }
-        let came: HashSet<_> = view
-            .deliveries
-            .iter()
-            .filter(|d| d.connection == subscription.connection)
-            .map(|d| d.message)
-            .collect();
+        let came: HashSet<_> =
+            view.deliveries.iter().filter(|d| d.connection == subscription.connection).map(|d| d.message).collect();
         for (id, message) in &view.messages {
             let owed = !message.will
                 && message.acknowledged.is_some()
@@ -44,10 +34,7 @@ pub fn check(view: &View) -> Vec<Violation> {
                     invariant: NAME,
                     detail: format!(
                         "{} ({}, node {}) never got {id} on {}",
-                        subscription.client,
-                        subscription.connection,
-                        connection.node,
-                        message.topic
+                        subscription.client, subscription.connection, connection.node, message.topic
                     ),
                 });
             }
@@ -65,15 +52,8 @@ mod tests {
     #[test]
     fn a_clean_session_gets_what_is_sent_after_its_suback() {
         let mut story = Story::new(3);
-        story
-            .publish("p", 1, "t", 1)
-            .clean("c", 1)
-            .subscribed("c", "t", 1)
-            .acknowledged("p", 1);
-        story
-            .publish("p", 2, "t", 1)
-            .acknowledged("p", 2)
-            .delivered("c", 2);
+        story.publish("p", 1, "t", 1).clean("c", 1).subscribed("c", "t", 1).acknowledged("p", 1);
+        story.publish("p", 2, "t", 1).acknowledged("p", 2).delivered("c", 2);
         assert_eq!(check(&story.view()), vec![]);
         story.publish("p", 3, "t", 1).acknowledged("p", 3);
         assert_eq!(check(&story.view()).len(), 1);
@@ -82,18 +62,9 @@ mod tests {
     #[test]
     fn a_broken_connection_is_owed_nothing_but_one_closed_after_the_drain_is() {
         let mut story = Story::new(3);
-        story
-            .clean("c", 1)
-            .subscribed("c", "t", 1)
-            .publish("p", 2, "t", 1)
-            .acknowledged("p", 2)
-            .lost("c");
+        story.clean("c", 1).subscribed("c", "t", 1).publish("p", 2, "t", 1).acknowledged("p", 2).lost("c");
         assert_eq!(check(&story.view()), vec![]);
-        story
-            .clean("d", 1)
-            .subscribed("d", "t", 1)
-            .publish("p", 3, "t", 1)
-            .acknowledged("p", 3);
+        story.clean("d", 1).subscribed("d", "t", 1).publish("p", 3, "t", 1).acknowledged("p", 3);
         story.event(Event::Drained).close("d", CloseKind::Normal);
         assert_eq!(check(&story.view()).len(), 1);
     }

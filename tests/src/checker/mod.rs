@@ -18,9 +18,7 @@ mod story;
 pub mod view;
 pub mod wills;
 
-pub use view::{
-    ConnectionView, Delivery, FaultView, MessageView, Position, SubscriptionView, View,
-};
+pub use view::{ConnectionView, Delivery, FaultView, MessageView, Position, SubscriptionView, View};
 
 /// A promise that the history shows to be broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +38,7 @@ type Check = fn(&View) -> Vec<Violation>;
 
 /// Every checker with its name.
 pub const CHECKS: [(&str, Check); 10] = [
-    (
-        no_acknowledged_message_lost::NAME,
-        no_acknowledged_message_lost::check,
-    ),
+    (no_acknowledged_message_lost::NAME, no_acknowledged_message_lost::check),
     (session_kept::NAME, session_kept::check),
     (delivered_as_published::NAME, delivered_as_published::check),
     (exactly_once::NAME, exactly_once::check),
@@ -67,7 +62,17 @@ pub fn check_all(history: &History) -> Vec<Violation> {
 #[must_use]
 pub fn outstanding(history: &History) -> usize {
     let view = View::new(history);
-    no_acknowledged_message_lost::check(&view).len()
-        + wills::missing(&view).len()
-        + live_delivery::check(&view).len()
+    no_acknowledged_message_lost::check(&view).len() + wills::missing(&view).len() + live_delivery::check(&view).len()
+}
+
+/// Publishes without an answer on connections that are still open: a runner waits for 0 before it calls all quiet.
+#[must_use]
+pub fn unanswered(history: &History) -> usize {
+    let view = View::new(history);
+    let open = |connection| view.connections.get(&connection).is_some_and(|c: &ConnectionView| c.closed.is_none());
+    view.messages
+        .values()
+        .filter(|message| !message.will && message.acknowledged.is_none() && message.refused.is_none())
+        .filter(|message| message.sends.last().is_some_and(|(_, connection)| open(*connection)))
+        .count()
 }

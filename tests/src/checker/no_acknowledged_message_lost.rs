@@ -24,10 +24,7 @@ pub fn check(view: &View) -> Vec<Violation> {
             continue;
         }
         if subscription.filter.starts_with("$share/") {
-            groups
-                .entry(&subscription.filter)
-                .or_default()
-                .push(subscription);
+            groups.entry(&subscription.filter).or_default().push(subscription);
             continue;
         }
         let Some((since, granted)) = subscription.acknowledged else {
@@ -35,9 +32,7 @@ pub fn check(view: &View) -> Vec<Violation> {
         };
         for (id, message) in owed(view, since, granted) {
             if matcher.matches(&subscription.filter, &message.topic)
-                && !view
-                    .dealt_with
-                    .contains(&(subscription.client.clone(), *id))
+                && !view.dealt_with.contains(&(subscription.client.clone(), *id))
             {
                 let how = if seen.contains(&(subscription.client.clone(), *id)) {
                     "came once, its connection broke, and it never came again"
@@ -68,19 +63,13 @@ fn check_group(
     filter: &str,
     members: &[&super::SubscriptionView],
 ) -> Vec<Violation> {
-    let Some((since, granted)) = members
-        .iter()
-        .filter_map(|member| member.acknowledged)
-        .min()
-    else {
+    let Some((since, granted)) = members.iter().filter_map(|member| member.acknowledged).min() else {
         return Vec::new();
     };
     owed(view, since, granted)
         .filter(|(id, message)| {
             matcher.matches(&members[0].filter, &message.topic)
-                && !members
-                    .iter()
-                    .any(|member| view.dealt_with.contains(&(member.client.clone(), **id)))
+                && !members.iter().any(|member| view.dealt_with.contains(&(member.client.clone(), **id)))
         })
         .map(|(id, message)| Violation {
             invariant: NAME,
@@ -112,11 +101,7 @@ mod tests {
     fn everything_delivered_is_fine() {
         let mut story = Story::new(3);
         story.durable("s", 0).subscribed("s", "t/#", 1);
-        story
-            .publish("p", 1, "t/a", 1)
-            .acknowledged("p", 1)
-            .delivered("s", 1)
-            .dealt_with("s", 1);
+        story.publish("p", 1, "t/a", 1).acknowledged("p", 1).delivered("s", 1).dealt_with("s", 1);
         assert_eq!(check(&story.view()), vec![]);
     }
 
@@ -133,21 +118,14 @@ mod tests {
     #[test]
     fn an_unacknowledged_message_may_be_lost() {
         let mut story = Story::new(3);
-        story
-            .durable("s", 0)
-            .subscribed("s", "t/#", 1)
-            .publish("p", 1, "t/a", 1);
+        story.durable("s", 0).subscribed("s", "t/#", 1).publish("p", 1, "t/a", 1);
         assert_eq!(check(&story.view()), vec![]);
     }
 
     #[test]
     fn a_subscription_acknowledged_after_the_publish_was_sent_is_owed_nothing() {
         let mut story = Story::new(3);
-        story
-            .durable("s", 0)
-            .publish("p", 1, "t/a", 1)
-            .subscribed("s", "t/#", 1)
-            .acknowledged("p", 1);
+        story.durable("s", 0).publish("p", 1, "t/a", 1).subscribed("s", "t/#", 1).acknowledged("p", 1);
         assert_eq!(check(&story.view()), vec![]);
     }
 
@@ -155,11 +133,7 @@ mod tests {
     fn a_message_that_came_over_a_broken_connection_must_come_again() {
         let mut story = Story::new(3);
         story.durable("s", 0).subscribed("s", "t/#", 1);
-        story
-            .publish("p", 1, "t/a", 1)
-            .acknowledged("p", 1)
-            .delivered("s", 1)
-            .lost("s");
+        story.publish("p", 1, "t/a", 1).acknowledged("p", 1).delivered("s", 1).lost("s");
         assert_eq!(check(&story.view()).len(), 1);
         story.durable("s", 1).delivered("s", 1).dealt_with("s", 1);
         assert_eq!(check(&story.view()), vec![]);
@@ -168,11 +142,7 @@ mod tests {
     #[test]
     fn one_member_of_a_shared_group_is_enough() {
         let mut story = Story::new(3);
-        story
-            .durable("a", 0)
-            .subscribed("a", "$share/g/t/#", 1)
-            .durable("b", 1)
-            .subscribed("b", "$share/g/t/#", 1);
+        story.durable("a", 0).subscribed("a", "$share/g/t/#", 1).durable("b", 1).subscribed("b", "$share/g/t/#", 1);
         story.publish("p", 1, "t/a", 1).acknowledged("p", 1);
         assert_eq!(check(&story.view()).len(), 1);
         story.delivered("b", 1).dealt_with("b", 1);
@@ -182,15 +152,8 @@ mod tests {
     #[test]
     fn qos_0_and_ended_subscriptions_are_owed_nothing() {
         let mut story = Story::new(3);
-        story
-            .durable("s", 0)
-            .subscribed("s", "t/#", 0)
-            .durable("u", 0)
-            .subscribed("u", "t/#", 1);
-        story
-            .publish("p", 1, "t/a", 1)
-            .acknowledged("p", 1)
-            .unsubscribe("u", "t/#");
+        story.durable("s", 0).subscribed("s", "t/#", 0).durable("u", 0).subscribed("u", "t/#", 1);
+        story.publish("p", 1, "t/a", 1).acknowledged("p", 1).unsubscribe("u", "t/#");
         assert_eq!(check(&story.view()), vec![]);
     }
 }

@@ -13,20 +13,11 @@ pub fn check(view: &View) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (position, record) in view.records.iter().enumerate() {
         let (connection, message, what) = match &record.event {
-            Event::PublishAcknowledged {
-                connection,
-                message,
-            } => (connection, message, "acknowledged"),
-            Event::Delivered {
-                connection,
-                message,
-                ..
-            } => (connection, message, "delivered"),
+            Event::PublishAcknowledged { connection, message } => (connection, message, "acknowledged"),
+            Event::Delivered { connection, message, .. } => (connection, message, "delivered"),
             _ => continue,
         };
-        let (Some((since, by)), Some(view_of)) =
-            (superseded.get(connection), view.messages.get(message))
-        else {
+        let (Some((since, by)), Some(view_of)) = (superseded.get(connection), view.messages.get(message)) else {
             continue;
         };
         // The publish that was answered went over this very connection; a delivery may come from anyone's publish.
@@ -57,10 +48,7 @@ pub fn check(view: &View) -> Vec<Violation> {
 fn superseded(view: &View) -> HashMap<ConnectionNumber, (Position, ConnectionNumber)> {
     let mut by_client: HashMap<&Client, Vec<ConnectionNumber>> = HashMap::new();
     for (number, connection) in &view.connections {
-        by_client
-            .entry(&connection.client)
-            .or_default()
-            .push(*number);
+        by_client.entry(&connection.client).or_default().push(*number);
     }
     let mut superseded = HashMap::new();
     for numbers in by_client.values() {
@@ -92,15 +80,8 @@ mod tests {
         let mut story = Story::new(3);
         let old = story.durable("p", 0).publish("p", 1, "t", 1).on("p");
         story.durable("p", 1);
-        story.event(Event::PublishAcknowledged {
-            connection: old,
-            message: id(1),
-        });
-        assert_eq!(
-            check(&story.view()),
-            vec![],
-            "it was sent while the old connection owned the client"
-        );
+        story.event(Event::PublishAcknowledged { connection: old, message: id(1) });
+        assert_eq!(check(&story.view()), vec![], "it was sent while the old connection owned the client");
         story.event(Event::PublishSent {
             connection: old,
             message: id(2),
@@ -108,10 +89,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             retain: false,
         });
-        story.event(Event::PublishAcknowledged {
-            connection: old,
-            message: id(2),
-        });
+        story.event(Event::PublishAcknowledged { connection: old, message: id(2) });
         assert_eq!(check(&story.view()).len(), 1);
     }
 
@@ -119,10 +97,7 @@ mod tests {
     fn an_old_connection_must_not_deliver_what_was_published_after_its_end() {
         let mut story = Story::new(3);
         let old = story.durable("s", 0).subscribed("s", "t", 1).on("s");
-        story
-            .publish("p", 1, "t", 1)
-            .durable("s", 1)
-            .publish("p", 2, "t", 1);
+        story.publish("p", 1, "t", 1).durable("s", 1).publish("p", 2, "t", 1);
         let deliver = |sequence| Event::Delivered {
             connection: old,
             message: id(sequence),
@@ -150,10 +125,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             retain: false,
         });
-        story.event(Event::PublishAcknowledged {
-            connection: old,
-            message: id(2),
-        });
+        story.event(Event::PublishAcknowledged { connection: old, message: id(2) });
         assert_eq!(check(&story.view()), vec![]);
     }
 }

@@ -27,24 +27,15 @@ pub fn check(view: &View) -> Vec<Violation> {
     let mut streams: BTreeMap<(Client, Stream), Vec<&Delivery>> = BTreeMap::new();
     let sharing = only_sharing(view);
     for delivery in view.deliveries.iter().filter(|delivery| !delivery.retain) {
-        let (Some(client), Some(message)) = (
-            view.client(delivery.connection),
-            view.messages.get(&delivery.message),
-        ) else {
+        let (Some(client), Some(message)) = (view.client(delivery.connection), view.messages.get(&delivery.message))
+        else {
             continue;
         };
         if message.will || sharing.contains(client) {
             continue;
         }
-        let stream = (
-            delivery.message.publisher,
-            message.topic.clone(),
-            message.qos,
-        );
-        streams
-            .entry((client.clone(), stream))
-            .or_default()
-            .push(delivery);
+        let stream = (delivery.message.publisher, message.topic.clone(), message.qos);
+        streams.entry((client.clone(), stream)).or_default().push(delivery);
     }
     let mut violations = Vec::new();
     for ((client, stream), deliveries) in &streams {
@@ -54,10 +45,7 @@ pub fn check(view: &View) -> Vec<Violation> {
         };
         let mut by_connection: BTreeMap<ConnectionNumber, Vec<u64>> = BTreeMap::new();
         for delivery in deliveries {
-            by_connection
-                .entry(delivery.connection)
-                .or_default()
-                .push(delivery.message.sequence);
+            by_connection.entry(delivery.connection).or_default().push(delivery.message.sequence);
         }
         for (connection, came) in by_connection {
             if let Some(culprit) = not_a_subsequence(&came, sent) {
@@ -81,45 +69,25 @@ pub fn check(view: &View) -> Vec<Violation> {
 fn transmissions(view: &View) -> BTreeMap<Stream, Vec<u64>> {
     let mut all: BTreeMap<Stream, Vec<(usize, u64)>> = BTreeMap::new();
     for (id, message) in &view.messages {
-        let stream = all
-            .entry((id.publisher, message.topic.clone(), message.qos))
-            .or_default();
-        stream.extend(
-            message
-                .sends
-                .iter()
-                .map(|(position, _)| (*position, id.sequence)),
-        );
+        let stream = all.entry((id.publisher, message.topic.clone(), message.qos)).or_default();
+        stream.extend(message.sends.iter().map(|(position, _)| (*position, id.sequence)));
     }
     let in_order = |mut sends: Vec<(usize, u64)>| {
         sends.sort_unstable();
         sends.into_iter().map(|(_, sequence)| sequence).collect()
     };
-    all.into_iter()
-        .map(|(stream, sends)| (stream, in_order(sends)))
-        .collect()
+    all.into_iter().map(|(stream, sends)| (stream, in_order(sends))).collect()
 }
 
 /// Clients all of whose subscriptions are shared ones.
 fn only_sharing<'v>(view: &'v View) -> HashSet<&'v Client> {
-    let all_shared = |subscriptions: &[&SubscriptionView]| {
-        subscriptions
-            .iter()
-            .all(|s| s.filter.starts_with("$share/"))
-    };
+    let all_shared =
+        |subscriptions: &[&SubscriptionView]| subscriptions.iter().all(|s| s.filter.starts_with("$share/"));
     let by_client = view.subscriptions_by_client();
-    by_client
-        .into_iter()
-        .filter(|(_, subscriptions)| all_shared(subscriptions))
-        .map(|(client, _)| client)
-        .collect()
+    by_client.into_iter().filter(|(_, subscriptions)| all_shared(subscriptions)).map(|(client, _)| client).collect()
 }
 
-fn first_occurrences_out_of_order(
-    client: &Client,
-    stream: &Stream,
-    deliveries: &[&Delivery],
-) -> Vec<Violation> {
+fn first_occurrences_out_of_order(client: &Client, stream: &Stream, deliveries: &[&Delivery]) -> Vec<Violation> {
     let mut seen = HashSet::new();
     let mut newest: Option<&Delivery> = None;
     let mut violations = Vec::new();
@@ -128,19 +96,13 @@ fn first_occurrences_out_of_order(
             continue;
         }
         match newest {
-            Some(later) if later.message.sequence > delivery.message.sequence => {
-                violations.push(Violation {
-                    invariant: NAME,
-                    detail: format!(
-                        "{client} got {} ({}) for the first time after {} ({}) on {}",
-                        delivery.message,
-                        delivery.connection,
-                        later.message,
-                        later.connection,
-                        stream.1
-                    ),
-                })
-            }
+            Some(later) if later.message.sequence > delivery.message.sequence => violations.push(Violation {
+                invariant: NAME,
+                detail: format!(
+                    "{client} got {} ({}) for the first time after {} ({}) on {}",
+                    delivery.message, delivery.connection, later.message, later.connection, stream.1
+                ),
+            }),
             _ => newest = Some(delivery),
         }
     }
@@ -150,8 +112,7 @@ fn first_occurrences_out_of_order(
 /// The index in `came` of the first element that cannot be placed. Taking the earliest place for each is exact.
 fn not_a_subsequence(came: &[u64], sent: &[u64]) -> Option<usize> {
     let mut rest = sent.iter();
-    came.iter()
-        .position(|wanted| !rest.any(|sequence| sequence == wanted))
+    came.iter().position(|wanted| !rest.any(|sequence| sequence == wanted))
 }
 
 #[cfg(test)]
@@ -171,29 +132,15 @@ mod tests {
     #[test]
     fn redelivery_repeats_from_an_earlier_message() {
         let mut story = published(5);
-        story
-            .delivered("s", 1)
-            .delivered("s", 2)
-            .delivered("s", 3)
-            .lost("s")
-            .durable("s", 1);
-        story
-            .delivered("s", 2)
-            .delivered("s", 3)
-            .delivered("s", 4)
-            .delivered("s", 5);
+        story.delivered("s", 1).delivered("s", 2).delivered("s", 3).lost("s").durable("s", 1);
+        story.delivered("s", 2).delivered("s", 3).delivered("s", 4).delivered("s", 5);
         assert_eq!(check(&story.view()), vec![]);
     }
 
     #[test]
     fn redelivery_must_not_reorder() {
         let mut story = published(5);
-        story
-            .delivered("s", 1)
-            .delivered("s", 2)
-            .delivered("s", 3)
-            .lost("s")
-            .durable("s", 1);
+        story.delivered("s", 1).delivered("s", 2).delivered("s", 3).lost("s").durable("s", 1);
         story.delivered("s", 3).delivered("s", 2).delivered("s", 4);
         assert_eq!(check(&story.view()).len(), 1);
     }
@@ -201,13 +148,7 @@ mod tests {
     #[test]
     fn a_later_message_must_not_come_first_even_over_another_connection() {
         let mut story = published(5);
-        story
-            .delivered("s", 1)
-            .delivered("s", 3)
-            .lost("s")
-            .durable("s", 1)
-            .delivered("s", 2)
-            .delivered("s", 3);
+        story.delivered("s", 1).delivered("s", 3).lost("s").durable("s", 1).delivered("s", 2).delivered("s", 3);
         let found = check(&story.view());
         assert_eq!(found.len(), 1);
         assert!(found[0].detail.contains("for the first time after"));
@@ -223,12 +164,7 @@ mod tests {
     #[test]
     fn unless_its_publisher_sent_it_again() {
         let mut story = published(3);
-        story
-            .lost("p")
-            .durable("p", 1)
-            .publish("p", 2, "t", 1)
-            .publish("p", 3, "t", 1)
-            .publish("p", 4, "t", 1);
+        story.lost("p").durable("p", 1).publish("p", 2, "t", 1).publish("p", 3, "t", 1).publish("p", 4, "t", 1);
         for sequence in [1, 2, 3, 2, 3, 4] {
             story.delivered("s", sequence);
         }
@@ -239,10 +175,7 @@ mod tests {
     fn topics_and_levels_have_an_order_of_their_own() {
         let mut story = Story::new(3);
         story.durable("s", 0).subscribed("s", "#", 2);
-        story
-            .publish("p", 1, "a", 1)
-            .publish("p", 2, "b", 1)
-            .publish("p", 3, "a", 2);
+        story.publish("p", 1, "a", 1).publish("p", 2, "b", 1).publish("p", 3, "a", 2);
         story.delivered("s", 3).delivered("s", 2).delivered("s", 1);
         assert_eq!(check(&story.view()), vec![]);
     }

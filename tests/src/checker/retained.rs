@@ -5,7 +5,8 @@
 //!    sent which itself was acknowledged before the SUBSCRIBE,
 //! 3. never finds nothing once any value was acknowledged,
 //! 4. never goes back: a read that begins after another one ended does not get a value that was certainly replaced by
-//!    what that one got.
+//!    what that one got,
+//! 5. gets what every other reader gets, once publishing has ended and everything is drained.
 //!
 //! Not here: live messages after the subscription (`live_delivery`).
 use super::{MessageView, Position, View, Violation};
@@ -25,10 +26,7 @@ struct Read {
 pub fn check(view: &View) -> Vec<Violation> {
     let mut writes: BTreeMap<Arc<str>, Vec<(MessageId, &MessageView)>> = BTreeMap::new();
     for (id, message) in view.messages.iter().filter(|(_, message)| message.retain) {
-        writes
-            .entry(message.topic.clone())
-            .or_default()
-            .push((*id, message));
+        writes.entry(message.topic.clone()).or_default().push((*id, message));
     }
     let mut violations = Vec::new();
     for (topic, reads) in reads(view) {
@@ -38,11 +36,7 @@ pub fn check(view: &View) -> Vec<Violation> {
             let mut report = |what: String| {
                 violations.push(Violation {
                     invariant: NAME,
-                    detail: format!(
-                        "{topic}: {} at {:?}: {what}",
-                        read.reader,
-                        view.at(read.ended)
-                    ),
+                    detail: format!("{topic}: {} at {:?}: {what}", read.reader, view.at(read.ended)),
                 });
             };
             if let Some(what) = judge(view, read, writes) {
@@ -52,6 +46,12 @@ pub fn check(view: &View) -> Vec<Violation> {
                 .iter()
                 .filter(|earlier| earlier.ended < read.began)
                 .find(|earlier| certainly_replaced_by(view, read.value, earlier.value));
+            let quiet = |read: &Read| view.drained.is_some_and(|drained| read.began > drained);
+            if let Some(other) =
+                reads[..index].iter().find(|other| quiet(other) && quiet(read) && other.value != read.value)
+            {
+                report(format!("got {:?} but {} got {:?} when all was quiet", read.value, other.reader, other.value));
+            }
             if let Some(earlier) = gone_back {
                 report(format!(
                     "got {:?} although {} had got the newer {:?} before",
@@ -66,18 +66,10 @@ pub fn check(view: &View) -> Vec<Violation> {
 fn reads(view: &View) -> BTreeMap<Arc<str>, Vec<Read>> {
     let mut reads: BTreeMap<Arc<str>, Vec<Read>> = BTreeMap::new();
     for (position, record) in view.records.iter().enumerate() {
-        let Event::RetainedRead {
-            connection,
-            topic,
-            value,
-        } = &record.event
-        else {
+        let Event::RetainedRead { connection, topic, value } = &record.event else {
             continue;
         };
-        let subscription = view
-            .subscriptions
-            .iter()
-            .find(|s| s.connection == *connection && s.filter == *topic);
+        let subscription = view.subscriptions.iter().find(|s| s.connection == *connection && s.filter == *topic);
         if let Some(subscription) = subscription {
             let read = Read {
                 began: subscription.invoked,
@@ -92,43 +84,33 @@ fn reads(view: &View) -> BTreeMap<Arc<str>, Vec<Read>> {
 }
 
 fn judge(view: &View, read: &Read, writes: &[(MessageId, &MessageView)]) -> Option<String> {
-    let acknowledged_before =
-        |message: &MessageView| message.acknowledged.is_some_and(|at| at < read.began);
+    let acknowledged_before = |message: &MessageView| message.acknowledged.is_some_and(|at| at < read.began);
     let Some(value) = read.value else {
-        let missed = writes
-            .iter()
-            .find(|(_, message)| acknowledged_before(message));
+        let missed = writes.iter().find(|(_, message)| acknowledged_before(message));
         return missed.map(|(id, _)| format!("got nothing although {id} was acknowledged before"));
     };
     let Some(message) = view.messages.get(&value) else {
         return Some(format!("got {value}, which nobody sent"));
     };
-    if message
-        .sends
-        .first()
-        .is_none_or(|(sent, _)| *sent > read.ended)
-    {
+    if message.sends.first().is_none_or(|(sent, _)| *sent > read.ended) {
         return Some(format!("got {value} before it was sent"));
     }
-    let newer = writes.iter().find(|(id, message)| {
-        acknowledged_before(message) && certainly_replaced_by(view, Some(value), Some(*id))
-    });
+    let newer = writes
+        .iter()
+        .find(|(id, message)| acknowledged_before(message) && certainly_replaced_by(view, Some(value), Some(*id)));
     newer.map(|(id, _)| format!("got {value} although {id} had replaced it before"))
 }
 
 /// Whether `old` was acknowledged before `new` was first sent, and never sent again after that.
 fn certainly_replaced_by(view: &View, old: Option<MessageId>, new: Option<MessageId>) -> bool {
-    let (Some(old), Some(new)) = (
-        old.and_then(|id| view.messages.get(&id)),
-        new.and_then(|id| view.messages.get(&id)),
-    ) else {
+    let (Some(old), Some(new)) = (old.and_then(|id| view.messages.get(&id)), new.and_then(|id| view.messages.get(&id)))
+    else {
         return false;
     };
     let Some((new_sent, _)) = new.sends.first() else {
         return false;
     };
-    old.acknowledged.is_some_and(|at| at < *new_sent)
-        && old.sends.iter().all(|(sent, _)| sent < new_sent)
+    old.acknowledged.is_some_and(|at| at < *new_sent) && old.sends.iter().all(|(sent, _)| sent < new_sent)
 }
 
 #[cfg(test)]
@@ -143,21 +125,13 @@ mod tests {
 
     fn finish(story: &mut Story, client: &str, value: Option<u64>) {
         let connection = story.on(client);
-        story.event(Event::RetainedRead {
-            connection,
-            topic: "r".into(),
-            value: value.map(id),
-        });
+        story.event(Event::RetainedRead { connection, topic: "r".into(), value: value.map(id) });
     }
 
     #[test]
     fn the_last_acknowledged_value_is_right() {
         let mut story = Story::new(3);
-        story
-            .send("p", 1, "r", 1, true)
-            .acknowledged("p", 1)
-            .send("p", 2, "r", 1, true)
-            .acknowledged("p", 2);
+        story.send("p", 1, "r", 1, true).acknowledged("p", 1).send("p", 2, "r", 1, true).acknowledged("p", 2);
         read(&mut story, "a", Some(2));
         assert_eq!(check(&story.view()), vec![]);
     }
@@ -165,11 +139,7 @@ mod tests {
     #[test]
     fn a_replaced_value_is_stale() {
         let mut story = Story::new(3);
-        story
-            .send("p", 1, "r", 1, true)
-            .acknowledged("p", 1)
-            .send("p", 2, "r", 1, true)
-            .acknowledged("p", 2);
+        story.send("p", 1, "r", 1, true).acknowledged("p", 1).send("p", 2, "r", 1, true).acknowledged("p", 2);
         read(&mut story, "a", Some(1));
         assert_eq!(check(&story.view()).len(), 1);
     }
@@ -202,12 +172,21 @@ mod tests {
     }
 
     #[test]
+    fn when_all_is_quiet_every_reader_gets_the_same() {
+        let mut story = Story::new(3);
+        story.send("p", 1, "r", 1, true).send("q", 2, "r", 1, true).acknowledged("p", 1).acknowledged("q", 2);
+        read(&mut story, "a", Some(1));
+        story.event(Event::Drained);
+        read(&mut story, "b", Some(2));
+        assert_eq!(check(&story.view()), vec![]);
+        read(&mut story, "c", Some(1));
+        assert_eq!(check(&story.view()).len(), 1);
+    }
+
+    #[test]
     fn readers_never_go_back() {
         let mut story = Story::new(3);
-        story
-            .send("p", 1, "r", 1, true)
-            .acknowledged("p", 1)
-            .send("p", 2, "r", 1, true);
+        story.send("p", 1, "r", 1, true).acknowledged("p", 1).send("p", 2, "r", 1, true);
         read(&mut story, "a", Some(2));
         assert_eq!(check(&story.view()), vec![]);
         read(&mut story, "b", Some(1));

@@ -1,8 +1,6 @@
 //! Hand-made histories for the checkers' own tests: clients by name, one publisher named `p` with number 1.
 use super::View;
-use crate::history::{
-    CloseKind, ConnectionNumber, Event, FaultKind, History, MessageId, Record, WillPlan,
-};
+use crate::history::{CloseKind, ConnectionNumber, Event, FaultKind, History, MessageId, Record, WillPlan};
 use mosquorum_proto::mqtt::QoS;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -19,19 +17,13 @@ fn qos(level: u8) -> QoS {
 }
 
 pub(super) fn id(sequence: u64) -> MessageId {
-    MessageId {
-        publisher: 1,
-        sequence,
-    }
+    MessageId { publisher: 1, sequence }
 }
 
 impl Story {
     pub(super) fn new(nodes: usize) -> Self {
         Self {
-            history: History {
-                nodes,
-                records: Vec::new(),
-            },
+            history: History { nodes, records: Vec::new() },
             now: Duration::ZERO,
             connections: 0,
             current: HashMap::new(),
@@ -45,10 +37,7 @@ impl Story {
 
     pub(super) fn event(&mut self, event: Event) -> &mut Self {
         self.now += Duration::from_millis(10);
-        self.history.records.push(Record {
-            at: self.now,
-            event,
-        });
+        self.history.records.push(Record { at: self.now, event });
         self
     }
 
@@ -86,10 +75,7 @@ impl Story {
             will,
         });
         if answered {
-            self.event(Event::Connected {
-                connection,
-                session_present: present,
-            });
+            self.event(Event::Connected { connection, session_present: present });
         } else {
             self.event(Event::NotConnected { connection });
         }
@@ -107,99 +93,44 @@ impl Story {
 
     pub(super) fn subscribed(&mut self, client: &str, filter: &str, level: u8) -> &mut Self {
         let connection = self.on(client);
-        self.event(Event::SubscribeInvoked {
-            connection,
-            filter: filter.into(),
-            qos: qos(level),
-        });
-        self.event(Event::Subscribed {
-            connection,
-            filter: filter.into(),
-            granted: qos(level),
-        })
+        self.event(Event::SubscribeInvoked { connection, filter: filter.into(), qos: qos(level) });
+        self.event(Event::Subscribed { connection, filter: filter.into(), granted: qos(level) })
     }
 
     pub(super) fn unsubscribe(&mut self, client: &str, filter: &str) -> &mut Self {
         let connection = self.on(client);
-        self.event(Event::UnsubscribeInvoked {
-            connection,
-            filter: filter.into(),
-        })
+        self.event(Event::UnsubscribeInvoked { connection, filter: filter.into() })
     }
 
-    pub(super) fn publish(
-        &mut self,
-        client: &str,
-        sequence: u64,
-        topic: &str,
-        level: u8,
-    ) -> &mut Self {
+    pub(super) fn publish(&mut self, client: &str, sequence: u64, topic: &str, level: u8) -> &mut Self {
         self.send(client, sequence, topic, level, false)
     }
 
-    pub(super) fn send(
-        &mut self,
-        client: &str,
-        sequence: u64,
-        topic: &str,
-        level: u8,
-        retain: bool,
-    ) -> &mut Self {
+    pub(super) fn send(&mut self, client: &str, sequence: u64, topic: &str, level: u8, retain: bool) -> &mut Self {
         let connection = self.on(client);
         let topic: Arc<str> = topic.into();
-        self.published
-            .insert(sequence, (topic.clone(), qos(level), retain));
-        self.event(Event::PublishSent {
-            connection,
-            message: id(sequence),
-            topic,
-            qos: qos(level),
-            retain,
-        })
+        self.published.insert(sequence, (topic.clone(), qos(level), retain));
+        self.event(Event::PublishSent { connection, message: id(sequence), topic, qos: qos(level), retain })
     }
 
     pub(super) fn acknowledged(&mut self, client: &str, sequence: u64) -> &mut Self {
         let connection = self.on(client);
-        self.event(Event::PublishAcknowledged {
-            connection,
-            message: id(sequence),
-        })
+        self.event(Event::PublishAcknowledged { connection, message: id(sequence) })
     }
 
     pub(super) fn delivered(&mut self, client: &str, sequence: u64) -> &mut Self {
         self.delivered_as(client, sequence, false, false)
     }
 
-    pub(super) fn delivered_as(
-        &mut self,
-        client: &str,
-        sequence: u64,
-        retain: bool,
-        repeat: bool,
-    ) -> &mut Self {
+    pub(super) fn delivered_as(&mut self, client: &str, sequence: u64, retain: bool, repeat: bool) -> &mut Self {
         let connection = self.on(client);
-        let (topic, qos, _) =
-            self.published
-                .get(&sequence)
-                .cloned()
-                .unwrap_or(("w".into(), QoS::ExactlyOnce, false));
-        self.event(Event::Delivered {
-            connection,
-            message: id(sequence),
-            topic,
-            qos,
-            retain,
-            dup: false,
-            repeat,
-        })
+        let (topic, qos, _) = self.published.get(&sequence).cloned().unwrap_or(("w".into(), QoS::ExactlyOnce, false));
+        self.event(Event::Delivered { connection, message: id(sequence), topic, qos, retain, dup: false, repeat })
     }
 
     pub(super) fn dealt_with(&mut self, client: &str, sequence: u64) -> &mut Self {
         let connection = self.on(client);
-        self.event(Event::DeliveryAcknowledged {
-            connection,
-            message: id(sequence),
-        })
+        self.event(Event::DeliveryAcknowledged { connection, message: id(sequence) })
     }
 
     pub(super) fn close(&mut self, client: &str, how: CloseKind) -> &mut Self {
@@ -212,19 +143,10 @@ impl Story {
     }
 
     pub(super) fn fault(&mut self, fault: u32, kind: FaultKind, nodes: &[usize]) -> &mut Self {
-        self.event(Event::FaultBegan {
-            fault,
-            kind,
-            nodes: nodes.to_vec(),
-        })
+        self.event(Event::FaultBegan { fault, kind, nodes: nodes.to_vec() })
     }
 
     pub(super) fn will(sequence: u64, delay_seconds: u32) -> Option<WillPlan> {
-        Some(WillPlan {
-            message: id(sequence),
-            topic: "w".into(),
-            qos: QoS::ExactlyOnce,
-            delay_seconds,
-        })
+        Some(WillPlan { message: id(sequence), topic: "w".into(), qos: QoS::ExactlyOnce, delay_seconds })
     }
 }

@@ -1,8 +1,6 @@
 //! A history arranged for checkers: messages, connections, subscriptions, deliveries and faults with their positions.
 //! Always true: built in one pass; positions are indices into the records, so comparing them compares real time.
-use crate::history::{
-    Client, CloseKind, ConnectionNumber, Event, FaultKind, History, MessageId, Record, WillPlan,
-};
+use crate::history::{Client, CloseKind, ConnectionNumber, Event, FaultKind, History, MessageId, Record, WillPlan};
 use mosquorum_proto::mqtt::{QoS, TopicFilter, TopicName};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -90,11 +88,7 @@ pub struct View<'a> {
 impl<'a> View<'a> {
     #[must_use]
     pub fn new(history: &'a History) -> Self {
-        let mut view = Self {
-            nodes: history.nodes,
-            records: &history.records,
-            ..Self::default()
-        };
+        let mut view = Self { nodes: history.nodes, records: &history.records, ..Self::default() };
         // The open subscription of each client (durable) or connection (clean) and filter.
         let mut open: HashMap<(Client, u64, Arc<str>), usize> = HashMap::new();
         for (position, record) in history.records.iter().enumerate() {
@@ -118,10 +112,7 @@ impl<'a> View<'a> {
     pub fn subscriptions_by_client(&self) -> HashMap<&Client, Vec<&SubscriptionView>> {
         let mut by_client: HashMap<&Client, Vec<&SubscriptionView>> = HashMap::new();
         for subscription in &self.subscriptions {
-            by_client
-                .entry(&subscription.client)
-                .or_default()
-                .push(subscription);
+            by_client.entry(&subscription.client).or_default().push(subscription);
         }
         by_client
     }
@@ -134,25 +125,16 @@ impl<'a> View<'a> {
 
     fn take_publish(&mut self, position: Position, event: &Event) {
         match event {
-            Event::PublishSent {
-                connection,
-                message,
-                topic,
-                qos,
-                retain,
-            } => {
-                let entry = self
-                    .messages
-                    .entry(*message)
-                    .or_insert_with(|| MessageView {
-                        topic: topic.clone(),
-                        qos: *qos,
-                        retain: *retain,
-                        will: false,
-                        sends: Vec::new(),
-                        acknowledged: None,
-                        refused: None,
-                    });
+            Event::PublishSent { connection, message, topic, qos, retain } => {
+                let entry = self.messages.entry(*message).or_insert_with(|| MessageView {
+                    topic: topic.clone(),
+                    qos: *qos,
+                    retain: *retain,
+                    will: false,
+                    sends: Vec::new(),
+                    acknowledged: None,
+                    refused: None,
+                });
                 entry.sends.push((position, *connection));
             }
             Event::PublishAcknowledged { message, .. } => {
@@ -171,14 +153,7 @@ impl<'a> View<'a> {
 
     fn take_connection(&mut self, position: Position, event: &Event) {
         match event {
-            Event::ConnectInvoked {
-                connection,
-                client,
-                node,
-                clean_start,
-                durable,
-                will,
-            } => {
+            Event::ConnectInvoked { connection, client, node, clean_start, durable, will } => {
                 if let Some(plan) = will {
                     let will = MessageView {
                         topic: plan.topic.clone(),
@@ -203,10 +178,7 @@ impl<'a> View<'a> {
                 };
                 self.connections.insert(*connection, entry);
             }
-            Event::Connected {
-                connection,
-                session_present,
-            } => {
+            Event::Connected { connection, session_present } => {
                 if let Some(entry) = self.connections.get_mut(connection) {
                     entry.connected = Some((position, *session_present));
                 }
@@ -227,9 +199,7 @@ impl<'a> View<'a> {
         open: &mut HashMap<(Client, u64, Arc<str>), usize>,
     ) {
         match event {
-            Event::SubscribeInvoked {
-                connection, filter, ..
-            } => {
+            Event::SubscribeInvoked { connection, filter, .. } => {
                 let Some(key) = self.subscription_key(*connection, filter) else {
                     return;
                 };
@@ -246,18 +216,12 @@ impl<'a> View<'a> {
                     open.insert(key, self.subscriptions.len() - 1);
                 }
             }
-            Event::Subscribed {
-                connection,
-                filter,
-                granted,
-            } => {
+            Event::Subscribed { connection, filter, granted } => {
                 let Some(key) = self.subscription_key(*connection, filter) else {
                     return;
                 };
                 if let Some(index) = open.get(&key) {
-                    self.subscriptions[*index]
-                        .acknowledged
-                        .get_or_insert((position, *granted));
+                    self.subscriptions[*index].acknowledged.get_or_insert((position, *granted));
                 }
             }
             Event::UnsubscribeInvoked { connection, filter } => {
@@ -268,16 +232,8 @@ impl<'a> View<'a> {
                     self.subscriptions[index].ended = Some(position);
                 }
             }
-            Event::ConnectInvoked {
-                client,
-                clean_start: true,
-                ..
-            } => {
-                let gone: Vec<_> = open
-                    .keys()
-                    .filter(|key| key.0 == *client && key.1 == 0)
-                    .cloned()
-                    .collect();
+            Event::ConnectInvoked { client, clean_start: true, .. } => {
+                let gone: Vec<_> = open.keys().filter(|key| key.0 == *client && key.1 == 0).cloned().collect();
                 for key in gone {
                     if let Some(index) = open.remove(&key) {
                         self.subscriptions[index].ended = Some(position);
@@ -289,11 +245,7 @@ impl<'a> View<'a> {
     }
 
     /// A durable subscription belongs to the client, a clean one to the connection.
-    fn subscription_key(
-        &self,
-        connection: ConnectionNumber,
-        filter: &Arc<str>,
-    ) -> Option<(Client, u64, Arc<str>)> {
+    fn subscription_key(&self, connection: ConnectionNumber, filter: &Arc<str>) -> Option<(Client, u64, Arc<str>)> {
         let owner = self.connections.get(&connection)?;
         let scope = if owner.durable { 0 } else { connection.0 };
         Some((owner.client.clone(), scope, filter.clone()))
@@ -301,27 +253,18 @@ impl<'a> View<'a> {
 
     fn take_delivery(&mut self, position: Position, event: &Event) {
         match event {
-            Event::Delivered {
-                connection,
-                message,
-                topic,
-                qos,
-                retain,
-                repeat,
-                ..
-            } => self.deliveries.push(Delivery {
-                position,
-                connection: *connection,
-                message: *message,
-                topic: topic.clone(),
-                qos: *qos,
-                retain: *retain,
-                repeat: *repeat,
-            }),
-            Event::DeliveryAcknowledged {
-                connection,
-                message,
-            } => {
+            Event::Delivered { connection, message, topic, qos, retain, repeat, .. } => {
+                self.deliveries.push(Delivery {
+                    position,
+                    connection: *connection,
+                    message: *message,
+                    topic: topic.clone(),
+                    qos: *qos,
+                    retain: *retain,
+                    repeat: *repeat,
+                })
+            }
+            Event::DeliveryAcknowledged { connection, message } => {
                 if let Some(client) = self.client(*connection).cloned() {
                     self.dealt_with.insert((client, *message));
                 }
@@ -372,24 +315,14 @@ pub struct Matcher {
 
 impl Matcher {
     pub fn matches(&mut self, filter: &Arc<str>, topic: &Arc<str>) -> bool {
-        if let Some(answer) = self
-            .known
-            .get(&**filter)
-            .and_then(|topics| topics.get(&**topic))
-        {
+        if let Some(answer) = self.known.get(&**filter).and_then(|topics| topics.get(&**topic)) {
             return *answer;
         }
-        let answer = match (
-            TopicFilter::try_from(&**filter),
-            TopicName::try_from(&**topic),
-        ) {
+        let answer = match (TopicFilter::try_from(&**filter), TopicName::try_from(&**topic)) {
             (Ok(filter), Ok(topic)) => filter.matches(&topic),
             _ => false,
         };
-        self.known
-            .entry(filter.clone())
-            .or_default()
-            .insert(topic.clone(), answer);
+        self.known.entry(filter.clone()).or_default().insert(topic.clone(), answer);
         answer
     }
 }

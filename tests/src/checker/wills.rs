@@ -26,15 +26,16 @@ pub fn check(view: &View) -> Vec<Violation> {
     for (number, connection, plan) in with_wills(view) {
         let expected = expected(view, number, connection, plan);
         for (observer, count) in counts(view, connection, plan) {
-            let too_many = if expected == Expected::Never {
-                count > 0
-            } else {
-                count > 1
-            };
+            let too_many = if expected == Expected::Never { count > 0 } else { count > 1 };
             if too_many {
                 violations.push(Violation {
                     invariant: NAME,
-                    detail: format!("will {} of {} ({number}, ended {:?}) came {count} times to {observer}, expected {expected:?}", plan.message, connection.client, connection.closed.map(|(at, how)| (view.at(at), how))),
+                    detail: format!(
+                        "will {} of {} ({number}, ended {:?}) came {count} times to {observer}, expected {expected:?}",
+                        plan.message,
+                        connection.client,
+                        connection.closed.map(|(at, how)| (view.at(at), how))
+                    ),
                 });
             }
         }
@@ -68,32 +69,20 @@ pub fn missing(view: &View) -> Vec<Violation> {
     violations
 }
 
-fn with_wills<'v>(
-    view: &'v View,
-) -> impl Iterator<Item = (ConnectionNumber, &'v ConnectionView, &'v WillPlan)> {
-    view.connections
-        .iter()
-        .filter_map(|(number, connection)| Some((*number, connection, connection.will.as_ref()?)))
+fn with_wills<'v>(view: &'v View) -> impl Iterator<Item = (ConnectionNumber, &'v ConnectionView, &'v WillPlan)> {
+    view.connections.iter().filter_map(|(number, connection)| Some((*number, connection, connection.will.as_ref()?)))
 }
 
-fn expected(
-    view: &View,
-    number: ConnectionNumber,
-    connection: &ConnectionView,
-    plan: &WillPlan,
-) -> Expected {
+fn expected(view: &View, number: ConnectionNumber, connection: &ConnectionView, plan: &WillPlan) -> Expected {
     let Some((connected, _)) = connection.connected else {
         return Expected::AtMostOnce;
     };
-    let next = view.connections.iter().find(|(other, next)| {
-        **other > number && next.client == connection.client && next.invoked > connected
-    });
+    let next = view
+        .connections
+        .iter()
+        .find(|(other, next)| **other > number && next.client == connection.client && next.invoked > connected);
     let Some((closed, how)) = connection.closed else {
-        return if next.is_some() {
-            Expected::AtMostOnce
-        } else {
-            Expected::Never
-        };
+        return if next.is_some() { Expected::AtMostOnce } else { Expected::Never };
     };
     if how == CloseKind::Normal {
         return if node_failed_around(view, connection.node, view.at(closed)) {
@@ -115,11 +104,7 @@ fn expected(
     let Some((back, _)) = next.connected else {
         return Expected::AtMostOnce;
     };
-    let slack = if how == CloseKind::Dropped {
-        Duration::from_secs(1)
-    } else {
-        SLACK
-    };
+    let slack = if how == CloseKind::Dropped { Duration::from_secs(1) } else { SLACK };
     if view.at(back) + slack < view.at(closed) + delay && !next.clean_start {
         Expected::Never
     } else if view.at(next.invoked) > view.at(closed) + delay + SLACK {
@@ -130,13 +115,10 @@ fn expected(
 }
 
 fn node_failed_around(view: &View, node: usize, moment: Duration) -> bool {
-    view.faults
-        .iter()
-        .filter(|fault| fault.nodes.contains(&node) || fault.takes_majority(view.nodes))
-        .any(|fault| {
-            let until = fault.healed.map_or(Duration::MAX, |healed| view.at(healed));
-            view.at(fault.began) < moment + SLACK && moment < until.saturating_add(SLACK)
-        })
+    view.faults.iter().filter(|fault| fault.nodes.contains(&node) || fault.takes_majority(view.nodes)).any(|fault| {
+        let until = fault.healed.map_or(Duration::MAX, |healed| view.at(healed));
+        view.at(fault.began) < moment + SLACK && moment < until.saturating_add(SLACK)
+    })
 }
 
 /// How often each entitled observer was handed the will.
@@ -147,15 +129,12 @@ fn counts(view: &View, connection: &ConnectionView, plan: &WillPlan) -> Vec<(Str
     for subscription in &view.subscriptions {
         let entitled = subscription.durable
             && subscription.ended.is_none()
-            && subscription.acknowledged.is_some_and(|(at, granted)| {
-                at < connection.invoked && granted == QoS::ExactlyOnce
-            })
+            && subscription
+                .acknowledged
+                .is_some_and(|(at, granted)| at < connection.invoked && granted == QoS::ExactlyOnce)
             && matcher.matches(&subscription.filter, &plan.topic);
         if entitled {
-            counts.push((
-                subscription.client.to_string(),
-                came.get(&*subscription.client).copied().unwrap_or(0),
-            ));
+            counts.push((subscription.client.to_string(), came.get(&*subscription.client).copied().unwrap_or(0)));
         }
     }
     counts
@@ -163,11 +142,7 @@ fn counts(view: &View, connection: &ConnectionView, plan: &WillPlan) -> Vec<(Str
 
 fn handed_on<'v>(view: &'v View, message: MessageId) -> HashMap<&'v str, usize> {
     let mut counts = HashMap::new();
-    for delivery in view
-        .deliveries
-        .iter()
-        .filter(|d| d.message == message && !d.repeat && !d.retain)
-    {
+    for delivery in view.deliveries.iter().filter(|d| d.message == message && !d.repeat && !d.retain) {
         if let Some(client) = view.client(delivery.connection) {
             *counts.entry(&**client).or_default() += 1;
         }
@@ -190,9 +165,7 @@ mod tests {
     #[test]
     fn an_unclean_end_publishes_once() {
         let mut story = observed();
-        story
-            .connect("c", 1, true, false, true, Story::will(1, 0))
-            .close("c", CloseKind::Dropped);
+        story.connect("c", 1, true, false, true, Story::will(1, 0)).close("c", CloseKind::Dropped);
         assert_eq!(check(&story.view()).len(), 1);
         story.delivered("o", 1);
         assert_eq!(check(&story.view()), vec![]);
@@ -203,9 +176,7 @@ mod tests {
     #[test]
     fn a_normal_end_publishes_never() {
         let mut story = observed();
-        story
-            .connect("c", 1, true, false, true, Story::will(1, 0))
-            .close("c", CloseKind::Normal);
+        story.connect("c", 1, true, false, true, Story::will(1, 0)).close("c", CloseKind::Normal);
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 1);
         assert_eq!(check(&story.view()).len(), 1);
@@ -214,25 +185,16 @@ mod tests {
     #[test]
     fn a_normal_end_at_a_node_that_dies_is_unknown() {
         let mut story = observed();
-        story
-            .connect("c", 1, true, false, true, Story::will(1, 0))
-            .close("c", CloseKind::Normal);
-        story
-            .fault(1, FaultKind::Kill, &[1])
-            .event(Event::Healed { fault: 1 })
-            .delivered("o", 1);
+        story.connect("c", 1, true, false, true, Story::will(1, 0)).close("c", CloseKind::Normal);
+        story.fault(1, FaultKind::Kill, &[1]).event(Event::Healed { fault: 1 }).delivered("o", 1);
         assert_eq!(check(&story.view()), vec![]);
     }
 
     #[test]
     fn a_reconnect_within_the_delay_publishes_never() {
         let mut story = observed();
-        story
-            .connect("c", 1, true, false, true, Story::will(1, 60))
-            .close("c", CloseKind::Dropped);
-        story
-            .connect("c", 2, true, true, true, Story::will(2, 60))
-            .close("c", CloseKind::Normal);
+        story.connect("c", 1, true, false, true, Story::will(1, 60)).close("c", CloseKind::Dropped);
+        story.connect("c", 2, true, true, true, Story::will(2, 60)).close("c", CloseKind::Normal);
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 1);
         assert_eq!(check(&story.view()).len(), 1);
@@ -241,9 +203,7 @@ mod tests {
     #[test]
     fn a_disconnect_that_may_not_have_been_read_is_unknown() {
         let mut story = observed();
-        story
-            .connect("c", 1, true, false, true, Story::will(1, 0))
-            .close("c", CloseKind::Unclear);
+        story.connect("c", 1, true, false, true, Story::will(1, 0)).close("c", CloseKind::Unclear);
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 1);
         assert_eq!(check(&story.view()), vec![]);
@@ -252,9 +212,7 @@ mod tests {
     #[test]
     fn a_connect_without_an_answer_is_unknown_and_an_open_connection_has_no_will_yet() {
         let mut story = observed();
-        story
-            .connect("c", 1, true, false, false, Story::will(1, 0))
-            .delivered("o", 1);
+        story.connect("c", 1, true, false, false, Story::will(1, 0)).delivered("o", 1);
         story.connect("d", 1, true, false, true, Story::will(2, 0));
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 2);

@@ -3,9 +3,8 @@
 //! Not here: sessions over many connections (`publisher`, `subscriber`).
 use bytes::BytesMut;
 use mosquorum_proto::mqtt::{
-    Ack, ConnAck, Connect, DecodeError, Decoder, Disconnect, Packet, PacketId, ProtocolVersion,
-    Publish, QoS, ReasonCode, SubAck, Subscribe, Subscription, TopicFilter, TopicName, Unsubscribe,
-    encode,
+    Ack, ConnAck, Connect, DecodeError, Decoder, Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS,
+    ReasonCode, SubAck, Subscribe, Subscription, TopicFilter, TopicName, Unsubscribe, encode,
 };
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 use tokio::{
@@ -79,11 +78,7 @@ impl Connection {
     /// A TCP connection without any packet yet.
     /// # Errors
     /// When it cannot be made within the patience given.
-    pub async fn open(
-        address: SocketAddr,
-        version: ProtocolVersion,
-        patience: Duration,
-    ) -> Result<Self> {
+    pub async fn open(address: SocketAddr, version: ProtocolVersion, patience: Duration) -> Result<Self> {
         let stream = timeout(patience, TcpStream::connect(address))
             .await
             .map_err(|_| ClientError::Timeout("a TCP connection"))??;
@@ -110,11 +105,7 @@ impl Connection {
     /// As [`Self::connect`], with another patience for this connection.
     /// # Errors
     /// When no CONNACK comes.
-    pub async fn connect_within(
-        address: SocketAddr,
-        connect: Connect,
-        patience: Duration,
-    ) -> Result<(Self, ConnAck)> {
+    pub async fn connect_within(address: SocketAddr, connect: Connect, patience: Duration) -> Result<(Self, ConnAck)> {
         let mut connection = Self::open(address, connect.version, patience).await?;
         connection.send(&Packet::Connect(Box::new(connect))).await?;
         match connection.recv().await? {
@@ -171,11 +162,7 @@ impl Connection {
     /// When the connection broke or does not take bytes any more.
     pub async fn flush(&mut self) -> Result<()> {
         let bytes = self.output.split();
-        if bytes.is_empty() {
-            Ok(())
-        } else {
-            self.send_raw(&bytes).await
-        }
+        if bytes.is_empty() { Ok(()) } else { self.send_raw(&bytes).await }
     }
 
     /// Sends bytes as they are.
@@ -192,18 +179,14 @@ impl Connection {
     /// # Errors
     /// When the connection ends, nothing comes in time or it is malformed.
     pub async fn recv(&mut self) -> Result<Packet> {
-        timeout(self.patience, self.recv_forever())
-            .await
-            .unwrap_or(Err(ClientError::Timeout("a packet")))
+        timeout(self.patience, self.recv_forever()).await.unwrap_or(Err(ClientError::Timeout("a packet")))
     }
 
     /// The next packet if one comes within `wait`.
     /// # Errors
     /// When the connection ends or a packet is malformed.
     pub async fn recv_within(&mut self, wait: Duration) -> Result<Option<Packet>> {
-        timeout(wait, self.recv_forever())
-            .await
-            .map_or(Ok(None), |packet| packet.map(Some))
+        timeout(wait, self.recv_forever()).await.map_or(Ok(None), |packet| packet.map(Some))
     }
 
     /// The next packet, whenever it comes. May be dropped while it waits.
@@ -214,11 +197,7 @@ impl Connection {
             if let Some(packet) = self.waiting.pop_front() {
                 return Ok(packet);
             }
-            if let Some(packet) = self
-                .decoder
-                .decode(&mut self.input)
-                .map_err(ClientError::Decode)?
-            {
+            if let Some(packet) = self.decoder.decode(&mut self.input).map_err(ClientError::Decode)? {
                 return Ok(packet);
             }
             if self.stream.read_buf(&mut self.input).await? == 0 {
@@ -246,9 +225,7 @@ impl Connection {
                 }
             }
         };
-        timeout(self.patience, all)
-            .await
-            .map_err(|_| ClientError::Timeout("the end of the connection"))?;
+        timeout(self.patience, all).await.map_err(|_| ClientError::Timeout("the end of the connection"))?;
         Ok(self.input.split())
     }
 
@@ -259,9 +236,7 @@ impl Connection {
         let mut reason = None;
         loop {
             match self.recv().await {
-                Ok(Packet::Disconnect(disconnect)) if reason.is_none() => {
-                    reason = Some(disconnect.reason)
-                }
+                Ok(Packet::Disconnect(disconnect)) if reason.is_none() => reason = Some(disconnect.reason),
                 Ok(got) => return Err(unexpected("the end of the connection", got)),
                 Err(ClientError::Closed | ClientError::Io(_)) => return Ok(reason),
                 Err(error) => return Err(error),
@@ -345,10 +320,7 @@ impl Connection {
         loop {
             match self.recv().await? {
                 Packet::SubAck(suback) if suback.packet_id == packet_id => {
-                    early
-                        .into_iter()
-                        .rev()
-                        .for_each(|packet| self.put_back(packet));
+                    early.into_iter().rev().for_each(|packet| self.put_back(packet));
                     return Ok(suback);
                 }
                 packet @ Packet::Publish(_) => early.push(packet),
@@ -361,9 +333,7 @@ impl Connection {
     /// # Errors
     /// When no SUBACK comes or it is not the grant of that QoS.
     pub async fn subscribe_to(&mut self, filter: &str, qos: QoS) -> Result<()> {
-        let suback = self
-            .subscribe(vec![Subscription::new(topic_filter(filter), qos)])
-            .await?;
+        let suback = self.subscribe(vec![Subscription::new(topic_filter(filter), qos)]).await?;
         if suback.reasons == [ReasonCode::granted(qos)] {
             Ok(())
         } else {
@@ -376,11 +346,7 @@ impl Connection {
     /// When no UNSUBACK comes.
     pub async fn unsubscribe(&mut self, filter: &str) -> Result<SubAck> {
         let packet_id = self.next_packet_id();
-        self.send(&Packet::Unsubscribe(Unsubscribe::new(
-            packet_id,
-            vec![topic_filter(filter)],
-        )))
-        .await?;
+        self.send(&Packet::Unsubscribe(Unsubscribe::new(packet_id, vec![topic_filter(filter)]))).await?;
         match self.recv().await? {
             Packet::UnsubAck(unsuback) if unsuback.packet_id == packet_id => Ok(unsuback),
             got => Err(unexpected("UNSUBACK", got)),
@@ -418,16 +384,11 @@ impl Connection {
         let publish = self.expect_publish().await?;
         match publish.qos {
             QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => {
-                self.send(&Packet::PubAck(Ack::new(publish.packet_id)))
-                    .await?
-            }
+            QoS::AtLeastOnce => self.send(&Packet::PubAck(Ack::new(publish.packet_id))).await?,
             QoS::ExactlyOnce => {
-                self.send(&Packet::PubRec(Ack::new(publish.packet_id)))
-                    .await?;
+                self.send(&Packet::PubRec(Ack::new(publish.packet_id))).await?;
                 self.expect_pubrel().await?;
-                self.send(&Packet::PubComp(Ack::new(publish.packet_id)))
-                    .await?;
+                self.send(&Packet::PubComp(Ack::new(publish.packet_id))).await?;
             }
         }
         Ok(publish)
@@ -437,17 +398,13 @@ impl Connection {
     /// # Errors
     /// When the broker does not close.
     pub async fn disconnect(mut self) -> Result<()> {
-        self.send(&Packet::Disconnect(Disconnect::new(ReasonCode::Success)))
-            .await?;
+        self.send(&Packet::Disconnect(Disconnect::new(ReasonCode::Success))).await?;
         self.recv_until_closed().await.map(|_| ())
     }
 }
 
 fn unexpected(wanted: &'static str, got: Packet) -> ClientError {
-    ClientError::Unexpected {
-        wanted,
-        got: Box::new(got),
-    }
+    ClientError::Unexpected { wanted, got: Box::new(got) }
 }
 
 /// # Panics
@@ -467,8 +424,5 @@ pub fn topic_filter(text: &str) -> TopicFilter {
 /// A PUBLISH with a QoS; its packet identifier is given by [`Connection::publish`].
 #[must_use]
 pub fn message(topic: &str, payload: impl Into<bytes::Bytes>, qos: QoS) -> Publish {
-    Publish {
-        qos,
-        ..Publish::new(topic_name(topic), payload)
-    }
+    Publish { qos, ..Publish::new(topic_name(topic), payload) }
 }

@@ -66,7 +66,9 @@ pub struct Publisher {
     under_way: VecDeque<UnderWay>,
     next_sequence: u64,
     next_packet_id: PacketId,
-    /// A message that could not even be acknowledged after sessions vanished; counted, not sent again.
+    /// Messages acknowledged, each once.
+    pub acknowledged: u64,
+    /// QoS 2 messages whose session vanished: they stay unknown and are not sent again.
     pub abandoned: u64,
 }
 
@@ -80,6 +82,7 @@ impl Publisher {
             under_way: VecDeque::new(),
             next_sequence: 0,
             next_packet_id: 0,
+            acknowledged: 0,
             abandoned: 0,
         }
     }
@@ -89,11 +92,8 @@ impl Publisher {
     pub async fn run(mut self, phase: PhaseWatch) -> Self {
         let mut node = self.plan.first_node;
         while !self.finished(&phase) {
-            let Some(recorded) = self
-                .plan
-                .identity
-                .connect_somewhere(node, None, &self.recorder, &phase, &mut self.random)
-                .await
+            let Some(recorded) =
+                self.plan.identity.connect_somewhere(node, None, &self.recorder, &phase, &mut self.random).await
             else {
                 break;
             };
@@ -119,28 +119,19 @@ impl Publisher {
     }
 
     fn wants_more(&self, phase: &PhaseWatch) -> bool {
-        *phase.borrow() == Phase::Running
-            && self
-                .plan
-                .total
-                .is_none_or(|total| self.next_sequence < total)
+        *phase.borrow() == Phase::Running && self.plan.total.is_none_or(|total| self.next_sequence < total)
     }
 
     /// What the new connection changes for messages under way [MQTT-4.4.0-1].
     fn resume(&mut self, session_present: bool) {
         if session_present {
-            for entry in self
-                .under_way
-                .iter_mut()
-                .filter(|entry| entry.step == Step::Sent)
-            {
+            for entry in self.under_way.iter_mut().filter(|entry| entry.step == Step::Sent) {
                 entry.step = Step::Unsent;
             }
             return;
         }
         let before = self.under_way.len();
-        self.under_way
-            .retain(|entry| self.plan.qos == QoS::AtLeastOnce || !entry.sent_before);
+        self.under_way.retain(|entry| self.plan.qos == QoS::AtLeastOnce || !entry.sent_before);
         self.abandoned += (before - self.under_way.len()) as u64;
         for entry in &mut self.under_way {
             entry.step = Step::Unsent;
@@ -150,10 +141,7 @@ impl Publisher {
 
     /// Works on one connection until it breaks (`Some` or `None` with the connection gone) or everything is done.
     async fn serve(&mut self, mut recorded: Recorded, phase: &PhaseWatch) -> Option<Recorded> {
-        let receive_maximum = recorded
-            .connack
-            .receive_maximum
-            .map_or(usize::MAX, usize::from);
+        let receive_maximum = recorded.connack.receive_maximum.map_or(usize::MAX, usize::from);
         let window = self.plan.window.min(receive_maximum);
         let pause = Duration::from_secs(1) / self.plan.rate.max(1);
         let mut next_send = Instant::now();
@@ -173,8 +161,7 @@ impl Publisher {
                 if self.send_new(&mut recorded).await.is_err() {
                     return Some(recorded);
                 }
-                next_send = (next_send + pause)
-                    .max(now.checked_sub(Duration::from_millis(100)).unwrap_or(now));
+                next_send = (next_send + pause).max(now.checked_sub(Duration::from_millis(100)).unwrap_or(now));
                 continue;
             }
             let stalled_at = last_answer + STALL;
@@ -182,11 +169,7 @@ impl Publisher {
                 return Some(recorded);
             }
             let room = self.under_way.len() < window && self.wants_more(phase);
-            let wake = if room {
-                next_send
-            } else {
-                now + Duration::from_millis(200)
-            };
+            let wake = if room { next_send } else { now + Duration::from_millis(200) };
             tokio::select! {
                 packet = recorded.link.recv_forever() => {
                     last_answer = Instant::now();
@@ -204,9 +187,7 @@ impl Publisher {
         for index in 0..self.under_way.len() {
             match self.under_way[index].step {
                 Step::Unsent => self.transmit(recorded, index),
-                Step::Released => recorded
-                    .link
-                    .queue(&Packet::PubRel(Ack::new(self.under_way[index].packet_id))),
+                Step::Released => recorded.link.queue(&Packet::PubRel(Ack::new(self.under_way[index].packet_id))),
                 Step::Sent => {}
             }
         }
@@ -214,21 +195,11 @@ impl Publisher {
     }
 
     async fn send_new(&mut self, recorded: &mut Recorded) -> Result<()> {
-        let topic =
-            self.plan.topics[(self.next_sequence % self.plan.topics.len() as u64) as usize].clone();
-        let message = MessageId {
-            publisher: self.plan.number,
-            sequence: self.next_sequence,
-        };
+        let topic = self.plan.topics[(self.next_sequence % self.plan.topics.len() as u64) as usize].clone();
+        let message = MessageId { publisher: self.plan.number, sequence: self.next_sequence };
         self.next_sequence += 1;
         let packet_id = self.free_packet_id();
-        self.under_way.push_back(UnderWay {
-            packet_id,
-            message,
-            topic,
-            step: Step::Unsent,
-            sent_before: false,
-        });
+        self.under_way.push_back(UnderWay { packet_id, message, topic, step: Step::Unsent, sent_before: false });
         self.transmit(recorded, self.under_way.len() - 1);
         recorded.link.flush().await
     }
@@ -248,10 +219,7 @@ impl Publisher {
             qos,
             retain,
             packet_id: entry.packet_id,
-            ..Publish::new(
-                super::topic_name(&entry.topic),
-                entry.message.payload(filler),
-            )
+            ..Publish::new(super::topic_name(&entry.topic), entry.message.payload(filler))
         };
         entry.step = Step::Sent;
         entry.sent_before = true;
@@ -261,11 +229,7 @@ impl Publisher {
     fn free_packet_id(&mut self) -> PacketId {
         loop {
             self.next_packet_id = self.next_packet_id.checked_add(1).unwrap_or(1);
-            if self
-                .under_way
-                .iter()
-                .all(|entry| entry.packet_id != self.next_packet_id)
-            {
+            if self.under_way.iter().all(|entry| entry.packet_id != self.next_packet_id) {
                 return self.next_packet_id;
             }
         }
@@ -273,63 +237,42 @@ impl Publisher {
 
     async fn take(&mut self, recorded: &mut Recorded, packet: Packet) -> Result<()> {
         match packet {
-            Packet::PubAck(ack) if self.plan.qos == QoS::AtLeastOnce => {
-                self.answered(recorded, &ack, true)
-            }
+            Packet::PubAck(ack) if self.plan.qos == QoS::AtLeastOnce => self.answered(recorded, &ack, true),
             Packet::PubRec(ack) if self.plan.qos == QoS::ExactlyOnce => {
                 let refused = ack.reason.is_error();
                 self.answered(recorded, &ack, refused);
                 if !refused {
-                    recorded
-                        .link
-                        .send(&Packet::PubRel(Ack::new(ack.packet_id)))
-                        .await?;
+                    recorded.link.send(&Packet::PubRel(Ack::new(ack.packet_id))).await?;
                 }
             }
-            Packet::PubComp(ack) => self
-                .under_way
-                .retain(|entry| entry.packet_id != ack.packet_id || entry.step != Step::Released),
+            Packet::PubComp(ack) => {
+                self.under_way.retain(|entry| entry.packet_id != ack.packet_id || entry.step != Step::Released)
+            }
             Packet::PingResp => {}
             Packet::Disconnect(_) => return Err(ClientError::Closed),
-            other => recorded.record(Event::Forbidden {
-                connection: recorded.number,
-                what: format!("a publisher got {other:?}"),
-            }),
+            other => recorded
+                .record(Event::Forbidden { connection: recorded.number, what: format!("a publisher got {other:?}") }),
         }
         Ok(())
     }
 
     /// PUBACK or PUBREC; `ends` the exchange or goes on to PUBREL.
     fn answered(&mut self, recorded: &Recorded, ack: &Ack, ends: bool) {
-        let Some(index) = self
-            .under_way
-            .iter()
-            .position(|entry| entry.packet_id == ack.packet_id && entry.step != Step::Unsent)
+        let Some(index) =
+            self.under_way.iter().position(|entry| entry.packet_id == ack.packet_id && entry.step != Step::Unsent)
         else {
-            let what = format!(
-                "an acknowledgement for packet identifier {} which is not under way",
-                ack.packet_id
-            );
-            recorded.record(Event::Forbidden {
-                connection: recorded.number,
-                what,
-            });
+            let what = format!("an acknowledgement for packet identifier {} which is not under way", ack.packet_id);
+            recorded.record(Event::Forbidden { connection: recorded.number, what });
             return;
         };
         let (connection, message) = (recorded.number, self.under_way[index].message);
         // A second PUBREC may answer a repeated PUBLISH; only the first counts.
         if self.under_way[index].step == Step::Sent {
+            self.acknowledged += u64::from(!ack.reason.is_error());
             recorded.record(if ack.reason.is_error() {
-                Event::PublishRefused {
-                    connection,
-                    message,
-                    reason: ack.reason,
-                }
+                Event::PublishRefused { connection, message, reason: ack.reason }
             } else {
-                Event::PublishAcknowledged {
-                    connection,
-                    message,
-                }
+                Event::PublishAcknowledged { connection, message }
             });
         }
         if ends {

@@ -6,9 +6,7 @@ use crate::{
     history::{Client, CloseKind, ConnectionNumber, Event, Recorder, WillPlan},
     random::Random,
 };
-use mosquorum_proto::mqtt::{
-    ConnAck, Connect, Disconnect, Packet, ProtocolVersion, ReasonCode, Will,
-};
+use mosquorum_proto::mqtt::{ConnAck, Connect, Disconnect, Packet, ProtocolVersion, ReasonCode, Will};
 use std::{net::SocketAddr, time::Duration};
 use tokio::{sync::watch, time::sleep};
 
@@ -74,12 +72,7 @@ impl Identity {
     /// Connects to one node.
     /// # Errors
     /// When no CONNACK with success comes.
-    pub async fn connect(
-        &self,
-        node: usize,
-        will: Option<WillPlan>,
-        recorder: &Recorder,
-    ) -> Result<Recorded> {
+    pub async fn connect(&self, node: usize, will: Option<WillPlan>, recorder: &Recorder) -> Result<Recorded> {
         let packet = self.connect_packet(will.as_ref());
         let number = recorder.connect(&self.client, node, packet.clean_start, self.durable, will);
         let attempt = Connection::connect_within(self.nodes[node], packet, STALL).await;
@@ -89,18 +82,8 @@ impl Identity {
         });
         match answer {
             Ok((link, connack)) => {
-                recorder.record(Event::Connected {
-                    connection: number,
-                    session_present: connack.session_present,
-                });
-                Ok(Recorded {
-                    link,
-                    number,
-                    connack,
-                    node,
-                    recorder: recorder.clone(),
-                    closed: false,
-                })
+                recorder.record(Event::Connected { connection: number, session_present: connack.session_present });
+                Ok(Recorded { link, number, connack, node, recorder: recorder.clone(), closed: false })
             }
             Err(error) => {
                 recorder.record(Event::NotConnected { connection: number });
@@ -140,10 +123,7 @@ impl Recorded {
     /// DISCONNECT with reason 0, then the end. Waits a moment for the broker's own end, so that the next CONNECT does
     /// not meet this connection.
     pub async fn disconnect(mut self) {
-        let sent = self
-            .link
-            .send(&Packet::Disconnect(Disconnect::new(ReasonCode::Success)))
-            .await;
+        let sent = self.link.send(&Packet::Disconnect(Disconnect::new(ReasonCode::Success))).await;
         self.link.patience = STALL;
         if sent.is_ok() && self.link.recv_until_closed().await.is_ok() {
             self.close(CloseKind::Normal);
@@ -164,10 +144,7 @@ impl Recorded {
 
     fn close(&mut self, how: CloseKind) {
         if !std::mem::replace(&mut self.closed, true) {
-            self.recorder.record(Event::Closed {
-                connection: self.number,
-                how,
-            });
+            self.recorder.record(Event::Closed { connection: self.number, how });
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 use mosquorum_proto::mqtt::{Ack, Packet, PacketId, Publish, QoS, ReasonCode, Subscription};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -24,10 +24,7 @@ pub enum Habit {
     Stay,
     /// Stays connected for a time between the bounds (milliseconds), leaves (half of the times without DISCONNECT), is
     /// away for a time between the second bounds, and comes back at another node.
-    Wander {
-        connected: (u64, u64),
-        away: (u64, u64),
-    },
+    Wander { connected: (u64, u64), away: (u64, u64) },
 }
 
 #[derive(Debug, Clone)]
@@ -52,7 +49,7 @@ pub struct Subscriber {
     recorded: Option<Recorded>,
     subscribed: bool,
     /// Messages dealt with, over all connections.
-    pub dealt_with: u64,
+    pub dealt_with: HashSet<MessageId>,
 }
 
 impl Subscriber {
@@ -66,7 +63,7 @@ impl Subscriber {
             pending: Vec::new(),
             recorded: None,
             subscribed: false,
-            dealt_with: 0,
+            dealt_with: HashSet::new(),
         }
     }
 
@@ -79,11 +76,8 @@ impl Subscriber {
     pub async fn connect(&mut self, first: usize, phase: &PhaseWatch) -> bool {
         let mut first = first;
         loop {
-            let recorded = self
-                .plan
-                .identity
-                .connect_somewhere(first, None, &self.recorder, phase, &mut self.random)
-                .await;
+            let recorded =
+                self.plan.identity.connect_somewhere(first, None, &self.recorder, phase, &mut self.random).await;
             let Some(recorded) = recorded else {
                 return false;
             };
@@ -106,11 +100,7 @@ impl Subscriber {
             return Err(ClientError::Closed);
         };
         for (filter, qos) in &self.plan.filters {
-            recorded.record(Event::SubscribeInvoked {
-                connection: recorded.number,
-                filter: filter.clone(),
-                qos: *qos,
-            });
+            recorded.record(Event::SubscribeInvoked { connection: recorded.number, filter: filter.clone(), qos: *qos });
         }
         let subscriptions = self
             .plan
@@ -162,19 +152,11 @@ impl Subscriber {
     /// Receives for a time, or until `enough` says so. Checks by PINGREQ that a silent connection lives.
     /// # Errors
     /// When the connection ends; it is then closed in the history too.
-    pub async fn receive_until(
-        &mut self,
-        until: Instant,
-        mut enough: impl FnMut(&Self) -> bool,
-    ) -> Result<()> {
+    pub async fn receive_until(&mut self, until: Instant, mut enough: impl FnMut(&Self) -> bool) -> Result<()> {
         let mut last_packet = Instant::now();
         let mut pinged = false;
         while Instant::now() < until && !enough(self) {
-            let silence = if self.pending.is_empty() {
-                Duration::from_millis(250)
-            } else {
-                Duration::from_millis(40)
-            };
+            let silence = if self.pending.is_empty() { Duration::from_millis(250) } else { Duration::from_millis(40) };
             let wait = silence.min(until.saturating_duration_since(Instant::now()));
             let step = match self.recv_within(wait).await {
                 Ok(Some(packet)) => {
@@ -215,8 +197,7 @@ impl Subscriber {
                     Some(_) => ReasonCode::Success,
                     None => ReasonCode::PacketIdentifierNotFound,
                 };
-                self.send(&Packet::PubComp(Ack::with_reason(ack.packet_id, reason)))
-                    .await
+                self.send(&Packet::PubComp(Ack::with_reason(ack.packet_id, reason))).await
             }
             Packet::PingResp => Ok(()),
             Packet::Disconnect(_) => Err(ClientError::Closed),
@@ -229,25 +210,14 @@ impl Subscriber {
 
     async fn take_publish(&mut self, publish: &Publish) -> Result<()> {
         let Some(message) = MessageId::from_payload(&publish.payload) else {
-            self.forbidden(format!(
-                "a payload that nobody published on {:?}",
-                publish.topic
-            ));
+            self.forbidden(format!("a payload that nobody published on {:?}", publish.topic));
             return Ok(());
         };
         let Some(recorded) = &self.recorded else {
             return Err(ClientError::Closed);
         };
-        let topic: Arc<str> = publish
-            .topic
-            .as_ref()
-            .map_or("", |topic| topic.as_str())
-            .into();
-        let held = if publish.qos == QoS::ExactlyOnce {
-            self.held.insert(publish.packet_id, message)
-        } else {
-            None
-        };
+        let topic: Arc<str> = publish.topic.as_ref().map_or("", |topic| topic.as_str()).into();
+        let held = if publish.qos == QoS::ExactlyOnce { self.held.insert(publish.packet_id, message) } else { None };
         recorded.record(Event::Delivered {
             connection: recorded.number,
             message,
@@ -267,11 +237,7 @@ impl Subscriber {
             return Ok(());
         }
         self.pending.push((publish.packet_id, message, publish.qos));
-        if self.pending.len() >= self.plan.acknowledge_after {
-            self.acknowledge_all().await
-        } else {
-            Ok(())
-        }
+        if self.pending.len() >= self.plan.acknowledge_after { self.acknowledge_all().await } else { Ok(()) }
     }
 
     async fn acknowledge_all(&mut self) -> Result<()> {
@@ -279,27 +245,17 @@ impl Subscriber {
             return Err(ClientError::Closed);
         };
         for (packet_id, message, qos) in self.pending.drain(..) {
-            recorded.record(Event::DeliveryAcknowledged {
-                connection: recorded.number,
-                message,
-            });
-            self.dealt_with += 1;
+            recorded.record(Event::DeliveryAcknowledged { connection: recorded.number, message });
+            self.dealt_with.insert(message);
             let ack = Ack::new(packet_id);
-            recorded.link.queue(&if qos == QoS::ExactlyOnce {
-                Packet::PubRec(ack)
-            } else {
-                Packet::PubAck(ack)
-            });
+            recorded.link.queue(&if qos == QoS::ExactlyOnce { Packet::PubRec(ack) } else { Packet::PubAck(ack) });
         }
         recorded.link.flush().await
     }
 
     fn forbidden(&self, what: String) {
         if let Some(recorded) = &self.recorded {
-            recorded.record(Event::Forbidden {
-                connection: recorded.number,
-                what,
-            });
+            recorded.record(Event::Forbidden { connection: recorded.number, what });
         }
     }
 
@@ -330,9 +286,7 @@ impl Subscriber {
             }
             let (stay, away) = match self.plan.habit {
                 Habit::Stay => (u64::MAX / 4, (10, 50)),
-                Habit::Wander { connected, away } => {
-                    (self.random.between(connected.0, connected.1), away)
-                }
+                Habit::Wander { connected, away } => (self.random.between(connected.0, connected.1), away),
             };
             let began = Instant::now();
             let watched = phase.clone();
@@ -342,10 +296,7 @@ impl Subscriber {
                 Phase::Draining => false,
                 Phase::Over => true,
             };
-            let broke = self
-                .receive_until(began + Duration::from_secs(3600), leaves)
-                .await
-                .is_err();
+            let broke = self.receive_until(began + Duration::from_secs(3600), leaves).await.is_err();
             if *phase.borrow() == Phase::Running && !broke {
                 let normally = self.random.chance(50);
                 self.leave(normally).await;

@@ -23,23 +23,16 @@ static BUILT: Mutex<[Option<PathBuf>; 2]> = Mutex::new([None, None]);
 /// # Errors
 /// When it cannot be built.
 pub fn path(build: Build) -> io::Result<PathBuf> {
-    let variable = if build == Build::Plain {
-        "MOSQUORUM_BIN"
-    } else {
-        "MOSQUORUM_FAULTS_BIN"
-    };
+    let variable = if build == Build::Plain { "MOSQUORUM_BIN" } else { "MOSQUORUM_FAULTS_BIN" };
     if let Some(path) = std::env::var_os(variable) {
         return Ok(PathBuf::from(path));
     }
-    let mut built = BUILT
-        .lock()
-        .map_err(|_| io::Error::other("an earlier build of the broker panicked"))?;
+    let mut built = BUILT.lock().map_err(|_| io::Error::other("an earlier build of the broker panicked"))?;
     let slot = &mut built[build as usize];
     if slot.is_none() {
         *slot = Some(cargo_build(build)?);
     }
-    slot.clone()
-        .ok_or_else(|| io::Error::other("no broker was built"))
+    slot.clone().ok_or_else(|| io::Error::other("no broker was built"))
 }
 
 /// Whether the broker is Eclipse Mosquitto: it knows no cluster options.
@@ -71,10 +64,7 @@ fn cargo_build(build: Build) -> io::Result<PathBuf> {
     if build == Build::Faults {
         command.args(["--features", "test-faults", "--target-dir", "target/faults"]);
     }
-    let output = command
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()?;
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
         return Err(io::Error::other("the broker cannot be built"));
     }

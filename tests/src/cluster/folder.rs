@@ -20,17 +20,11 @@ impl TestFolder {
     pub fn new(name: &str) -> io::Result<Self> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let unique = format!("{}-{number}", std::process::id());
-        let path = workspace()
-            .join("target/test-runs")
-            .join(format!("{name}-{unique}"));
+        let path = workspace().join("target/test-runs").join(format!("{name}-{unique}"));
         std::fs::create_dir_all(&path)?;
         let short = std::env::temp_dir().join(format!("mosquorum-{unique}"));
         std::fs::create_dir_all(&short)?;
-        Ok(Self {
-            path,
-            short,
-            keep: false,
-        })
+        Ok(Self { path, short, keep: false })
     }
 
     #[must_use]

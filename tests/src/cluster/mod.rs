@@ -94,8 +94,7 @@ impl ClusterOptions {
     #[must_use]
     pub fn power_cut(mut self) -> Self {
         self.build = Build::Faults;
-        self.environment
-            .push(("MOSQUORUM_FS".into(), "power-cut".into()));
+        self.environment.push(("MOSQUORUM_FS".into(), "power-cut".into()));
         self
     }
 
@@ -103,8 +102,7 @@ impl ClusterOptions {
     #[must_use]
     pub fn planted(mut self, bug: &str) -> Self {
         self.build = Build::Faults;
-        self.environment
-            .push(("MOSQUORUM_PLANT".into(), bug.into()));
+        self.environment.push(("MOSQUORUM_PLANT".into(), bug.into()));
         self
     }
 }
@@ -164,10 +162,7 @@ impl Cluster {
         if options.nodes > 1 {
             certificates::write(folder.path(), &places)?;
         }
-        let data = options
-            .data
-            .clone()
-            .unwrap_or_else(|| folder.path().to_path_buf());
+        let data = options.data.clone().unwrap_or_else(|| folder.path().to_path_buf());
         let mut nodes = Vec::new();
         for (index, place) in places.iter().enumerate() {
             let node_folder = data.join(format!("node-{index}"));
@@ -184,22 +179,9 @@ impl Cluster {
                 binary::is_mosquitto(&binary),
             );
             std::fs::write(&configuration, text)?;
-            nodes.push(Node {
-                place: place.clone(),
-                folder: node_folder,
-                configuration,
-                admin_socket,
-                process: None,
-            });
+            nodes.push(Node { place: place.clone(), folder: node_folder, configuration, admin_socket, process: None });
         }
-        Ok(Self {
-            options,
-            binary,
-            nodes,
-            namespaces,
-            _loopback: loopback,
-            folder,
-        })
+        Ok(Self { options, binary, nodes, namespaces, _loopback: loopback, folder })
     }
 
     #[must_use]
@@ -220,10 +202,7 @@ impl Cluster {
 
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.nodes
-            .iter()
-            .map(|node| node.place.client_address)
-            .collect()
+        self.nodes.iter().map(|node| node.place.client_address).collect()
     }
 
     /// Where a node keeps its data.
@@ -282,11 +261,7 @@ impl Cluster {
         words.extend_from_slice(wrapper);
         words.push(self.binary.display().to_string());
         words.extend(["-c".to_owned(), entry.configuration.display().to_string()]);
-        entry.process = Some(BrokerProcess::start(
-            &words,
-            &self.options.environment,
-            &log,
-        )?);
+        entry.process = Some(BrokerProcess::start(&words, &self.options.environment, &log)?);
         Ok(())
     }
 
@@ -296,29 +271,17 @@ impl Cluster {
     pub async fn wait_serving(&mut self, node: usize, patience: Duration) -> io::Result<()> {
         let deadline = Instant::now() + patience;
         loop {
-            let mut connect = Connect::new(
-                ProtocolVersion::V5,
-                format!("ready-{}-{node}", std::process::id()),
-            );
+            let mut connect = Connect::new(ProtocolVersion::V5, format!("ready-{}-{node}", std::process::id()));
             connect.keep_alive_seconds = 10;
-            let attempt =
-                Connection::connect_within(self.address(node), connect, Duration::from_secs(2))
-                    .await;
+            let attempt = Connection::connect_within(self.address(node), connect, Duration::from_secs(2)).await;
             if let Ok((connection, connack)) = attempt {
                 if connack.reason == ReasonCode::Success {
                     let _ = connection.disconnect().await;
                     return Ok(());
                 }
             }
-            if let Some(ended) = self.nodes[node]
-                .process
-                .as_mut()
-                .and_then(BrokerProcess::ended)
-            {
-                return Err(io::Error::other(format!(
-                    "node {node} ended: {ended:?}\n{}",
-                    self.log_tail(node, 40)
-                )));
+            if let Some(ended) = self.nodes[node].process.as_mut().and_then(BrokerProcess::ended) {
+                return Err(io::Error::other(format!("node {node} ended: {ended:?}\n{}", self.log_tail(node, 40))));
             }
             if Instant::now() > deadline {
                 return Err(io::Error::other(format!(
@@ -349,43 +312,28 @@ impl Cluster {
 
     /// kill -9 of all nodes at one instant: no node sees another one die first. How many ran.
     pub fn kill_all(&mut self) -> usize {
-        self.nodes
-            .iter()
-            .filter_map(|node| node.process.as_ref())
-            .for_each(BrokerProcess::send_kill);
+        self.nodes.iter().filter_map(|node| node.process.as_ref()).for_each(BrokerProcess::send_kill);
         (0..self.len()).filter(|node| self.kill(*node)).count()
     }
 
     /// SIGSTOP; false if the process does not stop.
     pub fn pause(&mut self, node: usize) -> bool {
-        self.nodes[node]
-            .process
-            .as_mut()
-            .is_some_and(BrokerProcess::pause)
+        self.nodes[node].process.as_mut().is_some_and(BrokerProcess::pause)
     }
 
     /// SIGCONT.
     pub fn resume(&mut self, node: usize) -> bool {
-        self.nodes[node]
-            .process
-            .as_mut()
-            .is_some_and(BrokerProcess::resume)
+        self.nodes[node].process.as_mut().is_some_and(BrokerProcess::resume)
     }
 
     /// SIGTERM, SIGHUP, SIGUSR1.
     pub fn signal(&mut self, node: usize, signal: rustix::process::Signal) -> bool {
-        self.nodes[node]
-            .process
-            .as_ref()
-            .is_some_and(|process| process.signal(signal))
+        self.nodes[node].process.as_ref().is_some_and(|process| process.signal(signal))
     }
 
     /// Whether the process runs (a stopped one counts).
     pub fn runs(&mut self, node: usize) -> bool {
-        self.nodes[node]
-            .process
-            .as_mut()
-            .is_some_and(|process| process.ended().is_none())
+        self.nodes[node].process.as_mut().is_some_and(|process| process.ended().is_none())
     }
 
     #[must_use]
@@ -416,10 +364,7 @@ impl Cluster {
             }
             if Instant::now() > deadline {
                 self.kill(node);
-                return Err(io::Error::other(format!(
-                    "node {node} did not end\n{}",
-                    self.log_tail(node, 40)
-                )));
+                return Err(io::Error::other(format!("node {node} did not end\n{}", self.log_tail(node, 40))));
             }
             sleep(Duration::from_millis(10)).await;
         }
@@ -429,10 +374,7 @@ impl Cluster {
     /// # Errors
     /// When the nodes have no namespaces or nft fails.
     pub fn partition(&self, nodes: &[usize]) -> io::Result<()> {
-        self.namespaces
-            .as_ref()
-            .ok_or_else(|| io::Error::other("nodes without namespaces"))?
-            .partition(nodes)
+        self.namespaces.as_ref().ok_or_else(|| io::Error::other("nodes without namespaces"))?.partition(nodes)
     }
 
     /// Takes every partition back; returns how many packets were dropped.
@@ -446,16 +388,9 @@ impl Cluster {
     pub async fn status(&self, node: usize) -> Option<serde_json::Value> {
         let socket = self.nodes[node].admin_socket.display().to_string();
         let mut command = tokio::process::Command::new(&self.binary);
-        command
-            .args(["cluster", "status", "--socket", &socket, "--json"])
-            .kill_on_drop(true);
-        command
-            .stdin(std::process::Stdio::null())
-            .stderr(std::process::Stdio::null());
-        let output = tokio::time::timeout(Duration::from_secs(2), command.output())
-            .await
-            .ok()?
-            .ok()?;
+        command.args(["cluster", "status", "--socket", &socket, "--json"]).kill_on_drop(true);
+        command.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        let output = tokio::time::timeout(Duration::from_secs(2), command.output()).await.ok()?.ok()?;
         serde_json::from_slice(&output.stdout).ok()
     }
 
@@ -471,13 +406,17 @@ impl Cluster {
             let Some(name) = status.get("leader").and_then(serde_json::Value::as_str) else {
                 continue;
             };
-            if let Some(leader) =
-                (0..self.len()).find(|other| configuration::node_name(*other) == name)
-            {
+            if let Some(leader) = (0..self.len()).find(|other| configuration::node_name(*other) == name) {
                 return Some(leader);
             }
         }
         None
+    }
+
+    /// Whether a kill takes unsynced bytes with it.
+    #[must_use]
+    pub fn loses_unsynced(&self) -> bool {
+        self.options.environment.iter().any(|(key, value)| key == "MOSQUORUM_FS" && value == "power-cut")
     }
 
     /// The last lines of a node's log.
@@ -486,10 +425,7 @@ impl Cluster {
         let log = self.log(node);
         let all: Vec<&str> = log.lines().collect();
         let text = all[all.len().saturating_sub(lines)..].join("\n");
-        format!(
-            "--- {} (last {lines} lines)\n{text}",
-            self.log_file(node).display()
-        )
+        format!("--- {} (last {lines} lines)\n{text}", self.log_file(node).display())
     }
 }
 

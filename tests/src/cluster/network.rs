@@ -21,10 +21,7 @@ pub(super) struct Place {
 impl Place {
     /// Words that put a program into the namespace; they replace themselves by it.
     pub(super) fn wrapper(&self) -> Vec<String> {
-        self.namespace
-            .iter()
-            .flat_map(|name| ["ip", "netns", "exec", name].map(String::from))
-            .collect()
+        self.namespace.iter().flat_map(|name| ["ip", "netns", "exec", name].map(String::from)).collect()
     }
 }
 
@@ -38,19 +35,13 @@ pub(super) struct Loopback {
 
 impl Loopback {
     pub(super) fn reserve() -> io::Result<Self> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |time| time.as_nanos() as u64);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
         let mut random = Random::new(now).branch(u64::from(std::process::id()));
         for _ in 0..1000 {
             let byte = |random: &mut Random| random.between(1, 254) as u8;
-            let address =
-                Ipv4Addr::new(127, byte(&mut random), byte(&mut random), byte(&mut random));
+            let address = Ipv4Addr::new(127, byte(&mut random), byte(&mut random), byte(&mut random));
             if let Ok(reservation) = TcpListener::bind((address, 60001)) {
-                return Ok(Self {
-                    address,
-                    _reservation: reservation,
-                });
+                return Ok(Self { address, _reservation: reservation });
             }
         }
         Err(io::Error::other("no free loopback address"))
@@ -76,17 +67,10 @@ pub fn why_no_namespaces() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("network namespaces need root".into());
     }
-    if let Some(missing) = ["ip", "nft"]
-        .into_iter()
-        .find(|program| !has_program(program))
-    {
+    if let Some(missing) = ["ip", "nft"].into_iter().find(|program| !has_program(program)) {
         return Some(format!("network namespaces need the program {missing}"));
     }
-    match Namespaces::create(1).and_then(|probe| {
-        probe
-            .partition(&[0])
-            .and_then(|()| probe.heal().map(|_| ()))
-    }) {
+    match Namespaces::create(1).and_then(|probe| probe.partition(&[0]).and_then(|()| probe.heal().map(|_| ()))) {
         Ok(()) => None,
         Err(error) => Some(format!("network namespaces cannot be made here: {error}")),
     }
@@ -110,27 +94,15 @@ impl Namespaces {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // Interface names have at most 15 characters.
         let stem = format!("mq{}x{number}", std::process::id());
-        let mut namespaces = Self {
-            bridge: stem.clone(),
-            names: Vec::new(),
-            subnet: (0, 0),
-        };
+        let mut namespaces = Self { bridge: stem.clone(), names: Vec::new(), subnet: (0, 0) };
         namespaces.make_bridge()?;
         for node in 0..nodes {
             let name = format!("{stem}n{node}");
             let outer = format!("{stem}v{node}");
             run("ip", &["netns", "add", &name])?;
             namespaces.names.push(name.clone());
-            run(
-                "ip",
-                &[
-                    "link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &name,
-                ],
-            )?;
-            run(
-                "ip",
-                &["link", "set", &outer, "master", &namespaces.bridge, "up"],
-            )?;
+            run("ip", &["link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &name])?;
+            run("ip", &["link", "set", &outer, "master", &namespaces.bridge, "up"])?;
             let address = format!("{}/24", namespaces.address(node));
             run("ip", &["-n", &name, "addr", "add", &address, "dev", "eth0"])?;
             run("ip", &["-n", &name, "link", "set", "eth0", "up"])?;
@@ -144,14 +116,7 @@ impl Namespaces {
         let mut random = Random::new(u64::from(std::process::id()));
         for _ in 0..50 {
             self.subnet = (random.between(200, 250) as u8, random.between(0, 254) as u8);
-            let routes = output(
-                "ip",
-                &[
-                    "route",
-                    "show",
-                    &format!("10.{}.{}.0/24", self.subnet.0, self.subnet.1),
-                ],
-            )?;
+            let routes = output("ip", &["route", "show", &format!("10.{}.{}.0/24", self.subnet.0, self.subnet.1)])?;
             if routes.trim().is_empty() {
                 let address = format!("10.{}.{}.254/24", self.subnet.0, self.subnet.1);
                 run("ip", &["addr", "add", &address, "dev", &self.bridge])?;
@@ -183,11 +148,7 @@ impl Namespaces {
             .map(|node| self.address(node).to_string())
             .collect();
         // An address that nobody has keeps the set valid when there is no other node.
-        let set = if others.is_empty() {
-            "192.0.2.1".to_owned()
-        } else {
-            others.join(", ")
-        };
+        let set = if others.is_empty() { "192.0.2.1".to_owned() } else { others.join(", ") };
         let rules = format!(
             "table inet mosquorum_cut {{\n chain from {{\n type filter hook input priority 0;\n ip saddr {{ {set} }} counter drop\n }}\n chain to {{\n type filter hook output priority 0;\n ip daddr {{ {set} }} counter drop\n }}\n}}\n"
         );
@@ -202,9 +163,7 @@ impl Namespaces {
             }
             let output = child.wait_with_output()?;
             if !output.status.success() {
-                return Err(io::Error::other(
-                    String::from_utf8_lossy(&output.stderr).into_owned(),
-                ));
+                return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
             }
         }
         Ok(())
@@ -216,41 +175,15 @@ impl Namespaces {
     pub fn heal(&self) -> io::Result<u64> {
         let mut dropped = 0;
         for name in &self.names {
-            let Ok(table) = output(
-                "ip",
-                &[
-                    "netns",
-                    "exec",
-                    name,
-                    "nft",
-                    "list",
-                    "table",
-                    "inet",
-                    "mosquorum_cut",
-                ],
-            ) else {
+            let Ok(table) = output("ip", &["netns", "exec", name, "nft", "list", "table", "inet", "mosquorum_cut"])
+            else {
                 continue;
             };
             let mut words = table.split_whitespace();
             while words.any(|word| word == "packets") {
-                dropped += words
-                    .next()
-                    .and_then(|count| count.parse::<u64>().ok())
-                    .unwrap_or(0);
+                dropped += words.next().and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
             }
-            run(
-                "ip",
-                &[
-                    "netns",
-                    "exec",
-                    name,
-                    "nft",
-                    "delete",
-                    "table",
-                    "inet",
-                    "mosquorum_cut",
-                ],
-            )?;
+            run("ip", &["netns", "exec", name, "nft", "delete", "table", "inet", "mosquorum_cut"])?;
         }
         Ok(dropped)
     }
@@ -268,10 +201,8 @@ impl Drop for Namespaces {
 /// Removes what runs that were killed left behind: `mq<pid>x...` of processes that do not exist any more.
 fn remove_leftovers() {
     let dead = |name: &str| {
-        let pid = name
-            .strip_prefix("mq")
-            .and_then(|rest| rest.split_once('x'))
-            .and_then(|(pid, _)| pid.parse::<u32>().ok());
+        let pid =
+            name.strip_prefix("mq").and_then(|rest| rest.split_once('x')).and_then(|(pid, _)| pid.parse::<u32>().ok());
         pid.is_some_and(|pid| std::fs::metadata(format!("/proc/{pid}")).is_err())
     };
     for line in output("ip", &["netns", "list"]).unwrap_or_default().lines() {
@@ -279,10 +210,7 @@ fn remove_leftovers() {
             let _ = run("ip", &["netns", "del", name]);
         }
     }
-    for line in output("ip", &["-o", "link", "show", "type", "bridge"])
-        .unwrap_or_default()
-        .lines()
-    {
+    for line in output("ip", &["-o", "link", "show", "type", "bridge"]).unwrap_or_default().lines() {
         if let Some(name) = line.split(": ").nth(1).filter(|name| dead(name)) {
             let _ = run("ip", &["link", "del", name]);
         }
@@ -294,19 +222,12 @@ fn run(program: &str, arguments: &[&str]) -> io::Result<()> {
 }
 
 fn output(program: &str, arguments: &[&str]) -> io::Result<String> {
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()?;
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let why = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(format!(
-        "{program} {}: {}",
-        arguments.join(" "),
-        why.trim()
-    )))
+    Err(io::Error::other(format!("{program} {}: {}", arguments.join(" "), why.trim())))
 }
 
 #[cfg(test)]
@@ -315,10 +236,7 @@ mod tests {
 
     #[test]
     fn reserved_addresses_differ() {
-        let (one, two) = (
-            Loopback::reserve().expect("an address"),
-            Loopback::reserve().expect("an address"),
-        );
+        let (one, two) = (Loopback::reserve().expect("an address"), Loopback::reserve().expect("an address"));
         assert_ne!(one.address, two.address);
     }
 
@@ -335,14 +253,7 @@ mod tests {
                 "import socket,sys\ns=socket.create_server(('{}',1883))\nprint('up',flush=True)\nwhile 1: s.accept()",
                 place.client_address.ip()
             );
-            command.args([
-                "netns",
-                "exec",
-                place.namespace.as_deref().expect("a name"),
-                "python3",
-                "-c",
-                &script,
-            ]);
+            command.args(["netns", "exec", place.namespace.as_deref().expect("a name"), "python3", "-c", &script]);
             command.stdout(Stdio::piped()).spawn().expect("python runs")
         };
         if !has_program("python3") {
@@ -359,20 +270,12 @@ mod tests {
             );
             let mut words = from.map(Place::wrapper).unwrap_or_default();
             words.extend(["python3".into(), "-c".into(), script]);
-            Command::new(&words[0])
-                .args(&words[1..])
-                .stderr(Stdio::null())
-                .status()
-                .expect("python runs")
-                .success()
+            Command::new(&words[0]).args(&words[1..]).stderr(Stdio::null()).status().expect("python runs").success()
         };
         assert!(reaches(Some(&places[0])) && reaches(None));
         namespaces.partition(&[1]).expect("nft works");
         assert!(!reaches(Some(&places[0])) && reaches(None));
-        assert!(
-            namespaces.heal().expect("nft works") > 0,
-            "dropped packets are counted"
-        );
+        assert!(namespaces.heal().expect("nft works") > 0, "dropped packets are counted");
         assert!(reaches(Some(&places[0])));
         let _ = server.kill();
         let _ = server.wait();

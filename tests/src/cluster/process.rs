@@ -41,21 +41,13 @@ fn spawn(command: Command) -> io::Result<Child> {
     });
     let (answer, child) = mpsc::channel();
     let gone = || io::Error::other("the thread that starts processes is gone");
-    starter
-        .lock()
-        .map_err(|_| gone())?
-        .send((command, answer))
-        .map_err(|_| gone())?;
+    starter.lock().map_err(|_| gone())?.send((command, answer)).map_err(|_| gone())?;
     child.recv().map_err(|_| gone())?
 }
 
 impl BrokerProcess {
     /// `words`: the program and its arguments, after wrappers that replace themselves by it.
-    pub(super) fn start(
-        words: &[String],
-        environment: &[(String, String)],
-        log: &Path,
-    ) -> io::Result<Self> {
+    pub(super) fn start(words: &[String], environment: &[(String, String)], log: &Path) -> io::Result<Self> {
         let log = OpenOptions::new().create(true).append(true).open(log)?;
         let mut with_death_signal: Vec<String> = Vec::new();
         if crate::skip::has_program("setpriv") {
@@ -65,14 +57,8 @@ impl BrokerProcess {
         let mut command = Command::new(&with_death_signal[0]);
         command.args(&with_death_signal[1..]).process_group(0);
         command.envs(environment.iter().map(|(key, value)| (key, value)));
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        Ok(Self {
-            child: spawn(command)?,
-            ended: None,
-        })
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        Ok(Self { child: spawn(command)?, ended: None })
     }
 
     pub(super) fn id(&self) -> u32 {
@@ -84,10 +70,7 @@ impl BrokerProcess {
     }
 
     pub(super) fn signal(&self, signal: Signal) -> bool {
-        self.ended.is_none()
-            && self
-                .pid()
-                .is_some_and(|pid| kill_process(pid, signal).is_ok())
+        self.ended.is_none() && self.pid().is_some_and(|pid| kill_process(pid, signal).is_ok())
     }
 
     /// How it ended, if it did.
@@ -149,9 +132,7 @@ impl Drop for BrokerProcess {
 }
 
 fn how(status: ExitStatus) -> Ended {
-    status
-        .code()
-        .map_or_else(|| Ended::Signal(status.signal().unwrap_or(0)), Ended::Exit)
+    status.code().map_or_else(|| Ended::Signal(status.signal().unwrap_or(0)), Ended::Exit)
 }
 
 #[cfg(test)]
@@ -159,8 +140,7 @@ mod tests {
     use super::*;
 
     fn sleeper() -> BrokerProcess {
-        BrokerProcess::start(&["sleep".into(), "60".into()], &[], Path::new("/dev/null"))
-            .expect("sleep starts")
+        BrokerProcess::start(&["sleep".into(), "60".into()], &[], Path::new("/dev/null")).expect("sleep starts")
     }
 
     #[test]

@@ -1,0 +1,216 @@
+//! Actors with habits of their own: clients that die and leave wills, subscriptions that are used the moment they are
+//! acknowledged, readers of retained messages.
+use crate::{
+    client::{
+        message,
+        publisher::{Publisher, PublisherPlan},
+        session::{Identity, Phase, PhaseWatch, Recorded},
+        subscriber::{Habit, Subscriber, SubscriberPlan},
+        topic_filter,
+    },
+    history::{Event, MessageId, Recorder, WillPlan},
+    random::Random,
+};
+use mosquorum_proto::mqtt::{Packet, PacketId, ProtocolVersion, QoS, Subscription};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::time::sleep;
+
+/// What every actor gets.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    pub nodes: Vec<SocketAddr>,
+    pub recorder: Recorder,
+    pub phase: PhaseWatch,
+    numbers: Arc<AtomicU32>,
+}
+
+impl Stage {
+    #[must_use]
+    pub fn new(nodes: Vec<SocketAddr>, recorder: Recorder, phase: PhaseWatch) -> Self {
+        Self { nodes, recorder, phase, numbers: Arc::new(AtomicU32::new(1)) }
+    }
+
+    /// A publisher's number that nobody else in the run has.
+    #[must_use]
+    pub fn next_number(&self) -> u32 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub fn identity(&self, client: &str, version: ProtocolVersion, durable: bool) -> Identity {
+        Identity { client: client.into(), version, durable, nodes: self.nodes.clone() }
+    }
+
+    #[must_use]
+    pub fn is(&self, phase: Phase) -> bool {
+        *self.phase.borrow() == phase
+    }
+
+    pub fn any_node(&self, random: &mut Random) -> usize {
+        random.below(self.nodes.len() as u64) as usize
+    }
+}
+
+/// A client that lives briefly, again and again, each time with a new will: leaves normally, dies (delay 0), or dies and
+/// comes back long before its will is due.
+pub async fn mortal(stage: Stage, name: String, delay_seconds: u32, mut random: Random) {
+    let identity = stage.identity(&name, ProtocolVersion::V5, true);
+    let (number, mut sequence) = (stage.next_number(), 0);
+    // A will with a delay is owed nothing only if its client returns in time.
+    let mut must_return = false;
+    while stage.is(Phase::Running) || (must_return && !stage.is(Phase::Over)) {
+        let plan = WillPlan {
+            message: MessageId { publisher: number, sequence },
+            topic: format!("will/{name}").into(),
+            qos: QoS::ExactlyOnce,
+            delay_seconds,
+        };
+        sequence += 1;
+        let node = stage.any_node(&mut random);
+        let Ok(mut recorded) = identity.connect(node, Some(plan), &stage.recorder).await else {
+            sleep(Duration::from_millis(random.between(50, 200))).await;
+            continue;
+        };
+        must_return = delay_seconds > 0;
+        let broke = live_a_while(&mut recorded, random.between(50, 1200)).await;
+        if broke {
+            recorded.lost();
+        } else if random.chance(50) || !stage.is(Phase::Running) {
+            must_return = false;
+            recorded.disconnect().await;
+        } else {
+            recorded.abandon();
+        }
+        sleep(Duration::from_millis(random.between(10, 300))).await;
+    }
+}
+
+/// Reads for a time; true if the connection broke.
+async fn live_a_while(recorded: &mut Recorded, milliseconds: u64) -> bool {
+    let until = Instant::now() + Duration::from_millis(milliseconds);
+    loop {
+        match recorded.link.recv_within(until.saturating_duration_since(Instant::now())).await {
+            Ok(None) => return false,
+            Ok(Some(Packet::Disconnect(_))) | Err(_) => return true,
+            Ok(Some(_)) => {}
+        }
+    }
+}
+
+/// Subscribes with a new durable session, and the moment SUBACK is there, messages are published through another node.
+/// Half of the sessions are offline then and fetch them later somewhere else.
+pub async fn newcomer(stage: Stage, name: String, mut random: Random) {
+    let mut round = 0;
+    while stage.is(Phase::Running) {
+        round += 1;
+        let node = stage.any_node(&mut random);
+        let topic: Arc<str> = format!("fresh/{name}/{round}").into();
+        let plan = SubscriberPlan {
+            identity: stage.identity(
+                &format!("{name}-{round}"),
+                if round % 2 == 0 { ProtocolVersion::V5 } else { ProtocolVersion::V311 },
+                true,
+            ),
+            filters: vec![(topic.clone(), QoS::AtLeastOnce)],
+            acknowledge_after: 1,
+            habit: Habit::Stay,
+            first_node: node,
+        };
+        let mut subscriber = Subscriber::new(plan, stage.recorder.clone(), random.branch(round * 2));
+        if !subscriber.connect(node, &stage.phase).await {
+            return;
+        }
+        let offline = random.chance(50);
+        if offline {
+            let normally = random.chance(50);
+            subscriber.leave(normally).await;
+        }
+        let publisher = PublisherPlan {
+            identity: stage.identity(&format!("{name}-{round}-pub"), ProtocolVersion::V5, true),
+            number: stage.next_number(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            topics: vec![topic],
+            window: 3,
+            rate: 1000,
+            filler: 16,
+            total: Some(3),
+            first_node: (node + 1) % stage.nodes.len(),
+        };
+        let publisher = Publisher::new(publisher, stage.recorder.clone(), random.branch(round * 2 + 1))
+            .run(stage.phase.clone())
+            .await;
+        let owed = publisher.acknowledged as usize;
+        while subscriber.dealt_with.len() < owed && !stage.is(Phase::Over) {
+            let node = stage.any_node(&mut random);
+            if !subscriber.is_connected() && !subscriber.connect(node, &stage.phase).await {
+                break;
+            }
+            let phase = stage.phase.clone();
+            let enough = move |s: &Subscriber| s.dealt_with.len() >= owed || *phase.borrow() == Phase::Over;
+            let _ = subscriber.receive_until(Instant::now() + Duration::from_secs(5), enough).await;
+        }
+        subscriber.leave(true).await;
+    }
+}
+
+/// Reads what is retained on one of the topics, through any node, again and again.
+pub async fn reader(stage: Stage, name: String, topics: Vec<Arc<str>>, mut random: Random) {
+    while stage.is(Phase::Running) {
+        let (node, topic) = (stage.any_node(&mut random), random.choose(&topics).clone());
+        let _ = read_retained(&stage, &name, node, &topic).await;
+        sleep(Duration::from_millis(random.between(50, 250))).await;
+    }
+}
+
+/// One read, recorded; an error leaves it unanswered.
+/// # Errors
+/// When the connection cannot be made or breaks.
+pub async fn read_retained(stage: &Stage, name: &str, node: usize, topic: &Arc<str>) -> crate::client::Result<()> {
+    let identity = stage.identity(name, ProtocolVersion::V5, false);
+    let mut recorded = identity.connect(node, None, &stage.recorder).await?;
+    let connection = recorded.number;
+    recorded.record(Event::SubscribeInvoked { connection, filter: topic.clone(), qos: QoS::AtLeastOnce });
+    recorded.link.subscribe(vec![Subscription::new(topic_filter(topic), QoS::AtLeastOnce)]).await?;
+    recorded.record(Event::Subscribed { connection, filter: topic.clone(), granted: QoS::AtLeastOnce });
+    let until = Instant::now() + Duration::from_secs(3);
+    let value = loop {
+        match recorded.link.recv_within(until.saturating_duration_since(Instant::now())).await? {
+            None => break None,
+            Some(Packet::Publish(publish)) if publish.retain => break MessageId::from_payload(&publish.payload),
+            Some(Packet::Disconnect(_)) => return Err(crate::client::ClientError::Closed),
+            Some(_) => {}
+        }
+    };
+    // Silence is an answer only from a broker that still talks to us.
+    if value.is_none() {
+        recorded.link.send(&Packet::PingReq).await?;
+        while !matches!(recorded.link.recv().await?, Packet::PingResp) {}
+    }
+    recorded.record(Event::RetainedRead { connection, topic: topic.clone(), value });
+    recorded.disconnect().await;
+    Ok(())
+}
+
+/// Queues a QoS 1 message of an actor that publishes by hand, recorded as sent; returns its packet identifier.
+pub fn send_recorded(recorded: &mut Recorded, id: MessageId, topic: &Arc<str>) -> PacketId {
+    recorded.record(Event::PublishSent {
+        connection: recorded.number,
+        message: id,
+        topic: topic.clone(),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+    });
+    let mut publish = message(topic, id.payload(16), QoS::AtLeastOnce);
+    publish.packet_id = recorded.link.next_packet_id();
+    let packet_id = publish.packet_id;
+    recorded.link.queue(&Packet::Publish(publish));
+    packet_id
+}

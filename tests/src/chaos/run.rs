@@ -1,0 +1,205 @@
+//! One chaos run from start to verdict.
+use super::{
+    Nemesis, Outcome,
+    actors::{Stage, read_retained},
+    nemesis::{Fault, Rhythm, torment},
+    workload,
+};
+use crate::{
+    checker,
+    client::session::Phase,
+    cluster::{Cluster, ClusterOptions, Wiring},
+    history::{Event, History, Recorder},
+    random::Random,
+};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+
+/// Longest wait for everything that is owed, counted from the last progress.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone)]
+pub struct ChaosOptions {
+    pub seed: u64,
+    /// Length of the load, without start and drain.
+    pub seconds: u64,
+    pub nodes: usize,
+    pub nemeses: Vec<Nemesis>,
+    /// Unsynced bytes die with the process.
+    pub power_cut: bool,
+    /// A planted bug of the test build.
+    pub plant: Option<String>,
+    /// Messages per second of ordinary data.
+    pub rate: u32,
+    pub rhythm: Rhythm,
+    /// What a run must reach to count.
+    pub acknowledged_min: u64,
+    pub faults_min: usize,
+    /// Keeps files and history of the run whatever its outcome.
+    pub keep: bool,
+}
+
+impl ChaosOptions {
+    #[must_use]
+    pub fn new(seed: u64, nodes: usize) -> Self {
+        Self {
+            seed,
+            seconds: 30,
+            nodes,
+            nemeses: if nodes == 1 {
+                vec![Nemesis::KillAll]
+            } else {
+                vec![
+                    Nemesis::KillLeader,
+                    Nemesis::KillFollower,
+                    Nemesis::KillMajority,
+                    Nemesis::KillAll,
+                    Nemesis::PauseLeader,
+                ]
+            },
+            power_cut: false,
+            plant: None,
+            rate: 450,
+            rhythm: Rhythm::default(),
+            acknowledged_min: 5000,
+            faults_min: 3,
+            keep: false,
+        }
+    }
+
+    fn cluster_options(&self) -> ClusterOptions {
+        let mut options = ClusterOptions::new(&format!("chaos-{}", self.seed), self.nodes)
+            .persistent()
+            .with("max_queued_messages 0")
+            .with("max_queued_bytes 0");
+        if self.power_cut {
+            options = options.power_cut();
+        }
+        if let Some(bug) = &self.plant {
+            options = options.planted(bug);
+        }
+        if self.nemeses.contains(&Nemesis::PartitionLeader) {
+            options.wiring = Wiring::Namespaces;
+        }
+        options
+    }
+}
+
+/// Runs and judges.
+/// # Errors
+/// When the cluster cannot be started at all.
+pub async fn run(options: &ChaosOptions) -> io::Result<Outcome> {
+    let began = Instant::now();
+    let mut cluster = Cluster::start(options.cluster_options()).await?;
+    let mut random = Random::new(options.seed);
+    let recorder = Recorder::new(options.nodes);
+    let (phase, watch) = watch::channel(Phase::Running);
+    let stage = Stage::new(cluster.addresses(), recorder.clone(), watch.clone());
+    let mut actors = JoinSet::new();
+    workload::subscribers(&stage, &random.branch(1), &mut actors);
+    wait_subscribed(&recorder, &actors).await;
+    workload::publishers(&stage, &random.branch(2), options.rate, &mut actors);
+    let until = Instant::now() + Duration::from_secs(options.seconds);
+    let faults = torment(&mut cluster, &options.nemeses, options.rhythm, until, &recorder, &mut random, &watch).await;
+    if options.rhythm.faults_max == usize::MAX {
+        sleep(until.saturating_duration_since(Instant::now())).await;
+    }
+    let _ = phase.send(Phase::Draining);
+    drain(&recorder, options.nodes).await;
+    recorder.record(Event::Drained);
+    final_reads(&stage).await;
+    let _ = phase.send(Phase::Over);
+    while actors.join_next().await.is_some() {}
+    let history = recorder.snapshot();
+    let outcome = judge(options, &history, &faults, began.elapsed());
+    if options.keep || !outcome.violations.is_empty() {
+        keep(&mut cluster, &history, &outcome)?;
+    }
+    Ok(outcome)
+}
+
+/// Waits until every subscriber has its SUBACK.
+async fn wait_subscribed(recorder: &Recorder, actors: &JoinSet<()>) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < deadline {
+        let history = recorder.snapshot();
+        let subscribed: std::collections::HashSet<_> =
+            history
+                .records
+                .iter()
+                .filter_map(|record| {
+                    if let Event::Subscribed { connection, .. } = &record.event { Some(*connection) } else { None }
+                })
+                .collect();
+        if subscribed.len() >= actors.len() {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until nothing is owed any more and every publish is answered, or nothing moves for a long time.
+async fn drain(recorder: &Recorder, nodes: usize) {
+    let mut last = usize::MAX;
+    let mut last_progress = Instant::now();
+    while last_progress.elapsed() < DRAIN_PATIENCE {
+        let history = recorder.snapshot();
+        debug_assert_eq!(history.nodes, nodes);
+        let owed = tokio::task::spawn_blocking(move || checker::outstanding(&history) + checker::unanswered(&history))
+            .await
+            .unwrap_or(usize::MAX);
+        if owed == 0 {
+            return;
+        }
+        if owed != last {
+            last_progress = Instant::now();
+        }
+        last = owed;
+        sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// When all is quiet, every node must answer the same.
+async fn final_reads(stage: &Stage) {
+    for node in 0..stage.nodes.len() {
+        for topic in workload::retained_topics() {
+            for _attempt in 0..3 {
+                if read_retained(stage, &format!("final-{node}"), node, &topic).await.is_ok() {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn judge(options: &ChaosOptions, history: &History, faults: &[Fault], took: Duration) -> Outcome {
+    let view = checker::View::new(history);
+    let violations = checker::check_all(history);
+    let effective = faults.iter().filter(|fault| fault.took_effect).count();
+    let mut outcome = Outcome::new(options, &view, faults, violations, took);
+    outcome.why_it_does_not_count = if outcome.acknowledged < options.acknowledged_min {
+        Some(format!("only {} acknowledgements", outcome.acknowledged))
+    } else if effective < options.faults_min {
+        Some(format!("only {effective} faults took effect"))
+    } else if outcome.sessions_by_node.iter().any(|sessions| *sessions == 0) || outcome.durable_sessions < 10 {
+        Some(format!("{} durable sessions, by node {:?}", outcome.durable_sessions, outcome.sessions_by_node))
+    } else {
+        None
+    };
+    outcome
+}
+
+/// Leaves logs, data, history and verdict for whoever looks for the cause.
+fn keep(cluster: &mut Cluster, history: &History, outcome: &Outcome) -> io::Result<()> {
+    use std::io::Write;
+    cluster.keep_folder();
+    let mut file = io::BufWriter::new(std::fs::File::create(cluster.folder().join("history.txt"))?);
+    for (position, record) in history.records.iter().enumerate() {
+        writeln!(file, "{position} {:.4} {:?}", record.at.as_secs_f64(), record.event)?;
+    }
+    let text: Vec<String> = outcome.violations.iter().map(ToString::to_string).collect();
+    std::fs::write(cluster.folder().join("violations.txt"), text.join("\n"))
+}

@@ -1,0 +1,153 @@
+//! Who does what in a chaos run. Rates are for a run of three nodes on two cores and scale with one number.
+use super::{
+    actors::{Stage, mortal, newcomer, reader},
+    contest::contest,
+};
+use crate::{
+    client::{
+        publisher::{Publisher, PublisherPlan},
+        subscriber::{Habit, Subscriber, SubscriberPlan},
+    },
+    random::Random,
+};
+use mosquorum_proto::mqtt::{ProtocolVersion, QoS};
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+const QOS1_PUBLISHERS: u64 = 4;
+const QOS2_PUBLISHERS: u64 = 4;
+/// Durable subscribers of ordinary data; the promise asks for ten at least.
+const SUBSCRIBERS: u64 = 10;
+
+/// The topics whose retained messages are written and read.
+#[must_use]
+pub fn retained_topics() -> Vec<Arc<str>> {
+    (0..3).map(|topic| format!("retained/{topic}").into()).collect()
+}
+
+/// Starts every subscriber. Wait until their subscriptions are there before [`publishers`]: the run then owes more.
+pub fn subscribers(stage: &Stage, random: &Random, actors: &mut JoinSet<()>) {
+    let wander = Habit::Wander { connected: (1000, 6000), away: (50, 1500) };
+    for index in 0..SUBSCRIBERS {
+        let filters: Vec<(Arc<str>, QoS)> = match index % 5 {
+            0 => vec![("data/#".into(), QoS::ExactlyOnce)],
+            1 => vec![("data/#".into(), QoS::AtLeastOnce)],
+            2 => vec![
+                (format!("data/qos1-{}/+", index % QOS1_PUBLISHERS).into(), QoS::AtLeastOnce),
+                (format!("data/qos2-{}/+", index % QOS2_PUBLISHERS).into(), QoS::ExactlyOnce),
+            ],
+            3 => vec![("data/+/0".into(), QoS::ExactlyOnce)],
+            _ => vec![("data/qos2-1/#".into(), QoS::ExactlyOnce), ("data/qos2-3/#".into(), QoS::ExactlyOnce)],
+        };
+        let plan = SubscriberPlan {
+            identity: stage.identity(&format!("sub-{index}"), version(index), true),
+            filters,
+            acknowledge_after: if index % 3 == 0 { 8 } else { 1 },
+            habit: wander.clone(),
+            first_node: index as usize,
+        };
+        subscriber(stage, plan, random.branch(100 + index), actors);
+    }
+    for index in 0..2 {
+        let plan =
+            one_filter(stage, &format!("observer-{index}"), true, "will/#", QoS::ExactlyOnce, wander.clone(), index);
+        subscriber(stage, plan, random.branch(200 + index), actors);
+    }
+    for index in 0..stage.nodes.len() as u64 {
+        let plan =
+            one_filter(stage, &format!("watcher-{index}"), false, "live/#", QoS::AtLeastOnce, Habit::Stay, index);
+        subscriber(stage, plan, random.branch(300 + index), actors);
+        let plan = one_filter(
+            stage,
+            &format!("worker-{index}"),
+            true,
+            "$share/crew/shared/#",
+            QoS::AtLeastOnce,
+            wander.clone(),
+            index,
+        );
+        subscriber(stage, plan, random.branch(400 + index), actors);
+    }
+}
+
+/// Starts everybody who publishes. `rate`: messages per second of ordinary data, all publishers together.
+pub fn publishers(stage: &Stage, random: &Random, rate: u32, actors: &mut JoinSet<()>) {
+    let each = (rate / (QOS1_PUBLISHERS + QOS2_PUBLISHERS) as u32).max(1);
+    for index in 0..QOS1_PUBLISHERS {
+        let plan = publisher_plan(stage, &format!("qos1-{index}"), index, QoS::AtLeastOnce, each);
+        publisher(stage, plan, random.branch(500 + index), actors);
+    }
+    for index in 0..QOS2_PUBLISHERS {
+        let plan = publisher_plan(stage, &format!("qos2-{index}"), index + 1, QoS::ExactlyOnce, each);
+        publisher(stage, plan, random.branch(600 + index), actors);
+    }
+    for index in 0..2 {
+        let mut plan = publisher_plan(stage, &format!("retainer-{index}"), index, QoS::AtLeastOnce, 15);
+        (plan.retain, plan.topics) = (true, retained_topics());
+        publisher(stage, plan, random.branch(700 + index), actors);
+        let mut plan = publisher_plan(stage, &format!("liver-{index}"), index, QoS::AtLeastOnce, 20);
+        plan.topics = vec![format!("live/{index}").into()];
+        publisher(stage, plan, random.branch(720 + index), actors);
+    }
+    let mut plan = publisher_plan(stage, "sharer", 0, QoS::AtLeastOnce, 30);
+    plan.topics = vec!["shared/a".into(), "shared/b".into()];
+    publisher(stage, plan, random.branch(740), actors);
+    for index in 0..2 {
+        actors.spawn(mortal(stage.clone(), format!("mortal-now-{index}"), 0, random.branch(800 + index)));
+        actors.spawn(mortal(stage.clone(), format!("mortal-later-{index}"), 120, random.branch(820 + index)));
+        actors.spawn(newcomer(stage.clone(), format!("newcomer-{index}"), random.branch(840 + index)));
+        actors.spawn(reader(stage.clone(), format!("reader-{index}"), retained_topics(), random.branch(860 + index)));
+        actors.spawn(contest(stage.clone(), format!("contest-{index}"), random.branch(880 + index)));
+    }
+}
+
+fn version(index: u64) -> ProtocolVersion {
+    if index % 2 == 0 { ProtocolVersion::V5 } else { ProtocolVersion::V311 }
+}
+
+fn one_filter(
+    stage: &Stage,
+    name: &str,
+    durable: bool,
+    filter: &str,
+    qos: QoS,
+    habit: Habit,
+    index: u64,
+) -> SubscriberPlan {
+    SubscriberPlan {
+        identity: stage.identity(name, version(index), durable),
+        filters: vec![(filter.into(), qos)],
+        acknowledge_after: 1,
+        habit,
+        first_node: index as usize,
+    }
+}
+
+fn subscriber(stage: &Stage, plan: SubscriberPlan, random: Random, actors: &mut JoinSet<()>) {
+    let (recorder, phase) = (stage.recorder.clone(), stage.phase.clone());
+    actors.spawn(async move {
+        Subscriber::new(plan, recorder, random).run(phase).await;
+    });
+}
+
+fn publisher_plan(stage: &Stage, name: &str, index: u64, qos: QoS, rate: u32) -> PublisherPlan {
+    PublisherPlan {
+        identity: stage.identity(name, version(index), true),
+        number: stage.next_number(),
+        qos,
+        retain: false,
+        topics: (0..2).map(|topic| format!("data/{name}/{topic}").into()).collect(),
+        window: 16,
+        rate,
+        filler: 32,
+        total: None,
+        first_node: index as usize,
+    }
+}
+
+fn publisher(stage: &Stage, plan: PublisherPlan, random: Random, actors: &mut JoinSet<()>) {
+    let (recorder, phase) = (stage.recorder.clone(), stage.phase.clone());
+    actors.spawn(async move {
+        Publisher::new(plan, recorder, random).run(phase).await;
+    });
+}
