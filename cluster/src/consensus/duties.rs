@@ -1,0 +1,136 @@
+//! What has to be done from time to time: state written behind, snapshots, the log purged, ticks by the leader, and an
+//! eye on whether Raft still runs.
+use super::{Shared, stateful};
+use crate::{
+    facade::{Answer, Completion, Submission},
+    raft::Engine,
+    state::Command,
+};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tracing::{info, warn};
+
+const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(700);
+const TICK_INTERVAL: Duration = Duration::from_millis(50);
+/// Entries kept behind a snapshot even when they are large.
+const KEPT_ENTRIES_MIN: u64 = 128;
+
+/// Writes the state behind, and a snapshot when the log has grown or enough time has passed.
+pub(crate) async fn checkpoints(shared: Arc<Shared>, engine: Arc<Engine>) {
+    let Some(log) = shared.log() else { return };
+    let mut every = interval(CHECKPOINT_INTERVAL);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut snapshot_at = Instant::now();
+    // What lies in the log already counts as written since the last snapshot.
+    let found = log.bounds().bytes;
+    let mut written_before = 0;
+    loop {
+        every.tick().await;
+        let replica = engine.replica.clone();
+        match tokio::task::spawn_blocking(move || replica.checkpoint()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                return shared.fail(format!(
+                    "the state store failed ({error}); the node stops, and rebuilds the store at its next start"
+                ));
+            }
+            Err(_) => return,
+        }
+        let grown = (found + log.stats().bytes_written).saturating_sub(written_before);
+        let due = shared.settings.autosave_interval.is_some_and(|interval| snapshot_at.elapsed() >= interval);
+        let changed = engine.view().applied > engine.view().snapshot;
+        if changed && (due || grown >= shared.settings.snapshot_log_bytes) {
+            written_before = found + log.stats().bytes_written;
+            snapshot_at = Instant::now();
+            if let Err(error) = make_snapshot(&engine).await {
+                warn!(%error, "snapshot not written, the log is kept");
+            } else {
+                purge(&shared, &engine, &log).await;
+            }
+        }
+    }
+}
+
+/// Writes a snapshot of the state of now and tells Raft of it.
+pub(crate) async fn make_snapshot(engine: &Arc<Engine>) -> Result<(), String> {
+    let replica = engine.replica.clone();
+    let started = Instant::now();
+    let (last, _) = tokio::task::spawn_blocking(move || replica.build_snapshot())
+        .await
+        .map_err(|e| e.to_string())?
+        .map_err(|e| e.to_string())?;
+    let Some(last) = last else { return Ok(()) };
+    engine.build_snapshot().await.map_err(|e| e.to_string())?;
+    info!(index = last.index, millis = started.elapsed().as_millis() as u64, "snapshot written");
+    while engine.view().snapshot < last.index {
+        if let Some(reason) = engine.view().stopped {
+            return Err(reason);
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+/// Lets go of the log up to the snapshot, but for what a follower that lags a little may still want.
+async fn purge(shared: &Shared, engine: &Engine, log: &mosquorum_storage::log::Log) {
+    let bounds = log.bounds();
+    let (Some(first), Some(last)) = (bounds.first, bounds.last) else { return };
+    let entries = (last.index + 1).saturating_sub(first).max(1);
+    let entry_bytes = (bounds.bytes / entries).max(1);
+    let kept = (shared.settings.snapshot_log_bytes / 2 / entry_bytes).max(KEPT_ENTRIES_MIN);
+    let upto = engine.view().snapshot.saturating_sub(kept);
+    if upto > first
+        && let Err(error) = engine.purge(upto).await
+    {
+        warn!(%error, "log not purged");
+    }
+}
+
+/// While this node leads: proposes a tick whenever something in the state is due.
+pub(crate) async fn ticks(shared: Arc<Shared>, engine: Arc<Engine>) {
+    let mut every = interval(TICK_INTERVAL);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut pending: Weak<PendingTick> = Weak::new();
+    loop {
+        every.tick().await;
+        // A tick that was dropped with its incarnation is not pending any more.
+        if !engine.is_leader() || pending.strong_count() > 0 {
+            continue;
+        }
+        let due = stateful::next_deadline(&shared.state.read());
+        if due.is_some_and(|due| due <= shared.clock.now()) {
+            let tick = Arc::new(PendingTick);
+            pending = Arc::downgrade(&tick);
+            shared.proposer.submit(vec![Submission { command: Command::Tick, reply: tick, ticket: 0 }]);
+        }
+    }
+}
+
+/// Lives as long as the tick is not applied.
+struct PendingTick;
+
+impl Completion for PendingTick {
+    fn complete(&self, _ticket: u64, _answer: Answer) {}
+}
+
+/// Resolves when Raft has stopped by itself; the node must stop with it.
+pub(crate) async fn watch(shared: Arc<Shared>, engine: Arc<Engine>) {
+    let mut every = interval(Duration::from_millis(100));
+    loop {
+        every.tick().await;
+        if shared.engine.load().is_none() {
+            // Shut down on purpose.
+            return;
+        }
+        let failure = shared.log().and_then(|log| log.failure());
+        if let Some(failure) = failure.filter(|failure| failure.is_permanent()) {
+            return shared.fail(format!("the log failed, nothing can be acknowledged any more: {failure}"));
+        }
+        if let Some(reason) = engine.view().stopped {
+            return shared.fail(format!("consensus stopped: {reason}"));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What applying brings about, told to whom it concerns: effects to the live side, answers to whoever submitted, the
+//! end of this node's incarnation to its supervisor.
+//! Always true: effects come before the answers of the same entries, both in log order; nothing is told while a start
+//! replays its log.
+use super::{
+    proposer::Proposer,
+    replica::{Observer, OwnBatch},
+};
+use crate::{
+    facade::LiveSide,
+    ids::{Incarnation, NodeId},
+    raft::encoding::BatchHeader,
+    state::{Command, Effect, Origin},
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+use tokio::sync::mpsc;
+
+/// Something that changes how this node serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LifeEvent {
+    /// The state knows this incarnation as up.
+    Up(Incarnation),
+    /// The state knows this incarnation (and all before) as down, or its lease ran out.
+    Ended(Incarnation),
+    /// A snapshot took the place of the state: what this incarnation waited for cannot be told any more.
+    Replaced,
+}
+
+pub(crate) struct Hub {
+    live: Arc<dyn LiveSide>,
+    proposer: Arc<Proposer>,
+    events: mpsc::UnboundedSender<LifeEvent>,
+    node: AtomicU64,
+    silent: AtomicBool,
+}
+
+impl Hub {
+    pub(crate) fn new(
+        live: Arc<dyn LiveSide>,
+        proposer: Arc<Proposer>,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<LifeEvent>) {
+        let (events, receiver) = mpsc::unbounded_channel();
+        let hub = Self { live, proposer, events, node: AtomicU64::new(0), silent: AtomicBool::new(true) };
+        (Arc::new(hub), receiver)
+    }
+
+    /// The start's replay is over: from now on effects are told.
+    pub(crate) fn speak(&self, node: NodeId) {
+        self.node.store(node.0, Ordering::Relaxed);
+        self.silent.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn report(&self, event: LifeEvent) {
+        // Nobody listens only when the node is shutting down.
+        let _ = self.events.send(event);
+    }
+}
+
+impl Observer for Hub {
+    fn take_commands(&self, header: &BatchHeader) -> Option<Vec<Command>> {
+        self.proposer.take_commands(header.origin, header.sequence)
+    }
+
+    fn on_applied(&self, effects: Vec<Effect>, batches: Vec<OwnBatch>) {
+        if self.silent.load(Ordering::Acquire) {
+            return;
+        }
+        let this = self.node.load(Ordering::Relaxed);
+        for effect in &effects {
+            if let Effect::NodeChanged { node, incarnation, up } = effect
+                && node.0 == this
+            {
+                self.report(if *up { LifeEvent::Up(*incarnation) } else { LifeEvent::Ended(*incarnation) });
+            }
+        }
+        if !effects.is_empty() {
+            self.live.on_effects(effects);
+        }
+        for batch in batches {
+            self.proposer.applied(batch.origin, batch.sequence, batch.outcomes, batch.index);
+        }
+    }
+
+    fn on_gap(&self, origin: Origin) {
+        if self.proposer.origin() == Some(origin) {
+            self.proposer.wake_to_resend();
+        }
+    }
+
+    fn on_replaced(&self) {
+        if !self.silent.load(Ordering::Acquire) {
+            self.report(LifeEvent::Replaced);
+        }
+    }
+}

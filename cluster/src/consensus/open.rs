@@ -1,0 +1,275 @@
+//! Opening what a node left on its disk, and judging what of it can be relied on.
+//! Always true: nothing is deleted; what cannot be read is moved aside when it can be rebuilt (the state store) and is
+//! an error otherwise; a log that has less than this node once acknowledged is an error, never a fresh start.
+use super::{
+    replica::{Observer, Position, Replica, ReplicaParts, SHARD, fill_store, load_state},
+    settings::{Persistence, RaftSettings},
+};
+use crate::{
+    raft::encoding::MembershipAt,
+    state::State,
+};
+use mosquorum_storage::{
+    directory::{DataDirectory, DirectoryError, Identity},
+    fs::{Fs, MemoryFs, RealFs, move_aside, write_file_atomically},
+    kv::{KvError, KvStore, MemoryKv, SledKv, StateCondition, StateStore},
+    log::{Log, LogError, LogId, LogOptions},
+    snapshot::{self, SnapshotError, SnapshotReader},
+};
+use parking_lot::RwLock;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tracing::{info, warn};
+
+/// Why a node cannot start. The text is for the operator and says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error("{0}")]
+    Snapshot(#[from] SnapshotError),
+    #[error("state store: {0}")]
+    Store(#[from] KvError),
+    #[error(
+        "the log in {} is gone or older than what this node acknowledged: restore it, or move {} away ({})",
+        log.display(), data_dir.display(),
+        if *alone { "the snapshot file alone restores the node, without what came after it" }
+        else { "the node then rejoins the cluster under a new id" }
+    )]
+    LogLost { log: PathBuf, data_dir: PathBuf, alone: bool },
+    #[error(
+        "the log starts after entry {purged}, and there is no snapshot in {} that reaches so far: restore it, or move {} \
+         away (a node of a cluster then rejoins under a new id)", snapshot.display(), data_dir.display()
+    )]
+    NoSnapshot { snapshot: PathBuf, data_dir: PathBuf, purged: u64 },
+    #[error("{} is a snapshot of another cluster than {}", snapshot.display(), data_dir.display())]
+    ForeignSnapshot { snapshot: PathBuf, data_dir: PathBuf },
+    #[error("{0}")]
+    State(String),
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("cluster listener {address}: {source}")]
+    Listen { address: std::net::SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Tls(#[from] crate::transport::TlsError),
+    #[error("a cluster of several nodes always persists: set persistence true")]
+    MemoryCluster,
+}
+
+impl From<super::replica::ReplicaError> for StartError {
+    fn from(error: super::replica::ReplicaError) -> Self {
+        use super::replica::ReplicaError as E;
+        match error {
+            E::Store(error) => StartError::Store(error),
+            E::Snapshot(error) => StartError::Snapshot(error),
+            E::State(detail) => StartError::State(detail),
+            E::Io(error) => StartError::State(error.to_string()),
+        }
+    }
+}
+
+/// The disk (or memory) under a node, before and after it has an identity.
+pub(crate) struct Disk {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) directory: DataDirectory,
+    memory: bool,
+    snapshot_path: PathBuf,
+    data_dir: PathBuf,
+    alone: bool,
+}
+
+/// Log and replica of a node with an identity.
+pub(crate) struct Opened {
+    pub(crate) identity: Identity,
+    pub(crate) log: Log,
+    pub(crate) replica: Arc<Replica>,
+    /// Whether the log holds nothing and never did.
+    pub(crate) pristine: bool,
+}
+
+/// Written once the log exists: from then on its absence is a loss.
+const LOG_MARKER: &str = "log-created";
+
+impl Disk {
+    /// Takes the data directory. Blocks.
+    pub(crate) fn open(settings: &RaftSettings) -> Result<Self, StartError> {
+        let memory = settings.persistence == Persistence::Memory;
+        let alone = settings.other_peers().is_empty() && settings.listen.is_none();
+        if memory && !settings.other_peers().is_empty() {
+            return Err(StartError::MemoryCluster);
+        }
+        let fs = file_system(memory);
+        set_stale_directory_aside(&*fs, settings)?;
+        let directory = DataDirectory::open(fs.clone(), &settings.data_dir)?;
+        let snapshot_path =
+            settings.snapshot_path.clone().unwrap_or_else(|| directory.snapshot_dir().join("state.snapshot"));
+        Ok(Self { fs, directory, memory, snapshot_path, data_dir: settings.data_dir.clone(), alone })
+    }
+
+    /// Whether an earlier directory of this node was damaged and moved away: it may only join, never form.
+    pub(crate) fn has_damaged_past(&self) -> bool {
+        let mut aside = self.data_dir.as_os_str().to_owned();
+        aside.push(".damaged-1");
+        self.fs.exists(Path::new(&aside)).unwrap_or(true)
+    }
+
+    /// Opens log and state of a directory that has an identity. Blocks.
+    pub(crate) fn open_node(
+        &self,
+        state: Arc<RwLock<State>>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Opened, StartError> {
+        let identity = self.directory.identity().cloned().expect("callers open a node after it got its identity");
+        let (log, recovered) = Log::open(self.fs.clone(), &self.directory.log_dir(), LogOptions::default())?;
+        if recovered.truncated_torn_tail_bytes > 0 {
+            info!(bytes = recovered.truncated_torn_tail_bytes, "cut off log records that a crash had torn");
+        }
+        let bounds = log.bounds();
+        let pristine = bounds.last.is_none() && bounds.purged.is_none() && log.vote().is_none();
+        self.check_log_is_ours(pristine)?;
+        let snapshot = self.read_snapshot_meta(&identity)?;
+        if pristine && snapshot.as_ref().is_some_and(|(last, _)| last.is_some()) {
+            return Err(self.log_lost());
+        }
+        let store = self.open_store()?;
+        let position = self.recover_store(&store, bounds.purged, snapshot.as_ref())?;
+        if pristine && position.last.is_some() {
+            return Err(self.log_lost());
+        }
+        *state.write() = load_state(&store)?;
+        info!(
+            applied = position.last.map_or(0, |id| id.index),
+            log_last = bounds.last.map_or(0, |id| id.index),
+            "state loaded"
+        );
+        let replica = Replica::new(ReplicaParts {
+            state,
+            store,
+            fs: self.fs.clone(),
+            snapshot_path: self.snapshot_path.clone(),
+            cluster_id: identity.cluster_id,
+            position,
+            snapshot,
+            observer,
+        });
+        Ok(Opened { identity, log, replica, pristine })
+    }
+
+    fn log_lost(&self) -> StartError {
+        StartError::LogLost { log: self.directory.log_dir(), data_dir: self.data_dir.clone(), alone: self.alone }
+    }
+
+    /// A log that was used before and is empty now is not this node's log.
+    fn check_log_is_ours(&self, pristine: bool) -> Result<(), StartError> {
+        let marker = self.data_dir.join(LOG_MARKER);
+        let io = |source| StartError::Io { path: marker.clone(), source };
+        if self.fs.exists(&marker).map_err(io)? {
+            return if pristine { Err(self.log_lost()) } else { Ok(()) };
+        }
+        Ok(())
+    }
+
+    /// The log is about to hold its first entry or vote.
+    pub(crate) fn mark_log_used(&self) -> Result<(), StartError> {
+        let marker = self.data_dir.join(LOG_MARKER);
+        let io = |source| StartError::Io { path: marker.clone(), source };
+        if !self.fs.exists(&marker).map_err(io)? {
+            write_file_atomically(&*self.fs, &marker, b"").map_err(io)?;
+        }
+        Ok(())
+    }
+
+    fn read_snapshot_meta(&self, identity: &Identity) -> Result<Option<(Option<LogId>, MembershipAt)>, StartError> {
+        let io = |source| StartError::Io { path: self.snapshot_path.clone(), source };
+        if !self.fs.exists(&self.snapshot_path).map_err(io)? {
+            return Ok(None);
+        }
+        let (meta, _) = SnapshotReader::open(&*self.fs, &self.snapshot_path)?;
+        if meta.cluster_id != identity.cluster_id {
+            return Err(StartError::ForeignSnapshot {
+                snapshot: self.snapshot_path.clone(),
+                data_dir: self.data_dir.clone(),
+            });
+        }
+        let membership = MembershipAt::from_bytes(&meta.membership).map_err(|e| StartError::State(e.to_string()))?;
+        Ok(Some((meta.last, membership)))
+    }
+
+    fn open_store(&self) -> Result<StateStore, StartError> {
+        if self.memory {
+            return Ok(StateStore::open(Arc::new(MemoryKv::new()), SHARD)?.0);
+        }
+        let dir = self.directory.state_dir();
+        let open = || -> Result<StateStore, KvError> {
+            let engine: Arc<dyn KvStore> = Arc::new(SledKv::open(&dir)?);
+            Ok(StateStore::open(engine, SHARD)?.0)
+        };
+        match open() {
+            Ok(store) => Ok(store),
+            Err(error) => {
+                let aside = move_aside(&RealFs, &dir).map_err(|source| StartError::Io { path: dir.clone(), source })?;
+                warn!(%error, aside = %aside.display(), "state store cannot be used, moved aside and rebuilt");
+                Ok(open()?)
+            }
+        }
+    }
+
+    /// Brings the store to a complete state that the log continues; its position.
+    fn recover_store(
+        &self,
+        store: &StateStore,
+        purged: Option<LogId>,
+        snapshot: Option<&(Option<LogId>, MembershipAt)>,
+    ) -> Result<Position, StartError> {
+        let reaches = |last: Option<LogId>| last.map_or(0, |id| id.index + 1) >= purged.map_or(0, |id| id.index + 1);
+        if let StateCondition::Complete(applied) = store.condition()
+            && reaches(applied.last)
+        {
+            let membership = match store.get(super::replica::MEMBERSHIP_KEY)? {
+                Some(bytes) => MembershipAt::from_bytes(&bytes).map_err(|e| StartError::State(e.to_string()))?,
+                None => MembershipAt::default(),
+            };
+            return Ok(Position { last: applied.last, membership });
+        }
+        match snapshot {
+            Some((last, _)) if reaches(*last) => {
+                info!(snapshot = %self.snapshot_path.display(), "state store rebuilt from the snapshot");
+                snapshot::verify(&*self.fs, &self.snapshot_path)?;
+                Ok(fill_store(&*self.fs, &self.snapshot_path, store)?)
+            }
+            _ if purged.is_none() => {
+                store.clear()?;
+                Ok(Position::default())
+            }
+            _ => Err(StartError::NoSnapshot {
+                snapshot: self.snapshot_path.clone(),
+                data_dir: self.data_dir.clone(),
+                purged: purged.map_or(0, |id| id.index),
+            }),
+        }
+    }
+}
+
+fn file_system(memory: bool) -> Arc<dyn Fs> {
+    if memory {
+        return Arc::new(MemoryFs::default());
+    }
+    Arc::new(RealFs)
+}
+
+/// The snapshot file of a node alone was removed: the operator wants to start empty. The rest is kept beside.
+fn set_stale_directory_aside(fs: &dyn Fs, settings: &RaftSettings) -> Result<(), StartError> {
+    let Some(snapshot) = &settings.snapshot_path else { return Ok(()) };
+    let io = |source| StartError::Io { path: snapshot.clone(), source };
+    let log_used = fs.exists(&settings.data_dir.join(LOG_MARKER)).map_err(io)?;
+    if log_used && !fs.exists(snapshot).map_err(io)? {
+        let aside = move_aside(fs, &settings.data_dir).map_err(io)?;
+        warn!(aside = %aside.display(), "the persistence file was removed: starting empty, the rest is kept");
+    }
+    Ok(())
+}

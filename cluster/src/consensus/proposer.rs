@@ -1,0 +1,288 @@
+//! From commands submitted here to entries of the log, wherever the leader is.
+//! Always true: batches of one incarnation have consecutive sequence numbers and are sent in that order; after any doubt
+//! (leader change, refusal, silence) everything unanswered is sent again from the first on, which [`State::apply`]
+//! makes harmless; an answer comes from this node's own apply, so it is never negative and never early; what was
+//! submitted under an incarnation that ended is dropped without an answer.
+//!
+//! [`State::apply`]: crate::state::State::apply
+use crate::{
+    facade::{Answer, Completion, Submission},
+    ids::LogIndex,
+    raft::encoding::encode_command,
+    state::{Command, Origin, Outcome},
+};
+use bytes::Bytes;
+use parking_lot::Mutex;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+
+/// Batches on their way at the same time.
+const BATCHES_IN_FLIGHT: usize = 4;
+/// A batch takes no more commands once it has so many bytes or commands.
+const BATCH_BYTES: usize = 256 << 10;
+const BATCH_COMMANDS: usize = 1024;
+/// While others are on their way, a small batch waits for company.
+const LINGER: Duration = Duration::from_millis(1);
+const LINGER_COMMANDS: usize = 64;
+/// Above so many bytes that are not answered, connections stop reading.
+const CONGESTED_BYTES: usize = 16 << 20;
+
+/// Submissions of this node on their way.
+#[derive(Default)]
+pub(crate) struct Proposer {
+    inner: Mutex<Inner>,
+    /// Something changed that the sender ([`super::sender`]) must look at.
+    pub(super) wake: Notify,
+    outstanding_bytes: AtomicUsize,
+    resend: AtomicBool,
+}
+
+#[derive(Default)]
+struct Inner {
+    /// One more at each restart: what was sent before it says nothing about what to send now.
+    generation: u64,
+    /// `None`: this node serves under no incarnation (yet); nothing is sent.
+    origin: Option<Origin>,
+    waiting: VecDeque<Waiting>,
+    waiting_since: Option<Instant>,
+    next_sequence: u64,
+    in_flight: VecDeque<InFlight>,
+}
+
+struct Waiting {
+    command: Command,
+    reply: Option<Reply>,
+    bytes: usize,
+}
+
+type Reply = (Arc<dyn Completion>, u64);
+
+struct InFlight {
+    batch: OutgoingBatch,
+    /// Until they are applied (afterwards the encoded form is enough to send them again).
+    commands: Option<Vec<Command>>,
+    replies: Vec<Option<Reply>>,
+    bytes: usize,
+}
+
+/// A batch as it is sent: to the log of this node if it leads, or to the leader.
+#[derive(Debug, Clone)]
+pub(super) struct OutgoingBatch {
+    pub(super) origin: Origin,
+    pub(super) sequence: u64,
+    pub(super) count: u32,
+    pub(super) commands: Bytes,
+}
+
+/// What was sent last over a link to the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cursor {
+    generation: u64,
+    sequence: u64,
+}
+
+impl Cursor {
+    pub(super) fn advance(&mut self, sent: &OutgoingBatch) {
+        self.sequence = sent.sequence;
+    }
+}
+
+/// What the sender may do next.
+pub(super) enum Next {
+    /// The proposer restarted since the cursor was made.
+    Restart,
+    Send(OutgoingBatch),
+    /// A batch is forming; look again then.
+    Linger(Duration),
+    Nothing,
+}
+
+impl Proposer {
+    pub(crate) fn submit(&self, submissions: Vec<Submission>) {
+        let waiting = submissions.into_iter().map(|s| Waiting {
+            bytes: size_estimate(&s.command),
+            command: s.command,
+            reply: Some((s.reply, s.ticket)),
+        });
+        self.enqueue(waiting);
+    }
+
+    /// Proposes a command whose outcome nobody waits for.
+    pub(crate) fn propose(&self, command: Command) {
+        self.enqueue([Waiting { bytes: size_estimate(&command), command, reply: None }]);
+    }
+
+    fn enqueue(&self, waiting: impl IntoIterator<Item = Waiting>) {
+        let mut inner = self.inner.lock();
+        let mut bytes = 0;
+        for one in waiting {
+            bytes += one.bytes;
+            inner.waiting.push_back(one);
+        }
+        self.outstanding_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if inner.waiting_since.is_none() && !inner.waiting.is_empty() {
+            inner.waiting_since = Some(Instant::now());
+        }
+        drop(inner);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn congested(&self) -> bool {
+        self.outstanding_bytes.load(Ordering::Relaxed) > CONGESTED_BYTES
+    }
+
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        self.inner.lock().origin
+    }
+
+    /// Serves under another incarnation from now on, or under none: everything of the one before is forgotten.
+    /// `first` is the first batch of the new one.
+    pub(crate) fn restart(&self, origin: Option<Origin>, first: Option<Command>) {
+        let dropped = {
+            let mut inner = self.inner.lock();
+            let dropped = std::mem::take(&mut *inner);
+            inner.generation = dropped.generation + 1;
+            inner.origin = origin;
+            inner.next_sequence = 1;
+            self.outstanding_bytes.store(0, Ordering::Relaxed);
+            if let Some(first) = first {
+                inner.close_batch(vec![Waiting { command: first, reply: None, bytes: 0 }]);
+            }
+            dropped
+        };
+        drop(dropped);
+        self.wake.notify_one();
+    }
+
+    /// Before the first batch that is not answered.
+    pub(super) fn start_cursor(&self) -> Cursor {
+        Cursor { generation: self.inner.lock().generation, sequence: 0 }
+    }
+
+    /// The next batch to send after `cursor`.
+    pub(super) fn next(&self, cursor: Cursor) -> Next {
+        let mut inner = self.inner.lock();
+        if inner.generation != cursor.generation {
+            return Next::Restart;
+        }
+        if inner.origin.is_none() {
+            return Next::Nothing;
+        }
+        if let Some(ready) = inner.in_flight.iter().find(|b| b.batch.sequence > cursor.sequence) {
+            return Next::Send(ready.batch.clone());
+        }
+        if inner.waiting.is_empty() || inner.in_flight.len() >= BATCHES_IN_FLIGHT {
+            return Next::Nothing;
+        }
+        if !inner.in_flight.is_empty() && inner.waiting.len() < LINGER_COMMANDS {
+            let waited = inner.waiting_since.map_or(LINGER, |since| since.elapsed());
+            if waited < LINGER {
+                return Next::Linger(LINGER - waited);
+            }
+        }
+        let commands = inner.take_waiting();
+        Next::Send(inner.close_batch(commands))
+    }
+
+    /// Applying found one missing: everything unanswered is sent again.
+    pub(crate) fn wake_to_resend(&self) {
+        self.resend.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    pub(super) fn must_resend(&self) -> bool {
+        self.resend.swap(false, Ordering::AcqRel)
+    }
+
+    /// The first batch that is not answered, if any.
+    pub(super) fn first_unanswered(&self) -> Option<u64> {
+        self.inner.lock().in_flight.front().map(|b| b.batch.sequence)
+    }
+
+    /// The commands of an own batch that is about to be applied, which saves decoding them; given out once.
+    pub(crate) fn take_commands(&self, origin: Origin, sequence: u64) -> Option<Vec<Command>> {
+        let mut inner = self.inner.lock();
+        if inner.origin != Some(origin) {
+            return None;
+        }
+        inner.in_flight.iter_mut().find(|b| b.batch.sequence == sequence)?.commands.take()
+    }
+
+    /// An own batch was applied: answers whoever waits, in order.
+    pub(crate) fn applied(&self, origin: Origin, sequence: u64, outcomes: Vec<Outcome>, index: LogIndex) {
+        let answered = {
+            let mut inner = self.inner.lock();
+            if inner.origin != Some(origin) || inner.in_flight.front().map(|b| b.batch.sequence) != Some(sequence) {
+                return;
+            }
+            inner.in_flight.pop_front()
+        };
+        let Some(answered) = answered else { return };
+        self.outstanding_bytes.fetch_sub(answered.bytes, Ordering::Relaxed);
+        self.wake.notify_one();
+        for (reply, outcome) in answered.replies.into_iter().zip(outcomes) {
+            if let Some((reply, ticket)) = reply {
+                reply.complete(ticket, Answer::Applied { outcome, index });
+            }
+        }
+    }
+}
+
+impl Inner {
+    fn take_waiting(&mut self) -> Vec<Waiting> {
+        let mut bytes = 0;
+        let mut taken = Vec::new();
+        while let Some(next) = self.waiting.front() {
+            // A publish above the bound is an entry alone.
+            if !taken.is_empty() && (bytes + next.bytes > BATCH_BYTES || taken.len() >= BATCH_COMMANDS) {
+                break;
+            }
+            bytes += next.bytes;
+            taken.extend(self.waiting.pop_front());
+        }
+        self.waiting_since = (!self.waiting.is_empty()).then(Instant::now);
+        taken
+    }
+
+    fn close_batch(&mut self, waiting: Vec<Waiting>) -> OutgoingBatch {
+        let origin = self.origin.expect("batches are closed under an origin only; the callers check");
+        let mut encoded = Vec::with_capacity(waiting.iter().map(|w| w.bytes + 64).sum());
+        let mut commands = Vec::with_capacity(waiting.len());
+        let mut replies = Vec::with_capacity(waiting.len());
+        let mut bytes = 0;
+        for one in waiting {
+            encoded = encode_command(&one.command, encoded);
+            commands.push(one.command);
+            replies.push(one.reply);
+            bytes += one.bytes;
+        }
+        let batch = OutgoingBatch {
+            origin,
+            sequence: self.next_sequence,
+            count: commands.len() as u32,
+            commands: encoded.into(),
+        };
+        self.next_sequence += 1;
+        self.in_flight.push_back(InFlight { batch: batch.clone(), commands: Some(commands), replies, bytes });
+        batch
+    }
+}
+
+/// About what a command takes in the log.
+fn size_estimate(command: &Command) -> usize {
+    match command {
+        Command::Publish(publish) => 96 + publish.message.size_bytes(),
+        Command::Connect(connect) => 128 + connect.will.as_ref().map_or(0, |will| will.payload.len()),
+        Command::Subscribe { subscriptions, .. } => 64 * (1 + subscriptions.len()),
+        Command::Unsubscribe { filters, .. } => 64 * (1 + filters.len()),
+        Command::Acknowledge { acks, .. } => 48 + 4 * acks.len(),
+        _ => 64,
+    }
+}

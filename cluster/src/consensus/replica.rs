@@ -1,0 +1,326 @@
+//! This node's copy of the state: applied from the log, written behind to the state store, snapshotted to a file.
+//! Always true: the position changes under the state's lock, so a checkpoint never mixes two; only one of checkpoint,
+//! snapshot and installation runs at a time (`writing`), so a scan of the store sees exactly one checkpoint; what a
+//! snapshot file covers is flushed in the store; the state's lock is never held during I/O.
+use super::stateful::{self, Verdict};
+use crate::{
+    ids::LogIndex,
+    raft::encoding::{BatchHeader, Content, MembershipAt, decode_commands},
+    state::{Batch, Effect, Origin, Outcome, State},
+};
+use bytes::Bytes;
+use mosquorum_storage::{
+    fs::Fs,
+    kv::{AppliedIndex, KvError, KvOp, StateStore},
+    log::LogId,
+    snapshot::{self, SnapshotError, SnapshotMeta, SnapshotReader, SnapshotWriter},
+};
+use parking_lot::{Mutex, RwLock};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::watch;
+
+pub(crate) const SHARD: u32 = 0;
+/// Version of keys and values in store and snapshot.
+pub(crate) const STATE_FORMAT: u32 = 1;
+/// The membership as of the checkpoint; the state's own keys start lower.
+pub(crate) const MEMBERSHIP_KEY: &[u8] = b"\xff\xffmembership";
+
+/// A committed entry.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed {
+    pub(crate) id: LogId,
+    pub(crate) content: Content,
+}
+
+/// An own batch that was applied, for whoever waits.
+pub(crate) struct OwnBatch {
+    pub(crate) origin: Origin,
+    pub(crate) sequence: u64,
+    pub(crate) outcomes: Vec<Outcome>,
+    pub(crate) index: LogIndex,
+}
+
+/// Who is told what applying brought about; called without any lock, in log order.
+pub(crate) trait Observer: Send + Sync {
+    /// Commands of an own batch, if they need no decoding.
+    fn take_commands(&self, header: &BatchHeader) -> Option<Vec<crate::state::Command>>;
+    fn on_applied(&self, effects: Vec<Effect>, batches: Vec<OwnBatch>);
+    /// An own batch was ignored because one before it is missing.
+    fn on_gap(&self, origin: Origin);
+    /// A snapshot took the place of the state: what happened in between is not known one by one.
+    fn on_replaced(&self);
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReplicaError {
+    #[error(transparent)]
+    Store(#[from] KvError),
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    #[error("the state cannot be read: {0}")]
+    State(String),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<ReplicaError> for io::Error {
+    fn from(error: ReplicaError) -> Self {
+        io::Error::other(error)
+    }
+}
+
+pub(crate) struct ReplicaParts {
+    pub(crate) state: Arc<RwLock<State>>,
+    pub(crate) store: StateStore,
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) snapshot_path: PathBuf,
+    pub(crate) cluster_id: [u8; 16],
+    pub(crate) position: Position,
+    pub(crate) snapshot: Option<(Option<LogId>, MembershipAt)>,
+    pub(crate) observer: Arc<dyn Observer>,
+}
+
+pub(crate) struct Replica {
+    state: Arc<RwLock<State>>,
+    /// Changes only while `state` is locked for writing.
+    position: Mutex<Position>,
+    applied: watch::Sender<u64>,
+    store: StateStore,
+    writing: Mutex<Written>,
+    fs: Arc<dyn Fs>,
+    snapshot_path: PathBuf,
+    cluster_id: [u8; 16],
+    snapshot: Mutex<Option<(Option<LogId>, MembershipAt)>>,
+    observer: Arc<dyn Observer>,
+}
+
+/// Up to where the log is applied.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Position {
+    pub(crate) last: Option<LogId>,
+    pub(crate) membership: MembershipAt,
+}
+
+/// What the store holds, durably.
+#[derive(Debug, Default)]
+struct Written {
+    last: Option<LogId>,
+}
+
+impl Replica {
+    pub(crate) fn new(parts: ReplicaParts) -> Arc<Self> {
+        let (applied, _) = watch::channel(parts.position.last.map_or(0, |id| id.index));
+        Arc::new(Self {
+            state: parts.state,
+            writing: Mutex::new(Written { last: parts.position.last }),
+            position: Mutex::new(parts.position),
+            applied,
+            store: parts.store,
+            fs: parts.fs,
+            snapshot_path: parts.snapshot_path,
+            cluster_id: parts.cluster_id,
+            snapshot: Mutex::new(parts.snapshot),
+            observer: parts.observer,
+        })
+    }
+
+    pub(crate) fn fs(&self) -> Arc<dyn Fs> {
+        self.fs.clone()
+    }
+
+    pub(crate) fn snapshot_path(&self) -> &Path {
+        &self.snapshot_path
+    }
+
+    /// Where a snapshot of another node is received.
+    pub(crate) fn incoming_path(&self) -> PathBuf {
+        let mut name = self.snapshot_path.as_os_str().to_owned();
+        name.push(".incoming");
+        name.into()
+    }
+
+    pub(crate) fn applied(&self) -> (Option<LogId>, MembershipAt) {
+        let position = self.position.lock();
+        (position.last, position.membership.clone())
+    }
+
+    /// The index of the last entry applied.
+    pub(crate) fn watch_applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    pub(crate) fn current_snapshot(&self) -> Option<(Option<LogId>, MembershipAt)> {
+        self.snapshot.lock().clone()
+    }
+
+    /// Up to where the store is durable.
+    pub(crate) fn flushed(&self) -> Option<LogId> {
+        self.writing.lock().last
+    }
+
+    /// Applies entries in order: decoding outside the state's lock, then all under one lock, then whoever waits.
+    pub(crate) fn apply(&self, entries: Vec<Committed>) -> io::Result<()> {
+        let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(()) };
+        let mut batches = Vec::with_capacity(entries.len());
+        let mut membership = None;
+        for entry in entries {
+            match entry.content {
+                Content::Blank => {}
+                Content::Membership(record) => membership = Some(MembershipAt::new(Some(entry.id), record)),
+                Content::Batch(payload) => batches.push((LogIndex(entry.id.index), self.decode(&payload)?)),
+            }
+        }
+        let mut effects = Vec::new();
+        let mut own = Vec::with_capacity(batches.len());
+        let mut gaps = Vec::new();
+        {
+            let mut state = self.state.write();
+            for (index, batch) in batches {
+                let (origin, sequence) = (batch.origin, batch.sequence);
+                let (verdict, mut brought) = stateful::apply(&mut state, batch, index);
+                effects.append(&mut brought);
+                match verdict {
+                    Verdict::Applied(outcomes) => own.push(OwnBatch { origin, sequence, outcomes, index }),
+                    Verdict::Duplicate => {}
+                    Verdict::Gap => gaps.push(origin),
+                }
+            }
+            let mut position = self.position.lock();
+            position.last = Some(last);
+            if let Some(membership) = membership {
+                position.membership = membership;
+            }
+        }
+        self.observer.on_applied(effects, own);
+        self.applied.send_replace(last.index);
+        gaps.into_iter().for_each(|origin| self.observer.on_gap(origin));
+        Ok(())
+    }
+
+    fn decode(&self, payload: &Bytes) -> io::Result<Batch> {
+        let header = BatchHeader::read(payload).map_err(io::Error::other)?;
+        let commands = match self.observer.take_commands(&header) {
+            Some(commands) => commands,
+            None => decode_commands(payload).map_err(io::Error::other)?,
+        };
+        Ok(Batch { origin: header.origin, sequence: header.sequence, time: header.time, commands })
+    }
+
+    /// Writes what changed since the last checkpoint to the store; durable when it returns. Blocks.
+    pub(crate) fn checkpoint(&self) -> Result<(), ReplicaError> {
+        self.checkpoint_while(&mut self.writing.lock())
+    }
+
+    fn checkpoint_while(&self, written: &mut Written) -> Result<(), ReplicaError> {
+        let (changes, position) = {
+            let mut state = self.state.write();
+            let position = self.position.lock().clone();
+            if position.last == written.last {
+                return Ok(());
+            }
+            (stateful::take_changes(&mut state), position)
+        };
+        let membership: KvOp = (Bytes::from_static(MEMBERSHIP_KEY), Some(position.membership.to_bytes()));
+        let applied = AppliedIndex { shard: SHARD, last: position.last };
+        self.store.write_checkpoint(applied, changes().into_iter().chain([membership]))?;
+        written.last = position.last;
+        Ok(())
+    }
+
+    /// Writes a snapshot of the state as of a checkpoint made now. Applying goes on; further checkpoints wait. Blocks.
+    pub(crate) fn build_snapshot(&self) -> Result<(Option<LogId>, MembershipAt), ReplicaError> {
+        let mut written = self.writing.lock();
+        self.checkpoint_while(&mut written)?;
+        let (applied, entries) = self.store.load()?;
+        let last = applied.and_then(|applied| applied.last);
+        let membership = match self.store.get(MEMBERSHIP_KEY)? {
+            Some(bytes) => MembershipAt::from_bytes(&bytes).map_err(|e| ReplicaError::State(e.to_string()))?,
+            None => MembershipAt::default(),
+        };
+        let meta = SnapshotMeta {
+            shard: SHARD,
+            last,
+            membership: membership.to_bytes(),
+            cluster_id: self.cluster_id,
+            created_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
+            format: STATE_FORMAT,
+        };
+        let mut writer = SnapshotWriter::create(self.fs.clone(), &self.snapshot_path, meta)?;
+        for entry in entries {
+            let (key, value) = entry?;
+            if key != MEMBERSHIP_KEY {
+                writer.add(&key, &value)?;
+            }
+        }
+        writer.finish()?;
+        snapshot::verify(&*self.fs, &self.snapshot_path)?;
+        *self.snapshot.lock() = Some((last, membership.clone()));
+        Ok((last, membership))
+    }
+
+    /// Makes a received snapshot the state of this node. Blocks.
+    pub(crate) fn install(&self, received: &Path) -> Result<(), ReplicaError> {
+        let mut written = self.writing.lock();
+        if received != self.snapshot_path {
+            self.fs.rename(received, &self.snapshot_path)?;
+            self.fs.sync_dir(self.snapshot_path.parent().unwrap_or(Path::new(".")))?;
+        }
+        let position = fill_store(&*self.fs, &self.snapshot_path, &self.store)?;
+        let fresh = load_state(&self.store)?;
+        {
+            let mut state = self.state.write();
+            *state = fresh;
+            *self.position.lock() = position.clone();
+        }
+        written.last = position.last;
+        *self.snapshot.lock() = Some((position.last, position.membership));
+        self.observer.on_replaced();
+        self.applied.send_replace(position.last.map_or(0, |id| id.index));
+        Ok(())
+    }
+}
+
+/// Replaces the content of a store with that of a snapshot file. Interrupted, the store is marked incomplete.
+pub(crate) fn fill_store(fs: &dyn Fs, path: &Path, store: &StateStore) -> Result<Position, ReplicaError> {
+    let (meta, entries) = SnapshotReader::open(fs, path)?;
+    let membership = MembershipAt::from_bytes(&meta.membership).map_err(|e| ReplicaError::State(e.to_string()))?;
+    store.clear()?;
+    let mut failed = None;
+    let own = (Bytes::from_static(MEMBERSHIP_KEY), Some(meta.membership.clone()));
+    let ops = entries.map_while(|entry| match entry {
+        Ok((key, value)) => Some((key, Some(value))),
+        Err(error) => {
+            failed = Some(error);
+            None
+        }
+    });
+    store.write_checkpoint(AppliedIndex { shard: SHARD, last: meta.last }, ops.chain([own]))?;
+    if let Some(error) = failed {
+        store.clear()?;
+        return Err(error.into());
+    }
+    Ok(Position { last: meta.last, membership })
+}
+
+/// Reads the state back from a complete store.
+pub(crate) fn load_state(store: &StateStore) -> Result<State, ReplicaError> {
+    let (_, entries) = store.load()?;
+    let mut failed = None;
+    let entries = entries.map_while(|entry| match entry {
+        Ok(entry) => Some(entry),
+        Err(error) => {
+            failed = Some(error);
+            None
+        }
+    });
+    let state = stateful::load(entries.filter(|(key, _)| key != MEMBERSHIP_KEY)).map_err(ReplicaError::State)?;
+    match failed {
+        Some(error) => Err(error.into()),
+        None => Ok(state),
+    }
+}

@@ -1,0 +1,73 @@
+//! What a node must be told to take part in consensus. Text was made into these values by the configuration.
+use crate::transport::PemPaths;
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+#[derive(Debug, Clone)]
+pub struct RaftSettings {
+    /// Where log, state store and identity live.
+    pub data_dir: PathBuf,
+    /// Name of this node; its replacement after the loss of its disk comes under the same name.
+    pub name: String,
+    /// `cluster_advertise`: how others reach this node, `host:port`.
+    pub advertise: String,
+    /// `cluster_listener`. `None`: a node alone, which nobody can join.
+    pub listen: Option<SocketAddr>,
+    /// `cluster_peer`: addresses of nodes of the cluster; this node's own may be among them. None other: a cluster of
+    /// one.
+    pub peers: Vec<String>,
+    /// `None`: `cluster_insecure true`.
+    pub tls: Option<PemPaths>,
+    /// The snapshot file, if it is to have a name of its own (`persistence_file` of a node alone).
+    pub snapshot_path: Option<PathBuf>,
+    pub persistence: Persistence,
+    /// `cluster_commit_timeout`: how long a membership command of an operator waits for its majority.
+    pub commit_timeout: Duration,
+    /// A snapshot is made when the log has grown by so much since the last one. Default 256 MiB.
+    pub snapshot_log_bytes: u64,
+    /// `autosave_interval`: at most so long between snapshots while there are changes.
+    pub autosave_interval: Option<Duration>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Persistence {
+    #[default]
+    Disk,
+    /// `persistence false` of a node alone: the same way through memory, gone at exit.
+    Memory,
+}
+
+impl RaftSettings {
+    /// A node alone on disk with default bounds.
+    #[must_use]
+    pub fn alone(data_dir: PathBuf, name: &str) -> Self {
+        Self {
+            data_dir,
+            name: name.to_owned(),
+            advertise: String::new(),
+            listen: None,
+            peers: Vec::new(),
+            tls: None,
+            snapshot_path: None,
+            persistence: Persistence::Disk,
+            commit_timeout: Duration::from_secs(10),
+            snapshot_log_bytes: 256 << 20,
+            autosave_interval: None,
+        }
+    }
+
+    /// The listed peers without this node, sorted.
+    pub(crate) fn other_peers(&self) -> Vec<String> {
+        let mut others: Vec<String> = self.peers.iter().filter(|peer| **peer != self.advertise).cloned().collect();
+        others.sort();
+        others.dedup();
+        others
+    }
+
+    /// Everybody who forms the cluster, this node included, sorted: must be equal on all of them.
+    pub(crate) fn forming_set(&self) -> Vec<String> {
+        let mut all = self.other_peers();
+        all.push(self.advertise.clone());
+        all.sort();
+        all
+    }
+}

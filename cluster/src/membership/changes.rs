@@ -1,0 +1,106 @@
+//! Changes of the membership, made by the leader, one at a time.
+use crate::{consensus::Shared, ids::NodeId, raft::EngineError, state::Command};
+use mosquorum_proto::peer::raft as wire;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep};
+use tracing::info;
+
+/// How long one request to join waits for the new node to catch up; the node asks again after that.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(8);
+/// A learner that is so few entries behind becomes a voter.
+const CATCH_UP_ENTRIES: u64 = 64;
+/// A node that the leader heard of so recently is running.
+const RUNNING: Duration = Duration::from_secs(2);
+
+/// Gives a number to a new node: the index of an entry committed for it.
+pub(super) async fn admit(shared: &Arc<Shared>, request: &wire::AdmitRequest) -> Result<wire::AdmitReply, String> {
+    let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
+    refuse_running_namesake(shared, &request.name, 0)?;
+    let node = engine.commit_blank().await.map_err(|e| e.to_string())?;
+    info!(node, name = request.name, address = request.address, "node admitted");
+    Ok(wire::AdmitReply { cluster: engine.speaker.cluster.to_vec().into(), node })
+}
+
+/// A lost disk is replaced under the same name; two running nodes of one name are a mistake.
+fn refuse_running_namesake(shared: &Shared, name: &str, node: u64) -> Result<(), String> {
+    let view = shared.view();
+    let own = shared.identity().map(|identity| identity.node);
+    let namesake = view.members.iter().find(|m| {
+        let running = Some(m.node) == own || m.silent.is_some_and(|silent| silent < RUNNING);
+        m.name == name && m.node != node && m.voter && running
+    });
+    match namesake {
+        Some(m) => Err(format!("a node named `{name}` runs at {} (n{}): names must differ", m.address, m.node)),
+        None => Ok(()),
+    }
+}
+
+/// Adds an admitted node as learner, waits until it has caught up, and makes it a voter in place of earlier nodes of
+/// its name. Returns whether it is one; if not, it asks again.
+pub(super) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> Result<bool, String> {
+    let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
+    if request.cluster[..] != engine.speaker.cluster {
+        return Err("the node belongs to another cluster".into());
+    }
+    let text = |e: EngineError| e.to_string();
+    let node = request.node;
+    refuse_running_namesake(shared, &request.name, node)?;
+    {
+        let _one_at_a_time = shared.changing.lock().await;
+        let view = engine.view();
+        if !view.is_leader {
+            return Err("this node does not lead the cluster".into());
+        }
+        if let Some(newer) = view.members.iter().find(|m| m.name == request.name && m.node > node) {
+            return Err(format!("n{node} was replaced by n{}: move its data directory away", newer.node));
+        }
+        match view.member(node) {
+            Some(known) if known.address != request.address => {
+                engine.set_address(node, &request.name, &request.address).await.map_err(text)?;
+            }
+            Some(known) if known.voter => return Ok(true),
+            Some(_) => {}
+            None => engine.add_learner(node, &request.name, &request.address).await.map_err(text)?,
+        }
+    }
+    let goal = engine.view().last;
+    let since = Instant::now();
+    loop {
+        let view = engine.view();
+        let Some(member) = view.member(node) else { return Err(format!("n{node} was removed")) };
+        if member.voter {
+            return Ok(true);
+        }
+        if member.matched.is_some_and(|matched| matched >= goal || matched + CATCH_UP_ENTRIES >= view.last) {
+            break;
+        }
+        if since.elapsed() > CATCH_UP_WAIT {
+            return Ok(false);
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    let _one_at_a_time = shared.changing.lock().await;
+    let view = engine.view();
+    let replaced: BTreeSet<u64> =
+        view.members.iter().filter(|m| m.name == request.name && m.node != node).map(|m| m.node).collect();
+    engine.promote(node, replaced.clone()).await.map_err(text)?;
+    info!(node, name = request.name, replaced = replaced.len(), "node votes");
+    forget(shared, &replaced);
+    Ok(true)
+}
+
+/// Takes nodes out of the cluster.
+pub(super) async fn remove(shared: &Arc<Shared>, nodes: BTreeSet<u64>) -> Result<(), String> {
+    let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
+    let _one_at_a_time = shared.changing.lock().await;
+    engine.remove(nodes.clone()).await.map_err(|e| e.to_string())?;
+    forget(shared, &nodes);
+    Ok(())
+}
+
+/// The state has no more to keep for nodes that left.
+fn forget(shared: &Shared, nodes: &BTreeSet<u64>) {
+    for node in nodes {
+        shared.proposer.propose(Command::NodeRemoved { node: NodeId(*node) });
+    }
+}

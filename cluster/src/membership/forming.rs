@@ -1,0 +1,138 @@
+//! How a node with an empty directory gets a number: by forming the cluster, or by being admitted to one.
+use super::{FOUNDER, REMIND_AFTER, RETRY_PAUSE, own_address};
+use crate::{
+    consensus::Shared,
+    transport::{Purpose, services::raft::membership_client::MembershipClient},
+};
+use mosquorum_proto::peer::raft as wire;
+use rustls::crypto::ring;
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{debug, info, warn};
+
+const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
+const ADMIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) struct Admitted {
+    pub(super) cluster: [u8; 16],
+    pub(super) node: u64,
+}
+
+/// What the listed peers say.
+enum Finding {
+    /// These belong to a cluster.
+    Clusters(Vec<String>),
+    /// All belong to none and list the same peers, and this node has the lowest address.
+    Form,
+    /// The fact that somebody should know if it lasts.
+    Wait(String),
+}
+
+/// Resolves when this node has its number; waits for peers as long as it takes.
+pub(super) async fn obtain(shared: &Arc<Shared>) -> Result<Admitted, String> {
+    let others = shared.settings.other_peers();
+    let may_form = !shared.disk.lock().await.has_damaged_past() || others.is_empty();
+    if others.is_empty() {
+        return form();
+    }
+    info!(peers = others.len(), "empty data directory: looking for the cluster, or for everybody to form it");
+    let mut reminded = Instant::now();
+    loop {
+        match look(shared, &others).await {
+            Finding::Clusters(addresses) => {
+                for address in addresses {
+                    match ask_admission(shared, &address).await {
+                        Ok(admitted) => return Ok(admitted),
+                        Err(reason) => debug!(%address, %reason, "not admitted yet"),
+                    }
+                }
+            }
+            Finding::Form if may_form => return form(),
+            Finding::Form => remind(&mut reminded, "a damaged directory lies beside the empty one: this node only joins"),
+            Finding::Wait(reason) => remind(&mut reminded, &reason),
+        }
+        sleep(RETRY_PAUSE).await;
+    }
+}
+
+fn remind(last: &mut Instant, reason: &str) {
+    if last.elapsed() > REMIND_AFTER {
+        warn!(%reason, "waiting to form or join a cluster");
+        *last = Instant::now();
+    }
+}
+
+fn form() -> Result<Admitted, String> {
+    let mut cluster = [0; 16];
+    ring::default_provider().secure_random.fill(&mut cluster).map_err(|_| "the system has no random numbers")?;
+    info!("forming the cluster");
+    Ok(Admitted { cluster, node: FOUNDER })
+}
+
+async fn look(shared: &Arc<Shared>, others: &[String]) -> Finding {
+    let mut asked = JoinSet::new();
+    for address in others {
+        let (shared, address) = (shared.clone(), address.clone());
+        asked.spawn(async move {
+            let reply = hello(&shared, &address).await;
+            (address, reply)
+        });
+    }
+    let replies = asked.join_all().await;
+    let clusters: Vec<String> = replies
+        .iter()
+        .filter(|(_, reply)| reply.as_ref().is_ok_and(|r| !r.cluster.is_empty()))
+        .map(|(address, _)| address.clone())
+        .collect();
+    if !clusters.is_empty() {
+        return Finding::Clusters(clusters);
+    }
+    let own_set = shared.settings.forming_set();
+    for (address, reply) in &replies {
+        match reply {
+            Err(reason) => return Finding::Wait(format!("{address} does not answer: {reason}")),
+            Ok(reply) if reply.peers != own_set => {
+                return Finding::Wait(format!(
+                    "{address} lists other peers ({}) than this node ({}): cluster_peer and cluster_advertise must \
+                     agree on all nodes",
+                    reply.peers.join(", "),
+                    own_set.join(", ")
+                ));
+            }
+            Ok(reply) if reply.name == shared.settings.name => {
+                return Finding::Wait(format!("{address} has the same name as this node, `{}`", reply.name));
+            }
+            Ok(_) => {}
+        }
+    }
+    if own_set.first() == Some(&shared.settings.advertise) {
+        Finding::Form
+    } else {
+        Finding::Wait(format!("{} has to form the cluster", own_set.first().map_or("", String::as_str)))
+    }
+}
+
+async fn hello(shared: &Shared, address: &str) -> Result<wire::HelloReply, String> {
+    let mut client = MembershipClient::new(shared.transport.channel(address, Purpose::Control));
+    let request = wire::HelloRequest { name: shared.settings.name.clone(), address: own_address(shared) };
+    match timeout(HELLO_TIMEOUT, client.hello(request)).await {
+        Ok(Ok(reply)) => Ok(reply.into_inner()),
+        Ok(Err(status)) => Err(status.message().to_owned()),
+        Err(_) => Err("no answer in time".into()),
+    }
+}
+
+async fn ask_admission(shared: &Shared, address: &str) -> Result<Admitted, String> {
+    let mut client = MembershipClient::new(shared.transport.channel(address, Purpose::Control));
+    let request = wire::AdmitRequest { name: shared.settings.name.clone(), address: own_address(shared), hops: 0 };
+    let reply = match timeout(ADMIT_TIMEOUT, client.admit(request)).await {
+        Ok(Ok(reply)) => reply.into_inner(),
+        Ok(Err(status)) => return Err(status.message().to_owned()),
+        Err(_) => return Err("no answer in time".into()),
+    };
+    let cluster = reply.cluster[..].try_into().map_err(|_| "the answer names no cluster".to_owned())?;
+    Ok(Admitted { cluster, node: reply.node })
+}

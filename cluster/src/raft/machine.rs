@@ -1,0 +1,137 @@
+//! The Raft library's state machine on top of [`Replica`].
+//! Always true: entries reach the replica in log order and once; the library's answers to the proposer carry nothing,
+//! since outcomes are local to the node that asked.
+use super::{
+    encoding::{Content, MembershipAt},
+    snapshot::SnapshotHandle,
+    types::{LogId, Proposal, SnapshotMeta, StoredMembership, TypeConfig, log_id, membership, membership_record,
+        stored_log_id},
+};
+use crate::consensus::replica::{Committed, Replica};
+use futures_util::{FutureExt, Stream, StreamExt};
+use openraft::{
+    EntryPayload, RaftSnapshotBuilder,
+    type_config::alias::SnapshotOf,
+    storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot},
+};
+use std::{io, sync::Arc};
+
+/// Entries applied under one lock at most, and their bytes.
+const GROUP_ENTRIES: usize = 128;
+const GROUP_BYTES: usize = 4 << 20;
+
+#[derive(Clone)]
+pub(crate) struct Machine {
+    replica: Arc<Replica>,
+}
+
+impl Machine {
+    pub(crate) fn new(replica: Arc<Replica>) -> Self {
+        Self { replica }
+    }
+
+    fn snapshot(&self, last: Option<mosquorum_storage::log::LogId>, at: MembershipAt) -> io::Result<SnapshotMeta> {
+        Ok(SnapshotMeta { last_log_id: last.map(log_id), last_membership: stored_membership(at)? })
+    }
+
+    fn handle(&self) -> SnapshotHandle {
+        SnapshotHandle { fs: self.replica.fs(), path: self.replica.snapshot_path().to_owned() }
+    }
+}
+
+fn stored_membership(at: MembershipAt) -> io::Result<StoredMembership> {
+    let position = at.log_id().map(log_id);
+    if at.record.nodes.is_empty() {
+        return Ok(StoredMembership::default());
+    }
+    Ok(StoredMembership::new(position, membership(at.record).map_err(io::Error::other)?))
+}
+
+#[derive(Default)]
+struct Group {
+    entries: Vec<Committed>,
+    responders: Vec<ApplyResponder<TypeConfig>>,
+    bytes: usize,
+}
+
+impl Group {
+    fn add(&mut self, (entry, responder): EntryResponder<TypeConfig>) {
+        let content = match entry.payload {
+            EntryPayload::Blank => Content::Blank,
+            EntryPayload::Normal(Proposal(payload)) => {
+                self.bytes += payload.len();
+                Content::Batch(payload)
+            }
+            EntryPayload::Membership(membership) => Content::Membership(membership_record(&membership)),
+        };
+        self.entries.push(Committed { id: stored_log_id(&entry.log_id), content });
+        self.responders.extend(responder);
+    }
+
+    fn is_full(&self) -> bool {
+        self.entries.len() >= GROUP_ENTRIES || self.bytes >= GROUP_BYTES
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotHandle;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let (last, at) = self.replica.applied();
+        Ok((last.map(log_id), stored_membership(at)?))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+    {
+        while let Some(first) = entries.next().await {
+            let mut group = Group::default();
+            group.add(first?);
+            while !group.is_full()
+                && let Some(Some(next)) = entries.next().now_or_never()
+            {
+                group.add(next?);
+            }
+            self.replica.apply(std::mem::take(&mut group.entries))?;
+            for responder in group.responders {
+                responder.send(());
+            }
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotHandle) -> Result<(), io::Error> {
+        let replica = self.replica.clone();
+        tokio::task::spawn_blocking(move || replica.install(&snapshot.path)).await??;
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, SnapshotHandle>>, io::Error> {
+        let Some((last, at)) = self.replica.current_snapshot() else { return Ok(None) };
+        Ok(Some(Snapshot { meta: self.snapshot(last, at)?, snapshot: self.handle() }))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Machine {
+    type SnapshotData = SnapshotHandle;
+
+    /// The snapshot was written already, by whoever asked the library for it: a failure there is no reason for the
+    /// group to stop, and one here would be.
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotHandle>, io::Error> {
+        let (last, at) = match self.replica.current_snapshot() {
+            Some(current) => current,
+            None => {
+                let replica = self.replica.clone();
+                tokio::task::spawn_blocking(move || replica.build_snapshot()).await??
+            }
+        };
+        Ok(Snapshot { meta: self.snapshot(last, at)?, snapshot: self.handle() })
+    }
+}

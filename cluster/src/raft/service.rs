@@ -1,0 +1,295 @@
+//! The Raft messages of other nodes, handed to the library.
+//! Always true: only messages of this cluster, for this node, from the member that the certificate names get through.
+use super::{
+    encoding::Content,
+    engine::Engine,
+    snapshot::SnapshotHandle,
+    types::{
+        Entry, SnapshotMeta, TypeConfig, log_id, log_id_from_wire, log_id_to_wire, membership, vote_from_wire,
+        vote_to_wire,
+    },
+};
+use crate::transport::{PeerIdentity, services::raft::raft_server};
+use arc_swap::ArcSwapOption;
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt, stream::BoxStream};
+use mosquorum_proto::peer::raft as wire;
+use mosquorum_storage::snapshot::SnapshotReceiver;
+use openraft::{
+    raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError, TransferLeaderRequest},
+    storage::Snapshot,
+};
+use std::{pin::pin, sync::Arc};
+use tonic::{Request, Response, Status, Streaming};
+
+/// Answers for the node once it belongs to a cluster.
+#[derive(Clone)]
+pub(crate) struct RaftService {
+    pub(crate) engine: Arc<ArcSwapOption<Engine>>,
+}
+
+/// An entry that announces more was never made by this software.
+const ENTRY_BYTES_MAX: u64 = 512 << 20;
+
+impl RaftService {
+    #[allow(clippy::result_large_err)] // tonic's own type
+    fn engine(&self) -> Result<Arc<Engine>, Status> {
+        self.engine.load_full().ok_or_else(|| Status::unavailable("this node does not belong to a cluster yet"))
+    }
+
+    #[allow(clippy::result_large_err)]
+    fn admit(&self, peer: &Option<PeerIdentity>, envelope: Option<wire::Envelope>) -> Result<Arc<Engine>, Status> {
+        let engine = self.engine()?;
+        engine.check_envelope(peer.as_ref(), envelope.as_ref())?;
+        Ok(engine)
+    }
+}
+
+fn required<T>(value: Option<T>, name: &str) -> Result<T, Status> {
+    value.ok_or_else(|| Status::invalid_argument(format!("the message has no {name}")))
+}
+
+pub(crate) fn peer_of<T>(request: &Request<T>) -> Option<PeerIdentity> {
+    request.extensions().get::<PeerIdentity>().cloned()
+}
+
+fn fatal(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("Raft has stopped: {error}"))
+}
+
+fn entry_of(entry: wire::Entry) -> Result<Entry, Status> {
+    let id = required(entry.id, "entry position")?;
+    let invalid = |detail: String| Status::invalid_argument(format!("entry {}: {detail}", id.index));
+    let payload = match Content::decode(entry.payload).map_err(|e| invalid(e.to_string()))? {
+        Content::Blank => openraft::EntryPayload::Blank,
+        Content::Batch(payload) => openraft::EntryPayload::Normal(super::types::Proposal(payload)),
+        Content::Membership(record) => openraft::EntryPayload::Membership(membership(record).map_err(invalid)?),
+    };
+    Ok(Entry { log_id: log_id_from_wire(id), payload })
+}
+
+fn append_request(
+    request: wire::AppendRequest,
+) -> Result<(Option<wire::Envelope>, AppendEntriesRequest<TypeConfig>), Status> {
+    let entries = request.entries.into_iter().map(entry_of).collect::<Result<_, _>>()?;
+    let rpc = AppendEntriesRequest {
+        vote: vote_from_wire(required(request.vote, "vote")?),
+        prev_log_id: request.previous.map(log_id_from_wire),
+        entries,
+        leader_commit: request.commit.map(log_id_from_wire),
+    };
+    Ok((request.envelope, rpc))
+}
+
+fn append_reply(result: StreamAppendResult<TypeConfig>) -> wire::AppendReply {
+    use wire::append_reply::Outcome;
+    let outcome = match result {
+        Ok(last) => Outcome::Matched(wire::Matched { last: last.as_ref().map(log_id_to_wire) }),
+        Err(StreamAppendError::Conflict(id)) => Outcome::Conflict(log_id_to_wire(&id)),
+        Err(StreamAppendError::HigherVote(vote)) => Outcome::Higher(vote_to_wire(&vote)),
+    };
+    wire::AppendReply { outcome: Some(outcome) }
+}
+
+/// Reads what follows a large value and puts it together.
+pub(crate) async fn collect_parts<F>(
+    length: u64,
+    frames: &mut Streaming<F>,
+    part_of: impl Fn(F) -> Option<Bytes>,
+) -> Result<Bytes, Status> {
+    if length > ENTRY_BYTES_MAX {
+        return Err(Status::invalid_argument(format!("an entry of {length} bytes")));
+    }
+    let mut whole = BytesMut::with_capacity(length as usize);
+    while (whole.len() as u64) < length {
+        let frame = required(frames.message().await?, "missing part")?;
+        let part = required(part_of(frame), "part where one is due")?;
+        if part.is_empty() || (whole.len() + part.len()) as u64 > length {
+            return Err(Status::invalid_argument("parts of an entry do not add up"));
+        }
+        whole.extend_from_slice(&part);
+    }
+    Ok(whole.freeze())
+}
+
+async fn next_append(frames: &mut Streaming<wire::AppendFrame>) -> Result<Option<wire::AppendRequest>, Status> {
+    use wire::append_frame::Content;
+    let Some(frame) = frames.message().await? else { return Ok(None) };
+    let Some(Content::Request(mut request)) = frame.content else {
+        return Err(Status::invalid_argument("a part without its request"));
+    };
+    for entry in &mut request.entries {
+        if entry.parts_bytes > 0 {
+            entry.payload = collect_parts(entry.parts_bytes, frames, |frame| match frame.content {
+                Some(Content::Part(part)) => Some(part),
+                _ => None,
+            })
+            .await?;
+        }
+    }
+    Ok(Some(request))
+}
+
+impl RaftService {
+    /// Requests of a stream as they come; it ends at the first that is not acceptable.
+    fn append_requests(
+        self,
+        peer: Option<PeerIdentity>,
+        frames: Streaming<wire::AppendFrame>,
+    ) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send {
+        futures_util::stream::unfold((self, peer, frames), |(this, peer, mut frames)| async move {
+            let request = next_append(&mut frames).await.and_then(|request| {
+                request.map(|request| {
+                    let (envelope, rpc) = append_request(request)?;
+                    this.admit(&peer, envelope)?;
+                    Ok::<_, Status>(rpc)
+                })
+                .transpose()
+            });
+            match request {
+                Ok(Some(rpc)) => Some((rpc, (this, peer, frames))),
+                Ok(None) => None,
+                Err(status) => {
+                    tracing::debug!(%status, "append stream ends");
+                    None
+                }
+            }
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl raft_server::Raft for RaftService {
+    type AppendStream = BoxStream<'static, Result<wire::AppendReply, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<wire::AppendFrame>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let engine = self.engine()?;
+        let peer = peer_of(&request);
+        let requests = self.clone().append_requests(peer, request.into_inner());
+        let contact = engine.clone();
+        let replies = engine.raft().stream_append(Box::pin(requests)).map(move |result| match result {
+            Ok(result) => {
+                if result.is_ok() {
+                    contact.heard_from_leader();
+                }
+                Ok(append_reply(result))
+            }
+            Err(error) => Err(fatal(error)),
+        });
+        Ok(Response::new(replies.boxed()))
+    }
+
+    async fn heartbeat(&self, request: Request<wire::AppendRequest>) -> Result<Response<wire::AppendReply>, Status> {
+        let peer = peer_of(&request);
+        let (envelope, rpc) = append_request(request.into_inner())?;
+        let engine = self.admit(&peer, envelope)?;
+        let last = rpc.prev_log_id;
+        let response = engine.raft().append_entries(rpc).await.map_err(fatal)?;
+        if response.is_success() {
+            engine.heard_from_leader();
+        }
+        let result = match response {
+            openraft::raft::AppendEntriesResponse::Conflict if last.is_none() => Ok(None),
+            other => other.into_stream_result(last, last),
+        };
+        Ok(Response::new(append_reply(result)))
+    }
+
+    async fn vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteReply>, Status> {
+        let peer = peer_of(&request);
+        let request = request.into_inner();
+        let engine = self.admit(&peer, request.envelope)?;
+        let mut rpc = openraft::raft::VoteRequest::new(
+            vote_from_wire(required(request.vote, "vote")?),
+            request.last.map(log_id_from_wire),
+        );
+        rpc.leadership_transfer = request.leadership_transfer;
+        let reply =
+            if request.pre_vote { engine.raft().pre_vote(rpc).await } else { engine.raft().vote(rpc).await }
+                .map_err(fatal)?;
+        Ok(Response::new(wire::VoteReply {
+            vote: Some(vote_to_wire(&reply.vote)),
+            last: reply.last_log_id.as_ref().map(log_id_to_wire),
+            granted: reply.vote_granted,
+        }))
+    }
+
+    async fn transfer(&self, request: Request<wire::TransferRequest>) -> Result<Response<wire::TransferReply>, Status> {
+        let peer = peer_of(&request);
+        let request = request.into_inner();
+        let engine = self.admit(&peer, request.envelope)?;
+        let vote = vote_from_wire(required(request.from_leader, "vote")?);
+        let rpc = TransferLeaderRequest::new(vote, request.to_node, request.last.map(log_id_from_wire));
+        let reply = match engine.raft().handle_transfer_leader(rpc).await.map_err(fatal)? {
+            Ok(()) => wire::TransferReply { accepted: true, ..Default::default() },
+            Err(TransferLeaderError::VoteChanged { actual, .. }) => {
+                wire::TransferReply { actual_vote: Some(vote_to_wire(&actual)), ..Default::default() }
+            }
+            Err(TransferLeaderError::LogNotFlushed { actual, .. }) => {
+                wire::TransferReply { actual_last: actual.as_ref().map(log_id_to_wire), ..Default::default() }
+            }
+        };
+        Ok(Response::new(reply))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<wire::SnapshotFrame>>,
+    ) -> Result<Response<wire::SnapshotReply>, Status> {
+        let peer = peer_of(&request);
+        let mut frames = request.into_inner();
+        let first = required(frames.message().await?, "start")?;
+        let Some(wire::snapshot_frame::Content::Start(start)) = first.content else {
+            return Err(Status::invalid_argument("a snapshot without its start"));
+        };
+        let engine = self.admit(&peer, start.envelope)?;
+        let vote = vote_from_wire(required(start.vote, "vote")?);
+        // One at a time: they share the name of the file that is being received.
+        let _receiving = engine.receiving.lock().await;
+        let received = receive_snapshot(&engine, frames, start.length, start.crc).await?;
+        let reply = engine.raft().install_full_snapshot(vote, received).await.map_err(fatal)?;
+        Ok(Response::new(wire::SnapshotReply { vote: Some(vote_to_wire(&reply.vote)) }))
+    }
+}
+
+async fn receive_snapshot(
+    engine: &Engine,
+    frames: Streaming<wire::SnapshotFrame>,
+    length: u64,
+    crc: u32,
+) -> Result<openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotHandle>, Status> {
+    let (fs, path) = (engine.replica.fs(), engine.replica.incoming_path());
+    let internal = |error: &dyn std::fmt::Display| Status::internal(format!("snapshot not received: {error}"));
+    let mut receiver = SnapshotReceiver::create(fs.clone(), &path).map_err(|e| internal(&e))?;
+    let mut frames = pin!(frames);
+    while let Some(frame) = frames.message().await? {
+        let Some(wire::snapshot_frame::Content::Chunk(chunk)) = frame.content else {
+            return Err(Status::invalid_argument("a second start of a snapshot"));
+        };
+        let (back, written) = tokio::task::spawn_blocking(move || {
+            let written = receiver.write(chunk.offset, &chunk.data);
+            (receiver, written)
+        })
+        .await
+        .map_err(|e| internal(&e))?;
+        receiver = back;
+        written.map_err(|e| internal(&e))?;
+    }
+    let (meta, _) = tokio::task::spawn_blocking(move || receiver.finish(length, crc))
+        .await
+        .map_err(|e| internal(&e))?
+        .map_err(|e| internal(&e))?;
+    let at = super::encoding::MembershipAt::from_bytes(&meta.membership).map_err(|e| internal(&e))?;
+    let position = at.log_id().map(log_id);
+    let meta = SnapshotMeta {
+        last_log_id: meta.last.map(log_id),
+        last_membership: super::types::StoredMembership::new(
+            position,
+            membership(at.record).map_err(|e| internal(&e))?,
+        ),
+    };
+    Ok(Snapshot { meta, snapshot: SnapshotHandle { fs, path } })
+}
