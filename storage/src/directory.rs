@@ -25,21 +25,13 @@ pub struct Identity {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DirectoryError {
     #[error("{operation} {}: {source}", path.display())]
-    Io {
-        operation: &'static str,
-        path: PathBuf,
-        source: Arc<io::Error>,
-    },
+    Io { operation: &'static str, path: PathBuf, source: Arc<io::Error> },
     #[error("{} is in use by {}", path.display(), match pid { Some(pid) => format!("process {pid}"), None => "another process".into() })]
     InUse { path: PathBuf, pid: Option<u32> },
     #[error("{} holds `{found}` and no identity file of mosquorum: choose an empty directory", path.display())]
     Foreign { path: PathBuf, found: String },
     #[error("{} has directory format {found}, this version knows {supported}: use a newer version", path.display())]
-    NewerFormat {
-        path: PathBuf,
-        found: u32,
-        supported: u32,
-    },
+    NewerFormat { path: PathBuf, found: u32, supported: u32 },
     #[error("the identity file {} is damaged ({detail}): restore it, or move the directory away and let the node join anew", path.display())]
     Damaged { path: PathBuf, detail: String },
     #[error("{} belongs to node {node_id} already", path.display())]

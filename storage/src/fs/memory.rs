@@ -130,10 +130,7 @@ impl MemoryFs {
         let file = disk.file_id(&normal(path))?;
         let file = &mut disk.files[file];
         let at = offset as usize;
-        let byte = file
-            .current
-            .get_mut(at)
-            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        let byte = file.current.get_mut(at).ok_or(io::ErrorKind::UnexpectedEof)?;
         *byte ^= mask;
         if let Some(byte) = file.durable.get_mut(at) {
             *byte ^= mask;
@@ -147,9 +144,7 @@ impl Disk {
     fn operation(&mut self) -> io::Result<()> {
         self.operations += 1;
         match self.stop_at {
-            Some(stop) if self.operations >= stop => {
-                Err(io::Error::other("the machine has stopped"))
-            }
+            Some(stop) if self.operations >= stop => Err(io::Error::other("the machine has stopped")),
             _ => Ok(()),
         }
     }
@@ -206,16 +201,9 @@ impl Disk {
             }
         }
         let names = &self.durable_names;
-        let reachable = |path: &Path| {
-            path.ancestors()
-                .skip(1)
-                .all(|dir| is_root(dir) || names.get(dir) == Some(&Node::Directory))
-        };
-        self.names = names
-            .iter()
-            .filter(|(p, _)| reachable(p))
-            .map(|(p, n)| (p.clone(), *n))
-            .collect();
+        let reachable =
+            |path: &Path| path.ancestors().skip(1).all(|dir| is_root(dir) || names.get(dir) == Some(&Node::Directory));
+        self.names = names.iter().filter(|(p, _)| reachable(p)).map(|(p, n)| (p.clone(), *n)).collect();
         self.durable_names = self.names.clone();
         self.locks.clear();
         self.life += 1;
@@ -235,19 +223,11 @@ impl NameChange {
                 names.remove(path);
             }
             NameChange::Rename { from, to } => {
-                let moved: Vec<PathBuf> = names
-                    .keys()
-                    .filter(|p| p.starts_with(from))
-                    .cloned()
-                    .collect();
+                let moved: Vec<PathBuf> = names.keys().filter(|p| p.starts_with(from)).cloned().collect();
                 for path in moved {
                     let node = names.remove(&path).expect("the key was listed above");
                     let rest = path.strip_prefix(from).expect("filtered by this prefix");
-                    let target = if rest.as_os_str().is_empty() {
-                        to.clone()
-                    } else {
-                        to.join(rest)
-                    };
+                    let target = if rest.as_os_str().is_empty() { to.clone() } else { to.join(rest) };
                     names.insert(target, node);
                 }
             }
@@ -311,11 +291,7 @@ struct Coin {
 
 impl Coin {
     fn new(mode: CrashMode) -> Self {
-        let state = if let CrashMode::Subset { seed } = mode {
-            seed
-        } else {
-            0
-        };
+        let state = if let CrashMode::Subset { seed } = mode { seed } else { 0 };
         Coin { mode, state }
     }
 
@@ -344,9 +320,7 @@ fn parent_of(path: &Path) -> PathBuf {
 
 /// The path without `.` components; `.` itself is the empty path.
 fn normal(path: &Path) -> PathBuf {
-    path.components()
-        .filter(|c| *c != Component::CurDir)
-        .collect()
+    path.components().filter(|c| *c != Component::CurDir).collect()
 }
 
 impl Fs for MemoryFs {
@@ -370,21 +344,13 @@ impl Fs for MemoryFs {
                 disk.operation()?;
                 let id = disk.files.len();
                 disk.files.push(FileState::default());
-                disk.change_name(NameChange::Set {
-                    path,
-                    node: Node::File(id),
-                });
+                disk.change_name(NameChange::Set { path, node: Node::File(id) });
                 id
             }
         };
         let life = disk.life;
         drop(disk);
-        Ok(Arc::new(MemoryFile {
-            disk: self.disk.clone(),
-            id,
-            life,
-            writable: mode != OpenMode::Read,
-        }))
+        Ok(Arc::new(MemoryFile { disk: self.disk.clone(), id, life, writable: mode != OpenMode::Read }))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -399,29 +365,20 @@ impl Fs for MemoryFs {
             return Err(io::ErrorKind::NotFound.into());
         }
         let inside = disk.names.keys().filter(|path| parent_of(path) == dir);
-        Ok(inside
-            .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
-            .collect())
+        Ok(inside.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect())
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
         let dir = normal(dir);
         let mut disk = self.disk.lock();
-        let mut missing: Vec<PathBuf> = dir
-            .ancestors()
-            .filter(|d| !disk.is_dir(d))
-            .map(Path::to_path_buf)
-            .collect();
+        let mut missing: Vec<PathBuf> = dir.ancestors().filter(|d| !disk.is_dir(d)).map(Path::to_path_buf).collect();
         missing.reverse();
         for path in missing {
             if disk.names.contains_key(&path) {
                 return Err(io::ErrorKind::AlreadyExists.into());
             }
             disk.operation()?;
-            disk.change_name(NameChange::Set {
-                path,
-                node: Node::Directory,
-            });
+            disk.change_name(NameChange::Set { path, node: Node::Directory });
         }
         Ok(())
     }
@@ -455,9 +412,7 @@ impl Fs for MemoryFs {
         if !disk.is_dir(&dir) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let (synced, rest) = std::mem::take(&mut disk.pending_names)
-            .into_iter()
-            .partition(|change| change.is_in(&dir));
+        let (synced, rest) = std::mem::take(&mut disk.pending_names).into_iter().partition(|change| change.is_in(&dir));
         disk.pending_names = rest;
         let synced: Vec<NameChange> = synced;
         for change in synced {
@@ -473,19 +428,13 @@ impl Fs for MemoryFs {
     fn try_lock(&self, path: &Path) -> io::Result<LockOutcome> {
         let path = normal(path);
         if self.disk.lock().locks.contains(&path) {
-            return Ok(LockOutcome::Busy {
-                pid: Some(std::process::id()),
-            });
+            return Ok(LockOutcome::Busy { pid: Some(std::process::id()) });
         }
         drop(self.open(&path, OpenMode::CreateOrTruncate)?);
         let mut disk = self.disk.lock();
         disk.locks.insert(path.clone());
         let life = disk.life;
-        Ok(LockOutcome::Held(LockGuard::new(MemoryLock {
-            disk: self.disk.clone(),
-            path,
-            life,
-        })))
+        Ok(LockOutcome::Held(LockGuard::new(MemoryLock { disk: self.disk.clone(), path, life })))
     }
 }
 
@@ -526,11 +475,7 @@ struct MemoryFile {
 impl MemoryFile {
     fn disk(&self) -> io::Result<parking_lot::MutexGuard<'_, Disk>> {
         let disk = self.disk.lock();
-        if disk.life == self.life {
-            Ok(disk)
-        } else {
-            Err(io::Error::other("this handle died in a crash"))
-        }
+        if disk.life == self.life { Ok(disk) } else { Err(io::Error::other("this handle died in a crash")) }
     }
 
     fn disk_to_write(&self) -> io::Result<parking_lot::MutexGuard<'_, Disk>> {
@@ -560,10 +505,7 @@ impl FsFile for MemoryFile {
             return outcome;
         }
         disk.grow(self.id, offset + buf.len() as u64)?;
-        disk.files[self.id].change(DataChange::Write {
-            offset,
-            data: buf.to_vec(),
-        });
+        disk.files[self.id].change(DataChange::Write { offset, data: buf.to_vec() });
         outcome
     }
 

@@ -16,10 +16,7 @@ fn unsynced_bytes_are_lost_and_synced_bytes_stay() {
     assert_eq!(content(&fs, "a").unwrap(), b"onetwo");
     fs.crash(CrashMode::LoseAll);
     assert_eq!(content(&fs, "a").unwrap(), b"one");
-    assert!(
-        file.write_at(b"x", 0).is_err(),
-        "a handle of the life before must be dead"
-    );
+    assert!(file.write_at(b"x", 0).is_err(), "a handle of the life before must be dead");
 }
 
 #[test]
@@ -72,11 +69,7 @@ fn a_failed_sync_makes_pages_clean_and_is_counted_when_retried() {
     assert!(file.sync_data().is_ok(), "the kernel forgets the failure");
     assert_eq!(fs.syncs_after_failure(), 1);
     fs.crash(CrashMode::LoseAll);
-    assert_eq!(
-        content(&fs, "a").unwrap(),
-        b"",
-        "and the bytes never reached the disk"
-    );
+    assert_eq!(content(&fs, "a").unwrap(), b"", "and the bytes never reached the disk");
 }
 
 #[test]
@@ -85,26 +78,15 @@ fn space_can_run_out() {
     let file = fs.open(Path::new("a"), OpenMode::CreateNew).unwrap();
     fs.limit_space(Some(10));
     file.write_at(&[0; 10], 0).unwrap();
-    assert_eq!(
-        file.write_at(&[0; 1], 10).unwrap_err().kind(),
-        io::ErrorKind::StorageFull
-    );
+    assert_eq!(file.write_at(&[0; 1], 10).unwrap_err().kind(), io::ErrorKind::StorageFull);
     file.write_at(&[1; 10], 0).unwrap();
 }
 
 #[test]
 fn a_lock_is_exclusive_until_dropped() {
     let fs = MemoryFs::new();
-    let LockOutcome::Held(guard) = fs.try_lock(Path::new("lock")).unwrap() else {
-        panic!("free")
-    };
-    assert!(matches!(
-        fs.try_lock(Path::new("lock")).unwrap(),
-        LockOutcome::Busy { pid: Some(_) }
-    ));
+    let LockOutcome::Held(guard) = fs.try_lock(Path::new("lock")).unwrap() else { panic!("free") };
+    assert!(matches!(fs.try_lock(Path::new("lock")).unwrap(), LockOutcome::Busy { pid: Some(_) }));
     drop(guard);
-    assert!(matches!(
-        fs.try_lock(Path::new("lock")).unwrap(),
-        LockOutcome::Held(_)
-    ));
+    assert!(matches!(fs.try_lock(Path::new("lock")).unwrap(), LockOutcome::Held(_)));
 }

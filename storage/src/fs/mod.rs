@@ -110,10 +110,7 @@ pub fn read_exact_at(file: &dyn FsFile, buf: &mut [u8], offset: u64) -> io::Resu
     if file.read_at(buf, offset)? == buf.len() {
         Ok(())
     } else {
-        Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            "the file ends early",
-        ))
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends early"))
     }
 }
 
@@ -135,10 +132,7 @@ pub fn read_file(fs: &dyn Fs, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let file = fs.open(path, OpenMode::Read)?;
     let len = file.len()?;
     if len > limit {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{len} bytes, more than {limit}"),
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{len} bytes, more than {limit}")));
     }
     let mut content = vec![0; len as usize];
     read_exact_at(&*file, &mut content, 0)?;
@@ -156,10 +150,7 @@ pub fn move_aside(fs: &dyn Fs, path: &Path) -> io::Result<PathBuf> {
             return Ok(aside);
         }
     }
-    Err(io::Error::new(
-        io::ErrorKind::AlreadyExists,
-        "no free name to move to",
-    ))
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, "no free name to move to"))
 }
 
 /// The directory that holds a path's name.

@@ -75,12 +75,7 @@ impl Fs for RealFs {
     }
 
     fn try_lock(&self, path: &Path) -> io::Result<LockOutcome> {
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {
                 file.set_len(0)?;
@@ -91,9 +86,7 @@ impl Fs for RealFs {
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 let mut text = String::new();
                 file.take(32).read_to_string(&mut text)?;
-                Ok(LockOutcome::Busy {
-                    pid: text.trim().parse().ok(),
-                })
+                Ok(LockOutcome::Busy { pid: text.trim().parse().ok() })
             }
             Err(errno) => Err(errno.into()),
         }

@@ -39,10 +39,7 @@ pub struct StateStore {}
 
 impl StateStore {
     /// Looks at the marks of a shard; the keys are read by [`StateStore::load`].
-    pub fn open(
-        _store: Arc<dyn KvStore>,
-        _shard: u32,
-    ) -> Result<(StateStore, StateCondition), KvError> {
+    pub fn open(_store: Arc<dyn KvStore>, _shard: u32) -> Result<(StateStore, StateCondition), KvError> {
         todo!()
     }
 

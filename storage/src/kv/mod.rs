@@ -58,23 +58,11 @@ pub enum KvError {
     #[error("the state store is closed")]
     Closed,
     #[error("{operation} {}: {source}", path.display())]
-    Io {
-        operation: &'static str,
-        path: PathBuf,
-        source: Arc<io::Error>,
-    },
+    Io { operation: &'static str, path: PathBuf, source: Arc<io::Error> },
     #[error("the value of a key in {} does not match its checksum", path.display())]
     Damaged { path: PathBuf },
     #[error("the {engine} engine failed on {}: {detail}", path.display())]
-    Engine {
-        engine: &'static str,
-        path: PathBuf,
-        detail: String,
-    },
+    Engine { engine: &'static str, path: PathBuf, detail: String },
     #[error("the {engine} engine panicked on {}: {detail}", path.display())]
-    Panicked {
-        engine: &'static str,
-        path: PathBuf,
-        detail: String,
-    },
+    Panicked { engine: &'static str, path: PathBuf, detail: String },
 }

@@ -20,58 +20,30 @@ pub enum LogError {
     Closed,
     // The disk.
     #[error("{operation} {}: {source}", path.display())]
-    Io {
-        operation: &'static str,
-        path: PathBuf,
-        source: Arc<io::Error>,
-    },
+    Io { operation: &'static str, path: PathBuf, source: Arc<io::Error> },
     #[error("the log stopped for good when it could not {operation} {}: {source}; restart the node after the disk was checked", path.display())]
-    Failed {
-        operation: &'static str,
-        path: PathBuf,
-        source: Arc<io::Error>,
-    },
+    Failed { operation: &'static str, path: PathBuf, source: Arc<io::Error> },
     #[error(
         "{} is damaged at byte {offset}: {detail}. Acknowledged entries are lost there: restore the disk's content, or move \
          the log aside and let the node rejoin (cluster) or restore the last snapshot (single node)", file.display()
     )]
-    Damaged {
-        file: PathBuf,
-        offset: u64,
-        detail: String,
-    },
+    Damaged { file: PathBuf, offset: u64, detail: String },
     // A file of somebody else.
     #[error("{} has log format {found}, this version reads up to {supported}: use a newer version", file.display())]
-    NewerFormat {
-        file: PathBuf,
-        found: u32,
-        supported: u32,
-    },
+    NewerFormat { file: PathBuf, found: u32, supported: u32 },
     #[error("{} is not a segment of this log ({detail}); move it away", file.display())]
     Foreign { file: PathBuf, detail: String },
 }
 
 impl LogError {
     pub(super) fn io(operation: &'static str, path: &Path, source: io::Error) -> Self {
-        LogError::Io {
-            operation,
-            path: path.to_owned(),
-            source: Arc::new(source),
-        }
+        LogError::Io { operation, path: path.to_owned(), source: Arc::new(source) }
     }
 
     /// The same fact, as the reason why nothing is written any more.
     pub(super) fn into_failed(self) -> Self {
         match self {
-            LogError::Io {
-                operation,
-                path,
-                source,
-            } => LogError::Failed {
-                operation,
-                path,
-                source,
-            },
+            LogError::Io { operation, path, source } => LogError::Failed { operation, path, source },
             other => other,
         }
     }

@@ -48,12 +48,7 @@ impl Extent {
     /// Removes all entries; the log goes on after `id`.
     pub(super) fn reset(&mut self, id: LogId) {
         let after = id.index + 1;
-        *self = Extent {
-            first: after,
-            next: after,
-            last: Some(id),
-            purged: Some(id),
-        };
+        *self = Extent { first: after, next: after, last: Some(id), purged: Some(id) };
     }
 
     /// The first index present.

@@ -109,10 +109,7 @@ pub(super) struct SegmentSeed(u32);
 
 impl SegmentSeed {
     pub(super) fn new(log_id: &[u8; 16], generation: u64) -> Self {
-        SegmentSeed(crc32c::crc32c_append(
-            crc32c::crc32c(log_id),
-            &generation.to_le_bytes(),
-        ))
+        SegmentSeed(crc32c::crc32c_append(crc32c::crc32c(log_id), &generation.to_le_bytes()))
     }
 
     /// Checksum of a record's header without its body.
@@ -174,22 +171,11 @@ pub(super) fn parse_header(bytes: &[u8]) -> Option<RecordHeader> {
     if body_len > BODY_BYTES_MAX {
         return None;
     }
-    Some(RecordHeader {
-        crc,
-        body_len,
-        kind,
-        epoch24: kind_epoch >> 8,
-        shard,
-        id,
-    })
+    Some(RecordHeader { crc, body_len, kind, epoch24: kind_epoch >> 8, shard, id })
 }
 
 fn get_id(get: &mut &[u8]) -> LogId {
-    LogId {
-        term: get.get_u64_le(),
-        node: get.get_u64_le(),
-        index: get.get_u64_le(),
-    }
+    LogId { term: get.get_u64_le(), node: get.get_u64_le(), index: get.get_u64_le() }
 }
 
 fn put_id(out: &mut Vec<u8>, id: LogId) {
@@ -207,20 +193,8 @@ pub(super) fn encode_batch(seed: SegmentSeed, offset: u64, batch: &BatchBody) ->
     body.put_u64_le(batch.durable.offset);
     body.put_u64_le(batch.records_len);
     let mut out = Vec::with_capacity(BATCH_BYTES);
-    let (flag, id) = (
-        u32::from(batch.committed.is_some()),
-        batch.committed.unwrap_or_default(),
-    );
-    put_header(
-        &mut out,
-        seed,
-        offset,
-        Kind::Batch,
-        batch.epoch,
-        flag,
-        id,
-        &body,
-    );
+    let (flag, id) = (u32::from(batch.committed.is_some()), batch.committed.unwrap_or_default());
+    put_header(&mut out, seed, offset, Kind::Batch, batch.epoch, flag, id, &body);
     out.extend_from_slice(&body);
     out
 }
@@ -239,24 +213,15 @@ pub(super) fn parse_batch(seed: SegmentSeed, offset: u64, bytes: &[u8]) -> Optio
     }
     let header = parse_header(bytes)?;
     let body = bytes.get(RECORD_HEADER_BYTES..BATCH_BYTES)?;
-    if header.body_len != BATCH_BODY_BYTES
-        || crc32c::crc32c_append(seed.header_crc(offset, bytes), body) != header.crc
+    if header.body_len != BATCH_BODY_BYTES || crc32c::crc32c_append(seed.header_crc(offset, bytes), body) != header.crc
     {
         return None;
     }
     let mut get = &body[8..];
     let epoch = get.get_u64_le();
-    let durable = Position {
-        generation: get.get_u64_le(),
-        offset: get.get_u64_le(),
-    };
+    let durable = Position { generation: get.get_u64_le(), offset: get.get_u64_le() };
     let committed = (header.shard == 1).then_some(header.id);
-    Some(BatchBody {
-        epoch,
-        durable,
-        records_len: get.get_u64_le(),
-        committed,
-    })
+    Some(BatchBody { epoch, durable, records_len: get.get_u64_le(), committed })
 }
 
 /// The body of a `Start` record.
@@ -281,10 +246,7 @@ pub(super) fn parse_start(body: &[u8]) -> Option<StartBody> {
         return None;
     }
     let (mut get, vote) = body.split_at(FIXED);
-    let previous = Position {
-        generation: get.get_u64_le(),
-        offset: get.get_u64_le(),
-    };
+    let previous = Position { generation: get.get_u64_le(), offset: get.get_u64_le() };
     let first = get.get_u64_le();
     let mut option = || {
         let present = get.get_u64_le() == 1;
@@ -293,13 +255,7 @@ pub(super) fn parse_start(body: &[u8]) -> Option<StartBody> {
     };
     let (last, purged) = (option(), option());
     let vote = (get.get_u64_le() == 1).then(|| vote.to_vec());
-    Some(StartBody {
-        previous,
-        first,
-        last,
-        purged,
-        vote,
-    })
+    Some(StartBody { previous, first, last, purged, vote })
 }
 
 /// The header of a segment file.
@@ -343,10 +299,7 @@ pub(super) fn parse_segment_header(bytes: &[u8]) -> SegmentHeader {
     }
     let mut log_id = [0; 16];
     get.copy_to_slice(&mut log_id);
-    SegmentHeader::Ours {
-        log_id,
-        generation: get.get_u64_le(),
-    }
+    SegmentHeader::Ours { log_id, generation: get.get_u64_le() }
 }
 
 #[cfg(test)]
@@ -355,11 +308,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn any_id() -> impl Strategy<Value = LogId> {
-        (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(term, node, index)| LogId {
-            term,
-            node,
-            index,
-        })
+        (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(term, node, index)| LogId { term, node, index })
     }
 
     proptest! {
@@ -399,20 +348,11 @@ mod tests {
     #[test]
     fn segment_header_survives_encoding_and_names_newer_formats() {
         let mut bytes = encode_segment_header(&[3; 16], 9);
-        assert_eq!(
-            parse_segment_header(&bytes),
-            SegmentHeader::Ours {
-                log_id: [3; 16],
-                generation: 9
-            }
-        );
+        assert_eq!(parse_segment_header(&bytes), SegmentHeader::Ours { log_id: [3; 16], generation: 9 });
         bytes[20] ^= 1;
         assert_eq!(parse_segment_header(&bytes), SegmentHeader::Damaged);
         bytes[8] = 2;
-        assert_eq!(
-            parse_segment_header(&bytes),
-            SegmentHeader::NewerFormat { found: 2 }
-        );
+        assert_eq!(parse_segment_header(&bytes), SegmentHeader::NewerFormat { found: 2 });
         assert_eq!(parse_segment_header(&[0; 64]), SegmentHeader::NotASegment);
     }
 }

@@ -37,8 +37,7 @@ use parking_lot::Mutex;
 
 pub use error::LogError;
 pub use types::{
-    Done, Durable, LogBounds, LogEntry, LogId, LogOptions, LogStats, Recovered,
-    SYNC_MICROS_BUCKETS, WriterMode,
+    Done, Durable, LogBounds, LogEntry, LogId, LogOptions, LogStats, Recovered, SYNC_MICROS_BUCKETS, WriterMode,
 };
 
 use crate::fs::{Fs, parent};
@@ -71,15 +70,8 @@ impl Log {
     /// # Errors
     /// [`LogError::Damaged`] when acknowledged bytes are not what was written, [`LogError::NewerFormat`] and
     /// [`LogError::Foreign`] when the files are not ours to read; nothing is changed then.
-    pub fn open(
-        fs: Arc<dyn Fs>,
-        dir: &Path,
-        options: LogOptions,
-    ) -> Result<(Log, Recovered), LogError> {
-        let options = LogOptions {
-            segment_bytes: options.segment_bytes.max(1 << 12),
-            ..options
-        };
+    pub fn open(fs: Arc<dyn Fs>, dir: &Path, options: LogOptions) -> Result<(Log, Recovered), LogError> {
+        let options = LogOptions { segment_bytes: options.segment_bytes.max(1 << 12), ..options };
         fs.create_dir_all(dir)
             .and_then(|()| fs.sync_dir(parent(dir)))
             .map_err(|error| LogError::io("create", dir, error))?;
@@ -88,8 +80,7 @@ impl Log {
         let mut free = std::mem::take(&mut found.free);
         free.extend(segments::free_segments(&*fs, dir, behind_tail)?);
         recovery::make_durable(&found)?;
-        fs.sync_dir(dir)
-            .map_err(|error| LogError::io("sync", dir, error))?;
+        fs.sync_dir(dir).map_err(|error| LogError::io("sync", dir, error))?;
 
         let log_id = found.log_id.or(options.log_id).unwrap_or_else(random_id);
         let shared = Arc::new(Shared::new(View::recovered(&found, options.cache_bytes)));
@@ -100,19 +91,12 @@ impl Log {
         let epoch = found.epoch + 1;
         let mut writer = Writer::start(shared.clone(), options, log_id, segments, found)?;
         writer.recycle_at_start(before_first)?;
-        let log = Log::with_writer(shared, writer, mode)
-            .map_err(|error| LogError::io("start a thread for", dir, error))?;
+        let log =
+            Log::with_writer(shared, writer, mode).map_err(|error| LogError::io("start a thread for", dir, error))?;
         let bounds = log.bounds();
         let segments = log.handle.shared.state.lock().view.segments.len();
         let (first, last, purged) = (bounds.first, bounds.last, bounds.purged);
-        let recovered = Recovered {
-            first,
-            last,
-            purged,
-            truncated_torn_tail_bytes: torn,
-            segments,
-            epoch,
-        };
+        let recovered = Recovered { first, last, purged, truncated_torn_tail_bytes: torn, segments, epoch };
         Ok((log, recovered))
     }
 
@@ -126,21 +110,11 @@ impl Log {
                     let _guard = guard;
                     writer.run();
                 };
-                thread = Some(
-                    std::thread::Builder::new()
-                        .name("log-writer".into())
-                        .spawn(work)?,
-                );
+                thread = Some(std::thread::Builder::new().name("log-writer".into()).spawn(work)?);
             }
         }
-        let handle = Handle {
-            shared,
-            writer: Mutex::new(manual),
-            thread: Mutex::new(thread),
-        };
-        Ok(Log {
-            handle: Arc::new(handle),
-        })
+        let handle = Handle { shared, writer: Mutex::new(manual), thread: Mutex::new(thread) };
+        Ok(Log { handle: Arc::new(handle) })
     }
 
     /// Queues entries, which must follow the last one without a gap (any first index in a new log). They can be read
@@ -148,11 +122,7 @@ impl Log {
     pub fn append(&self, entries: Vec<LogEntry>, done: Done) {
         let shared = &self.handle.shared;
         let mut state = shared.state.lock();
-        let refused = if state.closed {
-            Some(LogError::Closed)
-        } else {
-            check_entries(&state.view, &entries).err()
-        };
+        let refused = if state.closed { Some(LogError::Closed) } else { check_entries(&state.view, &entries).err() };
         if let Some(error) = refused {
             drop(state);
             return done(Err(error));
@@ -181,45 +151,28 @@ impl Log {
     pub fn truncate_from(&self, index: u64) -> Result<(), LogError> {
         let (extent, cached) = {
             let state = self.handle.shared.state.lock();
-            (
-                state.view.extent,
-                index
-                    .checked_sub(1)
-                    .and_then(|before| state.view.cached_id(before)),
-            )
+            (state.view.extent, index.checked_sub(1).and_then(|before| state.view.cached_id(before)))
         };
         if index >= extent.next {
             return self.check_open();
         }
         let last = match extent.purged {
             Some(purged) if index <= purged.index => {
-                return Err(LogError::TruncateBelowPurged {
-                    index,
-                    purged: purged.index,
-                });
+                return Err(LogError::TruncateBelowPurged { index, purged: purged.index });
             }
             Some(purged) if index == purged.index + 1 => Some(purged),
             _ if index <= extent.first => None,
             _ if cached.is_some() => cached,
-            _ => self
-                .read(index - 1..index, 1)?
-                .first()
-                .map(|entry| entry.id),
+            _ => self.read(index - 1..index, 1)?.first().map(|entry| entry.id),
         };
         let from = index.max(extent.first);
-        self.enqueue(Command::Truncate { from, last }, |view| {
-            view.truncate(from, last)
-        })
+        self.enqueue(Command::Truncate { from, last }, |view| view.truncate(from, last))
     }
 
     /// Everything up to `id` may go; all of the log when `id` lies at or beyond its end. Whole segments are recycled
     /// once the fact is durable; does not wait for that. Nothing happens when it was purged before.
     pub fn purge_to(&self, id: LogId) -> Result<(), LogError> {
-        if self
-            .bounds()
-            .purged
-            .is_some_and(|purged| purged.index >= id.index)
-        {
+        if self.bounds().purged.is_some_and(|purged| purged.index >= id.index) {
             return self.check_open();
         }
         self.enqueue(Command::Purge(id), |view| view.purge(id))
@@ -236,23 +189,12 @@ impl Log {
     /// [`LogError::Purged`] when a non-empty range starts before the first entry, [`LogError::Damaged`] when a record
     /// no longer matches its checksum.
     pub fn read(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<LogEntry>, LogError> {
-        let plan = self
-            .handle
-            .shared
-            .state
-            .lock()
-            .view
-            .plan(range.clone(), max_bytes)?;
+        let plan = self.handle.shared.state.lock().view.plan(range.clone(), max_bytes)?;
         let mut entries = Vec::with_capacity(plan.cached.len());
         for part in &plan.parts {
             if let Err(error) = read_part(part, &mut entries) {
                 // The segment may have been purged and overwritten while we read.
-                self.handle
-                    .shared
-                    .state
-                    .lock()
-                    .view
-                    .plan(range, max_bytes)?;
+                self.handle.shared.state.lock().view.plan(range, max_bytes)?;
                 return Err(error);
             }
         }
@@ -265,33 +207,21 @@ impl Log {
         let state = self.handle.shared.state.lock();
         let extent = state.view.extent;
         let bytes = state.view.segments.iter().map(|segment| segment.end).sum();
-        LogBounds {
-            first: extent.first_present(),
-            last: extent.last,
-            purged: extent.purged,
-            bytes,
-        }
+        LogBounds { first: extent.first_present(), last: extent.last, purged: extent.purged, bytes }
     }
 
     /// Saves the vote; durable when it returns. Blocks for one sync.
     pub fn save_vote(&self, vote: &[u8]) -> Result<(), LogError> {
-        self.wait_for(|log, done| log.save_vote_then(vote, done))
-            .map(drop)
+        self.wait_for(|log, done| log.save_vote_then(vote, done)).map(drop)
     }
 
     /// As [`Log::save_vote`], without blocking.
     pub fn save_vote_then(&self, vote: &[u8], done: Done) {
         if vote.len() > VOTE_BYTES_MAX {
-            return done(Err(LogError::TooLarge {
-                bytes: vote.len() as u64,
-            }));
+            return done(Err(LogError::TooLarge { bytes: vote.len() as u64 }));
         }
         let vote = Bytes::copy_from_slice(vote);
-        self.enqueue_waiting(
-            |done| Command::Vote(vote.clone(), done),
-            done,
-            |view| view.vote = Some(vote.clone()),
-        );
+        self.enqueue_waiting(|done| Command::Vote(vote.clone(), done), done, |view| view.vote = Some(vote.clone()));
     }
 
     /// The last vote saved, or being saved.
@@ -367,12 +297,7 @@ impl Log {
         Ok(())
     }
 
-    fn enqueue_waiting(
-        &self,
-        command: impl FnOnce(Done) -> Command,
-        done: Done,
-        effect: impl FnOnce(&mut View),
-    ) {
+    fn enqueue_waiting(&self, command: impl FnOnce(Done) -> Command, done: Done, effect: impl FnOnce(&mut View)) {
         let mut state = self.handle.shared.state.lock();
         if state.closed {
             drop(state);
@@ -426,10 +351,7 @@ impl Drop for StopGuard {
         let error = state.failed.clone().unwrap_or(LogError::Closed);
         let queue = std::mem::take(&mut state.queue);
         drop(state);
-        queue
-            .into_iter()
-            .filter_map(Command::into_done)
-            .for_each(|done| done(Err(error.clone())));
+        queue.into_iter().filter_map(Command::into_done).for_each(|done| done(Err(error.clone())));
     }
 }
 
@@ -454,9 +376,7 @@ fn check_entries(view: &View, entries: &[LogEntry]) -> Result<(), LogError> {
             return Err(LogError::NotContiguous { expected, got });
         }
         if entry.payload.len() > BODY_BYTES_MAX {
-            return Err(LogError::TooLarge {
-                bytes: entry.payload.len() as u64,
-            });
+            return Err(LogError::TooLarge { bytes: entry.payload.len() as u64 });
         }
         expected = Some(got + 1);
     }
@@ -465,10 +385,7 @@ fn check_entries(view: &View, entries: &[LogEntry]) -> Result<(), LogError> {
 
 /// Reads the entries of a part of a segment; their payloads share one buffer.
 fn read_part(part: &Segment, entries: &mut Vec<LogEntry>) -> Result<(), LogError> {
-    let start = part
-        .offsets
-        .first()
-        .map_or(0, |offset| u64::from(*offset) * ALIGN);
+    let start = part.offsets.first().map_or(0, |offset| u64::from(*offset) * ALIGN);
     let mut bytes = vec![0; part.end.saturating_sub(start) as usize];
     let read = part.file.read_at(&mut bytes, start);
     let read = read.map_err(|error| LogError::io("read", &part.path, error))?;
@@ -493,19 +410,13 @@ fn parse_entry(part: &Segment, index: u64, offset: u64, record: &Bytes) -> Optio
     let payload = record.get(body.clone())?;
     let crc = crc32c::crc32c_append(part.seed.header_crc(offset, record), payload);
     let matches = header.kind == Kind::Entry && header.id.index == index && crc == header.crc;
-    matches.then(|| LogEntry {
-        shard: header.shard,
-        id: header.id,
-        payload: record.slice(body),
-    })
+    matches.then(|| LogEntry { shard: header.shard, id: header.id, payload: record.slice(body) })
 }
 
 /// An id that two logs will not share.
 fn random_id() -> [u8; 16] {
     use std::hash::{BuildHasher, RandomState};
-    let half = |salt: u64| {
-        RandomState::new().hash_one((salt, std::time::SystemTime::now(), std::process::id()))
-    };
+    let half = |salt: u64| RandomState::new().hash_one((salt, std::time::SystemTime::now(), std::process::id()));
     let mut id = [0; 16];
     id[..8].copy_from_slice(&half(1).to_le_bytes());
     id[8..].copy_from_slice(&half(2).to_le_bytes());

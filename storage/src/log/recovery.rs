@@ -34,8 +34,8 @@ use bytes::Bytes;
 use super::LogError;
 use super::extent::Extent;
 use super::format::{
-    BATCH_BYTES, FORMAT, Kind, Position, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader,
-    SegmentSeed, StartBody, parse_segment_header, parse_start,
+    BATCH_BYTES, FORMAT, Kind, Position, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, SegmentSeed, StartBody,
+    parse_segment_header, parse_start,
 };
 use super::scan::{Record, Scanner, batches_beyond};
 use super::segments::{generation_of, is_free_name};
@@ -75,10 +75,7 @@ fn read_error(path: &Path) -> impl Fn(std::io::Error) -> LogError + '_ {
 pub(super) fn recover(fs: &dyn Fs, dir: &Path) -> Result<Found, LogError> {
     let mut found = Found::default();
     let mut files = Vec::new();
-    for name in fs
-        .list(dir)
-        .map_err(|error| LogError::io("list", dir, error))?
-    {
+    for name in fs.list(dir).map_err(|error| LogError::io("list", dir, error))? {
         if is_free_name(&name) {
             found.free.push(dir.join(&name));
         } else if let Some(generation) = generation_of(&name) {
@@ -90,10 +87,7 @@ pub(super) fn recover(fs: &dyn Fs, dir: &Path) -> Result<Found, LogError> {
         let (log_id, segment) = open_segment(fs, generation, path)?;
         match found.log_id {
             Some(ours) if ours != log_id => {
-                return Err(LogError::Foreign {
-                    file: segment.path,
-                    detail: "it belongs to another log".into(),
-                });
+                return Err(LogError::Foreign { file: segment.path, detail: "it belongs to another log".into() });
             }
             _ => found.log_id = Some(log_id),
         }
@@ -107,48 +101,24 @@ pub(super) fn recover(fs: &dyn Fs, dir: &Path) -> Result<Found, LogError> {
     Ok(found)
 }
 
-fn open_segment(
-    fs: &dyn Fs,
-    generation: u64,
-    path: PathBuf,
-) -> Result<([u8; 16], Segment), LogError> {
-    let file = fs
-        .open(&path, OpenMode::ReadWrite)
-        .map_err(|error| LogError::io("open", &path, error))?;
+fn open_segment(fs: &dyn Fs, generation: u64, path: PathBuf) -> Result<([u8; 16], Segment), LogError> {
+    let file = fs.open(&path, OpenMode::ReadWrite).map_err(|error| LogError::io("open", &path, error))?;
     let mut header = vec![0; SEGMENT_HEADER_BYTES as usize];
     let read = file.read_at(&mut header, 0).map_err(read_error(&path))?;
-    let damaged = |detail: &str| LogError::Damaged {
-        file: path.clone(),
-        offset: 0,
-        detail: detail.into(),
-    };
+    let damaged = |detail: &str| LogError::Damaged { file: path.clone(), offset: 0, detail: detail.into() };
     match parse_segment_header(&header[..read]) {
-        SegmentHeader::Ours {
-            log_id,
-            generation: inside,
-        } if inside == generation => {
+        SegmentHeader::Ours { log_id, generation: inside } if inside == generation => {
             let seed = SegmentSeed::new(&log_id, generation);
             Ok((log_id, Segment::new(generation, path, file, seed)))
         }
-        SegmentHeader::Ours {
-            generation: inside, ..
-        } => Err(damaged(&format!(
-            "its header has generation {inside:016x}, not that of its name"
-        ))),
-        SegmentHeader::NewerFormat { found } => Err(LogError::NewerFormat {
-            file: path,
-            found,
-            supported: FORMAT,
-        }),
+        SegmentHeader::Ours { generation: inside, .. } => {
+            Err(damaged(&format!("its header has generation {inside:016x}, not that of its name")))
+        }
+        SegmentHeader::NewerFormat { found } => Err(LogError::NewerFormat { file: path, found, supported: FORMAT }),
         SegmentHeader::NotASegment if read == header.len() && header[..8] != [0; 8] => {
-            Err(LogError::Foreign {
-                file: path,
-                detail: "its first bytes are not those of a log segment".into(),
-            })
+            Err(LogError::Foreign { file: path, detail: "its first bytes are not those of a log segment".into() })
         }
-        SegmentHeader::NotASegment | SegmentHeader::Damaged => {
-            Err(damaged("its header is not intact"))
-        }
+        SegmentHeader::NotASegment | SegmentHeader::Damaged => Err(damaged("its header is not intact")),
     }
 }
 
@@ -197,26 +167,19 @@ impl Found {
         let last = self.segments.back().expect("a segment was scanned");
         if start.previous.generation == last.generation && start.previous.offset < last.end {
             let detail = "records lie behind the end that the next segment names".into();
-            return Err(LogError::Damaged {
-                file: last.path.clone(),
-                offset: start.previous.offset,
-                detail,
-            });
+            return Err(LogError::Damaged { file: last.path.clone(), offset: start.previous.offset, detail });
         }
         Ok(start.previous.generation != last.generation || start.previous.offset == last.end)
     }
 
     fn begin(&self, segment: &Segment) -> Result<Beginning, LogError> {
         let read = read_error(&segment.path);
-        let mut scanner =
-            Scanner::new(segment.file.clone(), segment.seed, self.epoch).map_err(&read)?;
+        let mut scanner = Scanner::new(segment.file.clone(), segment.seed, self.epoch).map_err(&read)?;
         let Some(Record::Batch(_)) = scanner.next().map_err(&read)? else {
             return Ok(Beginning::Empty);
         };
         let start = match scanner.next().map_err(&read)? {
-            Some(Record::Other { header, body, .. }) if header.kind == Kind::Start => {
-                parse_start(&body)
-            }
+            Some(Record::Other { header, body, .. }) if header.kind == Kind::Start => parse_start(&body),
             _ => None,
         };
         // Scanned again from its first batch, for the watermark in it.
@@ -228,8 +191,7 @@ impl Found {
     }
 
     fn start_over(&mut self, start: &StartBody) {
-        self.before_first
-            .extend(self.segments.drain(..).map(|segment| segment.path));
+        self.before_first.extend(self.segments.drain(..).map(|segment| segment.path));
         self.extent = Extent {
             first: start.first,
             next: start.last.map_or(0, |last| last.index + 1),
@@ -246,11 +208,7 @@ impl Found {
                     self.durable = self.durable.max(batch.durable);
                     self.committed = batch.committed.or(self.committed);
                 }
-                Record::Other {
-                    header,
-                    offset,
-                    body,
-                } => self.replay_record(segment, header, offset, &body)?,
+                Record::Other { header, offset, body } => self.replay_record(segment, header, offset, &body)?,
             }
         }
         Ok(())
@@ -263,46 +221,26 @@ impl Found {
         offset: u64,
         body: &[u8],
     ) -> Result<(), LogError> {
-        let damaged = |detail| {
-            Err(LogError::Damaged {
-                file: segment.path.clone(),
-                offset,
-                detail,
-            })
-        };
+        let damaged = |detail| Err(LogError::Damaged { file: segment.path.clone(), offset, detail });
         match header.kind {
             Kind::Batch | Kind::Start => {}
             Kind::Vote => self.vote = Some(Bytes::copy_from_slice(body)),
             Kind::Purge => self.extent.purge(header.id),
             Kind::Reset => {
                 self.extent.reset(header.id);
-                self.segments
-                    .iter_mut()
-                    .chain([segment])
-                    .for_each(|s| s.offsets.clear());
+                self.segments.iter_mut().chain([segment]).for_each(|s| s.offsets.clear());
             }
             Kind::Truncate => {
                 let Ok(from) = body.try_into().map(u64::from_le_bytes) else {
                     return damaged("a truncation without its index".into());
                 };
-                self.extent
-                    .truncate(from, (header.shard == 1).then_some(header.id));
-                self.segments
-                    .iter_mut()
-                    .chain([segment])
-                    .for_each(|s| s.truncate_from(from));
+                self.extent.truncate(from, (header.shard == 1).then_some(header.id));
+                self.segments.iter_mut().chain([segment]).for_each(|s| s.truncate_from(from));
             }
             Kind::Entry => {
                 let index = header.id.index;
-                if self
-                    .extent
-                    .expected()
-                    .is_some_and(|expected| expected != index)
-                {
-                    return damaged(format!(
-                        "entry {index} follows entry {}",
-                        self.extent.next.wrapping_sub(1)
-                    ));
+                if self.extent.expected().is_some_and(|expected| expected != index) {
+                    return damaged(format!("entry {index} follows entry {}", self.extent.next.wrapping_sub(1)));
                 }
                 self.extent.append(header.id);
                 segment.push(index, offset);
@@ -312,11 +250,7 @@ impl Found {
     }
 
     /// The tail lies before `segment`, which has no valid batch: at the end of the last one scanned, if any.
-    fn stop_before(
-        &mut self,
-        segment: Segment,
-        mut behind: VecDeque<Segment>,
-    ) -> Result<(), LogError> {
+    fn stop_before(&mut self, segment: Segment, mut behind: VecDeque<Segment>) -> Result<(), LogError> {
         if self.segments.is_empty() {
             let mut segment = segment;
             segment.end = SEGMENT_HEADER_BYTES;
@@ -329,32 +263,19 @@ impl Found {
     }
 
     /// The first invalid record lies at the end of the last segment scanned: damage when it had been synced.
-    fn stop_in_last(
-        &mut self,
-        scanner: Option<&Scanner>,
-        behind: VecDeque<Segment>,
-    ) -> Result<(), LogError> {
+    fn stop_in_last(&mut self, scanner: Option<&Scanner>, behind: VecDeque<Segment>) -> Result<(), LogError> {
         let last = self.segments.back().expect("callers have pushed one");
-        let tail = Position {
-            generation: last.generation,
-            offset: last.end,
-        };
+        let tail = Position { generation: last.generation, offset: last.end };
         let mut claimed = self.durable;
         let mut torn_to = scanner.map_or(tail.offset, |s| s.batch_end().max(tail.offset));
         for segment in std::iter::once(last).chain(&behind) {
-            let from = if segment.generation == tail.generation {
-                tail.offset
-            } else {
-                SEGMENT_HEADER_BYTES
-            };
+            let from = if segment.generation == tail.generation { tail.offset } else { SEGMENT_HEADER_BYTES };
             let batches = batches_beyond(segment.file.clone(), segment.seed, from);
             let mut segment_torn_to = from;
             for (offset, batch) in batches.map_err(read_error(&segment.path))? {
                 claimed = claimed.max(batch.durable);
                 if batch.epoch >= self.epoch {
-                    segment_torn_to = offset
-                        .saturating_add(BATCH_BYTES as u64)
-                        .saturating_add(batch.records_len);
+                    segment_torn_to = offset.saturating_add(BATCH_BYTES as u64).saturating_add(batch.records_len);
                 }
             }
             if segment.generation == tail.generation {
@@ -381,20 +302,14 @@ impl Found {
     /// Every entry that should be there has its place in a segment.
     fn check_complete(&self) -> Result<(), LogError> {
         let mut expected = self.extent.first;
-        for segment in self
-            .segments
-            .iter()
-            .filter(|s| !s.offsets.is_empty() && s.next() > self.extent.first)
-        {
+        for segment in self.segments.iter().filter(|s| !s.offsets.is_empty() && s.next() > self.extent.first) {
             if segment.first > expected {
                 return Err(missing(segment, expected, segment.first));
             }
             expected = segment.next();
         }
         match self.segments.back() {
-            Some(last) if expected < self.extent.next => {
-                Err(missing(last, expected, self.extent.next))
-            }
+            Some(last) if expected < self.extent.next => Err(missing(last, expected, self.extent.next)),
             _ => Ok(()),
         }
     }
@@ -404,20 +319,13 @@ fn missing(segment: &Segment, from: u64, to: u64) -> LogError {
     LogError::Damaged {
         file: segment.path.clone(),
         offset: 0,
-        detail: format!(
-            "entries {from} to {} are missing: a segment before it is gone",
-            to - 1
-        ),
+        detail: format!("entries {from} to {} are missing: a segment before it is gone", to - 1),
     }
 }
 
 /// Writes everything behind the watermark again and syncs it, so that what was found is also on the disk.
 pub(super) fn make_durable(found: &Found) -> Result<(), LogError> {
-    for segment in found
-        .segments
-        .iter()
-        .filter(|s| s.generation >= found.durable.generation)
-    {
+    for segment in found.segments.iter().filter(|s| s.generation >= found.durable.generation) {
         let from = match segment.generation == found.durable.generation {
             true => found.durable.offset.max(SEGMENT_HEADER_BYTES),
             false => SEGMENT_HEADER_BYTES,

@@ -7,8 +7,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::format::{
-    ALIGN, BATCH_BYTES, BatchBody, Kind, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES,
-    SegmentSeed, epoch24, looks_like_batch, parse_batch, parse_header, record_len,
+    ALIGN, BATCH_BYTES, BatchBody, Kind, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentSeed, epoch24,
+    looks_like_batch, parse_batch, parse_header, record_len,
 };
 use crate::fs::FsFile;
 
@@ -27,12 +27,7 @@ pub(super) struct Window {
 impl Window {
     pub(super) fn new(file: Arc<dyn FsFile>) -> io::Result<Self> {
         let len = file.len()?;
-        Ok(Window {
-            file,
-            len,
-            start: 0,
-            bytes: Vec::new(),
-        })
+        Ok(Window { file, len, start: 0, bytes: Vec::new() })
     }
 
     /// `n` bytes (at most the window's size) from `offset`, or fewer at the end of the file.
@@ -42,8 +37,7 @@ impl Window {
         if offset < have.start || wanted_end > have.end {
             self.start = offset.min(self.len);
             let rest = self.len - self.start;
-            self.bytes
-                .resize((WINDOW_BYTES.max(n) as u64).min(rest) as usize, 0);
+            self.bytes.resize((WINDOW_BYTES.max(n) as u64).min(rest) as usize, 0);
             let read = self.file.read_at(&mut self.bytes, self.start)?;
             self.bytes.truncate(read);
         }
@@ -94,13 +88,7 @@ impl Scanner {
     pub(super) fn new(file: Arc<dyn FsFile>, seed: SegmentSeed, epoch: u64) -> io::Result<Self> {
         let window = Window::new(file)?;
         let offset = SEGMENT_HEADER_BYTES;
-        Ok(Scanner {
-            window,
-            seed,
-            offset,
-            epoch,
-            batch_end: offset,
-        })
+        Ok(Scanner { window, seed, offset, epoch, batch_end: offset })
     }
 
     /// How far the current batch should reach.
@@ -113,8 +101,7 @@ impl Scanner {
     pub(super) fn next(&mut self) -> io::Result<Option<Record>> {
         let head = self.window.get(self.offset, BATCH_BYTES)?;
         if let Some(batch) = parse_batch(self.seed, self.offset, head) {
-            let in_order = batch.epoch > self.epoch
-                || (batch.epoch == self.epoch && self.offset == self.batch_end);
+            let in_order = batch.epoch > self.epoch || (batch.epoch == self.epoch && self.offset == self.batch_end);
             if !in_order {
                 return Ok(None);
             }
@@ -145,20 +132,12 @@ impl Scanner {
         };
         let offset = self.offset;
         self.offset += len;
-        Ok(Some(Record::Other {
-            header,
-            offset,
-            body,
-        }))
+        Ok(Some(Record::Other { header, offset, body }))
     }
 }
 
 /// Goes through the bytes from `from` to the end of a segment and gives each valid batch found there, with its offset.
-pub(super) fn batches_beyond(
-    file: Arc<dyn FsFile>,
-    seed: SegmentSeed,
-    from: u64,
-) -> io::Result<Vec<(u64, BatchBody)>> {
+pub(super) fn batches_beyond(file: Arc<dyn FsFile>, seed: SegmentSeed, from: u64) -> io::Result<Vec<(u64, BatchBody)>> {
     let mut window = Window::new(file)?;
     let mut found = Vec::new();
     let mut at = from.next_multiple_of(ALIGN);

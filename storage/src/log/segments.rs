@@ -65,16 +65,12 @@ pub(super) fn segment_path(dir: &Path, generation: u64) -> PathBuf {
 /// The generation in a segment's name.
 pub(super) fn generation_of(name: &str) -> Option<u64> {
     let hex = name.strip_suffix(".log")?;
-    (hex.len() == 16)
-        .then(|| u64::from_str_radix(hex, 16).ok())
-        .flatten()
+    (hex.len() == 16).then(|| u64::from_str_radix(hex, 16).ok()).flatten()
 }
 
 /// Whether a name is one of a file whose content means nothing.
 pub(super) fn is_free_name(name: &str) -> bool {
-    [".free", ".tmp"]
-        .iter()
-        .any(|end| name.strip_suffix(end).is_some_and(|stem| stem.len() == 16))
+    [".free", ".tmp"].iter().any(|end| name.strip_suffix(end).is_some_and(|stem| stem.len() == 16))
 }
 
 impl Segments {
@@ -94,11 +90,7 @@ impl Segments {
             free,
         };
         if options.writer == WriterMode::Manual {
-            return Ok(Segments {
-                keeper: Some(keeper),
-                thread: None,
-                requested: None,
-            });
+            return Ok(Segments { keeper: Some(keeper), thread: None, requested: None });
         }
         let (tasks, todo) = channel();
         let (report, ready) = channel();
@@ -115,20 +107,10 @@ impl Segments {
                 }
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("log-segments".into())
-            .spawn(work);
+        let thread = std::thread::Builder::new().name("log-segments".into()).spawn(work);
         let join = thread.map_err(|error| LogError::io("start a thread for", dir, error))?;
-        let worker = Worker {
-            tasks: Some(tasks),
-            ready,
-            join: Some(join),
-        };
-        Ok(Segments {
-            keeper: None,
-            thread: Some(worker),
-            requested: None,
-        })
+        let worker = Worker { tasks: Some(tasks), ready, join: Some(join) };
+        Ok(Segments { keeper: None, thread: Some(worker), requested: None })
     }
 
     /// Starts to prepare a segment in the background; without a thread, nothing happens before [`Segments::take`].
@@ -148,19 +130,13 @@ impl Segments {
         }
         self.request(generation);
         self.requested = None;
-        let worker = self
-            .thread
-            .as_ref()
-            .expect("either a keeper or a thread exists");
+        let worker = self.thread.as_ref().expect("either a keeper or a thread exists");
         let (outcome, waited) = match worker.ready.try_recv() {
             Ok(outcome) => (Ok(outcome), false),
             Err(_) => (worker.ready.recv(), true),
         };
         let prepared = outcome.map_err(|_| LogError::Closed)??;
-        assert_eq!(
-            prepared.generation, generation,
-            "segments are prepared one at a time, in order"
-        );
+        assert_eq!(prepared.generation, generation, "segments are prepared one at a time, in order");
         Ok((prepared, waited))
     }
 
@@ -199,15 +175,10 @@ impl Keeper {
             Some(path) => (path, true),
             None => (self.dir.join(format!("{generation:016x}.tmp")), false),
         };
-        let mode = if recycled {
-            OpenMode::ReadWrite
-        } else {
-            OpenMode::CreateOrTruncate
-        };
+        let mode = if recycled { OpenMode::ReadWrite } else { OpenMode::CreateOrTruncate };
         let opened = self.fs.open(&beside, mode);
         let file = opened.map_err(|error| LogError::io("open segment", &beside, error))?;
-        self.fill(&*file)
-            .map_err(|error| LogError::io("prepare segment", &beside, error))?;
+        self.fill(&*file).map_err(|error| LogError::io("prepare segment", &beside, error))?;
         let header = encode_segment_header(&self.log_id, generation);
         file.write_at(&header, 0)
             .and_then(|()| file.sync_data())
@@ -217,12 +188,7 @@ impl Keeper {
             .rename(&beside, &path)
             .and_then(|()| self.fs.sync_dir(&self.dir))
             .map_err(|error| LogError::io("name segment", &path, error))?;
-        Ok(Prepared {
-            generation,
-            path,
-            file,
-            recycled,
-        })
+        Ok(Prepared { generation, path, file, recycled })
     }
 
     /// Gives the file its length, writing zeros where it had no bytes: syncs of written blocks are cheapest.
@@ -246,30 +212,22 @@ impl Keeper {
         self.free.extend(freed);
         while self.free.len() > self.spare_segments {
             let path = self.free.pop().expect("the length was checked");
-            self.fs
-                .remove_file(&path)
-                .map_err(|error| LogError::io("remove purged segment", &path, error))?;
+            self.fs.remove_file(&path).map_err(|error| LogError::io("remove purged segment", &path, error))?;
         }
         Ok(())
     }
 }
 
 /// Renames segments to `.free`, durably.
-pub(super) fn free_segments(
-    fs: &dyn Fs,
-    dir: &Path,
-    paths: Vec<PathBuf>,
-) -> Result<Vec<PathBuf>, LogError> {
+pub(super) fn free_segments(fs: &dyn Fs, dir: &Path, paths: Vec<PathBuf>) -> Result<Vec<PathBuf>, LogError> {
     let mut freed = Vec::new();
     for path in paths {
         let free = path.with_extension("free");
-        fs.rename(&path, &free)
-            .map_err(|error| LogError::io("free segment", &path, error))?;
+        fs.rename(&path, &free).map_err(|error| LogError::io("free segment", &path, error))?;
         freed.push(free);
     }
     if !freed.is_empty() {
-        fs.sync_dir(dir)
-            .map_err(|error| LogError::io("sync", dir, error))?;
+        fs.sync_dir(dir).map_err(|error| LogError::io("sync", dir, error))?;
     }
     Ok(freed)
 }

@@ -22,18 +22,14 @@ pub(super) enum Command {
 impl Command {
     pub(super) fn payload_bytes(&self) -> usize {
         match self {
-            Command::Append { entries, .. } => {
-                entries.iter().map(|entry| entry.payload.len()).sum()
-            }
+            Command::Append { entries, .. } => entries.iter().map(|entry| entry.payload.len()).sum(),
             _ => 0,
         }
     }
 
     pub(super) fn into_done(self) -> Option<Done> {
         match self {
-            Command::Append { done, .. } | Command::Vote(_, done) | Command::Flush(done) => {
-                Some(done)
-            }
+            Command::Append { done, .. } | Command::Vote(_, done) | Command::Flush(done) => Some(done),
             _ => None,
         }
     }
@@ -71,18 +67,8 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(view: View) -> Self {
-        let state = State {
-            view,
-            queue: VecDeque::new(),
-            queued_bytes: 0,
-            failed: None,
-            closed: false,
-        };
-        Shared {
-            state: Mutex::new(state),
-            wake: Condvar::new(),
-            stats: Mutex::default(),
-        }
+        let state = State { view, queue: VecDeque::new(), queued_bytes: 0, failed: None, closed: false };
+        Shared { state: Mutex::new(state), wake: Condvar::new(), stats: Mutex::default() }
     }
 
     pub(super) fn failure(&self) -> Option<LogError> {

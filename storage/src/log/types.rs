@@ -96,9 +96,8 @@ pub struct LogBounds {
 }
 
 /// Upper bounds (microseconds) of the buckets of [`LogStats::sync_micros`]; the last bucket has none.
-pub const SYNC_MICROS_BUCKETS: [u64; 12] = [
-    100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000,
-];
+pub const SYNC_MICROS_BUCKETS: [u64; 12] =
+    [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000];
 
 /// Counters since the log was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -32,21 +32,8 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    pub(super) fn new(
-        generation: u64,
-        path: PathBuf,
-        file: Arc<dyn FsFile>,
-        seed: SegmentSeed,
-    ) -> Self {
-        Segment {
-            generation,
-            path,
-            file,
-            seed,
-            first: 0,
-            offsets: Vec::new(),
-            end: 0,
-        }
+    pub(super) fn new(generation: u64, path: PathBuf, file: Arc<dyn FsFile>, seed: SegmentSeed) -> Self {
+        Segment { generation, path, file, seed, first: 0, offsets: Vec::new(), end: 0 }
     }
 
     pub(super) fn next(&self) -> u64 {
@@ -62,8 +49,7 @@ impl Segment {
     }
 
     pub(super) fn truncate_from(&mut self, index: u64) {
-        self.offsets
-            .truncate(index.saturating_sub(self.first) as usize);
+        self.offsets.truncate(index.saturating_sub(self.first) as usize);
     }
 }
 
@@ -115,10 +101,7 @@ pub(super) struct ReadPlan {
 
 impl View {
     pub(super) fn new(cache_bytes_max: usize) -> Self {
-        View {
-            cache_bytes_max,
-            ..View::default()
-        }
+        View { cache_bytes_max, ..View::default() }
     }
 
     /// Takes entries that the caller has checked with [`Extent::expected`].
@@ -126,10 +109,7 @@ impl View {
         for entry in entries {
             self.appended += 1;
             self.cached_bytes += cost(entry);
-            self.cache.push_back(Cached {
-                entry: entry.clone(),
-                sequence: self.appended,
-            });
+            self.cache.push_back(Cached { entry: entry.clone(), sequence: self.appended });
             self.extent.append(entry.id);
         }
     }
@@ -145,11 +125,7 @@ impl View {
 
     /// Removes entries up to `id`, all of them when it lies at or beyond the end.
     pub(super) fn purge(&mut self, id: LogId) {
-        while self
-            .cache
-            .front()
-            .is_some_and(|c| c.entry.id.index <= id.index)
-        {
+        while self.cache.front().is_some_and(|c| c.entry.id.index <= id.index) {
             let removed = self.cache.pop_front().expect("looked at above");
             self.cached_bytes -= cost(&removed.entry);
         }
@@ -166,23 +142,15 @@ impl View {
     pub(super) fn apply(&mut self, changes: Vec<Written>, end: u64, appended: u64) {
         for change in changes {
             match change {
-                Written::Segment {
-                    previous_end,
-                    segment,
-                } => {
+                Written::Segment { previous_end, segment } => {
                     self.current().end = previous_end;
                     self.segments.push_back(segment);
                 }
                 Written::Entry { index, offset } => self.current().push(index, offset),
                 Written::Truncate { from } => {
-                    self.segments
-                        .iter_mut()
-                        .for_each(|segment| segment.truncate_from(from));
+                    self.segments.iter_mut().for_each(|segment| segment.truncate_from(from));
                 }
-                Written::Reset => self
-                    .segments
-                    .iter_mut()
-                    .for_each(|segment| segment.offsets.clear()),
+                Written::Reset => self.segments.iter_mut().for_each(|segment| segment.offsets.clear()),
             }
         }
         self.current().end = end;
@@ -208,11 +176,7 @@ impl View {
     }
 
     fn evict(&mut self) {
-        while self.cached_bytes > self.cache_bytes_max
-            && self
-                .cache
-                .front()
-                .is_some_and(|c| c.sequence <= self.written)
+        while self.cached_bytes > self.cache_bytes_max && self.cache.front().is_some_and(|c| c.sequence <= self.written)
         {
             let removed = self.cache.pop_front().expect("looked at above");
             self.cached_bytes -= cost(&removed.entry);
@@ -234,25 +198,15 @@ impl View {
             && range.start <= purged.index
             && range.start < range.end
         {
-            return Err(LogError::Purged {
-                index: range.start,
-                purged: purged.index,
-            });
+            return Err(LogError::Purged { index: range.start, purged: purged.index });
         }
         let end = range.end.min(self.extent.next);
-        let cached_from = self
-            .cache
-            .front()
-            .map_or(self.extent.next, |c| c.entry.id.index);
+        let cached_from = self.cache.front().map_or(self.extent.next, |c| c.entry.id.index);
         let mut at = range.start.max(self.extent.first);
         let mut bytes = 0;
         for segment in &self.segments {
             let stop = end.min(cached_from).min(segment.next());
-            if segment.offsets.is_empty()
-                || at < segment.first
-                || at >= stop
-                || bytes >= max_bytes.max(1)
-            {
+            if segment.offsets.is_empty() || at < segment.first || at >= stop || bytes >= max_bytes.max(1) {
                 continue;
             }
             let (part, part_bytes) = part_of(segment, at..stop, max_bytes.max(1) - bytes);
@@ -279,14 +233,10 @@ fn part_of(segment: &Segment, wanted: Range<u64>, max_bytes: usize) -> (Segment,
     let from = (wanted.start - segment.first) as usize;
     let to = (wanted.end - segment.first) as usize;
     let start = u64::from(segment.offsets[from]) * ALIGN;
-    let enough = start + max_bytes as u64;
-    let count =
-        segment.offsets[from..to].partition_point(|offset| u64::from(*offset) * ALIGN < enough);
+    let enough = start.saturating_add(max_bytes as u64);
+    let count = segment.offsets[from..to].partition_point(|offset| u64::from(*offset) * ALIGN < enough);
     let offsets = segment.offsets[from..from + count].to_vec();
-    let end = segment
-        .offsets
-        .get(from + count)
-        .map_or(segment.end, |offset| u64::from(*offset) * ALIGN);
+    let end = segment.offsets.get(from + count).map_or(segment.end, |offset| u64::from(*offset) * ALIGN);
     let part = Segment {
         generation: segment.generation,
         path: segment.path.clone(),

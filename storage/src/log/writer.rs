@@ -14,8 +14,8 @@ use bytes::Bytes;
 use super::LogError;
 use super::extent::Extent;
 use super::format::{
-    BATCH_BYTES, BatchBody, Kind, Position, SEGMENT_HEADER_BYTES, SegmentSeed, StartBody,
-    encode_batch, encode_start, padding, put_header, record_len,
+    BATCH_BYTES, BatchBody, Kind, Position, SEGMENT_HEADER_BYTES, SegmentSeed, StartBody, encode_batch, encode_start,
+    padding, put_header, record_len,
 };
 use super::recovery::Found;
 use super::segments::{Prepared, Segments};
@@ -63,6 +63,8 @@ pub(super) struct Writer {
     durable: Position,
     /// The watermark in the last batch written.
     claimed: Position,
+    /// The committed position in the last batch written.
+    committed: Option<LogId>,
     extent: Extent,
     vote: Option<Bytes>,
     changes: Vec<Written>,
@@ -84,13 +86,7 @@ impl Writer {
     ) -> Result<Writer, LogError> {
         let mut next_generation = found.highest_generation + 1;
         let (current, durable) = match found.segments.back() {
-            Some(last) => (
-                Current::new(last),
-                Position {
-                    generation: last.generation,
-                    offset: last.end,
-                },
-            ),
+            Some(last) => (Current::new(last), Position { generation: last.generation, offset: last.end }),
             None => {
                 let (prepared, _) = segments.take(next_generation)?;
                 next_generation += 1;
@@ -99,11 +95,7 @@ impl Writer {
                 (Current::new(&segment), Position::default())
             }
         };
-        let batch = Batch {
-            start: 0,
-            buffer: Vec::new(),
-            buffer_at: 0,
-        };
+        let batch = Batch { start: 0, buffer: Vec::new(), buffer_at: 0 };
         let mut writer = Writer {
             shared,
             options,
@@ -115,6 +107,7 @@ impl Writer {
             next_generation,
             durable,
             claimed: Position::default(),
+            committed: found.committed,
             extent: found.extent,
             vote: found.vote,
             changes: Vec::new(),
@@ -169,7 +162,11 @@ impl Writer {
 
     /// The last act: a watermark, so that damage in the last batch is told from a torn tail.
     pub(super) fn finish(&mut self) {
-        if self.shared.failure().is_some() || self.claimed == self.durable {
+        let (failed, committed) = {
+            let state = self.shared.state.lock();
+            (state.failed.is_some(), state.view.committed)
+        };
+        if failed || (self.claimed == self.durable && self.committed == committed) {
             return;
         }
         let outcome = self.write_watermark().and_then(|()| self.sync());
@@ -182,10 +179,7 @@ impl Writer {
     pub(super) fn run_once(&mut self) -> bool {
         let (commands, failed) = {
             let mut state = self.shared.state.lock();
-            (
-                state.take_group(self.options.group_bytes),
-                state.failed.clone(),
-            )
+            (state.take_group(self.options.group_bytes), state.failed.clone())
         };
         if commands.is_empty() {
             return false;
@@ -193,8 +187,7 @@ impl Writer {
         let bytes: usize = commands.iter().map(Command::payload_bytes).sum();
         let outcome = match failed {
             Some(error) => {
-                self.waiters
-                    .extend(commands.into_iter().filter_map(Command::into_done));
+                self.waiters.extend(commands.into_iter().filter_map(Command::into_done));
                 Err(error)
             }
             None => self.write_group(commands),
@@ -209,9 +202,7 @@ impl Writer {
             Err(error) => {
                 let error = self.fail(error);
                 self.shared.release(bytes);
-                waiters
-                    .into_iter()
-                    .for_each(|done| done(Err(error.clone())));
+                waiters.into_iter().for_each(|done| done(Err(error.clone())));
             }
         }
         true
@@ -220,10 +211,7 @@ impl Writer {
     /// Stops the log for good and returns why.
     fn fail(&mut self, error: LogError) -> LogError {
         let mut state = self.shared.state.lock();
-        state
-            .failed
-            .get_or_insert_with(|| error.into_failed())
-            .clone()
+        state.failed.get_or_insert_with(|| error.into_failed()).clone()
     }
 
     fn write_group(&mut self, commands: Vec<Command>) -> Result<(), LogError> {
@@ -240,9 +228,7 @@ impl Writer {
         outcome?;
         self.finish_batch()?;
         if self.acknowledge_before_sync {
-            std::mem::take(&mut self.waiters)
-                .into_iter()
-                .for_each(|done| done(Ok(Durable(()))));
+            std::mem::take(&mut self.waiters).into_iter().for_each(|done| done(Ok(Durable(()))));
         }
         self.sync()?;
         self.publish();
@@ -297,15 +283,9 @@ impl Writer {
         self.current.end += BATCH_BYTES as u64;
     }
 
-    fn put_with_option(
-        &mut self,
-        kind: Kind,
-        id: Option<LogId>,
-        body: &[u8],
-    ) -> Result<(), LogError> {
+    fn put_with_option(&mut self, kind: Kind, id: Option<LogId>, body: &[u8]) -> Result<(), LogError> {
         let body = Bytes::copy_from_slice(body);
-        self.put(kind, u32::from(id.is_some()), id.unwrap_or_default(), &body)
-            .map(drop)
+        self.put(kind, u32::from(id.is_some()), id.unwrap_or_default(), &body).map(drop)
     }
 
     /// Adds a record to the batch, in the next segment when this one is full. Returns its offset.
@@ -316,16 +296,7 @@ impl Writer {
             self.roll()?;
         }
         let offset = self.current.end;
-        put_header(
-            &mut self.batch.buffer,
-            self.current.seed,
-            offset,
-            kind,
-            self.epoch,
-            shard,
-            id,
-            body,
-        );
+        put_header(&mut self.batch.buffer, self.current.seed, offset, kind, self.epoch, shard, id, body);
         if body.len() >= LARGE_BODY_BYTES {
             self.write_buffer()?;
             self.write(body, self.batch.buffer_at)?;
@@ -349,12 +320,7 @@ impl Writer {
             purged: self.extent.purged,
             vote: self.vote.clone().map(Vec::from),
         };
-        self.put(
-            Kind::Start,
-            0,
-            LogId::default(),
-            &Bytes::from(encode_start(&start)),
-        )?;
+        self.put(Kind::Start, 0, LogId::default(), &Bytes::from(encode_start(&start)))?;
         self.current.floor = self.current.end;
         Ok(())
     }
@@ -363,10 +329,7 @@ impl Writer {
     fn roll(&mut self) -> Result<(), LogError> {
         self.finish_batch()?;
         self.sync()?;
-        let previous = Position {
-            generation: self.current.generation,
-            offset: self.current.end,
-        };
+        let previous = Position { generation: self.current.generation, offset: self.current.end };
         let (prepared, waited) = self.segments.take(self.next_generation)?;
         self.next_generation += 1;
         self.segments.request(self.next_generation);
@@ -378,21 +341,19 @@ impl Writer {
         }
         let segment = segment_of(&self.log_id, &prepared);
         self.current = Current::new(&segment);
-        self.changes.push(Written::Segment {
-            previous_end: previous.offset,
-            segment,
-        });
+        self.changes.push(Written::Segment { previous_end: previous.offset, segment });
         self.begin_batch();
         self.put_start(previous)
     }
 
     /// Completes the batch: its length is known now.
     fn finish_batch(&mut self) -> Result<(), LogError> {
+        self.committed = self.shared.state.lock().view.committed;
         let body = BatchBody {
             epoch: self.epoch,
             durable: self.durable,
             records_len: self.current.end - self.batch.start - BATCH_BYTES as u64,
-            committed: self.shared.state.lock().view.committed,
+            committed: self.committed,
         };
         let record = encode_batch(self.current.seed, self.batch.start, &body);
         if self.batch.buffer_at == self.batch.start {
@@ -429,10 +390,7 @@ impl Writer {
         stats.sync_micros_sum += micros;
         stats.sync_micros_max = stats.sync_micros_max.max(micros);
         stats.sync_micros[SYNC_MICROS_BUCKETS.partition_point(|bound| *bound < micros)] += 1;
-        self.durable = Position {
-            generation: self.current.generation,
-            offset: self.current.end,
-        };
+        self.durable = Position { generation: self.current.generation, offset: self.current.end };
         Ok(())
     }
 
@@ -445,11 +403,7 @@ impl Writer {
     /// Tells the readers' view what is on disk now.
     fn publish(&mut self) {
         let mut state = self.shared.state.lock();
-        state.view.apply(
-            std::mem::take(&mut self.changes),
-            self.current.end,
-            self.written,
-        );
+        state.view.apply(std::mem::take(&mut self.changes), self.current.end, self.written);
     }
 
     /// Gives purged segments back, now that the purge is durable.
@@ -457,12 +411,7 @@ impl Writer {
         if !std::mem::take(&mut self.purged) {
             return;
         }
-        let taken = self
-            .shared
-            .state
-            .lock()
-            .view
-            .take_purged_segments(self.extent.first);
+        let taken = self.shared.state.lock().view.take_purged_segments(self.extent.first);
         let paths: Vec<PathBuf> = taken.into_iter().map(|segment| segment.path).collect();
         if paths.is_empty() {
             return;
@@ -473,22 +422,10 @@ impl Writer {
     }
 
     /// Gives back segments that recovery found to be purged.
-    pub(super) fn recycle_at_start(
-        &mut self,
-        mut before_first: Vec<PathBuf>,
-    ) -> Result<(), LogError> {
-        let taken = self
-            .shared
-            .state
-            .lock()
-            .view
-            .take_purged_segments(self.extent.first);
+    pub(super) fn recycle_at_start(&mut self, mut before_first: Vec<PathBuf>) -> Result<(), LogError> {
+        let taken = self.shared.state.lock().view.take_purged_segments(self.extent.first);
         before_first.extend(taken.into_iter().map(|segment| segment.path));
-        if before_first.is_empty() {
-            Ok(())
-        } else {
-            self.segments.recycle(before_first)
-        }
+        if before_first.is_empty() { Ok(()) } else { self.segments.recycle(before_first) }
     }
 }
 
@@ -507,18 +444,12 @@ impl Current {
 
 fn segment_of(log_id: &[u8; 16], prepared: &Prepared) -> Segment {
     let seed = SegmentSeed::new(log_id, prepared.generation);
-    let mut segment = Segment::new(
-        prepared.generation,
-        prepared.path.clone(),
-        prepared.file.clone(),
-        seed,
-    );
+    let mut segment = Segment::new(prepared.generation, prepared.path.clone(), prepared.file.clone(), seed);
     segment.end = SEGMENT_HEADER_BYTES;
     segment
 }
 
 /// Whether a bug was planted by `MOSQUORUM_PLANT`, to see that the crash tests catch it. Never in release builds.
 fn planted(name: &str) -> bool {
-    cfg!(feature = "test-faults")
-        && std::env::var("MOSQUORUM_PLANT").is_ok_and(|plant| plant == name)
+    cfg!(feature = "test-faults") && std::env::var("MOSQUORUM_PLANT").is_ok_and(|plant| plant == name)
 }

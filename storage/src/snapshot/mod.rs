@@ -37,49 +37,28 @@ pub struct SnapshotFile {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum SnapshotError {
     #[error("{operation} {}: {source}", path.display())]
-    Io {
-        operation: &'static str,
-        path: PathBuf,
-        source: Arc<io::Error>,
-    },
+    Io { operation: &'static str, path: PathBuf, source: Arc<io::Error> },
     #[error("{} is a database of Eclipse Mosquitto; mosquorum does not read or overwrite it: choose another persistence_location or persistence_file", path.display())]
     MosquittoFormat { path: PathBuf },
     #[error("{} is not a mosquorum snapshot", path.display())]
     Foreign { path: PathBuf },
     #[error("{} has snapshot format {found}, this version reads up to {supported}: use a newer version", path.display())]
-    NewerFormat {
-        path: PathBuf,
-        found: u32,
-        supported: u32,
-    },
+    NewerFormat { path: PathBuf, found: u32, supported: u32 },
     #[error("snapshot {} is damaged at byte {offset}: {detail}", path.display())]
-    Damaged {
-        path: PathBuf,
-        offset: u64,
-        detail: String,
-    },
+    Damaged { path: PathBuf, offset: u64, detail: String },
     #[error("a chunk at byte {offset} does not follow the {received} bytes received so far")]
     ChunkOutOfOrder { offset: u64, received: u64 },
     #[error(
         "the received snapshot has {got} bytes and CRC {got_crc:08x}, announced were {want} bytes and CRC {want_crc:08x}"
     )]
-    NotAsAnnounced {
-        want: u64,
-        want_crc: u32,
-        got: u64,
-        got_crc: u32,
-    },
+    NotAsAnnounced { want: u64, want_crc: u32, got: u64, got_crc: u32 },
 }
 
 /// Writes a snapshot to `<path>.tmp`; [`SnapshotWriter::finish`] gives it its name.
 pub struct SnapshotWriter {}
 
 impl SnapshotWriter {
-    pub fn create(
-        _fs: Arc<dyn Fs>,
-        _path: &Path,
-        _meta: SnapshotMeta,
-    ) -> Result<Self, SnapshotError> {
+    pub fn create(_fs: Arc<dyn Fs>, _path: &Path, _meta: SnapshotMeta) -> Result<Self, SnapshotError> {
         todo!()
     }
 
@@ -136,11 +115,7 @@ impl SnapshotReceiver {
     }
 
     /// Syncs, verifies (against the announced length and CRC, and in itself) and renames; durable when it returns.
-    pub fn finish(
-        self,
-        _len: u64,
-        _crc: u32,
-    ) -> Result<(SnapshotMeta, SnapshotFile), SnapshotError> {
+    pub fn finish(self, _len: u64, _crc: u32) -> Result<(SnapshotMeta, SnapshotFile), SnapshotError> {
         todo!()
     }
 }

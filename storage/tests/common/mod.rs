@@ -73,12 +73,7 @@ impl Content {
             }
             Change::Truncate(from) => {
                 drop(self.entries.split_off(from));
-                self.last = self
-                    .entries
-                    .values()
-                    .next_back()
-                    .map(|e| e.id)
-                    .or(self.purged);
+                self.last = self.entries.values().next_back().map(|e| e.id).or(self.purged);
             }
             Change::Purge(id) => {
                 self.entries = self.entries.split_off(&(id.index + 1));
@@ -104,10 +99,7 @@ impl Content {
             let mut at = first;
             while at < end {
                 let read = log.read(at..end, 700)?;
-                assert!(
-                    !read.is_empty(),
-                    "entry {at} of {first}..{end} cannot be read"
-                );
+                assert!(!read.is_empty(), "entry {at} of {first}..{end} cannot be read");
                 for entry in read {
                     assert_eq!(entry.id.index, at);
                     entries.insert(at, entry);
@@ -115,12 +107,7 @@ impl Content {
                 }
             }
         }
-        Ok(Content {
-            entries,
-            last: bounds.last,
-            purged: bounds.purged,
-            vote: log.vote(),
-        })
+        Ok(Content { entries, last: bounds.last, purged: bounds.purged, vote: log.vote() })
     }
 }
 
@@ -183,11 +170,7 @@ impl Model {
                 }
             }
             3 if random.below(6) == 0 => {
-                let id = LogId {
-                    term: self.term,
-                    node: 1,
-                    index: last + random.below(5),
-                };
+                let id = LogId { term: self.term, node: 1, index: last + random.below(5) };
                 if log.reset_to(id).is_ok() {
                     self.note(Change::Reset(id));
                 }
@@ -221,24 +204,12 @@ impl Model {
                     1 => random.below(9000),
                     _ => random.below(400),
                 };
-                let id = LogId {
-                    term: self.term,
-                    node: random.below(3),
-                    index: next + i,
-                };
-                let payload = (0..len)
-                    .map(|at| (at ^ id.index ^ self.term) as u8)
-                    .collect();
-                LogEntry {
-                    shard: 0,
-                    id,
-                    payload,
-                }
+                let id = LogId { term: self.term, node: random.below(3), index: next + i };
+                let payload = (0..len).map(|at| (at ^ id.index ^ self.term) as u8).collect();
+                LogEntry { shard: 0, id, payload }
             })
             .collect();
-        entries
-            .iter()
-            .for_each(|entry| self.note(Change::Entry(entry.clone())));
+        entries.iter().for_each(|entry| self.note(Change::Entry(entry.clone())));
         let acknowledge = self.acknowledge_now();
         log.append(entries, Box::new(move |result| acknowledge(result.is_ok())));
     }
