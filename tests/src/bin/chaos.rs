@@ -11,7 +11,7 @@ chaos: clients, faults and a verdict on a real cluster of processes
   --seed N          seed of the first run, the next runs count up (default: from the clock)
   --runs N          how many runs (default 1)
   --seconds N       length of the load of each run (default 30)
-  --nemesis LIST    kill-leader,kill-follower,kill-majority,kill-all,pause-leader,partition-leader, or all (default all)
+  --nemesis LIST    kill-leader,kill-follower,kill-majority,kill-all,pause-leader,partition-leader; all (default) or none
   --power-cut WHEN  never, always or mixed: unsynced bytes die with the process (default mixed: every second seed)
   --single          one node with persistence instead of three; --cycles N: so many kills in each run
   --rate N          messages per second of ordinary data (default 450)
@@ -61,7 +61,9 @@ fn parse() -> Result<Arguments, String> {
             }
             "--nemesis" => {
                 let list = value()?;
-                if list != "all" {
+                if list == "none" {
+                    (template.nemeses, template.faults_min) = (Vec::new(), 0);
+                } else if list != "all" {
                     template.nemeses = list.split(',').map(str::parse).collect::<Result<_, _>>()?;
                     arguments.partitions_asked_for = template.nemeses.contains(&Nemesis::PartitionLeader);
                 }

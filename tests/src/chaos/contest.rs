@@ -20,6 +20,8 @@ use tokio::{task::JoinHandle, time::sleep};
 
 /// Publishes under way of a contender at most.
 const WINDOW: usize = 10;
+const PUBLISH_EVERY: Duration = Duration::from_millis(25);
+const PING_EVERY: Duration = Duration::from_secs(5);
 /// A contender that neither wins nor is closed ends by itself.
 const LIFE_MAX: Duration = Duration::from_secs(8);
 
@@ -55,16 +57,22 @@ async fn contender(stage: Stage, name: String, mut recorded: Recorded) {
         }
         let mut sequence = 0;
         let mut under_way: HashMap<PacketId, MessageId> = HashMap::new();
+        let (mut next_publish, mut next_ping) = (began, began + PING_EVERY);
         loop {
             let publishes = stage.is(Phase::Running) && began.elapsed() < LIFE_MAX;
             if stage.is(Phase::Over) || (stage.is(Phase::Running) && !publishes) {
                 return Ok(());
             }
-            if publishes && under_way.len() < WINDOW {
+            if publishes && under_way.len() < WINDOW && Instant::now() >= next_publish {
+                next_publish = Instant::now() + PUBLISH_EVERY;
                 let id = MessageId { publisher: number, sequence };
                 sequence += 1;
                 under_way.insert(send_recorded(&mut recorded, id, &topic), id);
                 recorded.link.flush().await?;
+            }
+            if Instant::now() >= next_ping {
+                next_ping = Instant::now() + PING_EVERY;
+                recorded.link.send(&Packet::PingReq).await?;
             }
             if let Some(packet) = recorded.link.recv_within(Duration::from_millis(20)).await? {
                 take(&mut recorded, packet, &mut under_way).await?;

@@ -57,22 +57,28 @@ pub fn check_all(history: &History) -> Vec<Violation> {
     CHECKS.iter().flat_map(|(_, check)| check(&view)).collect()
 }
 
-/// What is still to come before the run can be judged: messages, wills and live messages that are owed and not here.
-/// A runner waits for 0.
+/// What is still to come before the run can be judged: messages, wills and live messages that are owed and not here, and
+/// publishes without an answer on open connections. A runner waits until nothing is left.
 #[must_use]
-pub fn outstanding(history: &History) -> usize {
+pub fn outstanding(history: &History) -> Vec<String> {
     let view = View::new(history);
-    no_acknowledged_message_lost::check(&view).len() + wills::missing(&view).len() + live_delivery::check(&view).len()
+    let mut owed = no_acknowledged_message_lost::check(&view);
+    owed.extend(wills::missing(&view));
+    owed.extend(live_delivery::check(&view));
+    let mut texts: Vec<String> = owed.iter().map(ToString::to_string).collect();
+    texts.extend(unanswered(&view));
+    texts
 }
 
-/// Publishes without an answer on connections that are still open: a runner waits for 0 before it calls all quiet.
-#[must_use]
-pub fn unanswered(history: &History) -> usize {
-    let view = View::new(history);
-    let open = |connection| view.connections.get(&connection).is_some_and(|c: &ConnectionView| c.closed.is_none());
-    view.messages
-        .values()
-        .filter(|message| !message.will && message.acknowledged.is_none() && message.refused.is_none())
-        .filter(|message| message.sends.last().is_some_and(|(_, connection)| open(*connection)))
-        .count()
+fn unanswered(view: &View) -> Vec<String> {
+    let open =
+        |number| view.connections.get(&number).is_some_and(|connection: &ConnectionView| connection.closed.is_none());
+    let waits = |message: &MessageView| {
+        !message.will
+            && message.acknowledged.is_none()
+            && message.refused.is_none()
+            && message.sends.last().is_some_and(|(_, number)| open(*number))
+    };
+    let unanswered = view.messages.iter().filter(|(_, message)| waits(message));
+    unanswered.map(|(id, message)| format!("{id} on {} has no answer", message.topic)).collect()
 }
