@@ -5,17 +5,11 @@ use super::options::{OptionSpec, Repeat};
 use super::raw::BridgeSection;
 
 /// Adds one line below `connection`.
-pub(super) fn add(
-    bridge: &mut BridgeSection,
-    spec: &OptionSpec,
-    line: &Directive,
-) -> Result<(), ConfigError> {
+pub(super) fn add(bridge: &mut BridgeSection, spec: &OptionSpec, line: &Directive) -> Result<(), ConfigError> {
     let name = spec.canonical();
     let before = has(bridge, name);
     if before && name == "address" {
-        return Err(ConfigError::new(
-            "Error: Invalid bridge configuration, 'address' only allowed once.",
-        ));
+        return Err(ConfigError::new("Error: Invalid bridge configuration, 'address' only allowed once."));
     }
     if before && spec.repeat == Repeat::Error {
         return Err(ConfigError::duplicate(&line.key));
@@ -23,9 +17,7 @@ pub(super) fn add(
     if name == "topic" {
         check_topic_quotes(&line.rest)?;
     }
-    bridge
-        .directives
-        .push((name.to_owned(), line.rest.clone(), line.origin.clone()));
+    bridge.directives.push((name.to_owned(), line.rest.clone(), line.origin.clone()));
     Ok(())
 }
 
@@ -47,19 +39,14 @@ pub(super) fn check(bridge: &BridgeSection) -> Result<(), ConfigError> {
 }
 
 fn has(bridge: &BridgeSection, name: &str) -> bool {
-    bridge
-        .directives
-        .iter()
-        .any(|(option, _, _)| option == name)
+    bridge.directives.iter().any(|(option, _, _)| option == name)
 }
 
 /// A topic with blanks stands between quotes; `""` is the empty topic.
 fn check_topic_quotes(text: &str) -> Result<(), ConfigError> {
     let (first, rest) = text.split_once(' ').unwrap_or((text, ""));
     if first.starts_with('"') && !first.starts_with("\"\"") && !rest.contains('"') {
-        return Err(ConfigError::new(format!(
-            "Error: Missing closing quote in topic value ({rest})."
-        )));
+        return Err(ConfigError::new(format!("Error: Missing closing quote in topic value ({rest}).")));
     }
     Ok(())
 }

@@ -18,11 +18,7 @@ pub struct ConfigError {
 impl ConfigError {
     /// `message` begins with `Error:` and ends with a full stop.
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self {
-            origin: None,
-            message: message.into(),
-            exit_code: EXIT_INVALID,
-        }
+        Self { origin: None, message: message.into(), exit_code: EXIT_INVALID }
     }
     /// Adds the place, unless one is known already.
     #[must_use]
@@ -37,22 +33,16 @@ impl ConfigError {
         self
     }
     pub(super) fn unknown(option: &str) -> Self {
-        Self::new(format!(
-            "Error: Unknown configuration variable '{option}'. See --options for those known."
-        ))
+        Self::new(format!("Error: Unknown configuration variable '{option}'. See --options for those known."))
     }
     pub(super) fn refused(option: &str, reason: &str) -> Self {
-        Self::new(format!(
-            "Error: The '{option}' option is not available: {reason}."
-        ))
+        Self::new(format!("Error: The '{option}' option is not available: {reason}."))
     }
     pub(super) fn empty(option: &str) -> Self {
         Self::new(format!("Error: Empty '{option}' value in configuration."))
     }
     pub(super) fn duplicate(option: &str) -> Self {
-        Self::new(format!(
-            "Error: Duplicate '{option}' value in configuration."
-        ))
+        Self::new(format!("Error: Duplicate '{option}' value in configuration."))
     }
     /// `FILE:LINE`, the environment variable or the flag.
     #[must_use]
@@ -86,22 +76,13 @@ pub struct Note {
 
 impl Note {
     pub(super) fn info(text: impl Into<String>) -> Self {
-        Self {
-            level: Level::Info,
-            text: text.into(),
-        }
+        Self { level: Level::Info, text: text.into() }
     }
     pub(super) fn notice(text: impl Into<String>) -> Self {
-        Self {
-            level: Level::Notice,
-            text: text.into(),
-        }
+        Self { level: Level::Notice, text: text.into() }
     }
     pub(super) fn warning(text: impl Into<String>) -> Self {
-        Self {
-            level: Level::Warning,
-            text: text.into(),
-        }
+        Self { level: Level::Warning, text: text.into() }
     }
     /// Writes it to the log.
     pub fn log(&self) {

@@ -18,12 +18,10 @@ pub(super) struct Directive {
 pub(super) fn read(path: &Path) -> Result<Vec<Directive>, ConfigError> {
     let name = path.display();
     if path.is_dir() {
-        return Err(ConfigError::new(format!(
-            "Error: Config file '{name}' is a directory."
-        )));
+        return Err(ConfigError::new(format!("Error: Config file '{name}' is a directory.")));
     }
-    let bytes = std::fs::read(path)
-        .map_err(|_| ConfigError::new(format!("Error: Unable to open config file '{name}'.")))?;
+    let bytes =
+        std::fs::read(path).map_err(|_| ConfigError::new(format!("Error: Unable to open config file '{name}'.")))?;
     parse(&bytes, &name.to_string())
 }
 
@@ -63,14 +61,7 @@ pub(super) fn include_files(folder: &str) -> Result<Vec<PathBuf>, ConfigError> {
             names.push(name);
         }
     }
-    let key = |name: &str| -> Vec<(u8, u8)> {
-        name.bytes()
-            .map(|byte| (byte.to_ascii_uppercase(), byte))
-            .collect()
-    };
+    let key = |name: &str| -> Vec<(u8, u8)> { name.bytes().map(|byte| (byte.to_ascii_uppercase(), byte)).collect() };
     names.sort_by_key(|name| key(name));
-    Ok(names
-        .iter()
-        .map(|name| Path::new(folder).join(name))
-        .collect())
+    Ok(names.iter().map(|name| Path::new(folder).join(name)).collect())
 }

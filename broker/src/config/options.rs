@@ -111,8 +111,7 @@ const fn b(name: &'static str) -> OptionSpec {
 }
 const fn plugin(name: &'static str) -> OptionSpec {
     let mut row = row(name, Scope::Plugin, "", false);
-    row.state =
-        State::Accepted("only Mosquitto's own acl-file and password-file plugins are known");
+    row.state = State::Accepted("only Mosquitto's own acl-file and password-file plugins are known");
     row
 }
 const fn structure(name: &'static str) -> OptionSpec {
@@ -162,11 +161,7 @@ impl OptionSpec {
     /// The name under which values are kept.
     #[must_use]
     pub fn canonical(&self) -> &'static str {
-        if self.same_as.is_empty() {
-            self.name
-        } else {
-            self.same_as
-        }
+        if self.same_as.is_empty() { self.name } else { self.same_as }
     }
     /// May be set without a listener, so also by the environment.
     #[must_use]
@@ -185,9 +180,7 @@ impl OptionSpec {
     #[must_use]
     pub fn refusal(&self, value: &str) -> Option<&'static str> {
         match self.state {
-            State::Refused(reason) if self.harmless.is_empty() || value != self.harmless => {
-                Some(reason)
-            }
+            State::Refused(reason) if self.harmless.is_empty() || value != self.harmless => Some(reason),
             _ => None,
         }
     }
@@ -252,12 +245,7 @@ const TABLE: &[OptionSpec] = &[
     plugin("plugin_opt_*"),
     plugin("plugin_use"),
     // Listeners.
-    row(
-        "accept_protocol_versions",
-        Scope::Listener(Place::Explicit),
-        "",
-        true,
-    ),
+    row("accept_protocol_versions", Scope::Listener(Place::Explicit), "", true),
     structure("bind_address").once(),
     l("bind_interface").once(),
     la("cafile").reloads(),
@@ -282,9 +270,7 @@ const TABLE: &[OptionSpec] = &[
     la("mount_point"),
     structure("port"),
     l("protocol"),
-    la("proxy_protocol_v2_require_tls")
-        .refused(LATER)
-        .harmless("false"),
+    la("proxy_protocol_v2_require_tls").refused(LATER).harmless("false"),
     l("psk_hint").refused(NO_PSK),
     l("require_certificate").reloads(),
     l("socket_domain"),
@@ -394,17 +380,9 @@ pub fn print() -> String {
             State::Refused(reason) => ("refused", reason),
         };
         let reload = if spec.reload { "yes" } else { "no" };
-        let default = if spec.default.is_empty() {
-            "-"
-        } else {
-            spec.default
-        };
+        let default = if spec.default.is_empty() { "-" } else { spec.default };
         // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "{}\t{scope}\t{default}\t{reload}\t{state}\t{note}",
-            spec.name
-        );
+        let _ = writeln!(text, "{}\t{scope}\t{default}\t{reload}\t{state}\t{note}", spec.name);
     }
     text
 }

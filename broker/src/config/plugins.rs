@@ -63,14 +63,9 @@ impl Plugins {
                 if rest.is_empty() {
                     return Err(ConfigError::empty(key));
                 }
-                let found = self
-                    .0
-                    .iter()
-                    .position(|plugin| plugin.name.as_deref() == Some(rest));
+                let found = self.0.iter().position(|plugin| plugin.name.as_deref() == Some(rest));
                 let Some(index) = found else {
-                    return Err(ConfigError::new(format!(
-                        "Error: Plugin '{rest}' not previously loaded."
-                    )));
+                    return Err(ConfigError::new(format!("Error: Plugin '{rest}' not previously loaded.")));
                 };
                 *current = Some(index);
                 self.0[index].used_by.push(listener);
@@ -81,36 +76,22 @@ impl Plugins {
                 None => Err(needs_plugin(key)),
             },
             _ => {
-                let option = key
-                    .strip_prefix("plugin_opt_")
-                    .or(key.strip_prefix("auth_opt_"));
+                let option = key.strip_prefix("plugin_opt_").or(key.strip_prefix("auth_opt_"));
                 let index = current.ok_or_else(|| needs_plugin(key))?;
                 self.option(index, option.unwrap_or_default(), line)
             }
         }
     }
 
-    fn load(
-        &mut self,
-        name: Option<&str>,
-        path: &str,
-        line: &Directive,
-    ) -> Result<Option<ConfigError>, ConfigError> {
+    fn load(&mut self, name: Option<&str>, path: &str, line: &Directive) -> Result<Option<ConfigError>, ConfigError> {
         if let Some(name) = name
-            && self
-                .0
-                .iter()
-                .any(|plugin| plugin.name.as_deref() == Some(name))
+            && self.0.iter().any(|plugin| plugin.name.as_deref() == Some(name))
         {
-            return Err(ConfigError::new(format!(
-                "Error: Duplicate plugin name '{name}'."
-            )));
+            return Err(ConfigError::new(format!("Error: Duplicate plugin name '{name}'.")));
         }
         if path.is_empty() {
             let name = name.unwrap_or(&line.key);
-            return Err(ConfigError::new(format!(
-                "Error: Missing plugin path for plugin name '{name}'."
-            )));
+            return Err(ConfigError::new(format!("Error: Missing plugin path for plugin name '{name}'.")));
         }
         let kind = match path.rsplit('/').next() {
             Some("mosquitto_acl_file.so") => Kind::AclFile,
@@ -132,16 +113,9 @@ impl Plugins {
         Ok((kind == Kind::Other).then(refused))
     }
 
-    fn option(
-        &mut self,
-        index: usize,
-        option: &str,
-        line: &Directive,
-    ) -> Result<Option<ConfigError>, ConfigError> {
+    fn option(&mut self, index: usize, option: &str, line: &Directive) -> Result<Option<ConfigError>, ConfigError> {
         if option.is_empty() {
-            return Err(ConfigError::new(
-                "Error: Invalid 'plugin_opt_' config option.",
-            ));
+            return Err(ConfigError::new("Error: Invalid 'plugin_opt_' config option."));
         }
         if line.rest.is_empty() {
             return Err(ConfigError::empty(option));
@@ -153,23 +127,14 @@ impl Plugins {
             Kind::Other => return Ok(None),
         };
         if option != expected {
-            return Err(ConfigError::new(format!(
-                "{name}: Error: Unknown option '{option}'. Expected {expected}."
-            )));
+            return Err(ConfigError::new(format!("{name}: Error: Unknown option '{option}'. Expected {expected}.")));
         }
-        plugin.file = Some(Text {
-            text: line.rest.clone(),
-            origin: Some(line.origin.clone()),
-        });
+        plugin.file = Some(Text { text: line.rest.clone(), origin: Some(line.origin.clone()) });
         Ok(None)
     }
 
     /// Puts the files where the listeners find them.
-    pub(super) fn finish(
-        &self,
-        globals: &mut Section,
-        listeners: &mut [Section],
-    ) -> Result<(), ConfigError> {
+    pub(super) fn finish(&self, globals: &mut Section, listeners: &mut [Section]) -> Result<(), ConfigError> {
         for plugin in &self.0 {
             let (key, file) = match (plugin.kind, &plugin.file) {
                 (Kind::AclFile, Some(file)) => (ACL_FILE, file),
@@ -185,10 +150,7 @@ impl Plugins {
                     Some(index) => &mut listeners[*index],
                     None => &mut *globals,
                 };
-                section
-                    .entry(key.to_owned())
-                    .or_default()
-                    .push(file.clone());
+                section.entry(key.to_owned()).or_default().push(file.clone());
             }
         }
         Ok(())

@@ -42,10 +42,7 @@ pub(super) struct Text {
 
 impl Text {
     fn default_value(text: &str) -> Self {
-        Self {
-            text: text.to_owned(),
-            origin: None,
-        }
+        Self { text: text.to_owned(), origin: None }
     }
 }
 
@@ -86,17 +83,11 @@ impl Raw {
             .add_source(Defaults)
             .add_source(file)
             .add_source(environment)
-            .add_source(Flags {
-                log_all: sources.log_all,
-            })
+            .add_source(Flags { log_all: sources.log_all })
             .build()
-            .and_then(Config::try_deserialize::<Map<String, Value>>)
-            .map_err(|cause| ConfigError::new(format!("Error: Configuration: {cause}.")))?;
-        let mut raw = Self {
-            bridges,
-            notes,
-            ..Self::default()
-        };
+            .and_then(|config| config.collect()) // deserialising would lose the origins
+            .map_err(layer_error)?;
+        let mut raw = Self { bridges, notes, ..Self::default() };
         for (name, value) in layers {
             if name == LISTENERS {
                 raw.listeners = sections_of(value)?;
@@ -113,34 +104,23 @@ const LISTENERS: &str = "listeners";
 
 /// A section as a value of the `config` crate.
 pub(super) fn to_value(section: &Section) -> Value {
-    let table: Map<String, Value> = section
-        .iter()
-        .map(|(name, texts)| (name.clone(), list(texts)))
-        .collect();
+    let table: Map<String, Value> = section.iter().map(|(name, texts)| (name.clone(), list(texts))).collect();
     Value::new(None, ValueKind::Table(table))
 }
 
 /// Sections as the value that stands under [`LISTENERS`].
 pub(super) fn to_layer(globals: &Section, listeners: &[Section]) -> Map<String, Value> {
-    let mut layer: Map<String, Value> = globals
-        .iter()
-        .map(|(name, texts)| (name.clone(), list(texts)))
-        .collect();
+    let mut layer: Map<String, Value> = globals.iter().map(|(name, texts)| (name.clone(), list(texts))).collect();
     if !listeners.is_empty() {
         let all = listeners.iter().map(to_value).collect();
-        layer.insert(
-            LISTENERS.to_owned(),
-            Value::new(None, ValueKind::Array(all)),
-        );
+        layer.insert(LISTENERS.to_owned(), Value::new(None, ValueKind::Array(all)));
     }
     layer
 }
 
 fn list(texts: &[Text]) -> Value {
-    let values = texts
-        .iter()
-        .map(|text| Value::new(text.origin.as_ref(), ValueKind::String(text.text.clone())))
-        .collect();
+    let values =
+        texts.iter().map(|text| Value::new(text.origin.as_ref(), ValueKind::String(text.text.clone()))).collect();
     Value::new(None, ValueKind::Array(values))
 }
 
@@ -162,10 +142,7 @@ fn sections_of(value: Value) -> Result<Vec<Section>, ConfigError> {
         .into_iter()
         .map(|section| {
             let table = section.into_table().map_err(layer_error)?;
-            table
-                .into_iter()
-                .map(|(name, value)| Ok((name, texts_of(value)?)))
-                .collect()
+            table.into_iter().map(|(name, value)| Ok((name, texts_of(value)?))).collect()
         })
         .collect()
 }
@@ -204,11 +181,7 @@ impl Source for Defaults {
 struct Environment(Section);
 
 impl Environment {
-    fn new(
-        sources: &Sources,
-        per_listener: bool,
-        notes: &mut Vec<Note>,
-    ) -> Result<Self, ConfigError> {
+    fn new(sources: &Sources, per_listener: bool, notes: &mut Vec<Note>) -> Result<Self, ConfigError> {
         let mut globals = Section::new();
         for (name, value) in &sources.environment {
             if value.trim().is_empty() {
@@ -216,9 +189,7 @@ impl Environment {
             }
             let option = match name.strip_prefix("MOSQUORUM_") {
                 Some(option) => option.to_ascii_lowercase(),
-                None if name == "MOSQUITTO_PERSISTENCE_LOCATION" => {
-                    "persistence_location".to_owned()
-                }
+                None if name == "MOSQUITTO_PERSISTENCE_LOCATION" => "persistence_location".to_owned(),
                 None => continue,
             };
             let Some(spec) = options::find(&option).filter(|spec| spec.is_global()) else {
@@ -240,10 +211,7 @@ impl Environment {
             }
             let theirs = globals.contains_key(spec.canonical()) && name.starts_with("MOSQUITTO_");
             if !theirs {
-                globals.insert(
-                    spec.canonical().to_owned(),
-                    environment_values(spec, name, value),
-                );
+                globals.insert(spec.canonical().to_owned(), environment_values(spec, name, value));
             }
         }
         Ok(Self(globals))
@@ -261,16 +229,9 @@ impl Source for Environment {
 
 /// A list option takes several values separated by commas.
 fn environment_values(spec: &OptionSpec, name: &str, value: &str) -> Vec<Text> {
-    let text = |text: &str| Text {
-        text: text.trim().to_owned(),
-        origin: Some(name.to_owned()),
-    };
+    let text = |text: &str| Text { text: text.trim().to_owned(), origin: Some(name.to_owned()) };
     if spec.is_list() {
-        value
-            .split(',')
-            .filter(|part| !part.trim().is_empty())
-            .map(text)
-            .collect()
+        value.split(',').filter(|part| !part.trim().is_empty()).map(text).collect()
     } else {
         vec![text(value)]
     }
@@ -295,10 +256,7 @@ impl Source for Flags {
         let mut globals = Section::new();
         if let Some(all) = self.log_all {
             let (text, flag) = if all { ("all", "-v") } else { ("none", "-q") };
-            let text = Text {
-                text: text.to_owned(),
-                origin: Some(flag.to_owned()),
-            };
+            let text = Text { text: text.to_owned(), origin: Some(flag.to_owned()) };
             globals.insert("log_type".to_owned(), vec![text]);
         }
         Ok(to_layer(&globals, &[]))

@@ -45,28 +45,19 @@ fn merge(old: &Raw, new: Raw, report: &mut ReloadReport) -> Raw {
         listeners.push(match found {
             Some(found) => merge_section(section, found, report),
             None => {
-                report
-                    .needs_restart
-                    .push(format!("listener {} (removed)", place.join(" ")));
+                report.needs_restart.push(format!("listener {} (removed)", place.join(" ")));
                 section.clone()
             }
         });
     }
     for section in left.into_iter().flatten() {
         let place = identity(&section).join(" ");
-        report
-            .needs_restart
-            .push(format!("listener {place} (added)"));
+        report.needs_restart.push(format!("listener {place} (added)"));
     }
     if old.bridges != new.bridges {
         report.needs_restart.push("connection".to_owned());
     }
-    Raw {
-        globals,
-        listeners,
-        bridges: old.bridges.clone(),
-        notes: new.notes,
-    }
+    Raw { globals, listeners, bridges: old.bridges.clone(), notes: new.notes }
 }
 
 /// What makes a listener the same one: its port and address, or its path.
@@ -81,18 +72,12 @@ fn identity(section: &Section) -> Vec<&str> {
 
 fn merge_section(old: &Section, new: Section, report: &mut ReloadReport) -> Section {
     let mut merged = Section::new();
-    let names = old
-        .keys()
-        .chain(new.keys().filter(|name| !old.contains_key(*name)));
+    let names = old.keys().chain(new.keys().filter(|name| !old.contains_key(*name)));
     for name in names {
         let (before, after) = (old.get(name), new.get(name));
         let reloads = options::find(name).is_some_and(|spec| spec.reload);
         if words(before) != words(after) {
-            let names = if reloads {
-                &mut report.changed
-            } else {
-                &mut report.needs_restart
-            };
+            let names = if reloads { &mut report.changed } else { &mut report.needs_restart };
             names.push(name.clone());
         }
         if let Some(texts) = if reloads { after } else { before } {
@@ -104,9 +89,5 @@ fn merge_section(old: &Section, new: Section, report: &mut ReloadReport) -> Sect
 
 /// Where a value stands does not matter.
 fn words(texts: Option<&Vec<Text>>) -> Vec<&str> {
-    texts
-        .into_iter()
-        .flatten()
-        .map(|text| text.text.as_str())
-        .collect()
+    texts.into_iter().flatten().map(|text| text.text.as_str()).collect()
 }

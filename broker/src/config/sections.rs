@@ -57,13 +57,9 @@ impl FileSource {
     }
 
     fn file(&mut self, path: &Path, included: bool) -> Result<(), ConfigError> {
-        let mut cursor = Cursor {
-            included,
-            ..Cursor::default()
-        };
+        let mut cursor = Cursor { included, ..Cursor::default() };
         for directive in lines::read(path)? {
-            self.directive(&directive, &mut cursor)
-                .map_err(|error| error.at(&directive.origin))?;
+            self.directive(&directive, &mut cursor).map_err(|error| error.at(&directive.origin))?;
         }
         Ok(())
     }
@@ -131,12 +127,7 @@ impl FileSource {
         }
     }
 
-    fn require_listener(
-        &mut self,
-        key: &str,
-        place: Place,
-        cursor: &mut Cursor,
-    ) -> Result<(), ConfigError> {
+    fn require_listener(&mut self, key: &str, place: Place, cursor: &mut Cursor) -> Result<(), ConfigError> {
         match (place, cursor.listener) {
             (Place::OrDefault, None) => cursor.listener = Some(self.default_listener(key)),
             (Place::Any, None) | (Place::Explicit, None) => return Err(needs_listener(key)),
@@ -176,16 +167,13 @@ impl FileSource {
     /// What an operator should know about the use of this option.
     fn note(&mut self, spec: &OptionSpec, key: &str) {
         let text = match key {
-            "retry_interval" => {
-                "Warning: The 'retry_interval' option is no longer available.".to_owned()
-            }
+            "retry_interval" => "Warning: The 'retry_interval' option is no longer available.".to_owned(),
             "message_size_limit" => {
-                "Note: It is recommended to replace 'message_size_limit' with 'max_packet_size'."
-                    .to_owned()
+                "Note: It is recommended to replace 'message_size_limit' with 'max_packet_size'.".to_owned()
             }
-            "auto_id_prefix" | "allow_anonymous" if self.per_listener => format!(
-                "The '{key}' option stands below a listener, 'listener_{key}' says so more clearly."
-            ),
+            "auto_id_prefix" | "allow_anonymous" if self.per_listener => {
+                format!("The '{key}' option stands below a listener, 'listener_{key}' says so more clearly.")
+            }
             "allow_duplicate_messages" | "clientid_prefixes" | "per_listener_settings" => {
                 format!("The '{key}' option is deprecated.")
             }
@@ -194,27 +182,14 @@ impl FileSource {
                 _ => return,
             },
         };
-        let note = if text.starts_with("Warning") {
-            Note::warning(text)
-        } else {
-            Note::notice(text)
-        };
+        let note = if text.starts_with("Warning") { Note::warning(text) } else { Note::notice(text) };
         self.notes.push(note);
     }
 
-    fn structure(
-        &mut self,
-        spec: &OptionSpec,
-        line: &Directive,
-        cursor: &mut Cursor,
-    ) -> Result<(), ConfigError> {
+    fn structure(&mut self, spec: &OptionSpec, line: &Directive, cursor: &mut Cursor) -> Result<(), ConfigError> {
         let key = line.key.as_str();
         if line.rest.is_empty() {
-            let name = if key == "listener" {
-                "listener port"
-            } else {
-                key
-            };
+            let name = if key == "listener" { "listener port" } else { key };
             return Err(ConfigError::empty(name));
         }
         match key {
@@ -224,9 +199,7 @@ impl FileSource {
                 cursor.listener = Some(self.listeners.len() - 1);
             }
             _ => {
-                self.notes.push(Note::notice(format!(
-                    "The '{key}' option is deprecated, use 'listener' instead."
-                )));
+                self.notes.push(Note::notice(format!("The '{key}' option is deprecated, use 'listener' instead.")));
                 let index = self.default_listener(key);
                 cursor.listener = Some(index);
                 if key == "port" && self.listeners[index].contains_key("port") {
@@ -248,26 +221,18 @@ impl FileSource {
         }
         for file in lines::include_files(&line.rest)? {
             let name = file.display();
-            self.notes
-                .push(Note::info(format!("Loading config file '{name}'")));
+            self.notes.push(Note::info(format!("Loading config file '{name}'")));
             self.file(&file, true)?;
         }
         Ok(())
     }
 
-    fn bridge(
-        &mut self,
-        spec: &'static OptionSpec,
-        line: &Directive,
-        cursor: &mut Cursor,
-    ) -> Result<(), ConfigError> {
+    fn bridge(&mut self, spec: &'static OptionSpec, line: &Directive, cursor: &mut Cursor) -> Result<(), ConfigError> {
         let key = line.key.as_str();
         if key == "connection" {
             let name = values::word(key, &line.rest)?;
             if self.bridges.iter().any(|bridge| bridge.name == name) {
-                return Err(ConfigError::new(format!(
-                    "Error: Duplicate bridge name '{name}'."
-                )));
+                return Err(ConfigError::new(format!("Error: Duplicate bridge name '{name}'.")));
             }
             if let Some(reason) = spec.refusal(&line.rest) {
                 let error = ConfigError::refused(key, reason).at(&line.origin);
@@ -282,9 +247,7 @@ impl FileSource {
             return Ok(());
         }
         let Some(index) = cursor.bridge else {
-            return Err(ConfigError::new(format!(
-                "Error: The '{key}' option requires a bridge to be defined first."
-            )));
+            return Err(ConfigError::new(format!("Error: The '{key}' option requires a bridge to be defined first.")));
         };
         if line.rest.is_empty() {
             return Err(ConfigError::empty(key));
@@ -318,24 +281,14 @@ impl FileSource {
 }
 
 fn needs_listener(key: &str) -> ConfigError {
-    ConfigError::new(format!(
-        "Error: The '{key}' option requires a listener to be defined first."
-    ))
+    ConfigError::new(format!("Error: The '{key}' option requires a listener to be defined first."))
 }
 
-fn insert(
-    section: &mut Section,
-    name: &str,
-    spec: &OptionSpec,
-    line: &Directive,
-) -> Result<(), ConfigError> {
+fn insert(section: &mut Section, name: &str, spec: &OptionSpec, line: &Directive) -> Result<(), ConfigError> {
     let texts = section.entry(name.to_owned()).or_default();
     if spec.repeat == Repeat::Error && !texts.is_empty() {
         return Err(ConfigError::duplicate(&line.key));
     }
-    texts.push(Text {
-        text: line.rest.clone(),
-        origin: Some(line.origin.clone()),
-    });
+    texts.push(Text { text: line.rest.clone(), origin: Some(line.origin.clone()) });
     Ok(())
 }

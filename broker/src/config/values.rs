@@ -19,11 +19,7 @@ impl<'a> Values<'a> {
     }
     /// Puts the place of the last value of `name` on an error.
     pub(super) fn at(self, name: &str, error: ConfigError) -> ConfigError {
-        match self
-            .texts(name)
-            .last()
-            .and_then(|text| text.origin.as_deref())
-        {
+        match self.texts(name).last().and_then(|text| text.origin.as_deref()) {
             Some(origin) => error.at(origin),
             None => error,
         }
@@ -85,9 +81,7 @@ impl<'a> Values<'a> {
 
 /// The first word, which is all that numbers, switches and names look at.
 pub(super) fn word<'a>(name: &str, text: &'a str) -> Result<&'a str, ConfigError> {
-    text.split(' ')
-        .find(|word| !word.is_empty())
-        .ok_or_else(|| ConfigError::empty(name))
+    text.split(' ').find(|word| !word.is_empty()).ok_or_else(|| ConfigError::empty(name))
 }
 
 pub(super) fn string(name: &str, text: &str) -> Result<String, ConfigError> {
@@ -96,9 +90,7 @@ pub(super) fn string(name: &str, text: &str) -> Result<String, ConfigError> {
         return Err(ConfigError::empty(name));
     }
     if text.len() > usize::from(u16::MAX) {
-        return Err(ConfigError::new(format!(
-            "Error: '{name}' value is longer than 65535 bytes."
-        )));
+        return Err(ConfigError::new(format!("Error: '{name}' value is longer than 65535 bytes.")));
     }
     Ok(text.to_owned())
 }
@@ -113,9 +105,7 @@ pub(super) fn switch(name: &str, text: &str) -> Result<bool, ConfigError> {
 
 /// `Error: Invalid 'name' value (written). Expected ...`
 pub(super) fn invalid(name: &str, written: &str, expected: &str) -> ConfigError {
-    ConfigError::new(format!(
-        "Error: Invalid '{name}' value ({written}). Expected {expected}."
-    ))
+    ConfigError::new(format!("Error: Invalid '{name}' value ({written}). Expected {expected}."))
 }
 
 pub(super) fn number(name: &str, text: &str) -> Result<i32, ConfigError> {
@@ -124,11 +114,7 @@ pub(super) fn number(name: &str, text: &str) -> Result<i32, ConfigError> {
 }
 
 fn out_of_range(name: &str) -> ConfigError {
-    ConfigError::new(format!(
-        "Error: '{name}' value out of range. Expected {} to {}.",
-        i32::MIN,
-        i32::MAX
-    ))
+    ConfigError::new(format!("Error: '{name}' value out of range. Expected {} to {}.", i32::MIN, i32::MAX))
 }
 
 /// As strtol with base 0.
@@ -138,18 +124,14 @@ pub(super) fn long_number(name: &str, text: &str) -> Result<i64, ConfigError> {
         Some(digits) => (true, digits),
         None => (false, word.strip_prefix('+').unwrap_or(word)),
     };
-    let hexadecimal = digits
-        .strip_prefix("0x")
-        .or_else(|| digits.strip_prefix("0X"));
+    let hexadecimal = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X"));
     let (radix, digits) = match hexadecimal {
         Some(digits) => (16, digits),
         None if digits.len() > 1 && digits.starts_with('0') => (8, &digits[1..]),
         None => (10, digits),
     };
     if digits.is_empty() || !digits.chars().all(|c| c.is_digit(radix)) {
-        return Err(ConfigError::new(format!(
-            "Error: '{name}' value not a number."
-        )));
+        return Err(ConfigError::new(format!("Error: '{name}' value not a number.")));
     }
     let value = i64::from_str_radix(digits, radix).map_err(|_| out_of_range(name))?;
     Ok(if negative { -value } else { value })
@@ -181,10 +163,7 @@ pub(super) fn expiration(name: &str, text: &str) -> Result<Duration, ConfigError
 }
 
 /// `PORT [REST]` of a listener line: the port and the word after it.
-pub(super) fn port_and_word<'a>(
-    name: &str,
-    text: &'a str,
-) -> Result<(i32, Option<&'a str>), ConfigError> {
+pub(super) fn port_and_word<'a>(name: &str, text: &'a str) -> Result<(i32, Option<&'a str>), ConfigError> {
     let mut words = text.split(' ').filter(|word| !word.is_empty());
     let port = number(name, words.next().unwrap_or_default())?;
     Ok((port, words.next().filter(|word| !word.starts_with('#'))))
@@ -207,9 +186,6 @@ impl FromStr for HostPort {
         if host.is_empty() || port == 0 || host.contains(char::is_whitespace) {
             return Err(expected());
         }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-        })
+        Ok(Self { host: host.to_owned(), port })
     }
 }

@@ -10,19 +10,12 @@ const ADMIN_SOCKET: &str = "mosquorum.sock";
 /// Bytes of a node name.
 const NAME_BYTES_MAX: usize = 255;
 
-pub(super) fn build(
-    values: Values<'_>,
-    persistence_location: &Path,
-) -> Result<ClusterSettings, ConfigError> {
+pub(super) fn build(values: Values<'_>, persistence_location: &Path) -> Result<ClusterSettings, ConfigError> {
     let links = links(values)?;
     let name = values.last("cluster_name", |text| {
         let name = values::string("cluster_name", text)?;
         if name.len() > NAME_BYTES_MAX || name.contains(char::is_whitespace) {
-            return Err(invalid(
-                "cluster_name",
-                &name,
-                "at most 255 bytes without blanks",
-            ));
+            return Err(invalid("cluster_name", &name, "at most 255 bytes without blanks"));
         }
         Ok(name)
     })?;
@@ -31,24 +24,14 @@ pub(super) fn build(
         u64::try_from(seconds)
             .ok()
             .filter(|seconds| (1..=3600).contains(seconds))
-            .ok_or_else(|| {
-                invalid(
-                    "cluster_commit_timeout",
-                    &seconds.to_string(),
-                    "1 to 3600 seconds",
-                )
-            })
+            .ok_or_else(|| invalid("cluster_commit_timeout", &seconds.to_string(), "1 to 3600 seconds"))
     })?;
     let admin_socket = values.path("cluster_admin_socket")?;
     let advertised = links.as_ref().map(|links| links.advertise.host.clone());
     Ok(ClusterSettings {
         name: name.or(advertised).unwrap_or_else(host_name),
         commit_timeout: Duration::from_secs(timeout.unwrap_or(10)),
-        admin_socket: admin_socket.or_else(|| {
-            links
-                .is_some()
-                .then(|| persistence_location.join(ADMIN_SOCKET))
-        }),
+        admin_socket: admin_socket.or_else(|| links.is_some().then(|| persistence_location.join(ADMIN_SOCKET))),
         links,
     })
 }
@@ -63,21 +46,13 @@ fn links(values: Values<'_>) -> Result<Option<ClusterLinks>, ConfigError> {
             .ok_or_else(|| invalid(LISTENER, &port.to_string(), "a port from 1 to 65535"))?;
         let bind = address
             .map(|address| {
-                address
-                    .parse::<IpAddr>()
-                    .map_err(|_| invalid(LISTENER, address, "an IP address after the port"))
+                address.parse::<IpAddr>().map_err(|_| invalid(LISTENER, address, "an IP address after the port"))
             })
             .transpose()?;
         Ok((port, bind))
     })?;
     let Some((port, bind)) = listener else {
-        for name in [
-            "cluster_advertise",
-            "cluster_peer",
-            "cluster_cafile",
-            "cluster_certfile",
-            "cluster_keyfile",
-        ] {
+        for name in ["cluster_advertise", "cluster_peer", "cluster_cafile", "cluster_certfile", "cluster_keyfile"] {
             if values.has(name) {
                 let error = format!("Error: The '{name}' option requires a cluster_listener.");
                 return Err(values.at(name, ConfigError::new(error)));
@@ -85,9 +60,7 @@ fn links(values: Values<'_>) -> Result<Option<ClusterLinks>, ConfigError> {
         }
         return Ok(None);
     };
-    let advertise = values.last("cluster_advertise", |text| {
-        host_port("cluster_advertise", text)
-    })?;
+    let advertise = values.last("cluster_advertise", |text| host_port("cluster_advertise", text))?;
     let mut peers = Vec::new();
     for peer in values.all("cluster_peer", |text| host_port("cluster_peer", text))? {
         if !peers.contains(&peer) {
@@ -97,10 +70,7 @@ fn links(values: Values<'_>) -> Result<Option<ClusterLinks>, ConfigError> {
     Ok(Some(ClusterLinks {
         port,
         bind,
-        advertise: advertise.unwrap_or_else(|| HostPort {
-            host: host_name(),
-            port,
-        }),
+        advertise: advertise.unwrap_or_else(|| HostPort { host: host_name(), port }),
         peers,
         tls: tls(values)?,
     }))
@@ -108,8 +78,7 @@ fn links(values: Values<'_>) -> Result<Option<ClusterLinks>, ConfigError> {
 
 fn host_port(name: &str, text: &str) -> Result<HostPort, ConfigError> {
     let word = values::word(name, text)?;
-    word.parse()
-        .map_err(|_| invalid(name, word, "HOST:PORT, with an IPv6 address in brackets"))
+    word.parse().map_err(|_| invalid(name, word, "HOST:PORT, with an IPv6 address in brackets"))
 }
 
 fn tls(values: Values<'_>) -> Result<Option<ClusterTls>, ConfigError> {

@@ -3,8 +3,8 @@ use super::super::plugins;
 use super::super::raw::{Raw, Section, Sources};
 use super::super::values::{self, Values, invalid, word};
 use super::super::{
-    ConfigError, ListenAddress, ListenerProtocol, ListenerSettings, Note, ProtocolVersions,
-    SecuritySettings, SocketDomain, TlsSettings, TlsVersion,
+    ConfigError, ListenAddress, ListenerProtocol, ListenerSettings, Note, ProtocolVersions, SecuritySettings,
+    SocketDomain, TlsSettings, TlsVersion,
 };
 
 /// `auto_id_prefix` bytes.
@@ -13,11 +13,9 @@ const PORT_DEFAULT: u16 = 1883;
 
 /// Nothing in the file says where to listen.
 pub(super) fn is_local_only(raw: &Raw) -> bool {
-    !raw.listeners.iter().any(|section| {
-        ["listener", "port", "bind_address"]
-            .iter()
-            .any(|name| section.contains_key(*name))
-    })
+    !raw.listeners
+        .iter()
+        .any(|section| ["listener", "port", "bind_address"].iter().any(|name| section.contains_key(*name)))
 }
 
 pub(super) fn build_all(
@@ -26,15 +24,10 @@ pub(super) fn build_all(
     per_listener: bool,
     notes: &mut Vec<Note>,
 ) -> Result<Vec<ListenerSettings>, ConfigError> {
-    let context = Context {
-        globals: Values(&raw.globals),
-        per_listener,
-    };
+    let context = Context { globals: Values(&raw.globals), per_listener };
     if !is_local_only(raw) {
         if !sources.ports.is_empty() {
-            notes.push(Note::warning(
-                "Warning: -p is ignored, the configuration file has listeners.",
-            ));
+            notes.push(Note::warning("Warning: -p is ignored, the configuration file has listeners."));
         }
         return raw
             .listeners
@@ -48,11 +41,7 @@ pub(super) fn build_all(
     // Only loopback. Options that made a default listener, such as max_connections, hold for these.
     let none = Section::new();
     let values = Values(raw.listeners.first().unwrap_or(&none));
-    let ports: &[u16] = if sources.ports.is_empty() {
-        &[PORT_DEFAULT]
-    } else {
-        &sources.ports
-    };
+    let ports: &[u16] = if sources.ports.is_empty() { &[PORT_DEFAULT] } else { &sources.ports };
     let mut listeners = Vec::with_capacity(2 * ports.len());
     for port in ports {
         for host in ["127.0.0.1", "::1"] {
@@ -89,9 +78,7 @@ impl Context<'_> {
             u8::try_from(values::number("max_qos", text)?)
                 .ok()
                 .filter(|qos| *qos <= 2)
-                .ok_or_else(|| {
-                    ConfigError::new("Error: 'max_qos' must be between 0 and 2 inclusive.")
-                })
+                .ok_or_else(|| ConfigError::new("Error: 'max_qos' must be between 0 and 2 inclusive."))
         })?;
         Ok(ListenerSettings {
             address,
@@ -103,9 +90,7 @@ impl Context<'_> {
             max_topic_alias_broker: topic_alias(values, "max_topic_alias_broker")?,
             mount_point: mount_point(values)?,
             use_username_as_clientid: values.switch("use_username_as_clientid")?.unwrap_or(false),
-            websockets_origins: values.all("websockets_origin", |text| {
-                values::string("websockets_origin", text)
-            })?,
+            websockets_origins: values.all("websockets_origin", |text| values::string("websockets_origin", text))?,
             tls: tls(values, notes)?,
             security: self.security(values, local_only, notes)?,
         })
@@ -117,18 +102,9 @@ impl Context<'_> {
         local_only: bool,
         notes: &mut Vec<Note>,
     ) -> Result<SecuritySettings, ConfigError> {
-        let shared = if self.per_listener {
-            values
-        } else {
-            self.globals
-        };
+        let shared = if self.per_listener { values } else { self.globals };
         let anonymous = values.switch("listener_allow_anonymous")?;
-        let prefix = prefix(
-            values,
-            "listener_auto_id_prefix",
-            "'listener_auto_id_prefix' length",
-        )?
-        .or(prefix(
+        let prefix = prefix(values, "listener_auto_id_prefix", "'listener_auto_id_prefix' length")?.or(prefix(
             self.globals,
             "auto_id_prefix",
             "auto_id_prefix length",
@@ -138,9 +114,7 @@ impl Context<'_> {
                 Some(allowed) => allowed,
                 None => shared.switch("allow_anonymous")?.unwrap_or(local_only),
             },
-            allow_zero_length_clientid: shared
-                .switch("allow_zero_length_clientid")?
-                .unwrap_or(true),
+            allow_zero_length_clientid: shared.switch("allow_zero_length_clientid")?.unwrap_or(true),
             auto_id_prefix: prefix.unwrap_or_else(|| "auto-".to_owned()),
             password_file: self.file(values, plugins::PASSWORD_FILE, "password_file", notes)?,
             acl_file: self.file(values, plugins::ACL_FILE, "acl_file", notes)?,
@@ -156,12 +130,7 @@ impl Context<'_> {
         notes: &mut Vec<Note>,
     ) -> Result<Option<std::path::PathBuf>, ConfigError> {
         let mut found: Option<String> = None;
-        for (values, name) in [
-            (self.globals, plugin),
-            (self.globals, option),
-            (values, plugin),
-            (values, option),
-        ] {
+        for (values, name) in [(self.globals, plugin), (self.globals, option), (values, plugin), (values, option)] {
             let mut texts = values.all(name, |text| values::string(option, text))?;
             if name == option {
                 texts = texts.pop().into_iter().collect(); // a second line replaces the first
@@ -185,23 +154,15 @@ fn address(values: Values<'_>) -> Result<ListenAddress, ConfigError> {
     let domain = domain(values)?;
     let written = values.last("listener", |text| {
         let (port, place) = values::port_and_word("listener port", text)?;
-        let port =
-            u16::try_from(port).map_err(|_| invalid("port", &port.to_string(), "0 to 65535"))?;
+        let port = u16::try_from(port).map_err(|_| invalid("port", &port.to_string(), "0 to 65535"))?;
         if port == 0 && place.is_none() {
-            return Err(ConfigError::new(
-                "Error: A listener with port 0 must provide a Unix socket path.",
-            ));
+            return Err(ConfigError::new("Error: A listener with port 0 must provide a Unix socket path."));
         }
         Ok((port, place.map(str::to_owned)))
     })?;
     Ok(match written {
         Some((0, path)) => ListenAddress::Unix(path.unwrap_or_default().into()),
-        Some((port, host)) => ListenAddress::Tcp {
-            port,
-            host,
-            interface,
-            domain,
-        },
+        Some((port, host)) => ListenAddress::Tcp { port, host, interface, domain },
         None => {
             let port = values.last("port", |text| {
                 let value = values::number("port", text)?;
@@ -211,12 +172,7 @@ fn address(values: Values<'_>) -> Result<ListenAddress, ConfigError> {
                     .ok_or_else(|| invalid("port", &value.to_string(), "1 to 65535"))
             })?;
             let host = values.string("bind_address")?;
-            ListenAddress::Tcp {
-                port: port.unwrap_or(PORT_DEFAULT),
-                host,
-                interface,
-                domain,
-            }
+            ListenAddress::Tcp { port: port.unwrap_or(PORT_DEFAULT), host, interface, domain }
         }
     })
 }
@@ -235,9 +191,7 @@ fn protocol(values: Values<'_>) -> Result<ListenerProtocol, ConfigError> {
     let protocol = values.last("protocol", |text| match word("protocol", text)? {
         "mqtt" => Ok(ListenerProtocol::Mqtt),
         "websockets" => Ok(ListenerProtocol::Websockets),
-        "http_api" => Err(ConfigError::new(
-            "Error: HTTP API support not available, it is not supported yet.",
-        )),
+        "http_api" => Err(ConfigError::new("Error: HTTP API support not available, it is not supported yet.")),
         other => Err(invalid("protocol", other, "mqtt or websockets")),
     })?;
     Ok(protocol.unwrap_or(ListenerProtocol::Mqtt))
@@ -246,11 +200,7 @@ fn protocol(values: Values<'_>) -> Result<ListenerProtocol, ConfigError> {
 fn versions(values: Values<'_>) -> Result<ProtocolVersions, ConfigError> {
     const NAME: &str = "accept_protocol_versions";
     let versions = values.last(NAME, |text| {
-        let mut accepted = ProtocolVersions {
-            v3: false,
-            v4: false,
-            v5: false,
-        };
+        let mut accepted = ProtocolVersions { v3: false, v4: false, v5: false };
         let words = text.split([',', ' ', '\t']).filter(|word| !word.is_empty());
         for word in words.take_while(|word| !word.starts_with('#')) {
             match word {
@@ -261,25 +211,16 @@ fn versions(values: Values<'_>) -> Result<ProtocolVersions, ConfigError> {
             }
         }
         match accepted {
-            ProtocolVersions {
-                v3: false,
-                v4: false,
-                v5: false,
-            } => Err(ConfigError::empty(NAME)),
+            ProtocolVersions { v3: false, v4: false, v5: false } => Err(ConfigError::empty(NAME)),
             accepted => Ok(accepted),
         }
     })?;
-    Ok(versions.unwrap_or(ProtocolVersions {
-        v3: true,
-        v4: true,
-        v5: true,
-    }))
+    Ok(versions.unwrap_or(ProtocolVersions { v3: true, v4: true, v5: true }))
 }
 
 fn topic_alias(values: Values<'_>, name: &str) -> Result<u16, ConfigError> {
-    let aliases = values.bounded(name, |_| {
-        format!("Error: Invalid '{name}' value in configuration. Expected 0 to 65535.")
-    })?;
+    let aliases =
+        values.bounded(name, |_| format!("Error: Invalid '{name}' value in configuration. Expected 0 to 65535."))?;
     Ok(aliases.unwrap_or(10))
 }
 
@@ -301,9 +242,7 @@ fn prefix(values: Values<'_>, name: &str, named: &str) -> Result<Option<String>,
     values.last(name, |text| {
         let text = values::string(name, text)?;
         if text.len() > PREFIX_BYTES_MAX {
-            return Err(ConfigError::new(format!(
-                "Error: {named} must be <= {PREFIX_BYTES_MAX}."
-            )));
+            return Err(ConfigError::new(format!("Error: {named} must be <= {PREFIX_BYTES_MAX}.")));
         }
         Ok(text)
     })
@@ -313,29 +252,23 @@ fn tls(values: Values<'_>, notes: &mut Vec<Note>) -> Result<Option<TlsSettings>,
     let min_version = values.last("tls_version", |text| match text {
         "tlsv1.3" => Ok(TlsVersion::V13),
         "tlsv1.2" => Ok(TlsVersion::V12),
-        other => Err(ConfigError::new(format!(
-            "Error: Unsupported tls_version \"{other}\". Expected tlsv1.2 or tlsv1.3."
-        ))
-        .at_start()),
+        other => {
+            Err(ConfigError::new(format!("Error: Unsupported tls_version \"{other}\". Expected tlsv1.2 or tlsv1.3."))
+                .at_start())
+        }
     })?;
     let require_certificate = values.switch("require_certificate")?.unwrap_or(false);
     let use_identity_as_username = values.switch("use_identity_as_username")?.unwrap_or(false);
     let use_subject_as_username = values.switch("use_subject_as_username")?.unwrap_or(false);
-    let no_date_checks = values
-        .switch("disable_client_cert_date_checks")?
-        .unwrap_or(false);
+    let no_date_checks = values.switch("disable_client_cert_date_checks")?.unwrap_or(false);
     let (cafile, capath) = (values.path("cafile")?, values.path("capath")?);
     let (certfile, keyfile) = match (values.path("certfile")?, values.path("keyfile")?) {
         (Some(certfile), Some(keyfile)) => (certfile, keyfile),
         (None, None) => {
             for (name, is_set) in [("cafile", cafile.is_some()), ("capath", capath.is_some())] {
                 if is_set {
-                    return Err(values.at(
-                        name,
-                        ConfigError::new(format!(
-                            "Error: {name} specified without certfile and keyfile."
-                        )),
-                    ));
+                    return Err(values
+                        .at(name, ConfigError::new(format!("Error: {name} specified without certfile and keyfile."))));
                 }
             }
             if require_certificate || use_identity_as_username || use_subject_as_username {
@@ -346,13 +279,8 @@ fn tls(values: Values<'_>, notes: &mut Vec<Note>) -> Result<Option<TlsSettings>,
             return Ok(None);
         }
         (certfile, _) => {
-            let name = if certfile.is_some() {
-                "certfile"
-            } else {
-                "keyfile"
-            };
-            let error =
-                "Error: Both certfile and keyfile must be provided to enable a TLS listener.";
+            let name = if certfile.is_some() { "certfile" } else { "keyfile" };
+            let error = "Error: Both certfile and keyfile must be provided to enable a TLS listener.";
             return Err(values.at(name, ConfigError::new(error)));
         }
     };

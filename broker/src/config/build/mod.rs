@@ -6,8 +6,8 @@ mod listener;
 use super::raw::{Raw, Sources};
 use super::values::{self, Values, expiration, invalid, word};
 use super::{
-    Autosave, ConfigError, Delivery, Level, Limits, LogDestinations, LogSettings, LogTypes, Note,
-    PersistenceSettings, ProcessSettings, RetainSettings, Settings,
+    Autosave, ConfigError, Delivery, Level, Limits, LogDestinations, LogSettings, LogTypes, Note, PersistenceSettings,
+    ProcessSettings, RetainSettings, Settings,
 };
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
@@ -21,9 +21,7 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
     let cluster = cluster::build(values, &persistence.location)?;
     if cluster.links.is_some() && !persistence.enabled {
         persistence.enabled = true;
-        notes.push(Note::info(
-            "A node of a cluster is persistent: 'persistence true' is assumed.",
-        ));
+        notes.push(Note::info("A node of a cluster is persistent: 'persistence true' is assumed."));
     }
     let listeners = listener::build_all(&raw, sources, per_listener_settings, &mut notes)?;
     values.number("websockets_log_level").ok(); // any value is accepted, as in Mosquitto
@@ -55,13 +53,13 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
 }
 
 fn limits(values: Values<'_>) -> Result<Limits, ConfigError> {
-    let inflight = values.last("max_inflight_messages", |text| {
-        match values::number("max_inflight_messages", text)? {
+    let inflight =
+        values.last("max_inflight_messages", |text| match values::number("max_inflight_messages", text)? {
             value if value <= 0 || value == i32::from(u16::MAX) => Ok(0),
-            value => u16::try_from(value)
-                .map_err(|_| ConfigError::new("Error: 'max_inflight_messages' must be <= 65535.")),
-        }
-    })?;
+            value => {
+                u16::try_from(value).map_err(|_| ConfigError::new("Error: 'max_inflight_messages' must be <= 65535."))
+            }
+        })?;
     let packet = values.last("max_packet_size", |text| {
         let value = values::number("max_packet_size", text)?;
         match u32::try_from(value) {
@@ -73,22 +71,12 @@ fn limits(values: Values<'_>) -> Result<Limits, ConfigError> {
         let value = values::number("message_size_limit", text)?;
         match u32::try_from(value) {
             Ok(value) if value <= PAYLOAD_BYTES_MAX => Ok(value),
-            _ => Err(invalid(
-                "message_size_limit",
-                &value.to_string(),
-                "0 to 268435455",
-            )),
+            _ => Err(invalid("message_size_limit", &value.to_string(), "0 to 268435455")),
         }
     })?;
     let memory = values.last("memory_limit", |text| {
         let value = values::long_number("memory_limit", text)?;
-        usize::try_from(value).map_err(|_| {
-            invalid(
-                "memory_limit",
-                &value.to_string(),
-                "a number of bytes, or 0",
-            )
-        })
+        usize::try_from(value).map_err(|_| invalid("memory_limit", &value.to_string(), "a number of bytes, or 0"))
     })?;
     let keepalive: Option<u16> = values.bounded("max_keepalive", |value| {
         format!("Error: Invalid 'max_keepalive' value ({value}). Expected 0 to 65535.")
@@ -126,20 +114,15 @@ fn retain(values: Values<'_>, notes: &mut Vec<Note>) -> Result<RetainSettings, C
     let minutes = values.last("retain_expiry_interval", |text| {
         match u32::try_from(values::number("retain_expiry_interval", text)?) {
             Ok(minutes) if minutes >= 1 => Ok(minutes),
-            _ => Err(ConfigError::new(
-                "Error: retain_expiry_interval must be >= 1.",
-            )),
+            _ => Err(ConfigError::new("Error: retain_expiry_interval must be >= 1.")),
         }
     })?;
     if minutes > Some(MINUTES_MAX) {
-        notes.push(Note::warning(
-            "Warning: retain_expiry_interval being capped at 19 years.",
-        ));
+        notes.push(Note::warning("Warning: retain_expiry_interval being capped at 19 years."));
     }
     Ok(RetainSettings {
         available: values.switch("retain_available")?.unwrap_or(true),
-        expiry_interval: minutes
-            .map(|minutes| Duration::from_secs(60 * u64::from(minutes.min(MINUTES_MAX)))),
+        expiry_interval: minutes.map(|minutes| Duration::from_secs(60 * u64::from(minutes.min(MINUTES_MAX)))),
         check_source: values.switch("check_retain_source")?.unwrap_or(true),
     })
 }
@@ -151,9 +134,7 @@ fn persistence(values: Values<'_>) -> Result<PersistenceSettings, ConfigError> {
     Ok(PersistenceSettings {
         enabled: values.switch("persistence")?.unwrap_or(false),
         location: values.path("persistence_location")?.unwrap_or_default(),
-        file: values
-            .string("persistence_file")?
-            .unwrap_or_else(|| "mosquitto.db".to_owned()),
+        file: values.string("persistence_file")?.unwrap_or_else(|| "mosquitto.db".to_owned()),
         autosave: match interval {
             None => Autosave::Never,
             Some(changes) if on_changes => Autosave::AfterChanges(changes),
@@ -250,15 +231,9 @@ fn log_destinations(values: Values<'_>) -> Result<LogDestinations, ConfigError> 
         if !["none", "stdout", "stderr", "syslog", "topic", "file"].contains(&name) {
             return Err(invalid("log_dest", name, NAMES));
         }
-        let path = text
-            .trim_start_matches(' ')
-            .strip_prefix("file")
-            .unwrap_or_default()
-            .trim();
+        let path = text.trim_start_matches(' ').strip_prefix("file").unwrap_or_default().trim();
         if name == "file" && path.is_empty() {
-            return Err(ConfigError::new(
-                "Error: Empty \"log_dest file\" value in configuration.",
-            ));
+            return Err(ConfigError::new("Error: Empty \"log_dest file\" value in configuration."));
         }
         Ok((name.to_owned(), path.to_owned()))
     })?;
