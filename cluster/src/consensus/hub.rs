@@ -84,10 +84,8 @@ impl Observer for Hub {
         }
     }
 
-    fn on_gap(&self, origin: Origin) {
-        if self.proposer.origin() == Some(origin) {
-            self.proposer.wake_to_resend();
-        }
+    fn on_ignored(&self, origin: Origin, sequence: u64) {
+        self.proposer.ignored(origin, sequence);
     }
 
     fn on_replaced(&self) {

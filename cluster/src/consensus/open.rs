@@ -78,7 +78,8 @@ pub(crate) struct Disk {
     pub(crate) fs: Arc<dyn Fs>,
     pub(crate) directory: DataDirectory,
     memory: bool,
-    snapshot_path: PathBuf,
+    /// As configured; otherwise it is inside the directory.
+    snapshot_path: Option<PathBuf>,
     data_dir: PathBuf,
     alone: bool,
 }
@@ -106,8 +107,7 @@ impl Disk {
         let fs = file_system(memory);
         set_stale_directory_aside(&*fs, settings)?;
         let directory = DataDirectory::open(fs.clone(), &settings.data_dir)?;
-        let snapshot_path =
-            settings.snapshot_path.clone().unwrap_or_else(|| directory.snapshot_dir().join("state.snapshot"));
+        let snapshot_path = settings.snapshot_path.clone();
         Ok(Self { fs, directory, memory, snapshot_path, data_dir: settings.data_dir.clone(), alone })
     }
 
@@ -132,12 +132,16 @@ impl Disk {
         let bounds = log.bounds();
         let pristine = bounds.last.is_none() && bounds.purged.is_none() && log.vote().is_none();
         self.check_log_is_ours(pristine)?;
-        let snapshot = self.read_snapshot_meta(&identity)?;
+        let snapshot_path = match &self.snapshot_path {
+            Some(path) => path.clone(),
+            None => self.directory.snapshot_dir()?.join("state.snapshot"),
+        };
+        let snapshot = self.read_snapshot_meta(&identity, &snapshot_path)?;
         if pristine && snapshot.as_ref().is_some_and(|(last, _)| last.is_some()) {
             return Err(self.log_lost());
         }
         let store = self.open_store()?;
-        let position = self.recover_store(&store, bounds.purged, snapshot.as_ref())?;
+        let position = self.recover_store(&store, bounds.purged, snapshot.as_ref(), &snapshot_path)?;
         if pristine && position.last.is_some() {
             return Err(self.log_lost());
         }
@@ -151,7 +155,7 @@ impl Disk {
             state,
             store,
             fs: self.fs.clone(),
-            snapshot_path: self.snapshot_path.clone(),
+            snapshot_path,
             cluster_id: identity.cluster_id,
             position,
             snapshot,
@@ -184,17 +188,18 @@ impl Disk {
         Ok(())
     }
 
-    fn read_snapshot_meta(&self, identity: &Identity) -> Result<Option<(Option<LogId>, MembershipAt)>, StartError> {
-        let io = |source| StartError::Io { path: self.snapshot_path.clone(), source };
-        if !self.fs.exists(&self.snapshot_path).map_err(io)? {
+    fn read_snapshot_meta(
+        &self,
+        identity: &Identity,
+        path: &Path,
+    ) -> Result<Option<(Option<LogId>, MembershipAt)>, StartError> {
+        let io = |source| StartError::Io { path: path.to_owned(), source };
+        if !self.fs.exists(path).map_err(io)? {
             return Ok(None);
         }
-        let (meta, _) = SnapshotReader::open(&*self.fs, &self.snapshot_path)?;
+        let (meta, _) = SnapshotReader::open(&*self.fs, path)?;
         if meta.cluster_id != identity.cluster_id {
-            return Err(StartError::ForeignSnapshot {
-                snapshot: self.snapshot_path.clone(),
-                data_dir: self.data_dir.clone(),
-            });
+            return Err(StartError::ForeignSnapshot { snapshot: path.to_owned(), data_dir: self.data_dir.clone() });
         }
         let membership = MembershipAt::from_bytes(&meta.membership).map_err(|e| StartError::State(e.to_string()))?;
         Ok(Some((meta.last, membership)))
@@ -225,6 +230,7 @@ impl Disk {
         store: &StateStore,
         purged: Option<LogId>,
         snapshot: Option<&(Option<LogId>, MembershipAt)>,
+        path: &Path,
     ) -> Result<Position, StartError> {
         let reaches = |last: Option<LogId>| last.map_or(0, |id| id.index + 1) >= purged.map_or(0, |id| id.index + 1);
         if let StateCondition::Complete(applied) = store.condition()
@@ -238,16 +244,16 @@ impl Disk {
         }
         match snapshot {
             Some((last, _)) if reaches(*last) => {
-                info!(snapshot = %self.snapshot_path.display(), "state store rebuilt from the snapshot");
-                snapshot::verify(&*self.fs, &self.snapshot_path)?;
-                Ok(fill_store(&*self.fs, &self.snapshot_path, store)?)
+                info!(snapshot = %path.display(), "state store rebuilt from the snapshot");
+                snapshot::verify(&*self.fs, path)?;
+                Ok(fill_store(&*self.fs, path, store)?)
             }
             _ if purged.is_none() => {
                 store.clear()?;
                 Ok(Position::default())
             }
             _ => Err(StartError::NoSnapshot {
-                snapshot: self.snapshot_path.clone(),
+                snapshot: path.to_owned(),
                 data_dir: self.data_dir.clone(),
                 purged: purged.map_or(0, |id| id.index),
             }),

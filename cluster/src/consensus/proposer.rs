@@ -191,10 +191,16 @@ impl Proposer {
         Next::Send(inner.close_batch(commands))
     }
 
-    /// Applying found one missing: everything unanswered is sent again.
-    pub(crate) fn wake_to_resend(&self) {
-        self.resend.store(true, Ordering::Release);
-        self.wake.notify_one();
+    /// A batch came out of the log and changed nothing. If one before it is not answered, that one was lost on its way:
+    /// everything from there on is sent again. Otherwise it had been applied before.
+    pub(crate) fn ignored(&self, origin: Origin, sequence: u64) {
+        let inner = self.inner.lock();
+        let first = inner.in_flight.front().map(|b| b.batch.sequence);
+        if inner.origin == Some(origin) && first.is_some_and(|first| sequence > first) {
+            drop(inner);
+            self.resend.store(true, Ordering::Release);
+            self.wake.notify_one();
+        }
     }
 
     pub(super) fn must_resend(&self) -> bool {
@@ -284,5 +290,115 @@ fn size_estimate(command: &Command) -> usize {
         Command::Unsubscribe { filters, .. } => 64 * (1 + filters.len()),
         Command::Acknowledge { acks, .. } => 48 + 4 * acks.len(),
         _ => 64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Incarnation, NodeId};
+    use std::sync::mpsc;
+
+    const ORIGIN: Origin = Origin { node: NodeId(1), incarnation: Incarnation(1) };
+
+    struct Told(Mutex<mpsc::Sender<u64>>);
+
+    impl Completion for Told {
+        fn complete(&self, ticket: u64, _answer: Answer) {
+            let _ = self.0.lock().send(ticket);
+        }
+    }
+
+    fn submission(reply: &Arc<Told>, ticket: u64) -> Submission {
+        Submission { command: Command::EndSession { client_id: "c".into() }, reply: reply.clone(), ticket }
+    }
+
+    fn proposer() -> (Proposer, Arc<Told>, mpsc::Receiver<u64>) {
+        let (sender, receiver) = mpsc::channel();
+        let proposer = Proposer::default();
+        proposer.restart(Some(ORIGIN), None);
+        (proposer, Arc::new(Told(Mutex::new(sender))), receiver)
+    }
+
+    fn send(proposer: &Proposer, cursor: &mut Cursor) -> Option<OutgoingBatch> {
+        match proposer.next(*cursor) {
+            Next::Send(batch) => {
+                cursor.advance(&batch);
+                Some(batch)
+            }
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_lone_command_goes_at_once_and_later_ones_wait_for_company() {
+        let (proposer, reply, _told) = proposer();
+        let mut cursor = proposer.start_cursor();
+        proposer.submit(vec![submission(&reply, 0)]);
+        assert_eq!(send(&proposer, &mut cursor).map(|b| (b.sequence, b.count)), Some((1, 1)));
+        proposer.submit(vec![submission(&reply, 1)]);
+        assert!(matches!(proposer.next(cursor), Next::Linger(_)));
+        proposer.submit((2..100).map(|ticket| submission(&reply, ticket)).collect());
+        assert_eq!(send(&proposer, &mut cursor).map(|b| (b.sequence, b.count)), Some((2, 99)));
+    }
+
+    #[test]
+    fn answers_come_in_order_and_only_for_the_next_batch() {
+        let (proposer, reply, told) = proposer();
+        let mut cursor = proposer.start_cursor();
+        proposer.submit(vec![submission(&reply, 0), submission(&reply, 1)]);
+        send(&proposer, &mut cursor).unwrap();
+        proposer.applied(ORIGIN, 2, vec![Outcome::Done], LogIndex(5));
+        assert!(told.try_recv().is_err());
+        let other = Origin { incarnation: Incarnation(2), ..ORIGIN };
+        proposer.applied(other, 1, vec![Outcome::Done; 2], LogIndex(5));
+        assert!(told.try_recv().is_err());
+        proposer.applied(ORIGIN, 1, vec![Outcome::Done; 2], LogIndex(6));
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 1]);
+        proposer.applied(ORIGIN, 1, vec![Outcome::Done; 2], LogIndex(7));
+        assert!(told.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_lost_batch_brings_back_everything_from_it_on() {
+        let (proposer, reply, _told) = proposer();
+        let mut cursor = proposer.start_cursor();
+        for ticket in 0..3 {
+            proposer.submit((0..LINGER_COMMANDS as u64).map(|i| submission(&reply, 100 * ticket + i)).collect());
+            send(&proposer, &mut cursor).unwrap();
+        }
+        proposer.applied(ORIGIN, 1, Vec::new(), LogIndex(5));
+        proposer.ignored(ORIGIN, 1);
+        assert!(!proposer.must_resend());
+        proposer.ignored(ORIGIN, 3);
+        assert!(proposer.must_resend());
+        let mut again = proposer.start_cursor();
+        assert_eq!(send(&proposer, &mut again).map(|b| b.sequence), Some(2));
+        assert_eq!(send(&proposer, &mut again).map(|b| b.sequence), Some(3));
+    }
+
+    #[test]
+    fn another_incarnation_forgets_what_was_on_its_way() {
+        let (proposer, reply, told) = proposer();
+        let mut cursor = proposer.start_cursor();
+        proposer.submit(vec![submission(&reply, 0)]);
+        send(&proposer, &mut cursor).unwrap();
+        let next = Origin { incarnation: Incarnation(2), ..ORIGIN };
+        proposer.restart(Some(next), Some(Command::Tick));
+        assert!(matches!(proposer.next(cursor), Next::Restart));
+        let mut cursor = proposer.start_cursor();
+        assert_eq!(send(&proposer, &mut cursor).map(|b| (b.origin, b.sequence)), Some((next, 1)));
+        proposer.applied(ORIGIN, 1, vec![Outcome::Done], LogIndex(5));
+        assert!(told.try_recv().is_err());
+        assert!(!proposer.congested());
+    }
+
+    #[test]
+    fn no_more_than_a_few_batches_are_on_their_way() {
+        let (proposer, reply, _told) = proposer();
+        let mut cursor = proposer.start_cursor();
+        proposer.submit((0..10 * BATCH_COMMANDS as u64).map(|ticket| submission(&reply, ticket)).collect());
+        let sent = std::iter::from_fn(|| send(&proposer, &mut cursor)).count();
+        assert_eq!(sent, BATCHES_IN_FLIGHT);
     }
 }

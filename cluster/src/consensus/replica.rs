@@ -50,8 +50,8 @@ pub(crate) trait Observer: Send + Sync {
     /// Commands of an own batch, if they need no decoding.
     fn take_commands(&self, header: &BatchHeader) -> Option<Vec<crate::state::Command>>;
     fn on_applied(&self, effects: Vec<Effect>, batches: Vec<OwnBatch>);
-    /// An own batch was ignored because one before it is missing.
-    fn on_gap(&self, origin: Origin);
+    /// A batch changed nothing: it was applied before, or one before it is missing.
+    fn on_ignored(&self, origin: Origin, sequence: u64);
     /// A snapshot took the place of the state: what happened in between is not known one by one.
     fn on_replaced(&self);
 }
@@ -177,7 +177,7 @@ impl Replica {
         }
         let mut effects = Vec::new();
         let mut own = Vec::with_capacity(batches.len());
-        let mut gaps = Vec::new();
+        let mut ignored = Vec::new();
         {
             let mut state = self.state.write();
             for (index, batch) in batches {
@@ -186,8 +186,7 @@ impl Replica {
                 effects.append(&mut brought);
                 match verdict {
                     Verdict::Applied(outcomes) => own.push(OwnBatch { origin, sequence, outcomes, index }),
-                    Verdict::Duplicate => {}
-                    Verdict::Gap => gaps.push(origin),
+                    Verdict::Ignored => ignored.push((origin, sequence)),
                 }
             }
             let mut position = self.position.lock();
@@ -198,7 +197,7 @@ impl Replica {
         }
         self.observer.on_applied(effects, own);
         self.applied.send_replace(last.index);
-        gaps.into_iter().for_each(|origin| self.observer.on_gap(origin));
+        ignored.into_iter().for_each(|(origin, sequence)| self.observer.on_ignored(origin, sequence));
         Ok(())
     }
 

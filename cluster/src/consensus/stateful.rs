@@ -9,10 +9,8 @@ use mosquorum_storage::kv::KvOp;
 /// What became of a batch.
 pub(crate) enum Verdict {
     Applied(Vec<Outcome>),
-    /// It was applied before.
-    Duplicate,
-    /// One before it is missing: it comes again.
-    Gap,
+    /// It was applied before, or one before it is missing, or its origin is down.
+    Ignored,
 }
 
 pub(crate) fn apply(_state: &mut State, batch: Batch, _index: LogIndex) -> (Verdict, Vec<Effect>) {

@@ -14,3 +14,6 @@ mod types;
 pub(crate) use engine::{Engine, EngineError, EngineStart, Leadership, MemberView, NotLeader, View};
 pub(crate) use network::{PART_BYTES, Speaker, cut};
 pub(crate) use service::{RaftService, collect_parts, peer_of};
+
+#[cfg(test)]
+mod conformance;

@@ -1,0 +1,100 @@
+//! A node alone: the same way as in a cluster, with a majority of one.
+mod common;
+use common::*;
+use mosquorum_cluster::{Answer, Consensus, Persistence, RaftSettings};
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn settings(dir: &TempDir) -> RaftSettings {
+    RaftSettings {
+        snapshot_path: Some(dir.0.join("mosquorum.db")),
+        ..RaftSettings::alone(dir.0.join("mosquorum.db.d"), "alone")
+    }
+}
+
+fn expect_in_order(answers: &Answers, tickets: std::ops::Range<u64>) {
+    for ticket in tickets {
+        let (got, answer) = answers.next(SOON).expect("an answer");
+        assert_eq!(got, ticket);
+        assert!(matches!(answer, Answer::Applied { .. }), "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_was_answered_is_there_after_a_restart() {
+    let dir = TempDir::new();
+    let answers = Answers::new();
+    let node = start(settings(&dir)).await;
+    until("serving", SOON, || node.consensus.available()).await;
+    assert!(dir.0.join("mosquorum.db").exists(), "the persistence file is there before anybody is served");
+    node.submit(&answers, 0..500);
+    expect_in_order(&answers, 0..500);
+    let first = node.consensus.status();
+    let origin = node.consensus.origin();
+    node.consensus.shutdown().await;
+    drop(node);
+
+    let node = start(settings(&dir)).await;
+    until("serving", SOON, || node.consensus.available()).await;
+    let second = node.consensus.status();
+    assert!(second.applied > first.applied);
+    assert!(node.consensus.origin().incarnation > origin.incarnation);
+    node.submit(&answers, 500..600);
+    expect_in_order(&answers, 500..600);
+    node.kill();
+
+    let node = start(settings(&dir)).await;
+    until("serving after a kill", SOON, || node.consensus.available()).await;
+    assert!(node.consensus.status().applied > second.applied);
+    assert!(node.failed.lock().unwrap().is_none());
+    node.consensus.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn barriers_pass_and_a_checkpoint_is_written_on_request() {
+    let dir = TempDir::new();
+    let answers = Answers::new();
+    let node = start(settings(&dir)).await;
+    until("serving", SOON, || node.consensus.available()).await;
+    node.submit(&answers, 0..100);
+    expect_in_order(&answers, 0..100);
+    node.consensus.barrier(answers.clone(), 7);
+    assert_eq!(answers.next(SOON), Some((7, Answer::BarrierPassed)));
+    let applied = node.consensus.status().applied;
+    node.consensus.checkpoint().await.unwrap();
+    assert!(node.consensus.status().snapshot >= applied);
+    node.consensus.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_removed_persistence_file_means_an_empty_start_and_deletes_nothing() {
+    let dir = TempDir::new();
+    let node = start(settings(&dir)).await;
+    until("serving", SOON, || node.consensus.available()).await;
+    let before = node.consensus.cluster_id();
+    node.consensus.shutdown().await;
+    drop(node);
+    std::fs::remove_file(dir.0.join("mosquorum.db")).unwrap();
+    let node = start(settings(&dir)).await;
+    until("serving", SOON, || node.consensus.available()).await;
+    assert_ne!(node.consensus.cluster_id(), before);
+    assert!(dir.0.join("mosquorum.db.d.damaged-1").exists());
+    node.consensus.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn without_persistence_the_same_way_goes_through_memory() {
+    let dir = TempDir::new();
+    let answers = Answers::new();
+    let node = start(RaftSettings {
+        persistence: Persistence::Memory,
+        ..RaftSettings::alone(dir.0.join("unused"), "alone")
+    })
+    .await;
+    until("serving", SOON, || node.consensus.available()).await;
+    node.submit(&answers, 0..100);
+    expect_in_order(&answers, 0..100);
+    assert!(!dir.0.join("unused").exists());
+    node.consensus.shutdown().await;
+}
