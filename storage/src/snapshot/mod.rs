@@ -1,13 +1,44 @@
 //! Snapshot files: the whole state of a shard, streamed, checksummed, written beside and renamed.
+//!
+//! Always true: a file under its final name is complete and synced; memory stays below one block (256 KiB) or one
+//! entry, whichever is larger; a file that was cut, extended, or mixed from two is never read to its end without an
+//! error; a file that is not ours is never overwritten.
+//!
+//! The bytes (little endian): magic `MQSNAPSH`, format u32, length of the meta u32, the meta, CRC32C u32 of all that.
+//! Then blocks: CRC32C u32, length u32, entries u32, kind u32, payload. A block's checksum starts from the header's and
+//! covers its number, so blocks cannot be swapped within or between files. Data blocks hold entries (key length u32,
+//! value length u32, key, value); the last block is the footer with the totals, and the file ends with it.
+//! A node alone uses the same file as its `persistence_file`.
+//! Not here: which entries belong into a snapshot (`cluster`), when to take one, how it travels.
+
+mod read;
+mod receive;
+mod write;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes};
 
-use crate::fs::Fs;
+pub use read::{SnapshotReader, verify};
+pub use receive::SnapshotReceiver;
+pub use write::SnapshotWriter;
+
 use crate::log::LogId;
+
+const MAGIC: [u8; 8] = *b"MQSNAPSH";
+const FORMAT: u32 = 1;
+/// First bytes of a database of Eclipse Mosquitto (`persist_read.c`).
+const MOSQUITTO_MAGIC: [u8; 15] = *b"\x00\xB5\x00mosquitto db";
+const BLOCK_HEADER_BYTES: usize = 16;
+const BLOCK_BYTES: usize = 256 << 10;
+const ENTRY_HEADER_BYTES: usize = 8;
+const META_BYTES_MAX: usize = 16 << 20;
+/// Largest key or value: 1 GiB.
+const ENTRY_BYTES_MAX: usize = 1 << 30;
+const KIND_DATA: u32 = 1;
+const KIND_FOOTER: u32 = 2;
 
 /// What a snapshot says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +77,8 @@ pub enum SnapshotError {
     NewerFormat { path: PathBuf, found: u32, supported: u32 },
     #[error("snapshot {} is damaged at byte {offset}: {detail}", path.display())]
     Damaged { path: PathBuf, offset: u64, detail: String },
+    #[error("an entry of {bytes} bytes is larger than a snapshot can hold")]
+    TooLarge { bytes: u64 },
     #[error("a chunk at byte {offset} does not follow the {received} bytes received so far")]
     ChunkOutOfOrder { offset: u64, received: u64 },
     #[error(
@@ -54,68 +87,61 @@ pub enum SnapshotError {
     NotAsAnnounced { want: u64, want_crc: u32, got: u64, got_crc: u32 },
 }
 
-/// Writes a snapshot to `<path>.tmp`; [`SnapshotWriter::finish`] gives it its name.
-pub struct SnapshotWriter {}
-
-impl SnapshotWriter {
-    pub fn create(_fs: Arc<dyn Fs>, _path: &Path, _meta: SnapshotMeta) -> Result<Self, SnapshotError> {
-        todo!()
-    }
-
-    /// Adds an entry. Keys come in any order; the reader gives them back in the same.
-    pub fn add(&mut self, _key: &[u8], _value: &[u8]) -> Result<(), SnapshotError> {
-        todo!()
-    }
-
-    /// Completes, syncs and renames the file; durable under its name when it returns.
-    pub fn finish(self) -> Result<SnapshotFile, SnapshotError> {
-        todo!()
+impl SnapshotError {
+    fn io(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| SnapshotError::Io { operation, path: path.clone(), source: Arc::new(source) }
     }
 }
 
-/// Reads a snapshot: an iterator over its entries, each checked before it is given out. The last item is an error
-/// when the file is cut or damaged, so the entries count only once the iterator has ended without one.
-pub struct SnapshotReader {}
+/// Totals in the footer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Totals {
+    entries: u64,
+    blocks: u64,
+    bytes: u64,
+}
 
-impl SnapshotReader {
-    pub fn open(_fs: &dyn Fs, _path: &Path) -> Result<(SnapshotMeta, Self), SnapshotError> {
-        todo!()
+impl Totals {
+    fn encode(self) -> Vec<u8> {
+        [self.entries, self.blocks, self.bytes].into_iter().flat_map(u64::to_le_bytes).collect()
     }
 }
 
-impl Iterator for SnapshotReader {
-    type Item = Result<(Bytes, Bytes), SnapshotError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        todo!()
-    }
+fn block_crc(file_crc: u32, number: u64, header: &[u8; BLOCK_HEADER_BYTES]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(file_crc, &number.to_le_bytes()), &header[4..])
 }
 
-/// Reads the whole file and checks every block, the footer, the counts and the length.
-pub fn verify(_fs: &dyn Fs, _path: &Path) -> Result<(SnapshotMeta, SnapshotFile), SnapshotError> {
-    todo!()
+fn encode_meta(meta: &SnapshotMeta) -> Vec<u8> {
+    let last = meta.last.unwrap_or_default();
+    let mut out = Vec::new();
+    out.put_u32_le(meta.shard);
+    out.put_u32_le(meta.format);
+    out.put_u64_le(u64::from(meta.last.is_some()));
+    out.put_u64_le(last.term);
+    out.put_u64_le(last.node);
+    out.put_u64_le(last.index);
+    out.put_slice(&meta.cluster_id);
+    out.put_u64_le(meta.created_ms);
+    out.put_slice(&meta.membership);
+    out
 }
 
-/// Receives a snapshot file in chunks, into `<path>.tmp`.
-pub struct SnapshotReceiver {}
-
-impl SnapshotReceiver {
-    pub fn create(_fs: Arc<dyn Fs>, _path: &Path) -> Result<Self, SnapshotError> {
-        todo!()
+fn decode_meta(bytes: &[u8]) -> Option<SnapshotMeta> {
+    const FIXED: usize = 64;
+    if bytes.len() < FIXED {
+        return None;
     }
-
-    /// Bytes received without a gap: where the next chunk starts.
-    pub fn received(&self) -> u64 {
-        todo!()
-    }
-
-    /// Writes a chunk. It may repeat bytes received before, but not leave a gap.
-    pub fn write(&mut self, _offset: u64, _chunk: &[u8]) -> Result<(), SnapshotError> {
-        todo!()
-    }
-
-    /// Syncs, verifies (against the announced length and CRC, and in itself) and renames; durable when it returns.
-    pub fn finish(self, _len: u64, _crc: u32) -> Result<(SnapshotMeta, SnapshotFile), SnapshotError> {
-        todo!()
-    }
+    let (mut get, membership) = bytes.split_at(FIXED);
+    let (shard, format) = (get.get_u32_le(), get.get_u32_le());
+    let present = get.get_u64_le() == 1;
+    let last = LogId { term: get.get_u64_le(), node: get.get_u64_le(), index: get.get_u64_le() };
+    let mut cluster_id = [0; 16];
+    get.copy_to_slice(&mut cluster_id);
+    let created_ms = get.get_u64_le();
+    let (last, membership) = (present.then_some(last), Bytes::copy_from_slice(membership));
+    Some(SnapshotMeta { shard, last, membership, cluster_id, created_ms, format })
 }
+
+#[cfg(test)]
+mod tests;
