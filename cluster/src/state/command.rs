@@ -31,25 +31,51 @@ pub enum Command {
     Connect(Box<ConnectCommand>),
     /// The connection of `epoch` ended.
     Disconnect(DisconnectCommand),
-    Subscribe { client_id: Utf8, epoch: Epoch, subscriptions: Vec<Subscription>, identifier: Option<u32> },
-    Unsubscribe { client_id: Utf8, epoch: Epoch, filters: Vec<TopicFilter> },
+    Subscribe {
+        client_id: Utf8,
+        epoch: Epoch,
+        subscriptions: Vec<Subscription>,
+        identifier: Option<u32>,
+    },
+    Unsubscribe {
+        client_id: Utf8,
+        epoch: Epoch,
+        filters: Vec<TopicFilter>,
+    },
     /// Queue for matching durable sessions, keep if retained.
     Publish(PublishCommand),
     /// PUBREL from a durable publisher: its packet identifier is free again.
-    Release { client_id: Utf8, epoch: Epoch, packet_id: PacketId },
+    Release {
+        client_id: Utf8,
+        epoch: Epoch,
+        packet_id: PacketId,
+    },
     /// A durable subscriber's PUBACK, PUBREC, PUBCOMP, in the order received, many at once.
-    Acknowledge { client_id: Utf8, epoch: Epoch, acks: Vec<(PacketId, AckKind)> },
+    Acknowledge {
+        client_id: Utf8,
+        epoch: Epoch,
+        acks: Vec<(PacketId, AckKind)>,
+    },
     /// The origin of this batch serves from now on under its incarnation; sessions owned by its earlier ones become
     /// unowned (unclean end).
-    NodeUp { name: Utf8 },
+    NodeUp {
+        name: Utf8,
+    },
     /// The majority's leases of this incarnation have run out: its sessions are unowned from here on (unclean end).
-    NodeDown { node: NodeId, incarnation: Incarnation },
+    NodeDown {
+        node: NodeId,
+        incarnation: Incarnation,
+    },
     /// The node left the cluster for good: everything kept for it goes.
-    NodeRemoved { node: NodeId },
+    NodeRemoved {
+        node: NodeId,
+    },
     /// Due wills, expired sessions and messages are worked off up to the entry's time.
     Tick,
     /// An operator or the bridge logic ends a session.
-    EndSession { client_id: Utf8 },
+    EndSession {
+        client_id: Utf8,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -128,14 +154,27 @@ pub enum AckKind {
 /// Answer to one command, the same on every node; the origin hands it to whoever asked.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
-    Connected { epoch: Epoch, session_present: bool, previous: Option<(Owner, Epoch)> },
+    Connected {
+        epoch: Epoch,
+        session_present: bool,
+        previous: Option<(Owner, Epoch)>,
+    },
     /// One per subscription: whether it existed before (for Retain Handling 1).
-    Subscribed { existed: Vec<bool> },
-    Unsubscribed { existed: Vec<bool> },
+    Subscribed {
+        existed: Vec<bool>,
+    },
+    Unsubscribed {
+        existed: Vec<bool>,
+    },
     /// `matched`: durable subscribers reached; `duplicate`: the packet identifier was in use already, nothing was queued.
-    Published { matched: u32, duplicate: bool },
+    Published {
+        matched: u32,
+        duplicate: bool,
+    },
     /// `existed`: whether the packet identifier was known.
-    Released { existed: bool },
+    Released {
+        existed: bool,
+    },
     Done,
     /// The epoch is not (or no longer) the session's: the connection must close without acknowledging.
     Superseded,

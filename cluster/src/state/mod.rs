@@ -1,12 +1,90 @@
 //! The replicated state: durable sessions with their subscriptions and queues, retained messages, wills, serving nodes.
-//! Always true: equal logs give equal states; nothing here reads a clock, a file or a random number, or waits.
+//! Always true: equal logs give equal states; nothing here reads a clock, a file or a random number, or waits. Whatever
+//! is derived (places in tables, trees, deadlines) follows from what is written, so a state that was loaded goes on
+//! exactly like the one that wrote it. Hashes serve lookups only, never an order.
+//! Bounds: each queue by its limits, a session's inbound identifiers by their number (65,535), commands of a batch by
+//! [`BATCH_COMMANDS_MAX`], work of a tick by [`TICK_WORK_MAX`]. The number of sessions, of filters and of retained topics
+//! is bounded by whoever makes the commands.
 //! Not here: who may do what (checked before a command is made), live connections, clean sessions.
+mod acknowledge;
+mod apply;
+mod changes;
 mod command;
+mod connect;
+mod counters;
+mod expiry;
+mod groups;
+mod load;
 mod message;
+mod messages;
+mod nodes;
+mod publish;
+mod queue;
+mod read;
+mod records;
+mod retained;
+mod serving;
+mod session;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+mod wills;
 
+pub use apply::{Applied, BATCH_COMMANDS_MAX};
+pub use changes::Changes;
 pub use command::*;
+pub use counters::{Counters, Totals};
+pub use expiry::TICK_WORK_MAX;
 pub use message::Message;
+pub use nodes::{NodeRecord, Standing};
+pub use queue::{Entry, EntryState, Queue};
+pub use read::{DurableMatch, SubscriptionOptions};
+pub use records::LoadError;
+pub use retained::RetainedPage;
+pub use session::{NEVER, Session, SubscriptionRecord};
+
+use crate::{
+    ids::{LogIndex, Millis, NodeId},
+    retained_tree::RetainedTree,
+    subscription_tree::SubscriptionTree,
+};
+use mosquorum_proto::mqtt::TopicName;
+use session::SessionPlace;
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 /// The state itself; see the module's description.
 #[derive(Default)]
-pub struct State {}
+pub struct State {
+    applied: LogIndex,
+    time: Millis,
+    nodes: nodes::Nodes,
+    sessions: session::Sessions,
+    retained: RetainedTree<retained::Retained>,
+    messages: messages::MessageStore,
+    counters: Counters,
+
+    // Derived from the above.
+    /// Ordinary subscriptions.
+    tree: SubscriptionTree<SessionPlace, session::Options>,
+    groups: groups::Groups,
+    deadlines: BTreeSet<(Millis, expiry::Deadline)>,
+    connected: usize,
+    version: u64,
+
+    // Notes for the next cut.
+    sessions_unwritten: Vec<SessionPlace>,
+    ended: Vec<changes::Ended>,
+    retained_unwritten: BTreeSet<TopicName>,
+
+    // Settings and buffers of this node.
+    effects_for: Option<NodeId>,
+    publishes: u64,
+    matches: Vec<publish::Match>,
+    chosen: Vec<(groups::Member, Arc<queue::Extra>)>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").field("applied", &self.applied).field("totals", &self.totals()).finish_non_exhaustive()
+    }
+}

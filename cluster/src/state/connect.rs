@@ -1,0 +1,231 @@
+//! Connections and sessions: who owns a client identifier, and how sessions begin, go on and end.
+//! Always true: every connection has an epoch larger than all before it; the one before is told to close (fenced) and
+//! none of its later commands has an effect; a session that ends leaves nothing behind but, perhaps, its will.
+//!
+//! Wills at a new connection follow Mosquitto 2.1: a will that still waits for its delay is dropped [MQTT-3.1.2-8]; the
+//! will of a connection that is taken over is published only if it has no delay and its session ends with it.
+use super::{
+    ConnectCommand, DisconnectCommand, Effect, Outcome, Owner, SessionPlace, State,
+    changes::Ended,
+    expiry::Deadline,
+    session::{NEVER, Session},
+};
+use crate::ids::{Epoch, Millis};
+use mosquorum_proto::mqtt::{QoS, Utf8};
+
+impl State {
+    pub(super) fn connect(&mut self, command: &ConnectCommand, epoch: Epoch, out: &mut Vec<Effect>) -> Outcome {
+        if !self.nodes.may_own(&command.owner) {
+            return Outcome::Superseded;
+        }
+        self.work_off(&command.client_id, out);
+        let (mut previous, mut resumed) = (None, None);
+        if let Some(place) = self.sessions.find(&command.client_id) {
+            let session = &self.sessions[place];
+            previous = session.owner.map(|owner| (owner, session.epoch));
+            if let Some((owner, epoch)) = previous.filter(|(owner, _)| *owner != command.owner) {
+                let client_id = command.client_id.clone();
+                self.add_effect(Effect::Fence { owner, client_id, epoch, administrative: false }, out);
+            }
+            resumed = self.give_up(place, command.clean_start, out);
+        }
+        self.version += 1;
+        let session_present = resumed.is_some();
+        if resumed.is_some() || command.expiry_seconds > 0 || command.will.is_some() {
+            let place = resumed.unwrap_or_else(|| self.sessions.add(Session::new(command.client_id.clone())));
+            self.take_over(place, command, epoch);
+        }
+        Outcome::Connected { epoch, session_present, previous }
+    }
+
+    /// Frees the client identifier for a new connection; returns the session if it goes on.
+    fn give_up(&mut self, place: SessionPlace, clean_start: bool, out: &mut Vec<Effect>) -> Option<SessionPlace> {
+        let session = &mut self.sessions[place];
+        let ends = clean_start || session.expiry_seconds == 0;
+        let will = session.will.take();
+        let connected = session.is_connected();
+        self.forget_deadlines(place);
+        let mut last_will = None;
+        if let Some(will) = will.filter(|will| connected && ends && will.delay_interval_seconds == 0) {
+            last_will = Some(self.will_message(place, *will));
+        }
+        if connected {
+            let tail = self.sessions[place].queue.tail();
+            self.leave(place, tail);
+        }
+        if ends {
+            self.end_session(place, out);
+        }
+        if let Some(message) = last_will {
+            self.publish_will(message, out);
+        }
+        (!ends).then_some(place)
+    }
+
+    fn take_over(&mut self, place: SessionPlace, command: &ConnectCommand, epoch: Epoch) {
+        let session = &mut self.sessions[place];
+        session.username = command.username.clone();
+        session.epoch = epoch;
+        session.owner = Some(command.owner);
+        session.expiry_seconds = command.expiry_seconds;
+        session.disconnected_at = None;
+        session.will = command.will.clone().map(Box::new);
+        session.limits = command.limits;
+        session.queue.connect(command.limits.inflight);
+        self.connected += 1;
+        self.set_connected_in_groups(place, true);
+        self.unwritten(place).core = true;
+        self.unwritten(place).header = true;
+    }
+
+    pub(super) fn disconnect(&mut self, command: &DisconnectCommand, out: &mut Vec<Effect>) -> Outcome {
+        let Some(place) = self.owned(&command.client_id, command.epoch) else { return Outcome::Superseded };
+        let session = &mut self.sessions[place];
+        if let Some(seconds) = command.expiry_seconds
+            && session.expiry_seconds != 0
+        {
+            session.expiry_seconds = seconds;
+        }
+        self.close(place, command.sent_before, command.discard_will, out);
+        Outcome::Done
+    }
+
+    /// The connection ended: the will and the session wait from now on, or end.
+    fn close(&mut self, place: SessionPlace, sent_before: u64, discard_will: bool, out: &mut Vec<Effect>) {
+        self.leave(place, sent_before);
+        let now = self.time;
+        let session = &mut self.sessions[place];
+        let expiry = session.expiry_seconds;
+        if discard_will {
+            session.will = None;
+        }
+        // A session without an interval has nothing but its will, which waits its whole delay (as in Mosquitto);
+        // otherwise the end of the session is the latest moment [MQTT-3.1.2-8].
+        let delay = session.will.as_ref().map(|will| match expiry {
+            0 => will.delay_interval_seconds,
+            _ => will.delay_interval_seconds.min(expiry),
+        });
+        let mut last_will = None;
+        match delay {
+            None => {}
+            Some(0) => last_will = session.will.take(),
+            Some(delay) => {
+                session.will_due = Some(after(now, delay));
+                let deadline = Deadline::Will(session.client_id.clone());
+                self.deadlines.insert((after(now, delay), deadline));
+            }
+        }
+        let last_will = last_will.map(|will| self.will_message(place, *will));
+        match expiry {
+            0 if self.sessions[place].will_due.is_some() => self.strip(place, out),
+            0 => self.end_session(place, out),
+            NEVER => {}
+            seconds => {
+                let session = &mut self.sessions[place];
+                session.expires_at = Some(after(now, seconds));
+                self.deadlines.insert((after(now, seconds), Deadline::Session(session.client_id.clone())));
+            }
+        }
+        if let Some(message) = last_will {
+            self.publish_will(message, out);
+        }
+    }
+
+    /// The session has no connection from now on.
+    fn leave(&mut self, place: SessionPlace, sent_before: u64) {
+        let now = self.time;
+        let session = &mut self.sessions[place];
+        session.owner = None;
+        session.disconnected_at = Some(now);
+        session.queue.disconnect(sent_before);
+        // QoS 0 is not sent twice.
+        let sent = session.queue.remove_where(|entry, maybe_sent| maybe_sent && entry.qos() == QoS::AtMostOnce);
+        let expiring = session.queue.has_expiring();
+        for message in sent.iter().filter_map(|removed| removed.entry.place()) {
+            self.messages.release(message);
+        }
+        self.connected -= 1;
+        self.version += 1;
+        self.set_connected_in_groups(place, false);
+        self.unwritten(place).core = true;
+        self.unwritten(place).header = true;
+        if expiring {
+            self.sweep_by(place, now);
+        }
+    }
+
+    /// Sessions whose owner `is_gone` end uncleanly, in the order of client identifiers.
+    pub(super) fn close_all(&mut self, is_gone: impl Fn(&Owner) -> bool, out: &mut Vec<Effect>) {
+        let gone = self.sessions.iter().filter(|(_, session)| session.owner.as_ref().is_some_and(&is_gone));
+        let mut gone: Vec<(Utf8, SessionPlace)> =
+            gone.map(|(place, session)| (session.client_id.clone(), place)).collect();
+        gone.sort_unstable();
+        for (_, place) in gone {
+            let tail = self.sessions[place].queue.tail();
+            self.close(place, tail, false, out);
+        }
+    }
+
+    pub(super) fn end_by_operator(&mut self, client_id: &Utf8, out: &mut Vec<Effect>) -> Outcome {
+        self.work_off(client_id, out);
+        let Some(place) = self.sessions.find(client_id) else { return Outcome::Done };
+        let session = &mut self.sessions[place];
+        let (owner, epoch, will) = (session.owner, session.epoch, session.will.take());
+        if let Some(owner) = owner {
+            let client_id = client_id.clone();
+            self.add_effect(Effect::Fence { owner, client_id, epoch, administrative: true }, out);
+            let tail = self.sessions[place].queue.tail();
+            self.leave(place, tail);
+        }
+        let message = will.map(|will| self.will_message(place, *will));
+        self.end_session(place, out);
+        if let Some(message) = message {
+            self.publish_will(message, out);
+        }
+        Outcome::Done
+    }
+
+    /// Removes subscriptions, queue and QoS 2 state; the record stays.
+    pub(super) fn strip(&mut self, place: SessionPlace, out: &mut Vec<Effect>) {
+        let filters: Vec<_> = self.sessions[place].subscriptions.keys().cloned().collect();
+        for filter in &filters {
+            self.remove_subscription(place, filter);
+        }
+        let session = &mut self.sessions[place];
+        session.inbound = Vec::new();
+        let removed = session.queue.remove_where(|_, _| true);
+        self.give_to_group(place, removed, out);
+        self.forget_sweep(place);
+        self.unwritten(place).inbound = true;
+        self.unwritten(place).header = true;
+        self.version += 1;
+    }
+
+    /// Removes the session, which must not be connected. Its will must have been taken care of.
+    pub(super) fn end_session(&mut self, place: SessionPlace, out: &mut Vec<Effect>) {
+        self.strip(place, out);
+        self.forget_deadlines(place);
+        let session = self.sessions.remove(place);
+        if session.written {
+            self.ended.push(Ended {
+                client_id: session.client_id,
+                filters: session.unwritten.filters.into_iter().collect(),
+                entries: session.queue.removed,
+            });
+        }
+    }
+
+    fn set_connected_in_groups(&mut self, place: SessionPlace, connected: bool) {
+        let session = &self.sessions[place];
+        if session.shared > 0 {
+            for (filter, record) in session.subscriptions.iter().filter(|(filter, _)| filter.share_name().is_some()) {
+                self.groups.set_connected(filter, record.since, connected);
+            }
+        }
+    }
+}
+
+/// Saturates: an interval can not reach beyond the end of time.
+pub(super) fn after(time: Millis, seconds: u32) -> Millis {
+    Millis(time.0.saturating_add(u64::from(seconds) * 1000))
+}

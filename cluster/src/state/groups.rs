@@ -1,0 +1,194 @@
+//! Shared subscription groups of durable sessions (MQTT 5.0 section 4.8.2).
+//! Always true: members take turns in the order they subscribed, the first subscriber first; members that are connected
+//! are preferred, so a message waits in a queue only if nobody of the group is there; a group without members does not
+//! exist. The turn is a position in the order of subscription, so it means the same on every node.
+//! Not here: live members of clean sessions; the origin weighs them before it proposes a publish.
+use super::{
+    queue::Extra,
+    session::{Options, SessionPlace},
+};
+use crate::subscription_tree::SubscriptionTree;
+use mosquorum_proto::mqtt::TopicFilter;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Member {
+    pub(super) session: SessionPlace,
+    pub(super) options: Options,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    /// Marks queue entries that came through the group.
+    pub(super) mark: Arc<Extra>,
+    /// By the time of subscription, which no two members share.
+    pub(super) members: BTreeMap<u64, Member>,
+    connected: BTreeSet<u64>,
+    /// The member that had the last turn.
+    pub(super) cursor: u64,
+}
+
+impl Group {
+    pub(super) fn connected(&self) -> usize {
+        self.connected.len()
+    }
+
+    /// The member whose turn it is.
+    fn next(&self) -> Option<u64> {
+        let after = self.cursor + 1;
+        if let Some(next) = self.connected.range(after..).next().or_else(|| self.connected.first()) {
+            return Some(*next);
+        }
+        self.members.range(after..).next().or_else(|| self.members.first_key_value()).map(|(since, _)| *since)
+    }
+}
+
+type GroupPlace = u32;
+
+#[derive(Clone, Default)]
+pub(super) struct Groups {
+    /// By whole filter; a place in `all`.
+    by_filter: BTreeMap<TopicFilter, GroupPlace>,
+    all: Vec<Option<(TopicFilter, Group)>>,
+    free: Vec<GroupPlace>,
+    tree: SubscriptionTree<GroupPlace, ()>,
+    members: usize,
+    /// Groups whose turn must be written again; gone ones included.
+    pub(super) unwritten: BTreeSet<TopicFilter>,
+}
+
+impl Groups {
+    pub(super) fn insert(&mut self, filter: &TopicFilter, since: u64, member: Member, connected: bool) {
+        let place = match self.by_filter.get(filter) {
+            Some(place) => *place,
+            None => self.add(filter),
+        };
+        let (_, group) = self.all[place as usize].as_mut().expect(IN_USE);
+        self.members += usize::from(group.members.insert(since, member).is_none());
+        if connected {
+            group.connected.insert(since);
+        }
+    }
+
+    fn add(&mut self, filter: &TopicFilter) -> GroupPlace {
+        let mark = Arc::new(Extra { group: Some(filter.clone()), ..Extra::default() });
+        let group = Group { mark, members: BTreeMap::new(), connected: BTreeSet::new(), cursor: 0 };
+        let group = Some((filter.clone(), group));
+        let place = match self.free.pop() {
+            Some(place) => {
+                self.all[place as usize] = group;
+                place
+            }
+            None => {
+                self.all.push(group);
+                u32::try_from(self.all.len() - 1).expect("fewer than 2^32 groups in memory")
+            }
+        };
+        self.by_filter.insert(filter.clone(), place);
+        self.tree.insert(filter.matched_part(), place, ());
+        place
+    }
+
+    pub(super) fn remove(&mut self, filter: &TopicFilter, since: u64) {
+        let Some(place) = self.by_filter.get(filter).copied() else { return };
+        let (_, group) = self.all[place as usize].as_mut().expect(IN_USE);
+        self.members -= usize::from(group.members.remove(&since).is_some());
+        group.connected.remove(&since);
+        if group.members.is_empty() {
+            if group.cursor != 0 {
+                self.unwritten.insert(filter.clone());
+            }
+            self.tree.remove(filter.matched_part(), &place);
+            self.by_filter.remove(filter);
+            self.all[place as usize] = None;
+            self.free.push(place);
+        }
+    }
+
+    pub(super) fn set_connected(&mut self, filter: &TopicFilter, since: u64, connected: bool) {
+        let Some(place) = self.by_filter.get(filter) else { return };
+        let (_, group) = self.all[*place as usize].as_mut().expect(IN_USE);
+        if connected {
+            group.connected.insert(since);
+        } else {
+            group.connected.remove(&since);
+        }
+    }
+
+    /// Chooses the next member of each group that matches, ordered by filter; `served` groups are left out.
+    pub(super) fn choose(&mut self, topic: &str, served: &[TopicFilter], chosen: &mut Vec<(Member, Arc<Extra>)>) {
+        if self.members == 0 {
+            return;
+        }
+        let Self { tree, all, unwritten, .. } = self;
+        tree.matches(topic, |place, ()| {
+            let (filter, group) = all[*place as usize].as_mut().expect(IN_USE);
+            if !served.contains(filter) {
+                chosen.extend(take_turn(filter, group, unwritten));
+            }
+        });
+        // The tree's order at one filter is that of the groups' creation, which loading does not bring back.
+        if chosen.len() > 1 {
+            chosen.sort_unstable_by(|(_, a), (_, b)| a.group.cmp(&b.group));
+        }
+    }
+
+    pub(super) fn choose_of(&mut self, filter: &TopicFilter) -> Option<(Member, Arc<Extra>)> {
+        let place = self.by_filter.get(filter)?;
+        let (_, group) = self.all[*place as usize].as_mut().expect(IN_USE);
+        take_turn(filter, group, &mut self.unwritten)
+    }
+
+    pub(super) fn set_cursor(&mut self, filter: &TopicFilter, cursor: u64) -> bool {
+        let Some(place) = self.by_filter.get(filter) else { return false };
+        let (_, group) = self.all[*place as usize].as_mut().expect(IN_USE);
+        group.cursor = cursor;
+        true
+    }
+
+    pub(super) fn get(&self, filter: &TopicFilter) -> Option<&Group> {
+        let place = self.by_filter.get(filter)?;
+        self.all[*place as usize].as_ref().map(|(_, group)| group)
+    }
+
+    pub(super) fn matches<'t>(&'t self, topic: &str, mut f: impl FnMut(&'t TopicFilter, &'t Group)) {
+        self.tree.matches(topic, |place, ()| {
+            let (filter, group) = self.all[*place as usize].as_ref().expect(IN_USE);
+            f(filter, group);
+        });
+    }
+
+    pub(super) fn has_match(&self, topic: &str) -> bool {
+        self.members > 0 && self.tree.has_match(topic)
+    }
+
+    /// Memberships in all groups.
+    pub(super) fn members(&self) -> usize {
+        self.members
+    }
+
+    /// Ordered by filter.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&TopicFilter, &Group)> {
+        self.by_filter.values().filter_map(|place| self.all[*place as usize].as_ref()).map(|(f, group)| (f, group))
+    }
+}
+
+const IN_USE: &str = "places are listed in `by_filter` and `tree` exactly while the group exists";
+
+fn take_turn(
+    filter: &TopicFilter,
+    group: &mut Group,
+    unwritten: &mut BTreeSet<TopicFilter>,
+) -> Option<(Member, Arc<Extra>)> {
+    let since = group.next()?;
+    if group.cursor != since {
+        group.cursor = since;
+        if !unwritten.contains(filter) {
+            unwritten.insert(filter.clone());
+        }
+    }
+    Some((group.members[&since], group.mark.clone()))
+}

@@ -1,0 +1,93 @@
+//! Which nodes serve, under which incarnation, and which batches of theirs were applied.
+//! Always true: an incarnation only grows; of one incarnation, batches are applied in sequence, each once; after an
+//! incarnation was declared down nothing of it is applied any more; a removed node never comes back.
+use super::{Batch, Origin, Owner};
+use crate::ids::{Incarnation, NodeId};
+use mosquorum_proto::mqtt::Utf8;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is known of a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    pub name: Utf8,
+    pub incarnation: Incarnation,
+    /// Of the last batch that was applied.
+    pub sequence: u64,
+    pub standing: Standing,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// It has sent batches but not yet said that it serves.
+    #[default]
+    Known,
+    Serving,
+    /// Its incarnation was declared down: it needs a larger one.
+    Down,
+    /// It left for good.
+    Removed,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Nodes {
+    pub(super) records: BTreeMap<NodeId, NodeRecord>,
+    pub(super) unwritten: BTreeSet<NodeId>,
+}
+
+impl Nodes {
+    /// Whether the batch is the next of its origin; notes it if so.
+    pub(super) fn accept(&mut self, batch: &Batch) -> bool {
+        let Origin { node, incarnation } = batch.origin;
+        let record = self.records.get(&node);
+        let accepted = match record {
+            Some(NodeRecord { standing: Standing::Removed, .. }) => false,
+            Some(record) if incarnation == record.incarnation => {
+                record.standing != Standing::Down && batch.sequence == record.sequence + 1
+            }
+            Some(record) if incarnation < record.incarnation => false,
+            _ => batch.sequence == 1,
+        };
+        if accepted {
+            let record = self.change(node);
+            if record.incarnation != incarnation {
+                record.standing = Standing::Known;
+            }
+            record.incarnation = incarnation;
+            record.sequence = batch.sequence;
+        }
+        accepted
+    }
+
+    /// Whether connections of this incarnation may own sessions.
+    pub(super) fn may_own(&self, owner: &Owner) -> bool {
+        self.records.get(&owner.node).is_some_and(|record| {
+            record.incarnation == owner.incarnation && !matches!(record.standing, Standing::Down | Standing::Removed)
+        })
+    }
+
+    /// `false` if that was known already.
+    pub(super) fn set_down(&mut self, node: NodeId, incarnation: Incarnation) -> bool {
+        if let Some(record) = self.records.get(&node)
+            && (record.standing == Standing::Removed
+                || record.incarnation > incarnation
+                || (record.incarnation == incarnation && record.standing == Standing::Down))
+        {
+            return false;
+        }
+        let record = self.change(node);
+        if record.incarnation != incarnation {
+            record.sequence = 0;
+        }
+        record.incarnation = incarnation;
+        record.standing = Standing::Down;
+        true
+    }
+
+    pub(super) fn change(&mut self, node: NodeId) -> &mut NodeRecord {
+        if !self.unwritten.contains(&node) {
+            self.unwritten.insert(node);
+        }
+        self.records.entry(node).or_default()
+    }
+}

@@ -1,0 +1,116 @@
+//! What the broker reads of the state while it routes and delivers.
+use super::{Message, Session, State, session::Options};
+use crate::ids::{LogIndex, Millis, NodeId};
+use mosquorum_proto::mqtt::{QoS, TopicFilter};
+use std::num::NonZeroU32;
+
+/// A durable subscription that matches a topic.
+#[derive(Debug, Clone, Copy)]
+pub struct DurableMatch<'a> {
+    pub session: &'a Session,
+    pub subscription: SubscriptionOptions,
+    /// The whole filter of the shared group of which the session is a member: one of the members gets the message.
+    pub group: Option<&'a TopicFilter>,
+}
+
+/// What a delivery depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubscriptionOptions {
+    pub qos: QoS,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    pub identifier: Option<u32>,
+}
+
+impl From<Options> for SubscriptionOptions {
+    fn from(options: Options) -> Self {
+        let Options { identifier, qos, no_local, retain_as_published } = options;
+        Self { qos, no_local, retain_as_published, identifier: identifier.map(NonZeroU32::get) }
+    }
+}
+
+impl State {
+    #[must_use]
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// The largest time of an entry.
+    #[must_use]
+    pub fn time(&self) -> Millis {
+        self.time
+    }
+
+    /// Changes whenever a durable subscription, or who is connected where, may route otherwise.
+    #[must_use]
+    pub fn subscriptions_version(&self) -> u64 {
+        self.version
+    }
+
+    /// Spares effects that only another node's connections care about. Not part of the state.
+    pub fn only_effects_for(&mut self, node: NodeId) {
+        self.effects_for = Some(node);
+    }
+
+    /// The client's session; `None` too if only its will is left.
+    #[must_use]
+    pub fn session(&self, client_id: &str) -> Option<&Session> {
+        self.sessions.get(client_id).filter(|session| !session.is_only_a_will())
+    }
+
+    /// All records, ordered by client identifier. Sorts: not for hot paths.
+    pub fn sessions(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.in_order().into_iter()
+    }
+
+    /// Whether any durable subscription matches, shared ones included.
+    #[must_use]
+    pub fn matches_durable(&self, topic: &str) -> bool {
+        self.tree.has_match(topic) || self.groups.has_match(topic)
+    }
+
+    /// Whether a QoS 0 message must go through the log: because somebody who is away keeps QoS 0 too, or because a
+    /// subscription raises its QoS. (A retained one must in any case.)
+    #[must_use]
+    pub fn queues_qos0(&self, topic: &str) -> bool {
+        let mut queues = false;
+        self.for_each_durable_match(topic, |found| {
+            let limits = found.session.limits();
+            let raised = limits.upgrade_qos && found.subscription.qos != QoS::AtMostOnce;
+            queues |= raised || (limits.queue_qos0 && !found.session.is_connected());
+        });
+        queues
+    }
+
+    /// Every durable subscription that matches, in the order in which their entries are queued; of shared groups all
+    /// members. With `merge_overlapping` in its limits a session is to get one delivery for all of its own.
+    pub fn for_each_durable_match<'a>(&'a self, topic: &str, mut f: impl FnMut(DurableMatch<'a>)) {
+        self.tree.matches(topic, |place, options| {
+            f(DurableMatch { session: &self.sessions[*place], subscription: (*options).into(), group: None });
+        });
+        self.groups.matches(topic, |filter, group| {
+            for member in group.members.values() {
+                let session = &self.sessions[member.session];
+                f(DurableMatch { session, subscription: member.options.into(), group: Some(filter) });
+            }
+        });
+    }
+
+    /// Durable members of a shared group (by its whole filter): all, and how many of them are connected.
+    #[must_use]
+    pub fn group_members(&self, filter: &TopicFilter) -> (usize, usize) {
+        self.groups.get(filter).map_or((0, 0), |group| (group.members.len(), group.connected()))
+    }
+}
+
+impl SubscriptionOptions {
+    /// How a message goes through this subscription alone.
+    #[must_use]
+    pub fn deliver(&self, message: &Message, upgrade_qos: bool) -> super::DeliveryOptions {
+        super::DeliveryOptions {
+            qos: if upgrade_qos { self.qos } else { self.qos.min(message.qos) },
+            retain: self.retain_as_published && message.retain,
+            identifiers: self.identifier.into_iter().collect(),
+        }
+    }
+}

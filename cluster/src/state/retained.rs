@@ -1,0 +1,109 @@
+//! Retained messages: one per Topic Name, the last committed wins.
+//! Always true: an empty payload is never kept [MQTT-3.3.1-6, MQTT-3.3.1-7]; expired messages are skipped on reading and
+//! removed at the next tick.
+use super::{Message, State, expiry::Deadline, messages::Place, publish::Publishing, queue::expiry_of};
+use crate::ids::Millis;
+use mosquorum_proto::mqtt::{TopicFilter, TopicName};
+use std::{ops::ControlFlow, sync::Arc};
+
+#[derive(Debug, Clone)]
+pub(super) struct Retained {
+    pub(super) message: Arc<Message>,
+    pub(super) place: Place,
+}
+
+/// Some of the retained messages that match a filter.
+#[derive(Debug, Clone, Default)]
+pub struct RetainedPage {
+    pub messages: Vec<Arc<Message>>,
+    /// Where to go on; `None`: that was all.
+    pub next: Option<TopicName>,
+}
+
+impl State {
+    pub(super) fn retain(&mut self, publishing: &mut Publishing<'_>) {
+        let message = publishing.message;
+        if message.payload.is_empty() {
+            self.remove_retained(&message.topic);
+            return;
+        }
+        let place = *publishing.place.get_or_insert_with(|| self.messages.add(message.payload.len()));
+        self.messages.refer(place);
+        self.keep_retained(message.clone(), place);
+        self.note_retained_changed(&message.topic);
+    }
+
+    /// The place must have been referred to.
+    pub(super) fn keep_retained(&mut self, message: Arc<Message>, place: Place) {
+        let topic = message.topic.clone();
+        if let Some(at) = expiry_of(&message) {
+            self.deadlines.insert((at, Deadline::Retained(topic.clone())));
+        }
+        let retained = Retained { message, place };
+        let old = match self.retained.get_mut(topic.as_str()) {
+            Some(kept) => Some(std::mem::replace(kept, retained)),
+            None => self.retained.insert(topic.clone(), retained),
+        };
+        if let Some(old) = old {
+            self.forget_retained(old);
+        }
+    }
+
+    pub(super) fn remove_retained(&mut self, topic: &TopicName) {
+        if let Some(old) = self.retained.remove(topic.as_str()) {
+            self.forget_retained(old);
+            self.note_retained_changed(topic);
+        }
+    }
+
+    fn forget_retained(&mut self, old: Retained) {
+        self.messages.release(old.place);
+        let topic = old.message.topic.clone();
+        if let Some(at) = expiry_of(&old.message)
+            && self.retained.get(topic.as_str()).is_none_or(|kept| expiry_of(&kept.message) != Some(at))
+        {
+            self.deadlines.remove(&(at, Deadline::Retained(topic)));
+        }
+    }
+
+    fn note_retained_changed(&mut self, topic: &TopicName) {
+        if !self.retained_unwritten.contains(topic) {
+            self.retained_unwritten.insert(topic.clone());
+        }
+    }
+
+    /// The retained message of one topic.
+    #[must_use]
+    pub fn retained(&self, topic: &TopicName, now: Millis) -> Option<&Arc<Message>> {
+        self.retained.get(topic.as_str()).map(|kept| &kept.message).filter(|message| !message.is_expired(now))
+    }
+
+    /// At most `limit` retained messages that match, in order of topics, beginning after `after`. Nothing for a shared
+    /// subscription (MQTT 5.0 section 4.8.2).
+    #[must_use]
+    pub fn retained_matches(
+        &self,
+        filter: &TopicFilter,
+        after: Option<&TopicName>,
+        limit: usize,
+        now: Millis,
+    ) -> RetainedPage {
+        let mut page = RetainedPage::default();
+        if filter.share_name().is_some() {
+            return page;
+        }
+        let after = after.map(TopicName::as_str);
+        let _ = self.retained.matches(filter.as_str(), after, |topic, kept| {
+            if kept.message.is_expired(now) {
+                return ControlFlow::Continue(());
+            }
+            page.messages.push(kept.message.clone());
+            if page.messages.len() < limit {
+                return ControlFlow::Continue(());
+            }
+            page.next = Some(topic.clone());
+            ControlFlow::Break(())
+        });
+        page
+    }
+}

@@ -1,0 +1,164 @@
+//! SUBSCRIBE and UNSUBSCRIBE of durable sessions.
+//! Always true: the tree holds exactly the ordinary subscriptions of all sessions, the groups exactly the shared ones;
+//! a subscription that is replaced keeps its place in the order.
+//! Retained messages with an effective QoS above 0 are queued here, in the order of topics and beyond the queue's
+//! limits; those with QoS 0 are sent by the connection itself, which reads them with [`State::retained_matches`].
+use super::{
+    DropReason, Effect, Outcome, SessionPlace, State, groups::Member, publish::Publishing, queue::Removed,
+    session::SubscriptionRecord,
+};
+use crate::ids::Epoch;
+use mosquorum_proto::mqtt::{QoS, RetainHandling, Subscription, TopicFilter, Utf8};
+use std::{num::NonZeroU32, ops::ControlFlow};
+
+impl State {
+    pub(super) fn subscribe(
+        &mut self,
+        client_id: &Utf8,
+        epoch: Epoch,
+        subscriptions: &[Subscription],
+        identifier: Option<u32>,
+        stamp: u64,
+        out: &mut Vec<Effect>,
+    ) -> Outcome {
+        let Some(place) = self.owned(client_id, epoch) else { return Outcome::Superseded };
+        let identifier = identifier.and_then(NonZeroU32::new);
+        let mut existed = Vec::with_capacity(subscriptions.len());
+        for subscription in subscriptions {
+            let before = self.add_subscription(place, subscription, identifier, stamp);
+            existed.push(before);
+            let replay = match subscription.retain_handling {
+                RetainHandling::SendAtSubscribe => true,
+                RetainHandling::SendIfNew => !before,
+                RetainHandling::DoNotSend => false,
+            };
+            if replay && subscription.filter.share_name().is_none() {
+                self.queue_retained(place, subscription, identifier, out);
+            }
+        }
+        self.version += 1;
+        Outcome::Subscribed { existed }
+    }
+
+    /// Whether it existed.
+    fn add_subscription(
+        &mut self,
+        place: SessionPlace,
+        subscription: &Subscription,
+        identifier: Option<NonZeroU32>,
+        stamp: u64,
+    ) -> bool {
+        let Subscription { filter, qos, no_local, retain_as_published, retain_handling } = subscription;
+        let session = &mut self.sessions[place];
+        let before = session.subscriptions.get(filter).map(|record| record.since);
+        let record = SubscriptionRecord {
+            qos: *qos,
+            no_local: *no_local,
+            retain_as_published: *retain_as_published,
+            retain_handling: *retain_handling,
+            identifier,
+            since: before.unwrap_or(stamp),
+        };
+        session.subscriptions.insert(filter.clone(), record);
+        session.shared += usize::from(before.is_none() && filter.share_name().is_some());
+        self.index_subscription(place, filter, &record);
+        self.unwritten(place).filters.insert(filter.clone());
+        before.is_some()
+    }
+
+    /// Puts a session's subscription where publishes find it.
+    pub(super) fn index_subscription(
+        &mut self,
+        place: SessionPlace,
+        filter: &TopicFilter,
+        record: &SubscriptionRecord,
+    ) {
+        if filter.share_name().is_some() {
+            let member = Member { session: place, options: record.options() };
+            self.groups.insert(filter, record.since, member, self.sessions[place].is_connected());
+        } else {
+            self.tree.insert(filter.as_str(), place, record.options());
+        }
+    }
+
+    fn queue_retained(
+        &mut self,
+        place: SessionPlace,
+        subscription: &Subscription,
+        identifier: Option<NonZeroU32>,
+        out: &mut Vec<Effect>,
+    ) {
+        if subscription.qos == QoS::AtMostOnce {
+            return;
+        }
+        let (upgrade, now) = (self.sessions[place].limits.upgrade_qos, self.time);
+        let mut found = Vec::new();
+        let _ = self.retained.matches(subscription.filter.as_str(), None, |_, kept| {
+            let qos = if upgrade { subscription.qos } else { subscription.qos.min(kept.message.qos) };
+            if qos != QoS::AtMostOnce && !kept.message.is_expired(now) {
+                found.push((kept.clone(), qos));
+            }
+            ControlFlow::Continue(())
+        });
+        for (kept, qos) in found {
+            let mut publishing = Publishing { message: &kept.message, place: Some(kept.place) };
+            let identifier = identifier.map_or(0, NonZeroU32::get);
+            self.enqueue(&mut publishing, place, (qos, true, identifier, None), out);
+        }
+    }
+
+    pub(super) fn unsubscribe(
+        &mut self,
+        client_id: &Utf8,
+        epoch: Epoch,
+        filters: &[TopicFilter],
+        out: &mut Vec<Effect>,
+    ) -> Outcome {
+        let Some(place) = self.owned(client_id, epoch) else { return Outcome::Superseded };
+        let mut existed = Vec::with_capacity(filters.len());
+        for filter in filters {
+            existed.push(self.remove_subscription(place, filter));
+            // What was not sent yet goes to the others of the group; alone, the client still gets it.
+            if self.groups.get(filter).is_some() && filter.share_name().is_some() {
+                let queue = &mut self.sessions[place].queue;
+                let removed = queue.remove_where(|entry, maybe_sent| !maybe_sent && entry.group() == Some(filter));
+                self.give_to_group(place, removed, out);
+            }
+        }
+        self.version += 1;
+        Outcome::Unsubscribed { existed }
+    }
+
+    pub(super) fn remove_subscription(&mut self, place: SessionPlace, filter: &TopicFilter) -> bool {
+        let Some(record) = self.sessions[place].subscriptions.remove(filter) else { return false };
+        if filter.share_name().is_some() {
+            self.sessions[place].shared -= 1;
+            self.groups.remove(filter, record.since);
+        } else {
+            self.tree.remove(filter.as_str(), &place);
+        }
+        self.unwritten(place).filters.insert(filter.clone());
+        true
+    }
+
+    /// Hands entries that left a session's queue to other durable members of their groups, where the standard allows it
+    /// [MQTT-4.8.2-5], and counts the others as dropped.
+    pub(super) fn give_to_group(&mut self, place: SessionPlace, removed: Vec<Removed>, out: &mut Vec<Effect>) {
+        if !removed.is_empty() {
+            self.unwritten(place).header = true;
+        }
+        let mut dropped = 0;
+        for Removed { entry, maybe_sent } in removed {
+            let (Some(message), Some(held)) = (entry.message(), entry.place()) else { continue };
+            let may_move = entry.qos() == QoS::AtLeastOnce || (entry.qos() == QoS::ExactlyOnce && !maybe_sent);
+            let mut publishing = Publishing { message, place: Some(held) };
+            let moved = match entry.group().filter(|_| may_move) {
+                Some(group) => self.deliver_to_group(&mut publishing, group, out),
+                None => false,
+            };
+            dropped += u32::from(!moved);
+            self.messages.release(held);
+        }
+        self.note_dropped(place, DropReason::SessionEnded, dropped, out);
+    }
+}

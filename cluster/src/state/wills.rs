@@ -1,0 +1,50 @@
+//! Wills: published once after an unclean end, in log order like every other message.
+//! Always true: a will is taken from its session before it is published, so it can not be published twice.
+//! Durable sessions and the retained messages get it here. Live subscribers get it from [`Effect::PublishLive`] on every
+//! node; of a shared group that has durable members one of these has it already.
+use super::{Effect, Message, SessionPlace, State, publish::Publishing};
+use mosquorum_proto::mqtt::{PublishProperties, Will};
+use std::sync::Arc;
+
+impl State {
+    pub(super) fn will_message(&self, place: SessionPlace, will: Will) -> Arc<Message> {
+        let session = &self.sessions[place];
+        let mut properties = will.properties;
+        let expiry_seconds = properties.as_mut().and_then(|properties| properties.message_expiry_interval.take());
+        if let Some(properties) = &mut properties {
+            properties.topic_alias = None;
+            properties.subscription_identifiers.clear();
+        }
+        Arc::new(Message {
+            topic: will.topic,
+            payload: will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            properties: properties.filter(|properties| **properties != PublishProperties::default()),
+            expiry_seconds,
+            received_at: self.time,
+            publisher_id: session.client_id.clone(),
+            publisher_name: session.username.clone(),
+        })
+    }
+
+    pub(super) fn publish_will(&mut self, message: Arc<Message>, out: &mut Vec<Effect>) {
+        self.deliver(&mut Publishing { message: &message, place: None }, &[], out);
+        out.push(Effect::PublishLive { message });
+    }
+
+    /// The will's delay has passed.
+    pub(super) fn will_is_due(&mut self, place: SessionPlace, out: &mut Vec<Effect>) {
+        let session = &mut self.sessions[place];
+        session.will_due = None;
+        let Some(will) = session.will.take() else { return };
+        let ends = session.is_only_a_will();
+        let message = self.will_message(place, *will);
+        if ends {
+            self.end_session(place, out);
+        } else {
+            self.unwritten(place).core = true;
+        }
+        self.publish_will(message, out);
+    }
+}
