@@ -97,11 +97,7 @@ fn fail<T>(text: impl Into<String>) -> Result<T, CliError> {
 pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, CliError> {
     let mut words = words.into_iter();
     let program = words.next().map(PathBuf::from).unwrap_or_default();
-    let program = program
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let program = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut words = words.peekable();
     if words.next_if(|word| word == "cluster").is_some() {
         return cluster(words);
@@ -148,14 +144,10 @@ fn port_of(word: &OsString, before: usize) -> Result<u16, CliError> {
     let text = word.to_string_lossy();
     let port = text.parse().unwrap_or(0);
     if port == 0 {
-        return fail(format!(
-            "Error: Invalid port specified ({text}). Expected 1 to 65535."
-        ));
+        return fail(format!("Error: Invalid port specified ({text}). Expected 1 to 65535."));
     }
     if before == PORTS_MAX {
-        return fail(format!(
-            "Error: Only {PORTS_MAX} ports can be specified on the command line."
-        ));
+        return fail(format!("Error: Only {PORTS_MAX} ports can be specified on the command line."));
     }
     Ok(port)
 }
@@ -179,73 +171,46 @@ fn cluster(words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
             Some(text) if !text.starts_with('-') => plain.push(text.to_owned()),
             _ => {
                 let word = word.to_string_lossy();
-                return fail(format!(
-                    "Error: Unknown option '{word}'. Try cluster --help."
-                ));
+                return fail(format!("Error: Unknown option '{word}'. Try cluster --help."));
             }
         }
     }
     let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
     let action = action(&plain)?;
-    Ok(Command::Cluster(ClusterCommand {
-        action,
-        socket,
-        config_file,
-        json,
-    }))
+    Ok(Command::Cluster(ClusterCommand { action, socket, config_file, json }))
 }
 
 fn action(words: &[&str]) -> Result<ClusterAction, CliError> {
     Ok(match words {
         ["status"] => ClusterAction::Status,
         ["add", name, address] => match address.parse() {
-            Ok(address) => ClusterAction::Add {
-                name: (*name).to_owned(),
-                address,
-            },
+            Ok(address) => ClusterAction::Add { name: (*name).to_owned(), address },
             Err(cause) => return fail(format!("Error: cluster add: {cause}.")),
         },
-        ["remove", name] => ClusterAction::Remove {
-            name: (*name).to_owned(),
-        },
+        ["remove", name] => ClusterAction::Remove { name: (*name).to_owned() },
         ["transfer-leader"] => ClusterAction::TransferLeader { name: None },
-        ["transfer-leader", name] => ClusterAction::TransferLeader {
-            name: Some((*name).to_owned()),
-        },
+        ["transfer-leader", name] => ClusterAction::TransferLeader { name: Some((*name).to_owned()) },
         ["resize", voters] => match voters.parse::<NonZeroU16>() {
             Ok(voters) if voters.get() % 2 == 1 => ClusterAction::Resize { voters },
             _ => return fail("Error: cluster resize needs an odd number of nodes."),
         },
         [] => return fail("Error: cluster needs a command. Try cluster --help."),
-        [
-            "add" | "remove" | "resize" | "status" | "transfer-leader",
-            ..,
-        ] => {
+        ["add" | "remove" | "resize" | "status" | "transfer-leader", ..] => {
             let command = words[0];
-            return fail(format!(
-                "Error: cluster {command}: wrong number of words. Try cluster --help."
-            ));
+            return fail(format!("Error: cluster {command}: wrong number of words. Try cluster --help."));
         }
         [other, ..] => {
-            return fail(format!(
-                "Error: Unknown cluster command '{other}'. Try cluster --help."
-            ));
+            return fail(format!("Error: Unknown cluster command '{other}'. Try cluster --help."));
         }
     })
 }
 
 fn version() -> String {
-    format!(
-        "mosquorum {VERSION}\nBehaves as mosquitto version {MOSQUITTO_VERSION}.\nLicence Apache-2.0 OR MIT.\n"
-    )
+    format!("mosquorum {VERSION}\nBehaves as mosquitto version {MOSQUITTO_VERSION}.\nLicence Apache-2.0 OR MIT.\n")
 }
 
 fn help(program: &str) -> String {
-    let program = if program.is_empty() {
-        "mosquorum"
-    } else {
-        program
-    };
+    let program = if program.is_empty() { "mosquorum" } else { program };
     format!(
         "mosquorum version {VERSION}, an MQTT v5.0/v3.1.1/v3.1 broker that may be a cluster.\n\n\
 Usage: {program} [-c config_file] [-d] [-h] [-p port] [-v]\n\
@@ -293,8 +258,7 @@ mod tests {
     use super::*;
 
     fn parsed(words: &str) -> Result<Command, String> {
-        let words =
-            std::iter::once("mosquorum").chain(words.split(' ').filter(|word| !word.is_empty()));
+        let words = std::iter::once("mosquorum").chain(words.split(' ').filter(|word| !word.is_empty()));
         parse(words.map(OsString::from)).map_err(|error| error.to_string())
     }
 
@@ -312,10 +276,7 @@ mod tests {
         };
         assert_eq!(command, Ok(Command::Run(expected)));
         for words in ["-q -v", "-v -q"] {
-            let run = Run {
-                log_all: Some(false),
-                ..Run::default()
-            };
+            let run = Run { log_all: Some(false), ..Run::default() };
             assert_eq!(parsed(words), Ok(Command::Run(run)));
         }
     }
@@ -326,85 +287,34 @@ mod tests {
             ("-p 0", "Error: Invalid port specified (0)."),
             ("-p 65536", "Error: Invalid port specified (65536)."),
             ("-p", "Error: -p argument given, but no port specified."),
-            (
-                "-c",
-                "Error: -c argument given, but no config file specified.",
-            ),
-            (
-                "--tls-keylog",
-                "Error: --tls-keylog argument given, but no file specified.",
-            ),
+            ("-c", "Error: -c argument given, but no config file specified."),
+            ("--tls-keylog", "Error: --tls-keylog argument given, but no file specified."),
             ("--unknown", "Error: Unknown option '--unknown'."),
-            (
-                &"-p 1 ".repeat(11),
-                "Error: Only 10 ports can be specified on the command line.",
-            ),
-            (
-                "--local-cluster 0",
-                "Error: --local-cluster needs a number of nodes.",
-            ),
+            (&"-p 1 ".repeat(11), "Error: Only 10 ports can be specified on the command line."),
+            ("--local-cluster 0", "Error: --local-cluster needs a number of nodes."),
             ("cluster", "Error: cluster needs a command."),
             ("cluster stop", "Error: Unknown cluster command 'stop'."),
-            (
-                "cluster resize 2",
-                "Error: cluster resize needs an odd number of nodes.",
-            ),
-            (
-                "cluster add b",
-                "Error: cluster add: wrong number of words.",
-            ),
-            (
-                "cluster add b nowhere",
-                "Error: cluster add: 'nowhere' is not HOST:PORT",
-            ),
+            ("cluster resize 2", "Error: cluster resize needs an odd number of nodes."),
+            ("cluster add b", "Error: cluster add: wrong number of words."),
+            ("cluster add b nowhere", "Error: cluster add: 'nowhere' is not HOST:PORT"),
             ("cluster status --jsn", "Error: Unknown option '--jsn'."),
         ] {
             let error = parsed(words).unwrap_err();
-            assert!(
-                error.starts_with(expected) && !error.contains('\n'),
-                "{words}: {error}"
-            );
+            assert!(error.starts_with(expected) && !error.contains('\n'), "{words}: {error}");
         }
     }
 
     #[test]
     fn cluster_commands_are_understood() {
-        let address = HostPort {
-            host: "h".to_owned(),
-            port: 7883,
-        };
+        let address = HostPort { host: "h".to_owned(), port: 7883 };
         for (words, action) in [
             ("status", ClusterAction::Status),
-            (
-                "add b h:7883",
-                ClusterAction::Add {
-                    name: "b".to_owned(),
-                    address,
-                },
-            ),
-            (
-                "remove b",
-                ClusterAction::Remove {
-                    name: "b".to_owned(),
-                },
-            ),
-            (
-                "transfer-leader",
-                ClusterAction::TransferLeader { name: None },
-            ),
-            (
-                "resize 5",
-                ClusterAction::Resize {
-                    voters: NonZeroU16::new(5).unwrap(),
-                },
-            ),
+            ("add b h:7883", ClusterAction::Add { name: "b".to_owned(), address }),
+            ("remove b", ClusterAction::Remove { name: "b".to_owned() }),
+            ("transfer-leader", ClusterAction::TransferLeader { name: None }),
+            ("resize 5", ClusterAction::Resize { voters: NonZeroU16::new(5).unwrap() }),
         ] {
-            let expected = ClusterCommand {
-                action,
-                socket: Some("s".into()),
-                config_file: None,
-                json: true,
-            };
+            let expected = ClusterCommand { action, socket: Some("s".into()), config_file: None, json: true };
             let command = parsed(&format!("cluster {words} --socket s --json"));
             assert_eq!(command, Ok(Command::Cluster(expected)), "{words}");
         }
@@ -412,8 +322,7 @@ mod tests {
 
     #[test]
     fn help_names_the_program_as_it_was_called() {
-        let Ok(Command::Print(text)) = parse(["/usr/sbin/mosquitto", "-h"].map(OsString::from))
-        else {
+        let Ok(Command::Print(text)) = parse(["/usr/sbin/mosquitto", "-h"].map(OsString::from)) else {
             panic!("help is printed");
         };
         assert!(text.contains("Usage: mosquitto [-c config_file] [-d] [-h] [-p port] [-v]"));

@@ -74,10 +74,7 @@ impl Acl {
     /// Without a file: everything but the fixed rules about `$` topics is allowed.
     #[must_use]
     pub fn open() -> Self {
-        Self {
-            open: true,
-            ..Self::default()
-        }
+        Self { open: true, ..Self::default() }
     }
 
     /// Whether there are no rules at all.
@@ -90,11 +87,7 @@ impl Acl {
     #[must_use]
     pub fn for_client(&self, client_id: &str, username: Option<&str>) -> ClientAcl {
         if self.open {
-            return ClientAcl {
-                open: true,
-                user: Rules::default(),
-                patterns: Arc::default(),
-            };
+            return ClientAcl { open: true, user: Rules::default(), patterns: Arc::default() };
         }
         let user = match username {
             None => self.anonymous.clone(),
@@ -103,28 +96,14 @@ impl Acl {
         let patterns = if self.patterns.0.is_empty() || is_dangerous(client_id, username) {
             Arc::default()
         } else {
-            self.patterns
-                .0
-                .iter()
-                .filter_map(|rule| Pattern::new(rule, client_id, username))
-                .collect()
+            self.patterns.0.iter().filter_map(|rule| Pattern::new(rule, client_id, username)).collect()
         };
-        ClientAcl {
-            open: false,
-            user,
-            patterns,
-        }
+        ClientAcl { open: false, user, patterns }
     }
 
     /// One question; a connection asks [`ClientAcl`] instead. `topic` is a Topic Name for `Read` and `Write`.
     #[must_use]
-    pub fn check(
-        &self,
-        access: Access,
-        client_id: &str,
-        username: Option<&str>,
-        topic: &str,
-    ) -> bool {
+    pub fn check(&self, access: Access, client_id: &str, username: Option<&str>, topic: &str) -> bool {
         self.for_client(client_id, username).may(access, topic)
     }
 }
@@ -193,28 +172,17 @@ impl ClientAcl {
         if self.open {
             return true;
         }
-        let user = self
-            .user
-            .0
-            .iter()
-            .map(|rule| (rule.grant, &*rule.filter, rule.filter.starts_with('$')));
+        let user = self.user.0.iter().map(|rule| (rule.grant, &*rule.filter, rule.filter.starts_with('$')));
         if let Some(answer) = judge(user, access, topic) {
             return answer;
         }
-        let patterns = self
-            .patterns
-            .iter()
-            .map(|rule| (rule.grant, &*rule.filter, rule.dollar));
+        let patterns = self.patterns.iter().map(|rule| (rule.grant, &*rule.filter, rule.dollar));
         judge(patterns, access, topic).unwrap_or(false)
     }
 }
 
 /// `None`: no rule says anything. Each rule is (grant, filter, whether it was written with a leading `$`).
-fn judge<'a>(
-    rules: impl Iterator<Item = (Grant, &'a str, bool)>,
-    access: Access,
-    topic: &str,
-) -> Option<bool> {
+fn judge<'a>(rules: impl Iterator<Item = (Grant, &'a str, bool)>, access: Access, topic: &str) -> Option<bool> {
     let dollar = topic.starts_with('$');
     let mut granted = None;
     for (grant, filter, rule_dollar) in rules {
@@ -290,10 +258,6 @@ impl Pattern {
             filter.push_str(name);
         }
         let dollar = rule.filter.starts_with('$');
-        Some(Self {
-            grant: rule.grant,
-            filter: filter.into(),
-            dollar,
-        })
+        Some(Self { grant: rule.grant, filter: filter.into(), dollar })
     }
 }

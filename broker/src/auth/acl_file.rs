@@ -19,12 +19,7 @@ pub(super) fn parse(text: &str, name: &str) -> Result<Acl, AuthFileError> {
         if line.starts_with('#') || line.trim_start_matches(' ').is_empty() {
             continue;
         }
-        let error = |what: String| {
-            AuthFileError(format!(
-                "Error: {what} in acl_file \"{name}\" line {}.",
-                index + 1
-            ))
-        };
+        let error = |what: String| AuthFileError(format!("Error: {what} in acl_file \"{name}\" line {}.", index + 1));
         let (key, rest) = split(line);
         match key {
             "user" if rest.is_empty() => return Err(error("Missing username".to_owned())),
@@ -41,16 +36,12 @@ pub(super) fn parse(text: &str, name: &str) -> Result<Acl, AuthFileError> {
                 let rule = rule(rest).map_err(error)?;
                 if !rule.filter.contains("%c") && !rule.filter.contains("%u") {
                     let filter = &rule.filter;
-                    crate::warning!(
-                        "Warning: ACL pattern '{filter}' does not contain '%c' or '%u'."
-                    );
+                    crate::warning!("Warning: ACL pattern '{filter}' does not contain '%c' or '%u'.");
                 }
                 acl.patterns.push(rule);
             }
             _ => {
-                return Err(error(format!(
-                    "Invalid line \"{line}\", expected user, topic or pattern,"
-                )));
+                return Err(error(format!("Invalid line \"{line}\", expected user, topic or pattern,")));
             }
         }
     }
@@ -77,19 +68,14 @@ fn rule(text: &str) -> Result<Rule, String> {
         ("readwrite", filter) => (Grant::ReadWrite, filter),
         ("deny", filter) => (Grant::Deny, filter),
         (other, _) => {
-            return Err(format!(
-                "Invalid topic access type \"{other}\", expected read, write, readwrite or deny,"
-            ));
+            return Err(format!("Invalid topic access type \"{other}\", expected read, write, readwrite or deny,"));
         }
     };
     // `$share` stands for nothing here; the filter is what messages are compared with.
     if TopicFilter::try_from(filter).is_err() && !filter.starts_with("$share/") {
         return Err(format!("Invalid ACL topic \"{filter}\""));
     }
-    Ok(Rule {
-        grant,
-        filter: filter.into(),
-    })
+    Ok(Rule { grant, filter: filter.into() })
 }
 
 #[cfg(test)]

@@ -35,9 +35,7 @@ fn an_empty_file_grants_nothing() {
 
 #[test]
 fn topics_before_a_user_line_are_for_anonymous_clients_alone() {
-    let acl = acl(
-        "topic readwrite topic/global/#\ntopic deny topic/global/except\nuser u\ntopic read mine\n",
-    );
+    let acl = acl("topic readwrite topic/global/#\ntopic deny topic/global/except\nuser u\ntopic read mine\n");
     assert!(acl.check(Read, "c", None, "topic/global"));
     assert!(!acl.check(Read, "c", None, "topic/global/except"));
     assert!(!acl.check(Read, "c", Some("u"), "topic/global"));
@@ -64,15 +62,10 @@ fn a_grant_for_the_user_goes_before_a_denial_by_pattern() {
 #[test]
 fn patterns_are_filled_with_whole_levels() {
     let acl = acl("pattern readwrite d/%c/%u/#\npattern write x%u\npattern read %c\n");
-    assert!(
-        acl.check(Write, "c1", Some("u1"), "d/c1/u1")
-            && acl.check(Write, "c1", Some("u1"), "d/c1/u1/y")
-    );
+    assert!(acl.check(Write, "c1", Some("u1"), "d/c1/u1") && acl.check(Write, "c1", Some("u1"), "d/c1/u1/y"));
     assert!(!acl.check(Write, "c1", Some("u1"), "d/c11/u1/y"));
     assert!(!acl.check(Write, "c1", None, "d/c1//y")); // no user name: lines with %u say nothing
-    assert!(
-        !acl.check(Write, "c1", Some("u1"), "xu1") && acl.check(Write, "c1", Some("u1"), "x%u")
-    );
+    assert!(!acl.check(Write, "c1", Some("u1"), "xu1") && acl.check(Write, "c1", Some("u1"), "x%u"));
     assert!(acl.check(Read, "c1", None, "c1") && !acl.check(Write, "c1", None, "c1"));
     assert!(!acl.check(Read, "", None, ""));
 }
@@ -80,27 +73,16 @@ fn patterns_are_filled_with_whole_levels() {
 #[test]
 fn hostile_names_never_widen_a_pattern() {
     let acl = acl("user +\ntopic own\npattern d/%u/%c\npattern %c/x\n");
-    for (client_id, username) in [
-        ("c", "+"),
-        ("c", "#"),
-        ("+", "u"),
-        ("#", "u"),
-        ("a/b", "u"),
-        ("c", "a/b"),
-        ("+/+", "#"),
-    ] {
-        for topic in [
-            "d/u/c", "d/v/w", "d/+/c", "d/a/b/c", "d/u/a/b", "a/b/x", "c/v", "d/#",
-        ] {
+    for (client_id, username) in
+        [("c", "+"), ("c", "#"), ("+", "u"), ("#", "u"), ("a/b", "u"), ("c", "a/b"), ("+/+", "#")]
+    {
+        for topic in ["d/u/c", "d/v/w", "d/+/c", "d/a/b/c", "d/u/a/b", "a/b/x", "c/v", "d/#"] {
             let allowed = acl.check(Write, client_id, Some(username), topic);
             assert!(!allowed, "{client_id} {username} {topic}");
         }
     }
     assert!(acl.check(Read, "c", Some("+"), "own")); // what names the user exactly still holds
-    assert!(
-        !acl.check(Write, "$SYS", Some("u"), "$SYS/x")
-            && !acl.check(Read, "$SYS", Some("u"), "$SYS/x")
-    );
+    assert!(!acl.check(Write, "$SYS", Some("u"), "$SYS/x") && !acl.check(Read, "$SYS", Some("u"), "$SYS/x"));
     assert!(acl.check(Write, "c", Some("u"), "d/u/c") && acl.check(Write, "c", Some("u"), "c/x"));
 }
 
@@ -108,13 +90,8 @@ fn hostile_names_never_widen_a_pattern() {
 fn topics_with_a_dollar_need_a_rule_with_one() {
     let acl = acl("topic #\ntopic read $SYS/broker/+\ntopic $x/#\n");
     assert!(acl.check(Read, "c", None, "any/topic"));
-    assert!(
-        acl.check(Read, "c", None, "$SYS/broker/uptime")
-            && !acl.check(Write, "c", None, "$SYS/broker/uptime")
-    );
-    assert!(
-        !acl.check(Read, "c", None, "$SYS/broker/load/x") && !acl.check(Read, "c", None, "$y/z")
-    );
+    assert!(acl.check(Read, "c", None, "$SYS/broker/uptime") && !acl.check(Write, "c", None, "$SYS/broker/uptime"));
+    assert!(!acl.check(Read, "c", None, "$SYS/broker/load/x") && !acl.check(Read, "c", None, "$y/z"));
     assert!(acl.check(Write, "c", None, "$x/y"));
 }
 
@@ -124,11 +101,7 @@ fn a_shared_subscription_is_judged_by_its_messages() {
     let rights = acl.for_client("c", None);
     assert!(rights.may_subscribe(&TopicFilter::try_from("$share/g/#").unwrap()));
     let name = |text: &str| mosquorum_proto::mqtt::TopicName::try_from(text).unwrap();
-    assert!(
-        rights.may_read(&name("a"))
-            && !rights.may_read(&name("b"))
-            && !rights.may_write(&name("a"))
-    );
+    assert!(rights.may_read(&name("a")) && !rights.may_read(&name("b")) && !rights.may_write(&name("a")));
 }
 
 #[test]
@@ -142,19 +115,10 @@ fn filters_may_hold_blanks_and_access_words() {
 #[test]
 fn damaged_lines_say_where_and_what() {
     for (text, expected) in [
-        (
-            "topic a\ntopic readwrite a#\n",
-            "Error: Invalid ACL topic \"a#\" in acl_file \"acl\" line 2.",
-        ),
+        ("topic a\ntopic readwrite a#\n", "Error: Invalid ACL topic \"a#\" in acl_file \"acl\" line 2."),
         ("topic\n", "Error: Empty topic in acl_file \"acl\" line 1."),
-        (
-            "user \n",
-            "Error: Missing username in acl_file \"acl\" line 1.",
-        ),
-        (
-            "topic reed a\n",
-            "Error: Invalid topic access type \"reed\"",
-        ),
+        ("user \n", "Error: Missing username in acl_file \"acl\" line 1."),
+        ("topic reed a\n", "Error: Invalid topic access type \"reed\""),
         ("topics a\n", "Error: Invalid line \"topics a\""),
     ] {
         assert!(error(text).starts_with(expected), "{}", error(text));

@@ -22,10 +22,7 @@ pub(super) struct Proof([u8; 32]);
 impl SuccessCache {
     pub(super) fn new() -> Self {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
-        Self {
-            key: key.expect("the system's random numbers are available"),
-            until: HashMap::new(),
-        }
+        Self { key: key.expect("the system's random numbers are available"), until: HashMap::new() }
     }
 
     pub(super) fn proof(&self, username: &str, stored: &PasswordHash, password: &[u8]) -> Proof {

@@ -10,9 +10,8 @@ const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Mosquitto 2.1 does only with MOSQUITTO_UNSAFE_ALLOW_SYMLINKS: mounted secrets are such links.
 pub(super) fn read(path: &Path, kind: &str) -> Result<String, AuthFileError> {
     let name = path.display();
-    let failed = |cause: &dyn std::fmt::Display| {
-        AuthFileError(format!("Error: Unable to open {kind} \"{name}\": {cause}."))
-    };
+    let failed =
+        |cause: &dyn std::fmt::Display| AuthFileError(format!("Error: Unable to open {kind} \"{name}\": {cause}."));
     let metadata = std::fs::metadata(path).map_err(|cause| failed(&cause))?;
     if !metadata.is_file() {
         return Err(failed(&"it is not a file"));

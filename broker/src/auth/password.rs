@@ -48,9 +48,7 @@ impl PasswordHash {
         }
         if let Some(rest) = text.strip_prefix("$7$") {
             let mut parts = rest.splitn(3, '$');
-            let (Some(iterations), Some(salt), Some(hash)) =
-                (parts.next(), parts.next(), parts.next())
-            else {
+            let (Some(iterations), Some(salt), Some(hash)) = (parts.next(), parts.next(), parts.next()) else {
                 return Err(HashError);
             };
             let iterations: i32 = iterations.parse().map_err(|_| HashError)?;
@@ -80,8 +78,7 @@ impl PasswordHash {
             Some("v=19") => Version::V0x13,
             Some(_) => return Err(HashError),
         };
-        let (Some(params), Some(salt), Some(hash), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(params), Some(salt), Some(hash), None) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(HashError);
         };
@@ -105,11 +102,7 @@ impl PasswordHash {
         if salt.len() < argon2::MIN_SALT_LEN {
             return Err(HashError);
         }
-        Ok(Self {
-            scheme: Scheme::Argon2id { version, params },
-            salt,
-            hash,
-        })
+        Ok(Self { scheme: Scheme::Argon2id { version, params }, salt, hash })
     }
 
     /// Whether this is the password. Takes 1 us ($6$), 1 ms ($7$) or 50 ms and 46 MiB (argon2id): run it on
@@ -130,31 +123,20 @@ impl PasswordHash {
             Scheme::Argon2id { version, params } => {
                 let argon2 = Argon2::new(Algorithm::Argon2id, *version, params.clone());
                 let mut found = vec![0; self.hash.len()];
-                argon2
-                    .hash_password_into(password, &self.salt, &mut found)
-                    .is_ok()
-                    && is_equal(&found, &self.hash)
+                argon2.hash_password_into(password, &self.salt, &mut found).is_ok() && is_equal(&found, &self.hash)
             }
         }
     }
 
     /// A hash of the same cost that no password has.
     pub(super) fn decoy(&self) -> Self {
-        Self {
-            scheme: self.scheme.clone(),
-            salt: self.salt.clone(),
-            hash: vec![0; self.hash.len()],
-        }
+        Self { scheme: self.scheme.clone(), salt: self.salt.clone(), hash: vec![0; self.hash.len()] }
     }
 
     /// For an empty password file: as mosquitto_passwd would make by default.
     pub(super) fn default_decoy() -> Self {
         let iterations = NonZeroU32::new(1000).expect("1000 is not 0");
-        Self {
-            scheme: Scheme::Pbkdf2 { iterations },
-            salt: vec![0; 64],
-            hash: vec![0; HASH_BYTES],
-        }
+        Self { scheme: Scheme::Pbkdf2 { iterations }, salt: vec![0; 64], hash: vec![0; HASH_BYTES] }
     }
 
     /// Roughly comparable cost of one `verify`.
@@ -162,9 +144,7 @@ impl PasswordHash {
         match &self.scheme {
             Scheme::Sha512 => 1,
             Scheme::Pbkdf2 { iterations } => u64::from(iterations.get()),
-            Scheme::Argon2id { params, .. } => {
-                u64::from(params.m_cost()) * u64::from(params.t_cost()) * 2
-            }
+            Scheme::Argon2id { params, .. } => u64::from(params.m_cost()) * u64::from(params.t_cost()) * 2,
         }
     }
 
@@ -184,7 +164,8 @@ mod tests {
     use super::*;
 
     // Written by mosquitto_passwd for the password "test".
-    const SHA512: &str = "$6$njERlZMi/7DzNB9E$iiavfuXvUm8iyDZArTy7smTxh07GXXOrOsqxfW6gkOYVXHGk+W+i/8d3xDxrMwEPygEBhoA8A/gjQC0N2M4Lkw==";
+    const SHA512: &str =
+        "$6$njERlZMi/7DzNB9E$iiavfuXvUm8iyDZArTy7smTxh07GXXOrOsqxfW6gkOYVXHGk+W+i/8d3xDxrMwEPygEBhoA8A/gjQC0N2M4Lkw==";
 
     #[test]
     fn sha512_of_mosquitto_is_verified() {
@@ -220,13 +201,7 @@ mod tests {
     fn pbkdf2_is_verified() {
         let (salt, iterations) = ([7; 64], NonZeroU32::new(3).unwrap());
         let mut hash = [0; HASH_BYTES];
-        pbkdf2::derive(
-            pbkdf2::PBKDF2_HMAC_SHA512,
-            iterations,
-            &salt,
-            b"secret",
-            &mut hash,
-        );
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA512, iterations, &salt, b"secret", &mut hash);
         let text = format!("$7$3${}${}", STANDARD.encode(salt), STANDARD.encode(hash));
         let hash = PasswordHash::parse(&text).unwrap();
         assert!(hash.verify(b"secret") && !hash.verify(b"secreT"));
@@ -237,12 +212,9 @@ mod tests {
         let (salt, mut hash) = ([9; 64], [0; 64]);
         let params = Params::new(64, 1, 1, Some(64)).unwrap();
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        argon2
-            .hash_password_into(b"secret", &salt, &mut hash)
-            .unwrap();
+        argon2.hash_password_into(b"secret", &salt, &mut hash).unwrap();
         let (salt, hash) = (STANDARD_NO_PAD.encode(salt), STANDARD_NO_PAD.encode(hash));
-        let hash =
-            PasswordHash::parse(&format!("$argon2id$v=19$m=64,t=1,p=1${salt}${hash}")).unwrap();
+        let hash = PasswordHash::parse(&format!("$argon2id$v=19$m=64,t=1,p=1${salt}${hash}")).unwrap();
         assert!(hash.verify(b"secret") && !hash.verify(b"Secret"));
     }
 }

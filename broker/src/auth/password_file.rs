@@ -17,10 +17,7 @@ impl PasswordFile {
     /// # Errors
     /// When the file cannot be read or a line is damaged; one line that says where.
     pub fn load(path: &Path) -> Result<Self, AuthFileError> {
-        Self::parse(
-            &file::read(path, "password_file")?,
-            &path.display().to_string(),
-        )
+        Self::parse(&file::read(path, "password_file")?, &path.display().to_string())
     }
 
     /// Reads the text of a file called `name`.
@@ -31,9 +28,7 @@ impl PasswordFile {
         for (index, line) in text.lines().enumerate() {
             let error = |what: &str| {
                 let number = index + 1;
-                Err(AuthFileError(format!(
-                    "Error: {what} in password file '{name}' line {number}."
-                )))
+                Err(AuthFileError(format!("Error: {what} in password file '{name}' line {number}.")))
             };
             if line.starts_with('#') || !line.contains(':') {
                 continue;
@@ -62,10 +57,7 @@ impl PasswordFile {
         }
         let costly = users.values().max_by_key(|hash| hash.cost());
         let decoy = costly.map_or_else(PasswordHash::default_decoy, |hash| hash.decoy());
-        Ok(Self {
-            users,
-            decoy: Arc::new(decoy),
-        })
+        Ok(Self { users, decoy: Arc::new(decoy) })
     }
 
     /// The stored password of a user; for an unknown user one that no password fits and that costs as much.
@@ -90,7 +82,8 @@ impl PasswordFile {
 mod tests {
     use super::*;
 
-    const HASH: &str = "$6$njERlZMi/7DzNB9E$iiavfuXvUm8iyDZArTy7smTxh07GXXOrOsqxfW6gkOYVXHGk+W+i/8d3xDxrMwEPygEBhoA8A/gjQC0N2M4Lkw==";
+    const HASH: &str =
+        "$6$njERlZMi/7DzNB9E$iiavfuXvUm8iyDZArTy7smTxh07GXXOrOsqxfW6gkOYVXHGk+W+i/8d3xDxrMwEPygEBhoA8A/gjQC0N2M4Lkw==";
 
     fn error(text: &str) -> String {
         PasswordFile::parse(text, "pw").unwrap_err().to_string()
@@ -98,8 +91,7 @@ mod tests {
 
     #[test]
     fn users_comments_and_lines_without_a_colon_are_read() {
-        let file =
-            PasswordFile::parse(&format!("# c\n\nno colon\n test :{HASH}\r\n"), "pw").unwrap();
+        let file = PasswordFile::parse(&format!("# c\n\nno colon\n test :{HASH}\r\n"), "pw").unwrap();
         assert_eq!(file.len(), 1);
         assert!(file.entry("test").verify(b"test"));
         assert!(!file.entry("unknown").verify(b"test"));
@@ -109,10 +101,7 @@ mod tests {
     fn damaged_lines_are_one_line_errors_in_mosquittos_words() {
         for line in ["bad:", "bad:bad", "bad:$6$", "bad:$6$njERlZMi/7DzNB9E$"] {
             let error = error(&format!("test:{HASH}\n{line}\n"));
-            assert!(
-                error.starts_with("Error: Unable to decode line in password file 'pw' line 2"),
-                "{error}"
-            );
+            assert!(error.starts_with("Error: Unable to decode line in password file 'pw' line 2"), "{error}");
         }
         assert!(error(&format!(":{HASH}")).starts_with("Error: Invalid line in password file"));
         assert!(error(&format!("a:{HASH}\na:{HASH}")).contains("Duplicate user 'a'"));

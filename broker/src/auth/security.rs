@@ -48,19 +48,13 @@ impl Security {
             },
             _ => self.allow_anonymous,
         };
-        if granted {
-            Authentication::Granted
-        } else {
-            Authentication::NotAuthorized
-        }
+        if granted { Authentication::Granted } else { Authentication::NotAuthorized }
     }
 
     /// Whether `clientid_prefixes` lets this client id in. Ids that the broker makes up need not be asked about.
     #[must_use]
     pub fn accepts_client_id(&self, client_id: &str) -> bool {
-        self.clientid_prefixes
-            .as_ref()
-            .is_none_or(|prefix| client_id.starts_with(prefix.as_str()))
+        self.clientid_prefixes.as_ref().is_none_or(|prefix| client_id.starts_with(prefix.as_str()))
     }
 
     /// The rights of one client.
@@ -180,11 +174,7 @@ mod tests {
             let security = security(anonymous, file);
             let password = password.map(str::as_bytes);
             let found = security.authenticate(&verifier, username, password).await;
-            assert_eq!(
-                found == Authentication::Granted,
-                granted,
-                "{anonymous} {username:?} {password:?}"
-            );
+            assert_eq!(found == Authentication::Granted, granted, "{anonymous} {username:?} {password:?}");
         }
     }
 

@@ -23,10 +23,7 @@ impl PasswordVerifier {
     /// `parallel`: checks at the same time, at least 1. [`Default`] takes the number of cores.
     #[must_use]
     pub fn new(parallel: usize) -> Self {
-        Self {
-            turns: Semaphore::new(parallel.max(1)),
-            cache: Mutex::new(SuccessCache::new()),
-        }
+        Self { turns: Semaphore::new(parallel.max(1)), cache: Mutex::new(SuccessCache::new()) }
     }
 
     /// Whether `username` is in `file` with this password. Cancelling it is safe. Call it inside a tokio runtime.

@@ -35,9 +35,7 @@ pub fn reloading() {
     info!("Reloading config.");
 }
 pub fn local_only() {
-    warning!(
-        "Starting in local only mode. Connections will only be possible from clients running on this machine."
-    );
+    warning!("Starting in local only mode. Connections will only be possible from clients running on this machine.");
     warning!("Create a configuration file which defines a listener to allow remote access.");
 }
 /// `family` is 4 or 6.
@@ -75,14 +73,7 @@ pub struct ConnectedClient<'a> {
 
 /// Only with `connection_messages`.
 pub fn client_connected(client: &ConnectedClient<'_>) {
-    let ConnectedClient {
-        client_id,
-        address,
-        remote_port,
-        version,
-        keep_alive_seconds,
-        ..
-    } = *client;
+    let ConnectedClient { client_id, address, remote_port, version, keep_alive_seconds, .. } = *client;
     let kind = if client.is_bridge { "bridge" } else { "client" };
     let clean = u8::from(client.clean_start);
     match client.username {
@@ -96,10 +87,7 @@ pub fn client_connected(client: &ConnectedClient<'_>) {
 }
 
 pub fn will_specified(payload_bytes: usize, retain: bool, qos: u8, topic: &str) {
-    debug!(
-        "Will message specified ({payload_bytes} bytes) (r{}, q{qos}).",
-        u8::from(retain)
-    );
+    debug!("Will message specified ({payload_bytes} bytes) (r{}, q{qos}).", u8::from(retain));
     debug!("\t{topic}");
 }
 pub fn no_will() {

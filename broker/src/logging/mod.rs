@@ -77,8 +77,7 @@ impl Level {
 }
 
 /// What is logged before `start`: Mosquitto's default `log_type`.
-const EARLY: u32 =
-    Level::Info.bit() | Level::Notice.bit() | Level::Warning.bit() | Level::Error.bit();
+const EARLY: u32 = Level::Info.bit() | Level::Notice.bit() | Level::Warning.bit() | Level::Error.bit();
 
 static MASK: AtomicU32 = AtomicU32::new(EARLY);
 static DROPPED: AtomicU64 = AtomicU64::new(0);
@@ -103,14 +102,8 @@ pub fn write(level: Level, message: fmt::Arguments<'_>) {
         eprintln!("{seconds}: {message}");
         return;
     };
-    let line = writer::Line {
-        level,
-        time: SystemTime::now(),
-        message,
-    };
-    if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-        queue.try_send(Job::Line(line))
-    {
+    let line = writer::Line { level, time: SystemTime::now(), message };
+    if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = queue.try_send(Job::Line(line)) {
         DROPPED.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -147,12 +140,8 @@ pub fn apply(settings: &LogSettings) -> Result<(), String> {
         return start(settings);
     };
     let (answer, answered) = sync_channel(1);
-    queue
-        .send(Job::Apply(settings.clone(), answer))
-        .map_err(|_| "Error: The log thread has ended.".to_owned())?;
-    answered
-        .recv_timeout(FLUSH_WAIT)
-        .map_err(|_| "Error: The log thread does not answer.".to_owned())??;
+    queue.send(Job::Apply(settings.clone(), answer)).map_err(|_| "Error: The log thread has ended.".to_owned())?;
+    answered.recv_timeout(FLUSH_WAIT).map_err(|_| "Error: The log thread does not answer.".to_owned())??;
     set_types(settings.types);
     Ok(())
 }
@@ -196,10 +185,9 @@ pub fn install_panic_hook() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if std::thread::current().name() != Some("log") {
-            write(
-                Level::Error,
-                format_args!("Error: internal failure: {panic}"),
-            );
+            let place = panic.location().map(ToString::to_string).unwrap_or_default();
+            let what = panic.payload_as_str().unwrap_or("of unknown kind");
+            write(Level::Error, format_args!("Error: internal failure at {place}: {what}"));
             flush();
         }
         before(panic);

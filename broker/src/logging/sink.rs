@@ -33,10 +33,7 @@ pub(super) struct Syslog {
 impl Syslog {
     /// `facility`: 0 to 7 for local0 to local7, `None` for daemon.
     pub(super) fn new(facility: Option<u8>) -> Self {
-        Self {
-            facility: facility.map_or(FACILITY_DAEMON, |local| FACILITY_LOCAL0 + local),
-            socket: None,
-        }
+        Self { facility: facility.map_or(FACILITY_DAEMON, |local| FACILITY_LOCAL0 + local), socket: None }
     }
 
     pub(super) fn write(&mut self, level: Level, time: SystemTime, line: &str) {
@@ -80,10 +77,7 @@ mod tests {
     #[test]
     fn a_syslog_line_carries_facility_and_severity() {
         let line = Syslog::new(Some(2)).datagram(Level::Warning, SystemTime::now(), "text");
-        assert!(
-            line.starts_with("<148>") && line.ends_with("]: text"),
-            "{line}"
-        ); // local2.warning
+        assert!(line.starts_with("<148>") && line.ends_with("]: text"), "{line}"); // local2.warning
         let line = Syslog::new(None).datagram(Level::Notice, SystemTime::now(), "text");
         assert!(line.starts_with("<29>"), "{line}"); // daemon.notice
     }

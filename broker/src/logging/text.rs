@@ -34,8 +34,7 @@ pub(super) fn printable(message: fmt::Arguments<'_>) -> String {
 
 /// Seconds since 1970, 0 before.
 pub(super) fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// How lines begin.
@@ -58,13 +57,7 @@ impl Stamp {
 }
 
 /// `<time>: message`, or the JSON object of one line. No line end.
-pub(super) fn line(
-    stamp: &Stamp,
-    json: bool,
-    level: Level,
-    time: SystemTime,
-    message: &str,
-) -> String {
+pub(super) fn line(stamp: &Stamp, json: bool, level: Level, time: SystemTime, message: &str) -> String {
     if json {
         return json_line(level, time, message);
     }
@@ -91,10 +84,7 @@ fn strftime(pattern: &str, time: SystemTime) -> String {
 
 fn json_line(level: Level, time: SystemTime, message: &str) -> String {
     let time = DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Millis, true);
-    let mut line = format!(
-        "{{\"time\":\"{time}\",\"level\":\"{}\",\"message\":\"",
-        level.name()
-    );
+    let mut line = format!("{{\"time\":\"{time}\",\"level\":\"{}\",\"message\":\"", level.name());
     for c in message.chars() {
         match c {
             '"' => line.push_str("\\\""),
@@ -123,38 +113,23 @@ mod tests {
 
     #[test]
     fn a_line_starts_with_unix_seconds_and_a_colon() {
-        let text = line(
-            &Stamp::UnixSeconds,
-            false,
-            Level::Notice,
-            at(1_700_000_000),
-            "hello",
-        );
+        let text = line(&Stamp::UnixSeconds, false, Level::Notice, at(1_700_000_000), "hello");
         assert_eq!(text, "1700000000: hello");
-        assert_eq!(
-            line(&Stamp::None, false, Level::Notice, at(1), "hello"),
-            "hello"
-        );
+        assert_eq!(line(&Stamp::None, false, Level::Notice, at(1), "hello"), "hello");
     }
 
     #[test]
     fn a_pattern_is_written_in_local_time_and_bad_patterns_are_known() {
         let stamp = Stamp::new(true, Some("%Y-%m-%dT%H:%M:%S"));
         let text = line(&stamp, false, Level::Info, at(1_700_000_000), "x");
-        assert!(
-            text.starts_with("2023-11-1") && text.ends_with(": x"),
-            "{text}"
-        );
+        assert!(text.starts_with("2023-11-1") && text.ends_with(": x"), "{text}");
         assert!(is_pattern_valid("%FT%T%z"));
         assert!(!is_pattern_valid("%Q!"));
     }
 
     #[test]
     fn a_client_id_with_a_line_end_stays_in_one_line() {
-        assert_eq!(
-            printable(format_args!("a\n1: fake\r\u{1b}[0m\tb")),
-            "a\\x0a1: fake\\x0d\\x1b[0m\tb"
-        );
+        assert_eq!(printable(format_args!("a\n1: fake\r\u{1b}[0m\tb")), "a\\x0a1: fake\\x0d\\x1b[0m\tb");
     }
 
     #[test]
@@ -166,9 +141,6 @@ mod tests {
     #[test]
     fn json_lines_are_escaped() {
         let text = line(&Stamp::None, true, Level::Warning, at(0), "a \"b\" \\ c");
-        assert_eq!(
-            text,
-            r#"{"time":"1970-01-01T00:00:00.000Z","level":"warning","message":"a \"b\" \\ c"}"#
-        );
+        assert_eq!(text, r#"{"time":"1970-01-01T00:00:00.000Z","level":"warning","message":"a \"b\" \\ c"}"#);
     }
 }

@@ -57,8 +57,13 @@ impl Destinations {
     }
 }
 
+/// Bytes of lines for stdout and stderr that are written at once.
+const CONSOLE_BYTES: usize = 32 * 1024;
+
 pub(super) struct Writer {
     to: Destinations,
+    /// Lines for stdout and stderr, not written yet: a write for each would be the bottleneck.
+    console: Vec<u8>,
     topic_sink: Option<TopicSink>,
 }
 
@@ -66,10 +71,7 @@ impl Writer {
     /// # Errors
     /// One line when the log file cannot be opened.
     pub(super) fn new(settings: &LogSettings) -> Result<Self, String> {
-        Ok(Self {
-            to: Destinations::open(settings)?,
-            topic_sink: None,
-        })
+        Ok(Self { to: Destinations::open(settings)?, console: Vec::new(), topic_sink: None })
     }
 
     /// Serves the queue until every sender is gone.
@@ -85,9 +87,7 @@ impl Writer {
                 self.line(&Line {
                     level: Level::Warning,
                     time: SystemTime::now(),
-                    message: format!(
-                        "Warning: {lost} log lines were dropped, the log is too slow."
-                    ),
+                    message: format!("Warning: {lost} log lines were dropped, the log is too slow."),
                 });
             }
             self.flush();
@@ -121,11 +121,9 @@ impl Writer {
     fn line(&mut self, line: &Line) {
         let to = &mut self.to;
         let text = text::line(&to.stamp, to.json, line.level, line.time, &line.message);
-        if to.stdout {
-            let _ = writeln!(std::io::stdout(), "{text}");
-        }
-        if to.stderr {
-            let _ = writeln!(std::io::stderr(), "{text}");
+        if to.stdout || to.stderr {
+            self.console.extend_from_slice(text.as_bytes());
+            self.console.push(b'\n');
         }
         if let Some(file) = &mut to.file {
             file.write(&text);
@@ -139,10 +137,27 @@ impl Writer {
         {
             sink(topic, &text);
         }
+        if self.console.len() >= CONSOLE_BYTES {
+            self.flush_console();
+        }
+    }
+
+    fn flush_console(&mut self) {
+        // A closed terminal or pipe must not stop the broker.
+        if self.to.stdout {
+            let mut stdout = std::io::stdout().lock();
+            let _ = stdout.write_all(&self.console).and_then(|()| stdout.flush());
+        }
+        if self.to.stderr {
+            let _ = std::io::stderr().lock().write_all(&self.console);
+        }
+        self.console.clear();
     }
 
     fn flush(&mut self) {
-        let _ = std::io::stdout().flush();
+        if !self.console.is_empty() {
+            self.flush_console();
+        }
         if let Some(file) = &mut self.to.file {
             file.flush();
         }
@@ -158,11 +173,7 @@ mod tests {
     fn settings(path: &std::path::Path) -> LogSettings {
         LogSettings {
             types: LogTypes::ALL,
-            destinations: LogDestinations {
-                topic: true,
-                file: Some(path.to_owned()),
-                ..LogDestinations::default()
-            },
+            destinations: LogDestinations { topic: true, file: Some(path.to_owned()), ..LogDestinations::default() },
             timestamp: false,
             timestamp_format: None,
             facility: None,
@@ -171,11 +182,7 @@ mod tests {
     }
 
     fn line(level: Level, message: &str) -> Job {
-        Job::Line(Line {
-            level,
-            time: SystemTime::now(),
-            message: message.to_owned(),
-        })
+        Job::Line(Line { level, time: SystemTime::now(), message: message.to_owned() })
     }
 
     #[test]
@@ -205,26 +212,18 @@ mod tests {
             drop(queue);
             thread.join().unwrap();
         });
-        let (old, new) = (
-            std::fs::read_to_string(&moved).unwrap(),
-            std::fs::read_to_string(&path).unwrap(),
-        );
+        let (old, new) = (std::fs::read_to_string(&moved).unwrap(), std::fs::read_to_string(&path).unwrap());
         std::fs::remove_dir_all(&dir).unwrap();
         assert!(old.starts_with("one\ntwo\n"), "{old}");
         assert!(new.contains("three\n"), "{new}");
-        assert!(
-            format!("{old}{new}").contains("3 log lines were dropped"),
-            "{old}{new}"
-        );
+        assert!(format!("{old}{new}").contains("3 log lines were dropped"), "{old}{new}");
         assert_eq!(topics.recv().unwrap(), "$SYS/broker/log/N one");
         assert!(topics.iter().all(|text| !text.contains("two")));
     }
 
     #[test]
     fn a_log_file_that_cannot_be_opened_is_one_clear_line() {
-        let error = Writer::new(&settings(std::path::Path::new("/nonexistent/log")))
-            .err()
-            .unwrap();
+        let error = Writer::new(&settings(std::path::Path::new("/nonexistent/log"))).err().unwrap();
         assert!(error.starts_with("Error: Unable to open log file /nonexistent/log for writing"));
     }
 }

@@ -24,7 +24,6 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
         notes.push(Note::info("A node of a cluster is persistent: 'persistence true' is assumed."));
     }
     let listeners = listener::build_all(&raw, sources, per_listener_settings, &mut notes)?;
-    values.number("websockets_log_level").ok(); // any value is accepted, as in Mosquitto
     Ok(Settings {
         config_file: sources.file.clone(),
         local_only: listener::is_local_only(&raw),
