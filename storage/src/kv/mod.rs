@@ -4,14 +4,16 @@
 //! crash leaves a prefix of them (at least up to the last [`KvStore::flush`]). Nothing more: no transactions, no
 //! snapshots. The state here is an index of snapshot plus log and can always be rebuilt from them.
 
+mod blobs;
 mod checkpoint;
+mod guard;
 mod memory;
 #[cfg(feature = "redb")]
 mod redb;
 mod sled;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -50,11 +52,14 @@ pub trait KvStore: Send + Sync {
     fn engine(&self) -> &'static str;
 }
 
-/// Why the store failed. All but `BatchTooLarge` and `Closed` mean: move it aside and rebuild.
+/// Why the store failed. `Damaged`, `Engine` and `Panicked` mean: move it
+/// aside and rebuild; `Io` (a failed sync, a full disk) is the disk's.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum KvError {
     #[error("a batch of {ops} operations, more than {BATCH_OPS_MAX}")]
     BatchTooLarge { ops: usize },
+    #[error("a checkpoint of the state was interrupted: clear it and rebuild from snapshot and log")]
+    Incomplete,
     #[error("the state store is closed")]
     Closed,
     #[error("{operation} {}: {source}", path.display())]
@@ -65,4 +70,11 @@ pub enum KvError {
     Engine { engine: &'static str, path: PathBuf, detail: String },
     #[error("the {engine} engine panicked on {}: {detail}", path.display())]
     Panicked { engine: &'static str, path: PathBuf, detail: String },
+}
+
+impl KvError {
+    pub(crate) fn io(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| KvError::Io { operation, path: path.clone(), source: Arc::new(source) }
+    }
 }

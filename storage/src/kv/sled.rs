@@ -1,37 +1,282 @@
-//! The sled engine.
+//! sled 1.0 alpha behind the trait. The only module that knows it.
+//!
+//! Always true: one tree; no background flusher (sled's aborts the process when a flush fails), the caller flushes;
+//! every value carries a CRC32C over key and value; values above 16 KiB lie in blob files, synced before the batch that
+//! refers to them; panics are errors; after a failed operation nothing is written any more.
+//!
+//! Layout: `<dir>/sled` is sled's own, `<dir>/blobs` ours. A value is a tag (0: inline, 1: a blob's reference), the
+//! CRC32C, the bytes.
 
-use super::{KvError, KvOp, KvScan, KvStore};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
 use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::blobs::{BlobRef, Blobs};
+use super::guard::{guarded, open_guarded};
+use super::{BATCH_OPS_MAX, KvError, KvOp, KvScan, KvStore};
+use crate::fs::{RealFs, parent};
+
+const ENGINE: &str = "sled";
+const FAN_OUT: usize = 128;
+const CACHE_BYTES: usize = 64 << 20;
+/// Values up to this size are stored in sled itself.
+const INLINE_BYTES_MAX: usize = 16 << 10;
+const INLINE: u8 = 0;
+const BLOB: u8 = 1;
+
+type Db = sled::Db<FAN_OUT>;
 
 /// The state in sled.
-pub struct SledKv {}
+pub struct SledKv {
+    dir: PathBuf,
+    /// A handle of sled may be used by one thread at a time; a flush uses its own clone, so that it blocks nobody.
+    db: Mutex<Option<Db>>,
+    blobs: Blobs,
+    /// Held while a batch is written, so that blobs are counted right.
+    writing: Mutex<()>,
+    failed: Mutex<Option<KvError>>,
+}
 
 impl SledKv {
-    /// Opens or creates the store in the directory `dir`, whose parent must exist.
+    /// Opens or creates the store in the directory `dir`.
     /// # Errors
-    /// Whatever the engine cannot read, panics included, is an error; nothing is changed or deleted.
-    pub fn open(_dir: &std::path::Path) -> Result<SledKv, KvError> {
-        todo!()
+    /// Whatever sled cannot read, panics included, is an error; nothing is deleted. Then [`super::move_aside`] it.
+    pub fn open(dir: &Path) -> Result<SledKv, KvError> {
+        let inside = dir.join("sled");
+        std::fs::create_dir_all(dir).map_err(KvError::io("create", dir))?;
+        let db = {
+            let inside = inside.clone();
+            open_guarded(ENGINE, &inside.clone(), move || {
+                let config = sled::Config::new().path(&inside).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(None);
+                let db: Db = config.open().map_err(|error| engine_error(&inside, &error))?;
+                sync_new_files(&inside)?;
+                Ok(db)
+            })?
+        };
+        let blobs = Blobs::open(Arc::new(RealFs), &dir.join("blobs"))?;
+        for path in [dir, parent(dir)] {
+            sync_path(path)?;
+        }
+        let store = SledKv {
+            dir: dir.to_owned(),
+            db: Mutex::new(Some(db)),
+            blobs,
+            writing: Mutex::new(()),
+            failed: Mutex::new(None),
+        };
+        store.count_references()?;
+        Ok(store)
+    }
+
+    /// Runs an operation on sled; its first failure is the last operation.
+    fn run<T>(&self, operation: impl FnOnce(&Db) -> std::io::Result<T>) -> Result<T, KvError> {
+        let db = self.db.lock();
+        self.run_on(db.as_ref().ok_or(KvError::Closed)?, operation)
+    }
+
+    fn run_on<T>(&self, db: &Db, operation: impl FnOnce(&Db) -> std::io::Result<T>) -> Result<T, KvError> {
+        if let Some(error) = &*self.failed.lock() {
+            return Err(error.clone());
+        }
+        let outcome = guarded(ENGINE, &self.dir, || operation(db).map_err(|e| engine_error(&self.dir, &e)));
+        if let Err(error) = &outcome {
+            *self.failed.lock() = Some(error.clone());
+        }
+        outcome
+    }
+
+    /// Raw entries in key order: the values as sled has them.
+    fn scan_raw(&self, from: &[u8]) -> impl Iterator<Item = Result<(Bytes, sled::InlineArray), KvError>> + use<'_> {
+        let mut iterator = None;
+        let mut ended = false;
+        let from = from.to_vec();
+        std::iter::from_fn(move || {
+            if ended {
+                return None;
+            }
+            let next = self.run(|db| {
+                let iterator = iterator.get_or_insert_with(|| db.range(from.clone()..));
+                iterator.next().transpose()
+            });
+            let next = next.map(|entry| entry.map(|(key, value)| (Bytes::copy_from_slice(&key), value))).transpose();
+            ended = !matches!(next, Some(Ok(_)));
+            next
+        })
+    }
+
+    fn count_references(&self) -> Result<(), KvError> {
+        for entry in self.scan_raw(&[]) {
+            let (key, raw) = entry?;
+            if let Some(reference) = self.reference(&key, &raw)? {
+                self.blobs.refer(reference)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The blob that a raw value refers to, if it does.
+    fn reference(&self, key: &[u8], raw: &[u8]) -> Result<Option<BlobRef>, KvError> {
+        let (tag, body) = self.check(key, raw)?;
+        if tag != BLOB {
+            return Ok(None);
+        }
+        BlobRef::decode(body).map(Some).ok_or_else(|| self.damaged())
+    }
+
+    fn check<'a>(&self, key: &[u8], raw: &'a [u8]) -> Result<(u8, &'a [u8]), KvError> {
+        let (head, body) = raw.split_at_checked(5).ok_or_else(|| self.damaged())?;
+        if head[1..] != value_crc(key, head[0], body).to_le_bytes() || head[0] > BLOB {
+            return Err(self.damaged());
+        }
+        Ok((head[0], body))
+    }
+
+    fn damaged(&self) -> KvError {
+        KvError::Damaged { path: self.dir.clone() }
+    }
+
+    fn decode(&self, key: &[u8], raw: &[u8]) -> Result<Bytes, KvError> {
+        match self.reference(key, raw)? {
+            Some(reference) => self.blobs.get(reference),
+            None => Ok(Bytes::copy_from_slice(self.check(key, raw)?.1)),
+        }
+    }
+
+    /// Moves the live values of one sparse blob file to the current one, which leaves it dead.
+    fn compact(&self) -> Result<(), KvError> {
+        let Some(sparse) = self.blobs.sparse() else { return Ok(()) };
+        let mut keys = Vec::new();
+        for entry in self.scan_raw(&[]) {
+            let (key, raw) = entry?;
+            if self.reference(&key, &raw)?.is_some_and(|reference| reference.file == sparse) {
+                keys.push(key);
+            }
+        }
+        for key in keys {
+            let _writing = self.writing.lock();
+            let Some(raw) = self.run(|db| db.get(&key))? else { continue };
+            if self.reference(&key, &raw)?.is_some_and(|reference| reference.file == sparse) {
+                let value = self.decode(&key, &raw)?;
+                self.write_locked(BTreeMap::from([(key, Some(value))]))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_locked(&self, ops: BTreeMap<Bytes, Option<Bytes>>) -> Result<(), KvError> {
+        let mut replaced = Vec::new();
+        if self.blobs.is_used() {
+            for key in ops.keys() {
+                if let Some(raw) = self.run(|db| db.get(key))? {
+                    replaced.extend(self.reference(key, &raw)?);
+                }
+            }
+        }
+        let large: Vec<Bytes> =
+            ops.values().flatten().filter(|value| value.len() > INLINE_BYTES_MAX).cloned().collect();
+        let mut references = self.blobs.put(&large)?.into_iter();
+        let mut batch = sled::Batch::default();
+        for (key, value) in ops {
+            let Some(value) = value else {
+                batch.remove(&key[..]);
+                continue;
+            };
+            let raw = if value.len() > INLINE_BYTES_MAX {
+                let mut body = Vec::new();
+                references.next().expect("one for each large value").encode(&mut body);
+                encode_value(&key, BLOB, &body)
+            } else {
+                encode_value(&key, INLINE, &value)
+            };
+            batch.insert(&key[..], raw);
+        }
+        self.run(|db| db.apply_batch(batch))?;
+        replaced.into_iter().for_each(|reference| self.blobs.release(reference));
+        Ok(())
     }
 }
 
+fn value_crc(key: &[u8], tag: u8, body: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c_append(crc32c::crc32c(key), &[tag]), body)
+}
+
+fn encode_value(key: &[u8], tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(body.len() + 5);
+    raw.push(tag);
+    raw.extend_from_slice(&value_crc(key, tag, body).to_le_bytes());
+    raw.extend_from_slice(body);
+    raw
+}
+
+fn engine_error(path: &Path, error: &std::io::Error) -> KvError {
+    KvError::Engine { engine: ENGINE, path: path.to_owned(), detail: error.to_string() }
+}
+
+fn sync_path(path: &Path) -> Result<(), KvError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(KvError::io("sync", path))
+}
+
+/// sled writes its `durability_cookie` without a sync, and an empty one makes the next open fail.
+fn sync_new_files(dir: &Path) -> Result<(), KvError> {
+    sync_path(&dir.join("durability_cookie"))?;
+    sync_path(&dir.join("slabs"))?;
+    sync_path(dir)
+}
+
 impl KvStore for SledKv {
-    fn write(&self, _batch: Vec<KvOp>) -> Result<(), KvError> {
-        todo!()
+    fn write(&self, batch: Vec<KvOp>) -> Result<(), KvError> {
+        if batch.len() > BATCH_OPS_MAX {
+            return Err(KvError::BatchTooLarge { ops: batch.len() });
+        }
+        let _writing = self.writing.lock();
+        self.write_locked(batch.into_iter().collect())
     }
+
     fn flush(&self) -> Result<(), KvError> {
-        todo!()
+        self.compact()?;
+        let dead = self.blobs.dead();
+        let db = self.db.lock().clone().ok_or(KvError::Closed)?;
+        self.run_on(&db, |db| db.flush().map(drop))?;
+        self.blobs.remove(&dead)
     }
-    fn get(&self, _key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        todo!()
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+        self.run(|db| db.get(key))?.map(|raw| self.decode(key, &raw)).transpose()
     }
-    fn scan(&self, _from: &[u8]) -> KvScan<'_> {
-        todo!()
+
+    fn scan(&self, from: &[u8]) -> KvScan<'_> {
+        Box::new(self.scan_raw(from).map(|entry| {
+            let (key, raw) = entry?;
+            let value = self.decode(&key, &raw)?;
+            Ok((key, value))
+        }))
     }
+
     fn close(&self) -> Result<(), KvError> {
-        todo!()
+        self.flush()?;
+        let db = self.db.lock().take();
+        guarded(ENGINE, &self.dir, || {
+            drop(db);
+            Ok(())
+        })
     }
+
     fn engine(&self) -> &'static str {
-        "sled"
+        ENGINE
+    }
+}
+
+impl Drop for SledKv {
+    fn drop(&mut self) {
+        let db = self.db.lock().take();
+        // sled flushes when it is dropped, and may panic then.
+        let _ = guarded(ENGINE, &self.dir, || {
+            drop(db);
+            Ok(())
+        });
     }
 }
