@@ -3,8 +3,9 @@
 //! Always true: while a [`DataDirectory`] lives, no other process has one of the same path; each life of a node has a
 //! boot number of its own, durable before the number is seen; the identity file is replaced atomically; a directory that
 //! holds anything and is not ours is refused as it is.
-//! A node that finds an identity with `boots` above 1 and a log that was opened for the first time (`Recovered::epoch` is
-//! 1) has lost its log: it must not go on under its old id. The caller checks that, since only it opens both.
+//! A node that finds an identity with `boots` above 1 and a log that was opened for the first time (its
+//! `Recovered::epoch` is 1) has lost its log: it must not go on under its old id. The caller checks that, since only it
+//! opens both.
 //! Not here: `persistence_file` of a node alone, what is in log, state and snapshots.
 
 use std::io;

@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 
 use bytes::Bytes;
 use common::{Content, DIR, Model, Random, open, options};
-use mosquorum_storage::fs::{CrashMode, Fs, FsFile, MemoryFs, OpenMode, RealFs};
+use mosquorum_storage::fs::{CrashMode, Fs, MemoryFs, OpenMode, RealFs};
 use mosquorum_storage::log::{Log, LogEntry, LogError, LogId, LogOptions, WriterMode};
 
 fn entry(term: u64, index: u64, len: usize) -> LogEntry {

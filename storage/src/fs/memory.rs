@@ -50,6 +50,8 @@ struct Disk {
     fail_sync: Option<u64>,
     syncs_after_failure: u64,
     space_left: Option<u64>,
+    /// Keeps nothing for a crash: see [`MemoryFs::volatile`].
+    volatile: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +66,9 @@ struct FileState {
     current: Vec<u8>,
     pending: Vec<DataChange>,
     sync_failed: bool,
+    handles: usize,
+    /// No name leads to it any more (only kept in a volatile file system).
+    unlinked: bool,
 }
 
 #[derive(Debug)]
@@ -82,6 +87,13 @@ enum NameChange {
 impl MemoryFs {
     pub fn new() -> Self {
         MemoryFs::default()
+    }
+
+    /// For a node without persistence: keeps one copy of each file, frees removed ones, and is empty after a crash.
+    pub fn volatile() -> Self {
+        let fs = MemoryFs::default();
+        fs.disk.lock().volatile = true;
+        fs
     }
 
     /// Ends this life of the machine: drops unsynced state as `mode` says, clears every planned fault and lock.
@@ -115,6 +127,11 @@ impl MemoryFs {
     /// Syncs so far.
     pub fn syncs(&self) -> u64 {
         self.disk.lock().syncs
+    }
+
+    /// Bytes of all files that readers can see.
+    pub fn bytes(&self) -> u64 {
+        self.disk.lock().files.iter().map(|file| file.current.len() as u64).sum()
     }
 
     /// Lets files grow by `bytes` more in total, then ENOSPC; `None` lifts the limit.
@@ -182,8 +199,27 @@ impl Disk {
     }
 
     fn change_name(&mut self, change: NameChange) {
+        if !self.volatile {
+            change.apply(&mut self.names);
+            self.pending_names.push(change);
+            return;
+        }
+        let gone = match &change {
+            NameChange::Remove { path } | NameChange::Rename { to: path, .. } => self.names.get(path).copied(),
+            NameChange::Set { .. } => None,
+        };
         change.apply(&mut self.names);
-        self.pending_names.push(change);
+        if let Some(Node::File(id)) = gone {
+            self.files[id].unlinked = true;
+            self.files[id].free_if_unused();
+        }
+    }
+
+    fn change_data(&mut self, id: usize, change: DataChange) {
+        change.apply(&mut self.files[id].current);
+        if !self.volatile {
+            self.files[id].pending.push(change);
+        }
     }
 
     fn crash(&mut self, mode: CrashMode) {
@@ -331,7 +367,7 @@ impl Fs for MemoryFs {
             (Ok(_), OpenMode::CreateNew) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Ok(id), OpenMode::CreateOrTruncate) => {
                 disk.operation()?;
-                disk.files[id].set_len(0);
+                disk.change_data(id, DataChange::SetLen(0));
                 id
             }
             (Ok(id), OpenMode::Read | OpenMode::ReadWrite) => id,
@@ -349,6 +385,7 @@ impl Fs for MemoryFs {
             }
         };
         let life = disk.life;
+        disk.files[id].handles += 1;
         drop(disk);
         Ok(Arc::new(MemoryFile { disk: self.disk.clone(), id, life, writable: mode != OpenMode::Read }))
     }
@@ -454,13 +491,18 @@ impl Drop for MemoryLock {
 }
 
 impl FileState {
-    fn change(&mut self, change: DataChange) {
-        change.apply(&mut self.current);
-        self.pending.push(change);
+    fn free_if_unused(&mut self) {
+        if self.unlinked && self.handles == 0 {
+            self.current = Vec::new();
+        }
     }
+}
 
-    fn set_len(&mut self, len: u64) {
-        self.change(DataChange::SetLen(len));
+impl Drop for MemoryFile {
+    fn drop(&mut self) {
+        let file = &mut self.disk.lock().files[self.id];
+        file.handles -= 1;
+        file.free_if_unused();
     }
 }
 
@@ -505,7 +547,11 @@ impl FsFile for MemoryFile {
             return outcome;
         }
         disk.grow(self.id, offset + buf.len() as u64)?;
-        disk.files[self.id].change(DataChange::Write { offset, data: buf.to_vec() });
+        if disk.volatile {
+            write_into(&mut disk.files[self.id].current, offset, buf);
+        } else {
+            disk.change_data(self.id, DataChange::Write { offset, data: buf.to_vec() });
+        }
         outcome
     }
 
@@ -540,7 +586,7 @@ impl FsFile for MemoryFile {
         let mut disk = self.disk_to_write()?;
         disk.operation()?;
         disk.grow(self.id, len)?;
-        disk.files[self.id].set_len(len);
+        disk.change_data(self.id, DataChange::SetLen(len));
         Ok(())
     }
 }

@@ -90,3 +90,18 @@ fn a_lock_is_exclusive_until_dropped() {
     drop(guard);
     assert!(matches!(fs.try_lock(Path::new("lock")).unwrap(), LockOutcome::Held(_)));
 }
+
+#[test]
+fn a_volatile_file_system_keeps_one_copy_and_frees_what_is_removed() {
+    let fs = MemoryFs::volatile();
+    let path = Path::new("a");
+    for round in 0..10 {
+        write_file_atomically(&fs, path, &[round; 1000]).unwrap();
+        assert_eq!(fs.bytes(), 1000);
+    }
+    let open = fs.open(path, OpenMode::Read).unwrap();
+    fs.remove_file(path).unwrap();
+    assert_eq!(fs.bytes(), 1000, "a handle is still open");
+    drop(open);
+    assert_eq!(fs.bytes(), 0);
+}
