@@ -30,6 +30,9 @@ pub mod services {
     pub mod raft {
         tonic::include_proto!("mosquorum.raft.v1");
     }
+    pub mod live {
+        tonic::include_proto!("mosquorum.peer.v1");
+    }
 }
 
 /// What a connection is for. Each has a TCP connection of its own to every peer.

@@ -62,6 +62,8 @@ pub(crate) struct Claimer<W> {
     claims: HashMap<u64, Claiming<W>>,
     by_connection: HashMap<ConnectionId, u64>,
     fences: HashMap<u64, Fencing<W>>,
+    /// Won, and not released yet.
+    owned: HashMap<ConnectionId, (Utf8, Owner)>,
     ended: HashMap<NodeId, Incarnation>,
 }
 
@@ -75,6 +77,7 @@ impl<W> Claimer<W> {
             claims: HashMap::new(),
             by_connection: HashMap::new(),
             fences: HashMap::new(),
+            owned: HashMap::new(),
             ended: HashMap::new(),
         }
     }
@@ -199,15 +202,27 @@ impl<W> Claimer<W> {
     }
 
     fn win(&mut self, request: u64) -> Vec<Do<W>> {
-        let Some(Claiming { client_id, waiter, granted: Some(granted), .. }) = self.remove(request) else {
+        let Some(Claiming { client_id, owner, waiter, granted: Some(granted) }) = self.remove(request) else {
             return Vec::new();
         };
+        self.owned.insert(owner.connection, (client_id.clone(), owner));
         let mut todo = vec![Do::Resolve { waiter, epoch: Some(granted.epoch) }];
         if let Some(leader) = self.leader {
             let gone = |owner| Do::Release { leader, client_id: client_id.clone(), owner };
             todo.extend(granted.previous.into_iter().map(gone));
         }
         todo
+    }
+
+    /// The connection is gone: the leader is told, if there is one.
+    pub(crate) fn release(&mut self, client_id: Utf8, owner: Owner) -> Option<Do<W>> {
+        self.owned.remove(&owner.connection);
+        self.leader.map(|leader| Do::Release { leader, client_id, owner })
+    }
+
+    /// Whoever took over from this connection saw it end.
+    pub(crate) fn closed(&mut self, owner: Owner) {
+        self.owned.remove(&owner.connection);
     }
 
     /// Somebody else takes over from this owner: if its claim is still on the way, it is lost.
@@ -223,7 +238,9 @@ impl<W> Claimer<W> {
     pub(crate) fn node_ended(&mut self, node: NodeId, incarnation: Incarnation) -> Vec<Do<W>> {
         let ended = self.ended.entry(node).or_default();
         *ended = incarnation.max(*ended);
-        let over = |fence: &&u64| self.fences[*fence].owner.node == node && self.fences[*fence].owner.incarnation <= incarnation;
+        let over = |fence: &&u64| {
+            self.fences[*fence].owner.node == node && self.fences[*fence].owner.incarnation <= incarnation
+        };
         let mut done: Vec<_> = self.fences.keys().filter(over).copied().collect();
         done.sort_unstable();
         done.into_iter().flat_map(|fence| self.fence_done(fence)).collect()
@@ -233,18 +250,20 @@ impl<W> Claimer<W> {
         self.ended.get(&owner.node).is_some_and(|ended| *ended >= owner.incarnation)
     }
 
-    /// A new leader asks who is served here: besides the connections that won, those that were answered and wait. No
-    /// answer of an earlier term counts from here on.
+    /// A new leader asks who is served here: the connections that won, and those that were answered and wait. No answer
+    /// of an earlier term counts from here on.
     pub(crate) fn announce(&mut self, term: u64, leader: NodeId) -> (Vec<(Utf8, Owner)>, Vec<Do<W>>) {
         let asks = self.set_leader(term, Some(leader));
         let granted = self.claims.values().filter(|claiming| claiming.granted.is_some());
-        (granted.map(|claiming| (claiming.client_id.clone(), claiming.owner)).collect(), asks)
+        let waiting = granted.map(|claiming| (claiming.client_id.clone(), claiming.owner));
+        (self.owned.values().cloned().chain(waiting).collect(), asks)
     }
 
     /// This node begins a new life: nobody waits any more.
-    pub(crate) fn lose_all(&mut self) -> Vec<Do<W>> {
+    pub(crate) fn begin_life(&mut self, incarnation: Incarnation) -> Vec<Do<W>> {
+        self.next = self.next.max(incarnation.0 << 40);
         self.by_connection.clear();
-        self.fences.retain(|_, fence| matches!(fence.purpose, Purpose::Session(..)));
+        self.owned.clear();
         let claims = std::mem::take(&mut self.claims).into_values().map(|claiming| claiming.waiter);
         let fences = std::mem::take(&mut self.fences).into_values().filter_map(|fence| match fence.purpose {
             Purpose::Session(waiter, _) => Some(waiter),

@@ -205,7 +205,9 @@ impl World {
                 Do::Ask { leader, request, client_id, owner } => {
                     self.send(id, leader, Message::Claim(Request { from: id, request, client_id, owner }));
                 }
-                Do::Fence { request, owner, .. } => self.send(id, owner.node, Message::Fence { from: id, request, owner }),
+                Do::Fence { request, owner, .. } => {
+                    self.send(id, owner.node, Message::Fence { from: id, request, owner })
+                }
                 Do::Release { leader, client_id, owner } => self.send(id, leader, Message::Release(client_id, owner)),
                 Do::Resolve { waiter, epoch: None } => {
                     self.nodes[id.0 as usize - 1].connections.remove(&waiter.connection);
@@ -249,6 +251,7 @@ impl World {
                 if owner.incarnation == self.nodes[id.0 as usize - 1].incarnation {
                     let closed = self.nodes[id.0 as usize - 1].connections.remove(&owner.connection);
                     self.taken_over += usize::from(closed.is_some());
+                    self.nodes[id.0 as usize - 1].claimer.closed(owner);
                 }
                 self.send(id, from, Message::FenceDone(request));
             }
@@ -258,11 +261,6 @@ impl World {
             }
             Message::Announce { leader, term } => {
                 let (mut clients, todo) = node.claimer.announce(term, leader);
-                let incarnation = node.incarnation;
-                let owned = node.connections.iter().filter(|(_, (_, owns))| *owns);
-                clients.extend(owned.map(|(connection, (client_id, _))| {
-                    (client_id.clone(), Owner { node: id, incarnation, connection: *connection })
-                }));
                 let rest = clients.split_off(clients.len() / 2);
                 self.send(id, leader, Message::Announced { from: id, term, clients, last: false });
                 self.send(id, leader, Message::Announced { from: id, term, clients: rest, last: true });
@@ -298,10 +296,10 @@ impl World {
                 let owned = node.connections.iter().find(|(_, (_, owns))| *owns).map(|(id, _)| *id);
                 if let Some(connection) = owned
                     && let Some((client_id, _)) = node.connections.remove(&connection)
-                    && let Some(leader) = node.claimer.leader()
                 {
                     let (id, owner) = (node.id, owner(node.id.0, node.incarnation.0, connection.0));
-                    self.send(id, leader, Message::Release(client_id, owner));
+                    let todo = node.claimer.release(client_id, owner);
+                    self.act(id, todo.into_iter().collect());
                 }
             }
             960..970 if self.nodes[at].alive && self.serving.contains_key(&self.nodes[at].id) => self.elect(at),

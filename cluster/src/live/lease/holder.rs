@@ -103,8 +103,10 @@ impl LeaseHolder {
         if set == [self.me] {
             return Some(Duration::MAX);
         }
-        let mut sent: Vec<_> =
-            set.iter().filter_map(|node| if *node == self.me { Some(now) } else { self.granted.get(node).copied() }).collect();
+        let mut sent: Vec<_> = set
+            .iter()
+            .filter_map(|node| if *node == self.me { Some(now) } else { self.granted.get(node).copied() })
+            .collect();
         sent.sort_unstable_by(|a, b| b.cmp(a));
         sent.get(set.len() / 2).map(|nth| *nth + self.times.length)
     }

@@ -43,7 +43,8 @@ fn a_single_voter_always_serves_and_has_one_length_when_others_come() {
 #[test]
 fn a_joint_change_needs_both_majorities() {
     let mut holder = LeaseHolder::new(NodeId(1), LeaseTimes::default());
-    let joint = VoterSets { index: 7, sets: vec![sets(0, &[1, 2, 3]).sets[0].clone(), sets(0, &[1, 4, 5]).sets[0].clone()] };
+    let joint =
+        VoterSets { index: 7, sets: vec![sets(0, &[1, 2, 3]).sets[0].clone(), sets(0, &[1, 4, 5]).sets[0].clone()] };
     holder.set_voters(MS, joint);
     holder.granted(20 * MS, NodeId(2), 10 * MS, 7);
     assert_eq!(holder.standing(20 * MS), Standing::Starting);
@@ -76,7 +77,9 @@ fn a_later_life_that_pings_proves_the_end_of_the_earlier() {
     assert!(grantor.ping(5000 * MS, NodeId(1), Incarnation(4)));
     assert!(grantor.ping(5001 * MS, NodeId(1), Incarnation(5)));
     assert!(!grantor.ping(5001 * MS, NodeId(1), Incarnation(4)));
-    assert!(grantor.would_refuse(5001 * MS, Question { node: NodeId(1), incarnation: Incarnation(4), voters_index: 0 }));
+    assert!(
+        grantor.would_refuse(5001 * MS, Question { node: NodeId(1), incarnation: Incarnation(4), voters_index: 0 })
+    );
 }
 
 #[derive(Debug, Clone)]
@@ -339,7 +342,11 @@ impl World {
                 }
             }
             Event::Ask { from, term, question, refuse, .. } => {
-                let yes = if refuse { node.grantor.refuse(clock, question) } else { node.grantor.would_refuse(clock, question) };
+                let yes = if refuse {
+                    node.grantor.refuse(clock, question)
+                } else {
+                    node.grantor.would_refuse(clock, question)
+                };
                 if yes {
                     self.send(Event::Yes { to: from, from: id, term, question, refuse });
                 }
@@ -358,7 +365,11 @@ impl World {
             let clock = self.clock(at);
             let node = &mut self.nodes[at];
             let valid = matches!(node.holder.standing(clock), Standing::Valid { .. });
-            assert!(node.incarnation != *incarnation || !valid, "seed {seed}: {node:?} serves and is down", node = node.id);
+            assert!(
+                node.incarnation != *incarnation || !valid,
+                "seed {seed}: {node:?} serves and is down",
+                node = node.id
+            );
         }
     }
 

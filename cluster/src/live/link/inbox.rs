@@ -12,8 +12,10 @@ pub(crate) enum LinkError {
     Acknowledgement { number: u64, acknowledged: u64, sent: u64 },
     #[error("items start at {first} when {expected} comes next")]
     Gap { first: u64, expected: u64 },
-    #[error("incarnation {0:?} of the sender is over")]
+    #[error("incarnation {0:?} is over")]
     Over(Incarnation),
+    #[error("stream {0} is over")]
+    Stream(u64),
 }
 
 #[derive(Debug, Default)]
@@ -78,6 +80,12 @@ impl Inbox {
     /// The incarnation that is heard, if it is not over.
     pub(crate) fn incarnation(&self) -> Option<Incarnation> {
         (self.incarnation > self.ended).then_some(self.incarnation)
+    }
+
+    /// This node begins another life: every sender begins anew with it.
+    pub(crate) fn restart(&mut self) {
+        self.incarnation = Incarnation(0);
+        self.received = [0; LANES];
     }
 
     /// The log says that the sender's incarnations up to this one are over. Whether one was heard until now.

@@ -59,7 +59,8 @@ impl RemoteTable {
 
     /// Nodes with live members of the group.
     pub(crate) fn group_members(&self, filter: &TopicFilter) -> Vec<NodeId> {
-        let mut nodes: Vec<_> = self.by_node.iter().filter(|(_, all)| all.contains(filter)).map(|(node, _)| *node).collect();
+        let mut nodes: Vec<_> =
+            self.by_node.iter().filter(|(_, all)| all.contains(filter)).map(|(node, _)| *node).collect();
         nodes.sort_unstable();
         nodes
     }
@@ -94,7 +95,9 @@ mod tests {
     #[test]
     fn a_node_is_named_once_and_groups_with_their_members() {
         let mut table = RemoteTable::default();
-        for (node, text) in [(2, "a/+"), (2, "a/b"), (3, "#"), (3, "$share/g/a/#"), (3, "$share/g/a/#"), (2, "$share/g/a/#")] {
+        for (node, text) in
+            [(2, "a/+"), (2, "a/b"), (3, "#"), (3, "$share/g/a/#"), (3, "$share/g/a/#"), (2, "$share/g/a/#")]
+        {
             table.add(NodeId(node), filter(text));
         }
         let found = routes(&table, "a/b");

@@ -1,0 +1,340 @@
+//! Leases in operation: pings to every member, grants to them, the watch over this node's own lease, and as leader over
+//! everybody's.
+//! Always true: `valid_until` is the end of the lease of the present life if this node may serve, and zero if not.
+use super::{
+    clock,
+    lease::{Ask, Grantor, LeaseHolder, LeaseTimes, Question, RefusalStore, Standing, Suspicions, Watched},
+    needs::{ClusterView, Ground},
+};
+use crate::{
+    facade::LiveSide,
+    ids::{Incarnation, NodeId},
+    state::Origin,
+    transport::{Purpose, services::live::peer_client::PeerClient},
+};
+use mosquorum_proto::peer::live::{Address, PingRequest, SuspectRequest};
+use parking_lot::Mutex;
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tonic::Status;
+use tracing::{debug, error, info, warn};
+
+const WATCH_INTERVAL: Duration = Duration::from_millis(20);
+const SUSPECT_TIMEOUT: Duration = Duration::from_millis(400);
+/// Pings to one node on their way at most.
+const PINGS_MAX: usize = 4;
+/// How long a life goes on that some voter refuses while a majority still grants.
+const REFUSED_GRACE: Duration = Duration::from_secs(2);
+
+pub(crate) struct Leases {
+    ground: Arc<dyn Ground>,
+    live: Arc<dyn LiveSide>,
+    times: LeaseTimes,
+    store: Arc<dyn RefusalStore>,
+    valid_until: AtomicU64,
+    /// Routes of every serving node are known.
+    ready: AtomicBool,
+    inner: Mutex<Inner>,
+    suspicions: Mutex<Suspicions>,
+}
+
+struct Inner {
+    me: Origin,
+    holder: LeaseHolder,
+    /// The life whose end was told.
+    ended: Incarnation,
+    refused_since: Option<Duration>,
+    /// `None` until this node knows who it is and what it refused before.
+    grantor: Option<Grantor>,
+}
+
+impl Leases {
+    pub(crate) fn new(
+        ground: Arc<dyn Ground>,
+        live: Arc<dyn LiveSide>,
+        times: LeaseTimes,
+        store: Arc<dyn RefusalStore>,
+    ) -> Arc<Self> {
+        let me = Origin { node: NodeId(0), incarnation: Incarnation(0) };
+        let inner = Inner {
+            me,
+            holder: LeaseHolder::new(me.node, times),
+            ended: Incarnation(0),
+            refused_since: None,
+            grantor: None,
+        };
+        Arc::new(Self {
+            ground,
+            live,
+            times,
+            store,
+            valid_until: AtomicU64::new(0),
+            ready: AtomicBool::new(false),
+            inner: Mutex::new(inner),
+            suspicions: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn may_serve(&self) -> bool {
+        clock::now_nanos() < self.valid_until.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// The routes of every serving node are known to this life.
+    pub(crate) fn set_ready(&self, incarnation: Incarnation) {
+        let mut inner = self.inner.lock();
+        if inner.me.incarnation == incarnation {
+            self.ready.store(true, Ordering::Release);
+            self.publish(&mut inner);
+        }
+    }
+
+    fn publish(&self, inner: &mut Inner) {
+        let until = match inner.holder.standing(clock::now()) {
+            Standing::Valid { until } if self.is_ready() && inner.me.incarnation > inner.ended => clock::nanos(until),
+            _ => 0,
+        };
+        self.valid_until.store(until, Ordering::Release);
+    }
+
+    /// Takes over what the view says of lives and voters.
+    pub(crate) fn follow(&self, view: &ClusterView) {
+        let now = clock::now();
+        let mut inner = self.inner.lock();
+        if inner.me != view.me {
+            self.ready.store(false, Ordering::Release);
+            inner.me = view.me;
+            inner.refused_since = None;
+            inner.holder = LeaseHolder::new(view.me.node, self.times);
+            if inner.grantor.is_none() && view.me.node != NodeId(0) {
+                inner.grantor = self.load_grantor(now, view.me);
+            }
+        }
+        if view.me.incarnation != Incarnation(0) {
+            inner.holder.set_voters(now, view.voters.clone());
+        }
+        if let Some(grantor) = &mut inner.grantor {
+            grantor.set_incarnation(view.me.incarnation);
+            grantor.set_voters(now, view.voters.index);
+            view.lives.iter().for_each(|(node, life)| grantor.ended(*node, life.ended));
+        }
+        self.publish(&mut inner);
+    }
+
+    fn load_grantor(&self, now: Duration, me: Origin) -> Option<Grantor> {
+        match self.store.load() {
+            Ok(refused) => Some(Grantor::new(now, me.node, me.incarnation, self.times, refused)),
+            Err(error) => {
+                error!(%error, "what this node refused before cannot be read: it grants no leases");
+                None
+            }
+        }
+    }
+
+    /// Whether a ping is granted, and the newest set of voters known here.
+    #[allow(clippy::result_large_err)] // tonic's own type
+    pub(crate) fn grant(&self, node: NodeId, incarnation: Incarnation) -> Result<(bool, u64), Status> {
+        let mut inner = self.inner.lock();
+        let grantor = inner.grantor.as_mut().ok_or_else(|| Status::unavailable("this node grants nothing yet"))?;
+        Ok((grantor.ping(clock::now(), node, incarnation), grantor.voters_index()))
+    }
+
+    /// Answers a leader. A refusal is on disk before it is told.
+    pub(crate) async fn answer(self: &Arc<Self>, question: Question, refuse: bool) -> bool {
+        let refusals = {
+            let mut inner = self.inner.lock();
+            let Some(grantor) = inner.grantor.as_mut() else { return false };
+            if !refuse {
+                return grantor.would_refuse(clock::now(), question);
+            }
+            if !grantor.refuse(clock::now(), question) {
+                return false;
+            }
+            grantor.refusals()
+        };
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || store.store(&refusals)).await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                error!(%error, "refusal not written");
+                false
+            }
+            Err(_) => false,
+        }
+    }
+
+    /// Pings every member, for ever.
+    pub(crate) async fn ping_all(this: Weak<Self>) {
+        let Some(times) = this.upgrade().map(|this| this.times) else { return };
+        let mut every = interval(times.interval);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut on_the_way: Vec<(NodeId, Arc<AtomicUsize>)> = Vec::new();
+        loop {
+            every.tick().await;
+            let Some(this) = this.upgrade() else { return };
+            let view = this.ground.view().borrow().clone();
+            let me = this.inner.lock().me;
+            if me.incarnation == Incarnation(0) {
+                continue;
+            }
+            on_the_way.retain(|(node, _)| view.members.contains(node));
+            for node in view.members.iter().filter(|node| **node != me.node) {
+                let at = on_the_way.iter().position(|(known, _)| known == node).unwrap_or_else(|| {
+                    on_the_way.push((*node, Arc::default()));
+                    on_the_way.len() - 1
+                });
+                let count = on_the_way[at].1.clone();
+                if count.load(Ordering::Relaxed) < PINGS_MAX {
+                    count.fetch_add(1, Ordering::Relaxed);
+                    let (this, node) = (this.clone(), *node);
+                    tokio::spawn(async move {
+                        this.ping(me, node).await;
+                        count.fetch_sub(1, Ordering::Relaxed);
+                    });
+                }
+            }
+        }
+    }
+
+    async fn ping(&self, me: Origin, node: NodeId) {
+        let Some(channel) = self.ground.channel(node, Purpose::Control) else { return };
+        let request = PingRequest { address: Some(self.address(me, node)), incarnation: me.incarnation.0 };
+        let sent = clock::now();
+        let reply = timeout(self.times.length, PeerClient::new(channel).ping(request)).await;
+        let reply = match reply {
+            Ok(Ok(reply)) => reply.into_inner(),
+            Ok(Err(status)) => return debug!(peer = %node, reason = status.message(), "ping not answered"),
+            Err(_) => return,
+        };
+        let mut inner = self.inner.lock();
+        if inner.me != me {
+            return;
+        }
+        if reply.granted {
+            inner.holder.granted(clock::now(), node, sent, reply.voters_index);
+        } else {
+            inner.holder.refused(node);
+        }
+        self.publish(&mut inner);
+    }
+
+    fn address(&self, me: Origin, to: NodeId) -> Address {
+        Address { cluster: self.ground.cluster().into(), from: me.node.0, to: to.0 }
+    }
+
+    /// Ends this node's life when its lease has run out, and does a leader's duty; for ever.
+    pub(crate) async fn watch(this: Weak<Self>) {
+        let mut every = interval(WATCH_INTERVAL);
+        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            every.tick().await;
+            let Some(this) = this.upgrade() else { return };
+            if let Some(incarnation) = this.life_to_end() {
+                let live = this.live.clone();
+                // The broker's own code closes every connection: it may take its time, but not on this runtime.
+                let _ = tokio::task::spawn_blocking(move || live.lease_lost(incarnation)).await;
+                this.ground.incarnation_over(incarnation);
+            }
+            this.lead();
+        }
+    }
+
+    /// The present life, if it must end now.
+    fn life_to_end(&self) -> Option<Incarnation> {
+        let now = clock::now();
+        let mut inner = self.inner.lock();
+        let incarnation = inner.me.incarnation;
+        if incarnation <= inner.ended {
+            return None;
+        }
+        let standing = inner.holder.standing(now);
+        inner.refused_since = match inner.refused_since {
+            _ if !inner.holder.is_refused() => None,
+            None => Some(now),
+            since => since,
+        };
+        let refused = inner.refused_since.is_some_and(|since| now >= since + REFUSED_GRACE);
+        match standing {
+            Standing::Lapsed => warn!(incarnation = incarnation.0, "lease lost: no majority for too long"),
+            Standing::Valid { .. } | Standing::Starting if refused => {
+                info!(incarnation = incarnation.0, "some voters refuse this incarnation, another one begins");
+            }
+            _ => return None,
+        }
+        inner.ended = incarnation;
+        self.publish(&mut inner);
+        Some(incarnation)
+    }
+
+    fn lead(self: &Arc<Self>) {
+        let view = self.ground.view().borrow().clone();
+        let Some(term) = view.leading else { return self.suspicions.lock().clear() };
+        let now = clock::now();
+        let watched: Vec<_> = {
+            let inner = self.inner.lock();
+            let Some(grantor) = &inner.grantor else { return };
+            let serving = view.others_serving();
+            serving
+                .map(|(node, incarnation)| {
+                    let question = Question { node, incarnation, voters_index: view.voters.index };
+                    Watched { node, incarnation, silent: grantor.would_refuse(now, question) }
+                })
+                .collect()
+        };
+        let asks = self.suspicions.lock().tick(now, self.times.quiet(), term, &view.voters, &watched);
+        asks.into_iter().for_each(|ask| self.act(&view, term, ask));
+    }
+
+    fn act(self: &Arc<Self>, view: &ClusterView, term: u64, ask: Ask) {
+        match ask {
+            Ask::Voters { of, node, incarnation, voters_index, refuse } => {
+                let question = Question { node, incarnation, voters_index };
+                for voter in of {
+                    tokio::spawn(self.clone().ask(view.me, term, voter, question, refuse));
+                }
+            }
+            Ask::Propose { node, incarnation } => {
+                warn!(%node, incarnation = incarnation.0, "node is silent and refused by a majority: it is declared down");
+                self.ground.propose_down(term, node, incarnation);
+            }
+        }
+    }
+
+    async fn ask(self: Arc<Self>, me: Origin, term: u64, voter: NodeId, question: Question, refuse: bool) {
+        let yes = if voter == me.node {
+            self.answer(question, refuse).await
+        } else {
+            self.ask_other(me, voter, question, refuse).await
+        };
+        if !yes {
+            return;
+        }
+        let ask = self.suspicions.lock().yes(clock::now(), me.node, term, voter, question, refuse);
+        if let Some(ask) = ask {
+            let view = self.ground.view().borrow().clone();
+            self.act(&view, term, ask);
+        }
+    }
+
+    async fn ask_other(&self, me: Origin, voter: NodeId, question: Question, refuse: bool) -> bool {
+        let Some(channel) = self.ground.channel(voter, Purpose::Control) else { return false };
+        let request = SuspectRequest {
+            address: Some(self.address(me, voter)),
+            node: question.node.0,
+            incarnation: question.incarnation.0,
+            voters_index: question.voters_index,
+            refuse,
+        };
+        let reply = timeout(SUSPECT_TIMEOUT, PeerClient::new(channel).suspect(request)).await;
+        matches!(reply, Ok(Ok(reply)) if reply.get_ref().yes)
+    }
+}

@@ -1,0 +1,193 @@
+//! Routes and forwarded messages in operation.
+//! Always true: what this node tells of its routes over a link comes in the order of the changes; a change is known when
+//! every node that serves has acknowledged it, those that begin to serve get it before they do.
+use super::{
+    PeerLinks,
+    encode::{self, Handed, filters_from_wire, filters_to_wire},
+    peer_link::{PeerLink, Pushed},
+    pending::{Pending, Settled, Waiter},
+    routes::LocalRoutes,
+};
+use crate::{
+    facade::{Answer, Completion, Forward},
+    ids::{Incarnation, NodeId},
+    state::Message,
+};
+use mosquorum_proto::{
+    mqtt::{QoS, TopicFilter},
+    peer::live::{Publish, Returned, RouteChange, RoutesComplete, link_item::Body},
+};
+use smallvec::SmallVec;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// Filters in one item.
+const FILTERS_PER_ITEM: usize = 4000;
+
+/// This node's routes, and who has to acknowledge changes of them.
+#[derive(Default)]
+pub(super) struct Told {
+    pub(super) routes: LocalRoutes,
+    pub(super) serving: BTreeMap<NodeId, Incarnation>,
+}
+
+impl PeerLinks {
+    pub(super) fn tell_routes(
+        &self,
+        mut added: Vec<TopicFilter>,
+        mut removed: Vec<TopicFilter>,
+        reply: Arc<dyn Completion>,
+        ticket: u64,
+    ) {
+        let mut told = self.told.lock();
+        let Told { routes, serving } = &mut *told;
+        routes.change(&mut added, &mut removed);
+        let links = self.links.load();
+        let waits = serving.keys().filter(|node| links.contains_key(node)).count();
+        let waiter = Waiter { reply, ticket, answer: Answer::RoutesKnown };
+        let body = change(&added, &removed);
+        let mut settled = Settled::default();
+        if waits == 0 {
+            links.values().for_each(|link| settled.merge(link.push_routes(body.clone(), None)));
+            drop(told);
+            settled.settle();
+            waiter.share(0);
+            return;
+        }
+        let pending = waiter.share(waits);
+        for (node, link) in links.iter() {
+            // An empty change is told as well to those that are waited for: one before may be on its way.
+            let waited_for = serving.get(node).copied().zip(pending.clone());
+            settled.merge(link.push_routes(body.clone(), waited_for));
+        }
+        drop(told);
+        settled.settle();
+    }
+
+    /// The control lane of a link is open: the first time in its life, everything is told.
+    pub(super) fn sync(&self, link: &PeerLink) {
+        let told = self.told.lock();
+        let synced = link.sync(|| {
+            let all: Vec<&TopicFilter> = told.routes.all().collect();
+            let mut items: Vec<_> = all
+                .chunks(FILTERS_PER_ITEM)
+                .map(|some| Body::Routes(RouteChange { added: filters_to_wire(some.iter().copied()), removed: vec![] }))
+                .collect();
+            if items.is_empty() {
+                items.push(change(&[], &[]));
+            }
+            items
+        });
+        if let Some(life) = told.serving.get(&link.node) {
+            link.tell_complete(*life, Body::RoutesComplete(RoutesComplete {}));
+        }
+        drop(told);
+        if synced {
+            self.retell_claims(link.node);
+        }
+    }
+
+    pub(super) fn receive_routes(&self, from: NodeId, change: RouteChange) -> Option<()> {
+        let (added, removed) = (filters_from_wire(change.added)?, filters_from_wire(change.removed)?);
+        if added.is_empty() && removed.is_empty() {
+            return Some(());
+        }
+        let mut table = self.remote.write();
+        added.into_iter().for_each(|filter| table.add(from, filter));
+        removed.iter().for_each(|filter| table.remove(from, filter));
+        self.routes_version.fetch_add(1, Ordering::AcqRel);
+        Some(())
+    }
+
+    /// What a node told is void.
+    pub(super) fn forget_routes(&self, node: NodeId) {
+        if self.remote.write().forget(node) {
+            self.routes_version.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    pub(super) fn forward_message(&self, forward: Forward, reply: Option<(Arc<dyn Completion>, u64)>) {
+        let Forward { message, nodes, groups } = forward;
+        let mut targets: SmallVec<[Target; 4]> =
+            nodes.into_iter().map(|node| Target { node, ordinary: true, groups: Vec::new() }).collect();
+        for (filter, node) in groups {
+            match targets.iter_mut().find(|target| target.node == node) {
+                Some(target) => target.groups.push(filter),
+                None => targets.push(Target { node, ordinary: false, groups: vec![filter] }),
+            }
+        }
+        let reply = reply.filter(|_| message.qos != QoS::AtMostOnce);
+        let waiter = reply.map(|(reply, ticket)| Waiter { reply, ticket, answer: Answer::Forwarded });
+        let pending = waiter.and_then(|waiter| waiter.share(targets.len()));
+        let links = self.links.load();
+        for Target { node, ordinary, groups } in targets {
+            let handed = Handed { message: message.clone(), ordinary, groups, tried: Vec::new() };
+            let again = handed.groups.clone();
+            let pushed = match links.get(&node) {
+                Some(link) => link.push_publish(handed, pending.clone()),
+                None => Pushed::Gone,
+            };
+            if pushed == Pushed::Gone {
+                self.choose_again(&message, again, vec![node]);
+                pending.clone().into_iter().for_each(Pending::settle);
+            }
+        }
+    }
+
+    /// A member of these groups was not to be found here: whoever sent the message chooses again.
+    pub(super) fn send_back(&self, to: NodeId, handed: &Handed) {
+        self.tell(to, Body::Returned(Returned { publish: Some(encode::to_wire(handed)) }));
+    }
+
+    /// The node had no member of the groups any more: another one, or this one, or nobody.
+    pub(super) fn receive_returned(&self, from: NodeId, publish: Publish) -> Option<()> {
+        let Handed { message, groups, mut tried, .. } = encode::from_wire(publish)?;
+        tried.push(from);
+        self.choose_again(&message, groups, tried);
+        Some(())
+    }
+
+    fn choose_again(&self, message: &Arc<Message>, groups: Vec<TopicFilter>, tried: Vec<NodeId>) {
+        for group in groups {
+            let others = self.remote.read().group_members(&group);
+            let links = self.links.load();
+            let next = others.iter().filter(|node| !tried.contains(node)).find_map(|node| links.get(node));
+            let handed =
+                Handed { message: message.clone(), ordinary: false, groups: vec![group.clone()], tried: tried.clone() };
+            let pushed = next.map(|link| link.push_publish(handed, None));
+            if pushed != Some(Pushed::Queued) {
+                self.serve_group_here(message, group);
+            }
+        }
+    }
+
+    fn serve_group_here(&self, message: &Arc<Message>, group: TopicFilter) {
+        for unserved in self.live.deliver(message.clone(), false, &[group]) {
+            self.live.group_unserved(message.clone(), unserved);
+        }
+    }
+}
+
+struct Target {
+    node: NodeId,
+    ordinary: bool,
+    groups: Vec<TopicFilter>,
+}
+
+impl PeerLinks {
+    /// Sends an item about claims or messages to another node.
+    pub(super) fn tell(&self, node: NodeId, body: Body) {
+        if let Some(link) = self.links.load().get(&node) {
+            let told_again = matches!(body, Body::Claim(_) | Body::Fence(_) | Body::Announce(_));
+            link.push_control(body, told_again);
+        }
+    }
+}
+
+pub(super) type Links = BTreeMap<NodeId, Arc<PeerLink>>;
+
+fn change(added: &[TopicFilter], removed: &[TopicFilter]) -> Body {
+    Body::Routes(RouteChange { added: filters_to_wire(added), removed: filters_to_wire(removed) })
+}
