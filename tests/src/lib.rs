@@ -8,3 +8,4 @@ pub mod cluster;
 pub mod history;
 pub mod random;
 pub mod skip;
+pub mod target;

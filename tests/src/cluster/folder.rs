@@ -18,6 +18,7 @@ impl TestFolder {
     /// # Errors
     /// When it cannot be made.
     pub fn new(name: &str) -> io::Result<Self> {
+        remove_leftovers();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let unique = format!("{}-{number}", std::process::id());
         let path = workspace().join("target/test-runs").join(format!("{name}-{unique}"));
@@ -60,4 +61,17 @@ impl Drop for TestFolder {
 pub fn workspace() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().unwrap_or(manifest).to_path_buf()
+}
+
+/// Removes folders of shared brokers (`shared-NAME-PID-N`) whose process is gone: nobody drops those.
+fn remove_leftovers() {
+    let Ok(entries) = std::fs::read_dir(workspace().join("target/test-runs")) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with("shared-")) else { continue };
+        let pid = name.rsplit('-').nth(1).and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| std::fs::metadata(format!("/proc/{pid}")).is_err()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
