@@ -39,6 +39,9 @@ impl State {
             let outcome = self.apply_command(index.0 << STAMP_BITS | place, batch, command, &mut out.effects);
             out.outcomes.push(outcome);
         }
+        if self.in_memory {
+            self.forget_changes();
+        }
     }
 
     /// Notes an entry that has no batch (membership, a new leader's blank).

@@ -1,8 +1,8 @@
 //! What changed since the last cut, for writing behind.
 //! Always true: a cut belongs to one applied index; written over the durable form of the cut before it, it gives the
 //! durable form of the state; what came and went between two cuts does not appear.
-//! Taking a cut copies references and small records only; they are encoded when the operations are asked for. Take cuts
-//! even if nothing is written: the notes of what changed grow until then.
+//! Taking a cut copies references and small records only; they are encoded when the operations are asked for. The notes
+//! of what changed grow until then; a state that is never written is made by [`State::in_memory`] and keeps none.
 use super::{
     SessionPlace, State,
     messages::MessageId,
@@ -70,6 +70,24 @@ impl State {
         unwritten
     }
 
+    /// A state of which no cuts are taken.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self { in_memory: true, ..Self::default() }
+    }
+
+    /// Nothing was written before, so nothing has to be removed either.
+    pub(super) fn forget_changes(&mut self) {
+        for place in std::mem::take(&mut self.sessions_unwritten) {
+            if self.sessions.contains(place) {
+                self.sessions[place].unwritten = Unwritten::default();
+            }
+        }
+        self.retained_unwritten.clear();
+        self.groups.unwritten.clear();
+        self.nodes.unwritten.clear();
+    }
+
     /// Everything that changed since the last call.
     pub fn take_changes(&mut self) -> Changes {
         let mut changes =
@@ -94,8 +112,11 @@ impl State {
         }
         for filter in std::mem::take(&mut self.groups.unwritten) {
             match self.groups.get(&filter) {
-                Some(group) => changes.new.push((Key::Group(filter), Value::Group(group.cursor))),
-                None => changes.gone.push(Key::Group(filter)),
+                Some(group) if group.cursor != 0 => {
+                    changes.new.push((Key::Group(filter), Value::Group(group.cursor)));
+                }
+                // It is gone, or was made again and nobody had a turn yet.
+                _ => changes.gone.push(Key::Group(filter)),
             }
         }
         for node in std::mem::take(&mut self.nodes.unwritten) {

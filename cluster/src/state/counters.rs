@@ -57,6 +57,12 @@ impl State {
         &self.counters
     }
 
+    /// Records of client identifiers.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
     #[must_use]
     pub fn totals(&self) -> Totals {
         Totals {

@@ -36,6 +36,12 @@ impl Message {
         self.expiry_seconds.is_some_and(|s| now.0 >= self.received_at.0.saturating_add(u64::from(s) * 1000))
     }
 
+    /// Topics below `$SYS` are each node's own: never in the replicated state, never queued.
+    #[must_use]
+    pub fn is_node_local(&self) -> bool {
+        self.topic.as_str().starts_with("$SYS/")
+    }
+
     /// What the message counts for against byte limits.
     #[must_use]
     pub fn size_bytes(&self) -> usize {

@@ -40,7 +40,6 @@ pub use nodes::{NodeRecord, Standing};
 pub use queue::{Entry, EntryState, Queue};
 pub use read::{DurableMatch, SubscriptionOptions};
 pub use records::LoadError;
-pub use retained::RetainedPage;
 pub use session::{NEVER, Session, SubscriptionRecord};
 
 use crate::{
@@ -77,6 +76,7 @@ pub struct State {
     retained_unwritten: BTreeSet<TopicName>,
 
     // Settings and buffers of this node.
+    in_memory: bool,
     effects_for: Option<NodeId>,
     publishes: u64,
     matches: Vec<publish::Match>,

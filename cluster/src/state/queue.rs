@@ -353,16 +353,22 @@ impl Queue {
         entry
     }
 
-    /// While connected, the next entries move up when something in flight is done.
+    /// The next entries move up when something in flight is done.
     fn extend_window(&mut self) {
-        while self.connected && self.window < self.entries.len() && self.window_has_room() {
-            let entry = &self.entries[self.window];
+        while let Some(entry) = self.entries.get(self.window) {
+            if !self.may_be_in_flight(entry) || !self.window_has_room() {
+                break;
+            }
             if entry.is_alive() {
-                self.window_alive += 1;
                 self.bytes_beyond -= u64::from(entry.bytes);
+                self.window_alive += 1;
             }
             self.window += 1;
         }
+    }
+
+    fn may_be_in_flight(&self, entry: &Entry) -> bool {
+        self.connected || entry.seq < self.dup_before
     }
 
     fn tidy(&mut self) {
@@ -400,19 +406,8 @@ impl Queue {
 
     fn set_window(&mut self) {
         (self.window, self.window_alive) = (0, 0);
-        let mut inside = 0;
-        for entry in &self.entries {
-            let sent = self.connected || entry.seq < self.dup_before;
-            if !sent || !self.window_has_room() {
-                break;
-            }
-            self.window += 1;
-            if entry.is_alive() {
-                self.window_alive += 1;
-                inside += u64::from(entry.bytes);
-            }
-        }
-        self.bytes_beyond = self.bytes - inside;
+        self.bytes_beyond = self.bytes;
+        self.extend_window();
     }
 
     pub(super) fn has_expiring(&self) -> bool {

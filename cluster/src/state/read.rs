@@ -58,6 +58,12 @@ impl State {
         self.sessions.get(client_id).filter(|session| !session.is_only_a_will())
     }
 
+    /// Whether anything is kept for the client, if only a will.
+    #[must_use]
+    pub fn has_record(&self, client_id: &str) -> bool {
+        self.sessions.get(client_id).is_some()
+    }
+
     /// All records, ordered by client identifier. Sorts: not for hot paths.
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
         self.sessions.in_order().into_iter()

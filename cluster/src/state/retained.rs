@@ -12,14 +12,6 @@ pub(super) struct Retained {
     pub(super) place: Place,
 }
 
-/// Some of the retained messages that match a filter.
-#[derive(Debug, Clone, Default)]
-pub struct RetainedPage {
-    pub messages: Vec<Arc<Message>>,
-    /// Where to go on; `None`: that was all.
-    pub next: Option<TopicName>,
-}
-
 impl State {
     pub(super) fn retain(&mut self, publishing: &mut Publishing<'_>) {
         let message = publishing.message;
@@ -78,32 +70,32 @@ impl State {
         self.retained.get(topic.as_str()).map(|kept| &kept.message).filter(|message| !message.is_expired(now))
     }
 
-    /// At most `limit` retained messages that match, in order of topics, beginning after `after`. Nothing for a shared
-    /// subscription (MQTT 5.0 section 4.8.2).
-    #[must_use]
+    /// Adds at most `limit` retained messages that match, in order of topics, beginning after `after`; returns where to
+    /// go on, `None` at the end. Nothing for a shared subscription (MQTT 5.0 section 4.8.2). Expired ones are left out,
+    /// as far as the time of the log tells.
     pub fn retained_matches(
         &self,
         filter: &TopicFilter,
         after: Option<&TopicName>,
         limit: usize,
-        now: Millis,
-    ) -> RetainedPage {
-        let mut page = RetainedPage::default();
+        into: &mut Vec<Arc<Message>>,
+    ) -> Option<TopicName> {
         if filter.share_name().is_some() {
-            return page;
+            return None;
         }
-        let after = after.map(TopicName::as_str);
-        let _ = self.retained.matches(filter.as_str(), after, |topic, kept| {
-            if kept.message.is_expired(now) {
+        let (mut found, mut next) = (0, None);
+        let _ = self.retained.matches(filter.as_str(), after.map(TopicName::as_str), |topic, kept| {
+            if kept.message.is_expired(self.time) {
                 return ControlFlow::Continue(());
             }
-            page.messages.push(kept.message.clone());
-            if page.messages.len() < limit {
+            into.push(kept.message.clone());
+            found += 1;
+            if found < limit {
                 return ControlFlow::Continue(());
             }
-            page.next = Some(topic.clone());
+            next = Some(topic.clone());
             ControlFlow::Break(())
         });
-        page
+        next
     }
 }

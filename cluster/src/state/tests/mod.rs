@@ -1,1 +1,247 @@
+//! The state as a whole: commands in, outcomes, effects and what can be read out.
+mod limits;
+mod model;
+mod publish;
+mod records;
+mod sessions;
+mod shared;
+mod speed;
+mod wills;
 
+use super::*;
+use crate::ids::{ConnectionId, Epoch, Incarnation};
+use bytes::Bytes;
+use mosquorum_proto::mqtt::{PacketId, QoS, RetainHandling, Subscription, TopicFilter, Utf8, Will};
+
+pub(super) const NODE: Origin = Origin { node: NodeId(1), incarnation: Incarnation(1) };
+pub(super) const OTHER: Origin = Origin { node: NodeId(2), incarnation: Incarnation(1) };
+
+/// A state that is fed one command at a time, from two nodes.
+pub(super) struct World {
+    pub(super) state: State,
+    pub(super) index: u64,
+    pub(super) now: u64,
+    sequences: std::collections::BTreeMap<(u64, u64), u64>,
+    pub(super) effects: Vec<Effect>,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let mut world = Self {
+            state: State::default(),
+            index: 0,
+            now: 1_000_000,
+            sequences: Default::default(),
+            effects: Vec::new(),
+        };
+        world.from(NODE, Command::NodeUp { name: "one".into() });
+        world.from(OTHER, Command::NodeUp { name: "two".into() });
+        world
+    }
+
+    pub(super) fn batch(&mut self, origin: Origin, commands: Vec<Command>) -> Batch {
+        let sequence = self.sequences.entry((origin.node.0, origin.incarnation.0)).or_insert(0);
+        *sequence += 1;
+        Batch { origin, sequence: *sequence, time: Millis(self.now), commands }
+    }
+
+    pub(super) fn from(&mut self, origin: Origin, command: Command) -> Outcome {
+        let batch = self.batch(origin, vec![command]);
+        self.index += 1;
+        let mut out = Applied::default();
+        self.state.apply(LogIndex(self.index), &batch, &mut out);
+        assert!(out.accepted);
+        self.effects = out.effects;
+        self.check();
+        out.outcomes.pop().unwrap()
+    }
+
+    pub(super) fn apply(&mut self, command: Command) -> Outcome {
+        self.from(NODE, command)
+    }
+
+    /// Lets time pass and ticks.
+    pub(super) fn wait(&mut self, seconds: u64) {
+        self.now += seconds * 1000;
+        self.apply(Command::Tick);
+    }
+
+    pub(super) fn connect(&mut self, connect: ConnectCommand) -> (Epoch, bool, Option<(Owner, Epoch)>) {
+        let origin = Origin { node: connect.owner.node, incarnation: connect.owner.incarnation };
+        match self.from(origin, Command::Connect(Box::new(connect))) {
+            Outcome::Connected { epoch, session_present, previous } => (epoch, session_present, previous),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn disconnect(&mut self, client_id: &str, epoch: Epoch, clean: bool) -> Outcome {
+        let sent_before = self.state.sessions.get(client_id).map_or(0, |session| session.queue().tail());
+        self.disconnect_sent(client_id, epoch, clean, sent_before)
+    }
+
+    pub(super) fn disconnect_sent(&mut self, client_id: &str, epoch: Epoch, clean: bool, sent: u64) -> Outcome {
+        self.apply(Command::Disconnect(DisconnectCommand {
+            client_id: client_id.into(),
+            epoch,
+            discard_will: clean,
+            expiry_seconds: None,
+            sent_before: sent,
+        }))
+    }
+
+    /// A client that stays away from now on, subscribed with QoS 2.
+    pub(super) fn sleeper(&mut self, client_id: &str, filters: &[&str]) {
+        let (epoch, ..) = self.connect(connect(client_id));
+        for filter in filters {
+            self.subscribe(client_id, epoch, sub(filter, 2));
+        }
+        self.disconnect(client_id, epoch, true);
+    }
+
+    pub(super) fn subscribe(&mut self, client_id: &str, epoch: Epoch, subscription: Subscription) -> bool {
+        self.subscribe_as(client_id, epoch, subscription, None)
+    }
+
+    pub(super) fn subscribe_as(
+        &mut self,
+        client_id: &str,
+        epoch: Epoch,
+        subscription: Subscription,
+        identifier: Option<u32>,
+    ) -> bool {
+        let subscriptions = vec![subscription];
+        match self.apply(Command::Subscribe { client_id: client_id.into(), epoch, subscriptions, identifier }) {
+            Outcome::Subscribed { existed } => existed[0],
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn publish(&mut self, message: Message) -> u32 {
+        match self.apply(publish(message)) {
+            Outcome::Published { matched, duplicate: false } => matched,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn acknowledge(&mut self, client_id: &str, epoch: Epoch, acks: &[(PacketId, AckKind)]) -> Outcome {
+        self.apply(Command::Acknowledge { client_id: client_id.into(), epoch, acks: acks.to_vec() })
+    }
+
+    pub(super) fn session(&self, client_id: &str) -> &Session {
+        self.state.session(client_id).unwrap_or_else(|| panic!("no session {client_id}"))
+    }
+
+    /// Payloads (or `released`) in the queue of a client.
+    pub(super) fn queue(&self, client_id: &str) -> Vec<String> {
+        self.session(client_id).queue().iter_from(0).map(text).collect()
+    }
+
+    /// Payloads published to live subscribers by the last command.
+    pub(super) fn wills(&self) -> Vec<String> {
+        let live = self.effects.iter().filter_map(|effect| match effect {
+            Effect::PublishLive { message } => Some(String::from_utf8_lossy(&message.payload).into_owned()),
+            _ => None,
+        });
+        live.collect()
+    }
+
+    pub(super) fn check(&self) {
+        check(&self.state);
+    }
+}
+
+/// Everything that is counted or derived is what it would be if it were made anew.
+pub(super) fn check(state: &State) {
+    let (mut references, mut ordinary, mut shared, mut connected) = (std::collections::BTreeMap::new(), 0, 0, 0);
+    for (place, session) in state.sessions.iter() {
+        session.queue().check();
+        connected += usize::from(session.is_connected());
+        for place in session.queue().iter_from(0).filter_map(Entry::place) {
+            *references.entry(place).or_insert(0) += 1;
+        }
+        for (filter, record) in session.subscriptions() {
+            if filter.share_name().is_some() {
+                shared += 1;
+                let group = state.groups.get(filter).expect("group of a member");
+                assert_eq!(group.members[&record.since].session, place);
+                assert_eq!(group.members[&record.since].options, record.options());
+            } else {
+                ordinary += 1;
+                assert_eq!(state.tree.get(filter.as_str(), &place), Some(&record.options()));
+            }
+        }
+        assert_eq!(session.shared, session.subscriptions().keys().filter(|f| f.share_name().is_some()).count());
+        let deadline = |at: Option<Millis>, deadline| at.is_none_or(|at| state.deadlines.contains(&(at, deadline)));
+        assert!(deadline(session.will_due, expiry::Deadline::Will(session.client_id.clone())));
+        assert!(deadline(session.expires_at, expiry::Deadline::Session(session.client_id.clone())));
+        assert!(deadline(session.sweep_at, expiry::Deadline::Sweep(session.client_id.clone())));
+        assert!(session.is_connected() || session.expiry_seconds > 0 || session.will_due.is_some(), "left over");
+        assert!(session.inbound().is_sorted());
+    }
+    let waits = |session: &Session| {
+        [session.will_due, session.expires_at, session.sweep_at].iter().filter(|at| at.is_some()).count()
+    };
+    let retained = state.retained.iter().filter(|(_, kept)| kept.message.expiry_seconds.is_some()).count();
+    let waiting: usize = state.sessions.iter().map(|(_, session)| waits(session)).sum();
+    assert_eq!(state.deadlines.len(), waiting + retained);
+    assert_eq!((state.tree.len(), state.groups.members(), state.connected), (ordinary, shared, connected));
+    for (_, kept) in state.retained.iter() {
+        *references.entry(kept.place).or_insert(0) += 1;
+        assert!(!kept.message.payload.is_empty());
+    }
+    assert_eq!(state.messages.len(), references.len());
+    for (place, count) in references {
+        assert_eq!(state.messages.references(place), count);
+    }
+}
+
+fn text(entry: &Entry) -> String {
+    entry.message().map_or("released".into(), |message| String::from_utf8_lossy(&message.payload).into_owned())
+}
+
+/// A durable session of node 1 that never expires.
+pub(super) fn connect(client_id: &str) -> ConnectCommand {
+    ConnectCommand {
+        client_id: client_id.into(),
+        username: None,
+        clean_start: false,
+        expiry_seconds: NEVER,
+        will: None,
+        owner: Owner { node: NodeId(1), incarnation: Incarnation(1), connection: ConnectionId(7) },
+        limits: QueueLimits { messages: 100, inflight: 3, ..QueueLimits::default() },
+    }
+}
+
+pub(super) fn sub(filter: &str, qos: u8) -> Subscription {
+    Subscription::new(TopicFilter::try_from(filter).unwrap(), QoS::try_from(qos).unwrap())
+}
+
+pub(super) fn message(topic: &str, payload: &str, qos: u8) -> Message {
+    Message {
+        topic: TopicName::try_from(topic).unwrap(),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        qos: QoS::try_from(qos).unwrap(),
+        retain: false,
+        properties: None,
+        expiry_seconds: None,
+        received_at: Millis(1_000_000),
+        publisher_id: "publisher".into(),
+        publisher_name: None,
+    }
+}
+
+pub(super) fn publish(message: Message) -> Command {
+    let message = Arc::new(message);
+    Command::Publish(PublishCommand { message, exactly_once: None, groups_served: Vec::new(), only_group: None })
+}
+
+pub(super) fn will(topic: &str, payload: &str, delay: u32) -> Option<Will> {
+    Some(Will {
+        topic: TopicName::try_from(topic).unwrap(),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        delay_interval_seconds: delay,
+        properties: None,
+    })
+}

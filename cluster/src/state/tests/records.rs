@@ -1,0 +1,140 @@
+//! The durable form.
+use super::*;
+use std::collections::BTreeMap;
+
+fn write(store: &mut BTreeMap<Vec<u8>, Vec<u8>>, state: &mut State) -> usize {
+    let mut count = 0;
+    for (key, value) in state.take_changes().into_ops() {
+        count += 1;
+        match value {
+            Some(value) => store.insert(key, value),
+            None => store.remove(&key),
+        };
+    }
+    count
+}
+
+fn busy() -> World {
+    let mut world = World::new();
+    let (epoch, ..) = world.connect(ConnectCommand { will: will("w", "gone", 5), ..connect("c") });
+    world.subscribe_as("c", epoch, sub("a/#", 2), Some(4));
+    world.subscribe("c", epoch, sub("$share/g/a/b", 1));
+    world.publish(Message { retain: true, expiry_seconds: Some(60), ..message("a/b", "1", 2) });
+    world.publish(message("a/c", "2", 2));
+    world.acknowledge("c", epoch, &[(3, AckKind::PubRec)]);
+    let (epoch, ..) = world.connect(connect("publisher"));
+    let Command::Publish(publish) = publish(message("a", "3", 2)) else { unreachable!() };
+    world.apply(Command::Publish(PublishCommand { exactly_once: Some((epoch, 1)), ..publish }));
+    world
+}
+
+#[test]
+fn state_is_the_same_after_writing_and_loading() {
+    let mut world = busy();
+    let mut store = BTreeMap::new();
+    write(&mut store, &mut world.state);
+    let whole: BTreeMap<_, _> = world.state.full_records().into_iter().collect();
+    assert_eq!(store, whole);
+    let loaded = State::load(LogIndex(world.index), &store).unwrap();
+    check(&loaded);
+    assert_eq!(loaded.full_records(), world.state.full_records());
+    assert_eq!(loaded.digest(), world.state.digest());
+    assert_eq!(loaded.next_deadline(), world.state.next_deadline());
+    assert_eq!(loaded.totals(), world.state.totals());
+}
+
+#[test]
+fn records_may_come_in_any_order() {
+    let world = busy();
+    let mut records = world.state.full_records();
+    records.reverse();
+    assert_eq!(State::load(LogIndex(world.index), records).unwrap().digest(), world.state.digest());
+}
+
+#[test]
+fn what_came_and_went_between_two_cuts_is_not_written() {
+    let mut world = World::new();
+    let (epoch, ..) = world.connect(connect("c"));
+    world.subscribe("c", epoch, sub("a", 1));
+    let mut store = BTreeMap::new();
+    write(&mut store, &mut world.state);
+    let before = store.len();
+    for _ in 0..10 {
+        world.publish(message("a", "1", 1));
+        let id = world.session("c").queue().iter_from(0).next().unwrap().packet_id();
+        world.acknowledge("c", epoch, &[(id, AckKind::PubAck)]);
+        world.publish(Message { retain: true, ..message("r", "1", 0) });
+        world.publish(Message { retain: true, ..message("r", "", 0) });
+    }
+    let (epoch, ..) = world.connect(connect("short"));
+    world.subscribe("short", epoch, sub("a", 1));
+    world.apply(Command::EndSession { client_id: "short".into() });
+    // The whole's record, the node's, the queue's header, and the topic that is not there.
+    assert_eq!(write(&mut store, &mut world.state), 4);
+    assert_eq!(store.len(), before);
+    assert_eq!(write(&mut store, &mut world.state), 1, "nothing has changed since");
+}
+
+#[test]
+fn messages_are_written_once_and_go_with_their_last_reference() {
+    let mut world = World::new();
+    world.sleeper("c", &["a"]);
+    world.sleeper("d", &["a"]);
+    let mut store = BTreeMap::new();
+    let messages = |store: &BTreeMap<Vec<u8>, Vec<u8>>| store.keys().filter(|key| key[0] == 3).count();
+    world.publish(Message { retain: true, ..message("a", "1", 1) });
+    write(&mut store, &mut world.state);
+    assert_eq!(messages(&store), 1);
+    world.apply(Command::EndSession { client_id: "c".into() });
+    world.apply(Command::EndSession { client_id: "d".into() });
+    write(&mut store, &mut world.state);
+    assert_eq!(messages(&store), 1);
+    world.publish(Message { retain: true, ..message("a", "", 1) });
+    write(&mut store, &mut world.state);
+    assert_eq!(messages(&store), 0);
+    let kinds: Vec<u8> = store.keys().map(|key| key[0]).collect();
+    assert_eq!(kinds, [1, 2, 2], "the whole and two nodes");
+}
+
+#[test]
+fn damage_is_an_error_with_its_place() {
+    let world = busy();
+    let load = |change: &dyn Fn(&mut BTreeMap<Vec<u8>, Vec<u8>>)| {
+        let mut records = world.state.full_records().into_iter().collect();
+        change(&mut records);
+        State::load(LogIndex(world.index), records).map(|_| ()).unwrap_err()
+    };
+    assert_eq!(load(&|records| drop(records.insert(vec![99], vec![]))), LoadError::Key(1));
+    assert_eq!(load(&|records| drop(records.remove(&vec![1]))), LoadError::MetaMissing);
+    assert!(matches!(load(&|records| records.retain(|key, _| key[0] != 3)), LoadError::MessageMissing(_)));
+    assert_eq!(load(&|records| records.retain(|key, _| key[0] != 4)), LoadError::SessionMissing("c".into()));
+    let version = |records: &mut BTreeMap<Vec<u8>, Vec<u8>>| records.values_mut().for_each(|value| value[0] = 7);
+    assert_eq!(load(&version), LoadError::Version { kind: 1, found: 7 });
+    let cut = |records: &mut BTreeMap<Vec<u8>, Vec<u8>>| records.values_mut().for_each(|value| value.truncate(1));
+    assert_eq!(load(&cut), LoadError::Value { kind: 1 });
+}
+
+#[test]
+fn empty_state_is_loaded_from_nothing() {
+    let nothing: [(Vec<u8>, Vec<u8>); 0] = [];
+    let state = State::load(LogIndex(0), nothing).unwrap();
+    assert_eq!(state.digest(), State::default().digest());
+}
+
+#[test]
+fn state_in_memory_keeps_no_notes() {
+    let mut world = World::new();
+    world.state = State::in_memory();
+    let up = |node| Batch {
+        origin: node,
+        sequence: 1,
+        time: Millis(0),
+        commands: vec![Command::NodeUp { name: "n".into() }],
+    };
+    world.state.apply(LogIndex(1), &up(NODE), &mut Applied::default());
+    world.index = 1;
+    world.sleeper("c", &["a"]);
+    world.publish(Message { retain: true, ..message("a", "1", 1) });
+    assert!(world.state.sessions_unwritten.is_empty() && world.state.retained_unwritten.is_empty());
+    assert!(world.state.sessions.iter().all(|(_, session)| session.unwritten.filters.is_empty()));
+}
