@@ -4,30 +4,35 @@
 //! Taking a cut copies references and small records only; they are encoded when the operations are asked for. The notes
 //! of what changed grow until then; a state that is never written is made by [`State::in_memory`] and keeps none.
 use super::{
-    SessionPlace, State,
-    messages::MessageId,
+    Message, SessionPlace, State,
+    messages::{MessageId, MessageStore},
     queue::Entry,
     records::{EntryRecord, HeaderRecord, Key, MetaRecord, SessionRecord, Value},
     session::{Session, Unwritten},
 };
 use crate::ids::LogIndex;
 use mosquorum_proto::mqtt::{TopicFilter, Utf8};
+use std::sync::Arc;
 
 /// A consistent cut.
 #[derive(Debug, Default)]
 pub struct Changes {
     applied: LogIndex,
     gone: Vec<Key>,
-    /// Ended sessions and messages without references have many keys: kept short until asked for.
-    ended: Vec<Ended>,
+    gone_of_sessions: Vec<Gone>,
     gone_messages: Vec<MessageId>,
     new: Vec<(Key, Value)>,
+    // There may be many of these, so they are kept short until they are asked for.
+    new_messages: Vec<(MessageId, Arc<Message>)>,
+    new_entries: Vec<(Utf8, Vec<(u64, EntryRecord)>)>,
 }
 
-/// A session that was written and is no more.
+/// What was written of a session and is no more.
 #[derive(Debug, Clone)]
-pub(super) struct Ended {
+pub(super) struct Gone {
     pub(super) client_id: Utf8,
+    /// Not only parts of the session, but the session.
+    pub(super) whole: bool,
     pub(super) filters: Vec<TopicFilter>,
     pub(super) entries: Vec<u64>,
 }
@@ -41,21 +46,27 @@ impl Changes {
 
     /// Keys to remove first, then keys with their values; a key may be in both parts.
     pub fn into_ops(self) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
-        let ended = self.ended.into_iter().flat_map(Ended::keys);
+        let of_sessions = self.gone_of_sessions.into_iter().flat_map(Gone::keys);
         let messages = self.gone_messages.into_iter().map(Key::Message);
-        let gone = self.gone.into_iter().chain(ended).chain(messages).map(|key| (key.encode(), None));
-        gone.chain(self.new.into_iter().map(|(key, value)| (key.encode(), Some(value.encode()))))
+        let gone = self.gone.into_iter().chain(of_sessions).chain(messages).map(|key| (key.encode(), None));
+        let messages = self.new_messages.into_iter().map(|(id, message)| (Key::Message(id), Value::Message(message)));
+        let entries = self.new_entries.into_iter().flat_map(|(client_id, entries)| {
+            let key = move |seq| Key::Entry(client_id.clone(), seq);
+            entries.into_iter().map(move |(seq, record)| (key(seq), Value::Entry(record)))
+        });
+        let new = self.new.into_iter().chain(messages).chain(entries);
+        gone.chain(new.map(|(key, value)| (key.encode(), Some(value.encode()))))
     }
 }
 
-impl Ended {
+impl Gone {
     fn keys(self) -> impl Iterator<Item = Key> {
-        let Self { client_id, filters, entries } = self;
-        let whole = [Key::Session(client_id.clone()), Key::Header(client_id.clone()), Key::Inbound(client_id.clone())];
+        let Self { client_id, whole, filters, entries } = self;
+        let keys = [Key::Session(client_id.clone()), Key::Header(client_id.clone()), Key::Inbound(client_id.clone())];
         let also = client_id.clone();
         let filters = filters.into_iter().map(move |filter| Key::Subscription(also.clone(), filter));
         let entries = entries.into_iter().map(move |seq| Key::Entry(client_id.clone(), seq));
-        whole.into_iter().chain(filters).chain(entries)
+        keys.into_iter().filter(move |_| whole).chain(filters).chain(entries)
     }
 }
 
@@ -90,8 +101,8 @@ impl State {
 
     /// Everything that changed since the last call.
     pub fn take_changes(&mut self) -> Changes {
-        let mut changes =
-            Changes { applied: self.applied, ended: std::mem::take(&mut self.ended), ..Changes::default() };
+        let mut changes = Changes { applied: self.applied, ..Changes::default() };
+        changes.gone_of_sessions = std::mem::take(&mut self.ended);
         changes.new.push((Key::Meta, Value::Meta(self.meta_record())));
         for place in std::mem::take(&mut self.sessions_unwritten) {
             if self.sessions.contains(place) {
@@ -103,7 +114,7 @@ impl State {
                 Some(kept) => {
                     let id = self.messages.id(kept.place);
                     if self.messages.mark_written(kept.place) {
-                        changes.new.push((Key::Message(id), Value::Message(kept.message.clone())));
+                        changes.new_messages.push((id, kept.message.clone()));
                     }
                     changes.new.push((Key::Retained(topic), Value::Retained(id)));
                 }
@@ -154,54 +165,66 @@ impl State {
             }
         }
         let queue = &mut session.queue;
-        let gone = queue.removed.drain(..).map(|seq| Key::Entry(client_id.clone(), seq));
-        changes.gone.extend(gone);
+        if !queue.removed.is_empty() {
+            let entries = std::mem::take(&mut queue.removed);
+            let gone = Gone { client_id: client_id.clone(), whole: false, filters: Vec::new(), entries };
+            changes.gone_of_sessions.push(gone);
+        }
         let released = std::mem::take(&mut queue.released);
         let from = queue.written_before;
         queue.written_before = queue.tail();
-        let entries = released.iter().filter_map(|seq| queue.get(*seq)).chain(queue.iter_from(from));
-        for entry in entries {
-            let id = entry.place().map(|place| (messages.id(place), messages.mark_written(place)));
-            if let (Some((id, true)), Some(message)) = (id, entry.message()) {
-                changes.new.push((Key::Message(id), Value::Message(message.clone())));
+        let mut records = Vec::new();
+        for entry in released.iter().filter_map(|seq| queue.get(*seq)).chain(queue.iter_from(from)) {
+            if let (Some(place), Some(message)) = (entry.place(), entry.message())
+                && messages.mark_written(place)
+            {
+                changes.new_messages.push((messages.id(place), message.clone()));
             }
-            changes.new.push(entry_record(&client_id, entry, id.map(|(id, _)| id)));
+            records.push(entry_record(entry, messages));
+        }
+        if !records.is_empty() {
+            changes.new_entries.push((client_id, records));
         }
     }
 
     /// The whole state as one cut, for a snapshot; nothing is noted as written.
     #[must_use]
     pub fn all_records(&self) -> Changes {
-        let mut new = vec![(Key::Meta, Value::Meta(self.meta_record()))];
+        let mut changes = Changes { applied: self.applied, ..Changes::default() };
+        let mut seen = vec![false; self.messages.places()];
+        let new = &mut changes.new;
+        new.push((Key::Meta, Value::Meta(self.meta_record())));
         new.extend(self.nodes.records.iter().map(|(node, record)| (Key::Node(*node), Value::Node(record.clone()))));
-        let sessions = self.sessions.in_order();
-        let mut messages = std::collections::BTreeMap::new();
-        let retained = || self.retained.iter().map(|(_, kept)| (self.messages.id(kept.place), &kept.message));
-        let queued = |session: &&Session| {
-            let entries = session.queue.iter_from(0);
-            let held = entries.filter_map(|entry| Some((self.messages.id(entry.place()?), entry.message()?.clone())));
-            held.collect::<Vec<_>>()
-        };
-        messages.extend(sessions.iter().flat_map(queued));
-        messages.extend(retained().map(|(id, message)| (id, message.clone())));
-        new.extend(messages.into_iter().map(|(id, message)| (Key::Message(id), Value::Message(message))));
-        new.extend(sessions.iter().map(|session| session_record(session)));
-        for session in &sessions {
+        for (_, session) in self.sessions.iter() {
             let client_id = &session.client_id;
+            new.push(session_record(session));
+            new.push(header_record(session));
             let key = |filter: &TopicFilter| Key::Subscription(client_id.clone(), filter.clone());
             new.extend(session.subscriptions.iter().map(|(filter, r)| (key(filter), Value::Subscription(*r))));
-            new.push(header_record(session));
             if !session.inbound.is_empty() {
                 new.push((Key::Inbound(client_id.clone()), Value::Inbound(session.inbound.clone())));
             }
-            let id = |entry: &Entry| entry.place().map(|place| self.messages.id(place));
-            new.extend(session.queue.iter_from(0).map(|entry| entry_record(client_id, entry, id(entry))));
+            let mut records = Vec::with_capacity(session.queue.len());
+            for entry in session.queue.iter_from(0) {
+                if let (Some(place), Some(message)) = (entry.place(), entry.message())
+                    && !std::mem::replace(&mut seen[place as usize], true)
+                {
+                    changes.new_messages.push((self.messages.id(place), message.clone()));
+                }
+                records.push(entry_record(entry, &self.messages));
+            }
+            changes.new_entries.push((client_id.clone(), records));
         }
-        let topics = self.retained.iter().map(|(topic, kept)| (topic, self.messages.id(kept.place)));
-        new.extend(topics.map(|(topic, id)| (Key::Retained(topic.clone()), Value::Retained(id))));
+        for (topic, kept) in self.retained.iter() {
+            let id = self.messages.id(kept.place);
+            if !std::mem::replace(&mut seen[kept.place as usize], true) {
+                changes.new_messages.push((id, kept.message.clone()));
+            }
+            new.push((Key::Retained(topic.clone()), Value::Retained(id)));
+        }
         let groups = self.groups.iter().filter(|(_, group)| group.cursor != 0);
         new.extend(groups.map(|(filter, group)| (Key::Group(filter.clone()), Value::Group(group.cursor))));
-        Changes { applied: self.applied, new, ..Changes::default() }
+        changes
     }
 
     /// All records, ordered by key: for tests and for comparing states.
@@ -260,14 +283,14 @@ fn header_record(session: &Session) -> (Key, Value) {
     (Key::Header(session.client_id.clone()), Value::Header(record))
 }
 
-fn entry_record(client_id: &Utf8, entry: &Entry, message: Option<MessageId>) -> (Key, Value) {
+fn entry_record(entry: &Entry, messages: &MessageStore) -> (u64, EntryRecord) {
     let record = EntryRecord {
-        message,
+        message: entry.place().map(|place| messages.id(place)),
         state: entry.state(),
         qos: entry.qos(),
-        retain: entry.options().retain,
+        retain: entry.retain(),
         identifier: entry.identifier(),
         extra: entry.extra().cloned(),
     };
-    (Key::Entry(client_id.clone(), entry.seq()), Value::Entry(record))
+    (entry.seq(), record)
 }

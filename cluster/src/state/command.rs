@@ -149,6 +149,7 @@ pub enum AckKind {
     PubComp,
     /// PUBREC with an error: the exchange is over.
     PubRecError,
+    // For QoS 0 entries (queue_qos0): `(0, PubAck)` says that the earliest one has been sent.
 }
 
 /// Answer to one command, the same on every node; the origin hands it to whoever asked.
@@ -188,8 +189,10 @@ pub enum Effect {
     /// A QoS 0 delivery to a connected durable session (never queued).
     DeliverNow { owner: Owner, message: Arc<Message>, subscription: DeliveryOptions },
     /// The connection lost its session to another one (or an operator ended it): close it, reason 0x8E (or 0x98).
+    /// `epoch` is the one that is over.
     Fence { owner: Owner, client_id: Utf8, epoch: Epoch, administrative: bool },
-    /// A will: every node delivers it to its own live subscribers.
+    /// A will: every node delivers it to its own live subscribers. Of a shared group with durable members one of these has
+    /// it already; of the others the nodes must choose one live member.
     PublishLive { message: Arc<Message> },
     /// NodeDown or NodeUp was applied for this node; an earlier incarnation than the one given serves no more.
     NodeChanged { node: NodeId, incarnation: Incarnation, up: bool },

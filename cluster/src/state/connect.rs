@@ -6,7 +6,7 @@
 //! will of a connection that is taken over is published only if it has no delay and its session ends with it.
 use super::{
     ConnectCommand, DisconnectCommand, Effect, Outcome, Owner, SessionPlace, State,
-    changes::Ended,
+    changes::Gone,
     expiry::Deadline,
     session::{NEVER, Session},
 };
@@ -207,8 +207,9 @@ impl State {
         self.forget_deadlines(place);
         let session = self.sessions.remove(place);
         if session.written {
-            self.ended.push(Ended {
+            self.ended.push(Gone {
                 client_id: session.client_id,
+                whole: true,
                 filters: session.unwritten.filters.into_iter().collect(),
                 entries: session.queue.removed,
             });

@@ -82,6 +82,11 @@ impl MessageStore {
         !std::mem::replace(&mut self.places[place as usize].written, true)
     }
 
+    /// Every place is smaller.
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }

@@ -72,7 +72,7 @@ pub struct State {
 
     // Notes for the next cut.
     sessions_unwritten: Vec<SessionPlace>,
-    ended: Vec<changes::Ended>,
+    ended: Vec<changes::Gone>,
     retained_unwritten: BTreeSet<TopicName>,
 
     // Settings and buffers of this node.

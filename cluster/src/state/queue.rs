@@ -99,6 +99,9 @@ impl Entry {
     pub(super) fn place(&self) -> Option<Place> {
         self.message.is_some().then_some(self.place)
     }
+    pub(super) fn retain(&self) -> bool {
+        self.retain
+    }
     pub(super) fn identifier(&self) -> u32 {
         self.identifier
     }
