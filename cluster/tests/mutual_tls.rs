@@ -37,8 +37,9 @@ impl Authority {
 async fn three_nodes_form_over_mutual_tls_and_one_with_a_foreign_certificate_stays_out() {
     let authority = Authority::new();
     let mut plan = Plan::new(4);
-    let mut pem: Vec<_> =
-        (0..3).map(|i| authority.issue(&plan.dir, &format!("node-{i}"), &["127.0.0.1", &format!("node-{i}")])).collect();
+    let mut pem: Vec<_> = (0..3)
+        .map(|i| authority.issue(&plan.dir, &format!("node-{i}"), &["127.0.0.1", &format!("node-{i}")]))
+        .collect();
     // Of the right authority, for another name and address.
     pem.push(authority.issue(&plan.dir, "stranger", &["stranger"]));
     plan.tls = Some(pem);

@@ -87,11 +87,9 @@ async fn a_removed_persistence_file_means_an_empty_start_and_deletes_nothing() {
 async fn without_persistence_the_same_way_goes_through_memory() {
     let dir = TempDir::new();
     let answers = Answers::new();
-    let node = start(RaftSettings {
-        persistence: Persistence::Memory,
-        ..RaftSettings::alone(dir.0.join("unused"), "alone")
-    })
-    .await;
+    let node =
+        start(RaftSettings { persistence: Persistence::Memory, ..RaftSettings::alone(dir.0.join("unused"), "alone") })
+            .await;
     until("serving", SOON, || node.consensus.available()).await;
     node.submit(&answers, 0..100);
     expect_in_order(&answers, 0..100);

@@ -1,6 +1,6 @@
 //! What has to be done from time to time: state written behind, snapshots, the log purged, ticks by the leader, and an
 //! eye on whether Raft still runs.
-use super::{Shared, stateful};
+use super::Shared;
 use crate::{
     facade::{Answer, Completion, Submission},
     raft::Engine,
@@ -58,7 +58,7 @@ pub(crate) async fn checkpoints(shared: Arc<Shared>, engine: Arc<Engine>) {
 pub(crate) async fn make_snapshot(engine: &Arc<Engine>) -> Result<(), String> {
     let replica = engine.replica.clone();
     let started = Instant::now();
-    let (last, _) = tokio::task::spawn_blocking(move || replica.build_snapshot())
+    let last = tokio::task::spawn_blocking(move || replica.prepare_snapshot())
         .await
         .map_err(|e| e.to_string())?
         .map_err(|e| e.to_string())?;
@@ -100,7 +100,7 @@ pub(crate) async fn ticks(shared: Arc<Shared>, engine: Arc<Engine>) {
         if !engine.is_leader() || pending.strong_count() > 0 {
             continue;
         }
-        let due = stateful::next_deadline(&shared.state.read());
+        let due = shared.state.read().next_deadline();
         if due.is_some_and(|due| due <= shared.clock.now()) {
             let tick = Arc::new(PendingTick);
             pending = Arc::downgrade(&tick);

@@ -25,9 +25,7 @@ pub(crate) use sender::Sender;
 pub(crate) use service::ProposalService;
 
 use crate::{
-    facade::{
-        AdminRequest, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Submission,
-    },
+    facade::{AdminRequest, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Submission},
     ids::{Incarnation, LogIndex, Millis, NodeId},
     membership,
     raft::{Engine, RaftService, View},
@@ -225,16 +223,13 @@ impl RaftConsensus {
     }
 }
 
-type Parts =
-    (Arc<Shared>, Option<Opened>, Option<tokio::net::TcpListener>, mpsc::UnboundedReceiver<LifeEvent>);
+type Parts = (Arc<Shared>, Option<Opened>, Option<tokio::net::TcpListener>, mpsc::UnboundedReceiver<LifeEvent>);
 
 fn own_services(shared: &Arc<Shared>) -> Routes {
     let engine = shared.engine.clone();
     let raft = services::raft_server::RaftServer::new(RaftService { engine: engine.clone() });
-    let proposals = services::proposals_server::ProposalsServer::new(ProposalService {
-        engine,
-        clock: shared.clock.clone(),
-    });
+    let proposals =
+        services::proposals_server::ProposalsServer::new(ProposalService { engine, clock: shared.clock.clone() });
     let members = membership::MembershipService { shared: Arc::downgrade(shared) };
     let members = services::membership_server::MembershipServer::new(members);
     Routes::new(raft.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))

@@ -5,10 +5,7 @@ use super::{
     replica::{Observer, Position, Replica, ReplicaParts, SHARD, fill_store, load_state},
     settings::{Persistence, RaftSettings},
 };
-use crate::{
-    raft::encoding::MembershipAt,
-    state::State,
-};
+use crate::{ids::NodeId, raft::encoding::MembershipAt, state::State};
 use mosquorum_storage::{
     directory::{DataDirectory, DirectoryError, Identity},
     fs::{Fs, MemoryFs, RealFs, move_aside, write_file_atomically},
@@ -145,7 +142,8 @@ impl Disk {
         if pristine && position.last.is_some() {
             return Err(self.log_lost());
         }
-        *state.write() = load_state(&store)?;
+        let node = NodeId(identity.node_id);
+        *state.write() = load_state(&store, node)?;
         info!(
             applied = position.last.map_or(0, |id| id.index),
             log_last = bounds.last.map_or(0, |id| id.index),
@@ -157,6 +155,7 @@ impl Disk {
             fs: self.fs.clone(),
             snapshot_path,
             cluster_id: identity.cluster_id,
+            node,
             position,
             snapshot,
             observer,

@@ -4,7 +4,7 @@
 //! snapshot file covers is flushed in the store; the state's lock is never held during I/O.
 use super::stateful::{self, Verdict};
 use crate::{
-    ids::LogIndex,
+    ids::{LogIndex, NodeId},
     raft::encoding::{BatchHeader, Content, MembershipAt, decode_commands},
     state::{Batch, Effect, Origin, Outcome, State},
 };
@@ -19,7 +19,10 @@ use parking_lot::{Mutex, RwLock};
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::watch;
@@ -80,6 +83,7 @@ pub(crate) struct ReplicaParts {
     pub(crate) fs: Arc<dyn Fs>,
     pub(crate) snapshot_path: PathBuf,
     pub(crate) cluster_id: [u8; 16],
+    pub(crate) node: NodeId,
     pub(crate) position: Position,
     pub(crate) snapshot: Option<(Option<LogId>, MembershipAt)>,
     pub(crate) observer: Arc<dyn Observer>,
@@ -95,7 +99,10 @@ pub(crate) struct Replica {
     fs: Arc<dyn Fs>,
     snapshot_path: PathBuf,
     cluster_id: [u8; 16],
+    node: NodeId,
     snapshot: Mutex<Option<(Option<LogId>, MembershipAt)>>,
+    /// The snapshot was written for the library, which is about to ask for it.
+    snapshot_is_due: AtomicBool,
     observer: Arc<dyn Observer>,
 }
 
@@ -124,7 +131,9 @@ impl Replica {
             fs: parts.fs,
             snapshot_path: parts.snapshot_path,
             cluster_id: parts.cluster_id,
+            node: parts.node,
             snapshot: Mutex::new(parts.snapshot),
+            snapshot_is_due: AtomicBool::new(false),
             observer: parts.observer,
         })
     }
@@ -182,13 +191,15 @@ impl Replica {
             let mut state = self.state.write();
             for (index, batch) in batches {
                 let (origin, sequence) = (batch.origin, batch.sequence);
-                let (verdict, mut brought) = stateful::apply(&mut state, batch, index);
+                let (verdict, mut brought) = stateful::apply(&mut state, index, &batch);
                 effects.append(&mut brought);
                 match verdict {
                     Verdict::Applied(outcomes) => own.push(OwnBatch { origin, sequence, outcomes, index }),
                     Verdict::Ignored => ignored.push((origin, sequence)),
                 }
             }
+            // The last ones may be entries without commands.
+            state.advance(LogIndex(last.index));
             let mut position = self.position.lock();
             position.last = Some(last);
             if let Some(membership) = membership {
@@ -222,13 +233,26 @@ impl Replica {
             if position.last == written.last {
                 return Ok(());
             }
-            (stateful::take_changes(&mut state), position)
+            (state.take_changes(), position)
         };
         let membership: KvOp = (Bytes::from_static(MEMBERSHIP_KEY), Some(position.membership.to_bytes()));
         let applied = AppliedIndex { shard: SHARD, last: position.last };
-        self.store.write_checkpoint(applied, changes().into_iter().chain([membership]))?;
+        self.store.write_checkpoint(applied, stateful::operations(changes).chain([membership]))?;
         written.last = position.last;
         Ok(())
+    }
+
+    /// As [`Replica::build_snapshot`], for handing it to the library right after: a failure here is no reason for the
+    /// group to stop, and one when the library asks would be.
+    pub(crate) fn prepare_snapshot(&self) -> Result<Option<LogId>, ReplicaError> {
+        let (last, _) = self.build_snapshot()?;
+        self.snapshot_is_due.store(true, Ordering::Release);
+        Ok(last)
+    }
+
+    /// The snapshot that was prepared, once.
+    pub(crate) fn take_prepared(&self) -> Option<(Option<LogId>, MembershipAt)> {
+        self.snapshot_is_due.swap(false, Ordering::AcqRel).then(|| self.current_snapshot()).flatten()
     }
 
     /// Writes a snapshot of the state as of a checkpoint made now. Applying goes on; further checkpoints wait. Blocks.
@@ -270,7 +294,7 @@ impl Replica {
             self.fs.sync_dir(self.snapshot_path.parent().unwrap_or(Path::new(".")))?;
         }
         let position = fill_store(&*self.fs, &self.snapshot_path, &self.store)?;
-        let fresh = load_state(&self.store)?;
+        let fresh = load_state(&self.store, self.node)?;
         {
             let mut state = self.state.write();
             *state = fresh;
@@ -307,8 +331,9 @@ pub(crate) fn fill_store(fs: &dyn Fs, path: &Path, store: &StateStore) -> Result
 }
 
 /// Reads the state back from a complete store.
-pub(crate) fn load_state(store: &StateStore) -> Result<State, ReplicaError> {
-    let (_, entries) = store.load()?;
+pub(crate) fn load_state(store: &StateStore, node: NodeId) -> Result<State, ReplicaError> {
+    let (applied, entries) = store.load()?;
+    let applied = LogIndex(applied.and_then(|applied| applied.last).map_or(0, |id| id.index));
     let mut failed = None;
     let entries = entries.map_while(|entry| match entry {
         Ok(entry) => Some(entry),
@@ -317,9 +342,11 @@ pub(crate) fn load_state(store: &StateStore) -> Result<State, ReplicaError> {
             None
         }
     });
-    let state = stateful::load(entries.filter(|(key, _)| key != MEMBERSHIP_KEY)).map_err(ReplicaError::State)?;
-    match failed {
-        Some(error) => Err(error.into()),
-        None => Ok(state),
+    let loaded = State::load(applied, entries.filter(|(key, _)| key != MEMBERSHIP_KEY));
+    if let Some(error) = failed {
+        return Err(error.into());
     }
+    let mut state = loaded.map_err(|e| ReplicaError::State(e.to_string()))?;
+    state.only_effects_for(node);
+    Ok(state)
 }

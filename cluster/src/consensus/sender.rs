@@ -35,7 +35,10 @@ enum Link {
     None,
     /// Into the own log; the futures tell which of them failed.
     Own(FuturesUnordered<BoxFuture<'static, Result<(), NotLeader>>>),
-    Remote { frames: mpsc::Sender<wire::ProposeFrame>, ended: mpsc::Receiver<()> },
+    Remote {
+        frames: mpsc::Sender<wire::ProposeFrame>,
+        ended: mpsc::Receiver<()>,
+    },
 }
 
 impl Sender {

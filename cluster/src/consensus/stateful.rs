@@ -1,7 +1,7 @@
 //! The calls that this crate's shell makes into the pure state, in one place.
 use crate::{
-    ids::{LogIndex, Millis},
-    state::{Batch, Effect, Outcome, State},
+    ids::LogIndex,
+    state::{Applied, Batch, Changes, Effect, Outcome, State},
 };
 use bytes::Bytes;
 use mosquorum_storage::kv::KvOp;
@@ -13,18 +13,14 @@ pub(crate) enum Verdict {
     Ignored,
 }
 
-pub(crate) fn apply(_state: &mut State, batch: Batch, _index: LogIndex) -> (Verdict, Vec<Effect>) {
-    (Verdict::Applied(batch.commands.iter().map(|_| Outcome::Done).collect()), Vec::new())
+pub(crate) fn apply(state: &mut State, index: LogIndex, batch: &Batch) -> (Verdict, Vec<Effect>) {
+    let mut applied = Applied::default();
+    state.apply(index, batch, &mut applied);
+    let verdict = if applied.accepted { Verdict::Applied(applied.outcomes) } else { Verdict::Ignored };
+    (verdict, applied.effects)
 }
 
-pub(crate) fn take_changes(_state: &mut State) -> impl FnOnce() -> Vec<KvOp> + Send + 'static {
-    Vec::new
-}
-
-pub(crate) fn load(_entries: impl Iterator<Item = (Bytes, Bytes)>) -> Result<State, String> {
-    Ok(State::default())
-}
-
-pub(crate) fn next_deadline(_state: &State) -> Option<Millis> {
-    None
+/// The changes as operations of a store, encoded as they are taken.
+pub(crate) fn operations(changes: Changes) -> impl Iterator<Item = KvOp> {
+    changes.into_ops().map(|(key, value)| (Bytes::from(key), value.map(Bytes::from)))
 }

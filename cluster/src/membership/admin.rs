@@ -125,13 +125,14 @@ async fn resize(shared: &Arc<Shared>, wanted: usize) -> Result<String, String> {
     if names.len() < wanted {
         return Ok(format!("{} nodes vote; start more to have {wanted}", names.len()));
     }
+    let leaving = names.split_off(wanted);
+    if leaving.iter().any(|(_, node)| shared.view().leader == Some(*node)) {
+        // Before anybody leaves: whoever asks may be among them. The lowest-named stays in any case.
+        transfer(shared, names.first().map(|(_, node)| *node)).await?;
+        return Err(ASK_AGAIN.into());
+    }
     let mut text = String::new();
-    for (name, node) in names.split_off(wanted).into_iter().rev() {
-        if shared.view().leader == Some(node) {
-            // The lowest-named stays in any case.
-            transfer(shared, names.first().map(|(_, node)| *node)).await?;
-            return Err(ASK_AGAIN.into());
-        }
+    for (name, node) in leaving.into_iter().rev() {
         changes::remove(shared, BTreeSet::from([node])).await?;
         let _ = write!(text, "{name} (n{node}) left the cluster; ");
     }
@@ -144,7 +145,8 @@ fn status_text(shared: &Shared) -> String {
     let mut text = String::new();
     let own = shared.identity().map_or(0, |identity| identity.node);
     if own == 0 {
-        let _ = writeln!(text, "this node belongs to no cluster yet; it looks for {}", ask_first(shared, &view).join(", "));
+        let _ =
+            writeln!(text, "this node belongs to no cluster yet; it looks for {}", ask_first(shared, &view).join(", "));
         return text;
     }
     let leader = view.leader.map_or("none".to_owned(), |leader| format!("n{leader}"));

@@ -51,7 +51,9 @@ pub(super) async fn obtain(shared: &Arc<Shared>) -> Result<Admitted, String> {
                 }
             }
             Finding::Form if may_form => return form(),
-            Finding::Form => remind(&mut reminded, "a damaged directory lies beside the empty one: this node only joins"),
+            Finding::Form => {
+                remind(&mut reminded, "a damaged directory lies beside the empty one: this node only joins")
+            }
             Finding::Wait(reason) => remind(&mut reminded, &reason),
         }
         sleep(RETRY_PAUSE).await;

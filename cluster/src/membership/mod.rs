@@ -90,13 +90,14 @@ async fn enter(shared: &Arc<Shared>) -> Result<Opened, String> {
 }
 
 async fn start_engine(shared: &Arc<Shared>, opened: Opened) -> Result<Arc<Engine>, String> {
-    let identity = Identity {
-        cluster: opened.identity.cluster_id,
-        node: opened.identity.node_id,
-        boots: opened.identity.boots,
-    };
+    let identity =
+        Identity { cluster: opened.identity.cluster_id, node: opened.identity.node_id, boots: opened.identity.boots };
     if opened.identity.node_name != shared.settings.name {
-        warn!(was = opened.identity.node_name, now = shared.settings.name, "the node's name changed; the old one stays in use in the cluster");
+        warn!(
+            was = opened.identity.node_name,
+            now = shared.settings.name,
+            "the node's name changed; the old one stays in use in the cluster"
+        );
     }
     shared.disk.lock().await.mark_log_used().map_err(|e| e.to_string())?;
     shared.set_log(opened.log.clone());

@@ -3,7 +3,10 @@ use super::{admin, changes, own_address};
 use crate::{
     consensus::Shared,
     raft::peer_of,
-    transport::{PeerIdentity, Purpose, services::raft::{membership_client::MembershipClient, membership_server}},
+    transport::{
+        PeerIdentity, Purpose,
+        services::raft::{membership_client::MembershipClient, membership_server},
+    },
 };
 use mosquorum_proto::peer::raft as wire;
 use std::sync::{Arc, Weak};

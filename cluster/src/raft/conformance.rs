@@ -1,9 +1,5 @@
 //! The Raft library's own suite for storage, against our log and replica in memory.
-use super::{
-    log::LogStore,
-    machine::Machine,
-    types::TypeConfig,
-};
+use super::{log::LogStore, machine::Machine, types::TypeConfig};
 use crate::{
     consensus::{
         clock::ClusterClock,
@@ -21,7 +17,13 @@ use openraft::{
     StorageError,
     testing::log::{StoreBuilder, Suite},
 };
-use std::{path::Path, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 struct Nobody;
 
@@ -34,20 +36,27 @@ impl Observer for Nobody {
     fn on_replaced(&self) {}
 }
 
-struct Builder;
+/// All stores are on one disk, as sender and receiver of a snapshot file.
+#[derive(Default)]
+struct Builder {
+    fs: MemoryFs,
+    built: AtomicU64,
+}
 
 impl StoreBuilder<TypeConfig, LogStore, Machine> for Builder {
     async fn build(&self) -> Result<((), LogStore, Machine), StorageError<TypeConfig>> {
-        let fs: Arc<dyn Fs> = Arc::new(MemoryFs::default());
-        fs.create_dir_all(Path::new("/node")).expect("memory has room");
-        let (log, _) = Log::open(fs.clone(), Path::new("/node/log"), LogOptions::default()).expect("a new log opens");
+        let fs: Arc<dyn Fs> = Arc::new(self.fs.clone());
+        let dir = PathBuf::from(format!("/node-{}", self.built.fetch_add(1, Ordering::Relaxed)));
+        fs.create_dir_all(&dir).expect("memory has room");
+        let (log, _) = Log::open(fs.clone(), &dir.join("log"), LogOptions::default()).expect("a new log opens");
         let (store, _) = StateStore::open(Arc::new(MemoryKv::new()), SHARD).expect("a new store opens");
         let replica = Replica::new(ReplicaParts {
             state: Arc::default(),
             store,
             fs,
-            snapshot_path: "/node/state.snapshot".into(),
+            snapshot_path: dir.join("state.snapshot"),
             cluster_id: [7; 16],
+            node: crate::ids::NodeId(1),
             position: Position::default(),
             snapshot: None,
             observer: Arc::new(Nobody),
@@ -59,5 +68,5 @@ impl StoreBuilder<TypeConfig, LogStore, Machine> for Builder {
 #[test]
 fn log_and_state_machine_pass_the_librarys_suite() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    runtime.block_on(Suite::<TypeConfig, LogStore, Machine, Builder, ()>::test_all(Builder)).unwrap();
+    runtime.block_on(Suite::<TypeConfig, LogStore, Machine, Builder, ()>::test_all(Builder::default())).unwrap();
 }

@@ -216,7 +216,11 @@ impl Engine {
             address: info.address.clone(),
             voter: voters.contains(&node),
             matched: m.replication.as_ref().and_then(|r| r.get(&node)).and_then(|id| id.map(|id| id.index)),
-            silent: m.heartbeat.as_ref().and_then(|h| h.get(&node)).and_then(|at| at.map(|at| at.into_inner().elapsed())),
+            silent: m
+                .heartbeat
+                .as_ref()
+                .and_then(|h| h.get(&node))
+                .and_then(|at| at.map(|at| at.into_inner().elapsed())),
         });
         View {
             leader: m.current_leader,

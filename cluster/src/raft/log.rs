@@ -3,18 +3,20 @@
 //! so that neither a follower that catches up nor apply holds more than a few MiB of entries.
 use super::{
     encoding::{BatchHeader, Content},
-    types::{Entry, LogId, Proposal, TypeConfig, Vote, log_id, membership, membership_record, stored_log_id,
-        vote_from_bytes, vote_to_bytes},
+    types::{
+        Entry, LogId, Proposal, TypeConfig, Vote, log_id, membership, membership_record, stored_log_id,
+        vote_from_bytes, vote_to_bytes,
+    },
 };
 use crate::consensus::clock::ClusterClock;
 use futures_util::{Stream, stream};
 use mosquorum_storage::log::{Log, LogEntry, LogError};
 use openraft::{
     EntryPayload, LogState, RaftLogReader,
-    type_config::alias::LeaderIdOf,
     entry::RaftEntry,
     errors::LeaderChanged,
     storage::{IOFlushed, LeaderBoundedStreamError, RaftLogStorage},
+    type_config::alias::LeaderIdOf,
 };
 use std::{
     fmt::Debug,
@@ -87,9 +89,8 @@ impl LogStore {
 }
 
 pub(crate) fn decode(entry: LogEntry) -> Result<Entry, io::Error> {
-    let invalid = |detail: String| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("log entry {}: {detail}", entry.id.index))
-    };
+    let invalid =
+        |detail: String| io::Error::new(io::ErrorKind::InvalidData, format!("log entry {}: {detail}", entry.id.index));
     let payload = match Content::decode(entry.payload.clone()).map_err(|e| invalid(e.to_string()))? {
         Content::Blank => EntryPayload::Blank,
         Content::Batch(payload) => EntryPayload::Normal(Proposal(payload)),

@@ -4,15 +4,17 @@
 use super::{
     encoding::{Content, MembershipAt},
     snapshot::SnapshotHandle,
-    types::{LogId, Proposal, SnapshotMeta, StoredMembership, TypeConfig, log_id, membership, membership_record,
-        stored_log_id},
+    types::{
+        LogId, Proposal, SnapshotMeta, StoredMembership, TypeConfig, log_id, membership, membership_record,
+        stored_log_id,
+    },
 };
 use crate::consensus::replica::{Committed, Replica};
 use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::{
     EntryPayload, RaftSnapshotBuilder,
-    type_config::alias::SnapshotOf,
     storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot},
+    type_config::alias::SnapshotOf,
 };
 use std::{io, sync::Arc};
 
@@ -82,10 +84,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
         Ok((last.map(log_id), stored_membership(at)?))
     }
 
-    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    async fn apply<S>(&mut self, entries: S) -> Result<(), io::Error>
     where
         S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
     {
+        let mut entries = entries.fuse();
         while let Some(first) = entries.next().await {
             let mut group = Group::default();
             group.add(first?);
@@ -122,10 +125,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
 impl RaftSnapshotBuilder<TypeConfig> for Machine {
     type SnapshotData = SnapshotHandle;
 
-    /// The snapshot was written already, by whoever asked the library for it: a failure there is no reason for the
-    /// group to stop, and one here would be.
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, SnapshotHandle>, io::Error> {
-        let (last, at) = match self.replica.current_snapshot() {
+        let (last, at) = match self.replica.take_prepared() {
             Some(current) => current,
             None => {
                 let replica = self.replica.clone();

@@ -10,6 +10,7 @@ mod network;
 mod service;
 mod snapshot;
 mod types;
+mod voters;
 
 pub(crate) use engine::{Engine, EngineError, EngineStart, Leadership, MemberView, NotLeader, View};
 pub(crate) use network::{PART_BYTES, Speaker, cut};

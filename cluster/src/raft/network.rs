@@ -4,9 +4,7 @@
 use super::{
     log::encode,
     snapshot::SnapshotHandle,
-    types::{
-        Member, TypeConfig, Vote, log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire,
-    },
+    types::{Member, TypeConfig, Vote, log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire},
 };
 use crate::transport::{MESSAGE_BYTES_MAX, Purpose, Transport, services::raft::raft_client::RaftClient};
 use bytes::Bytes;
@@ -14,13 +12,13 @@ use futures_util::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use mosquorum_proto::peer::raft as wire;
 use openraft::{
     RaftNetworkFactory, RaftNetworkV2,
-    type_config::alias::SnapshotOf,
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable},
     network::{Backoff, RPCOption},
     raft::{
         AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
         TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
     },
+    type_config::alias::SnapshotOf,
 };
 use std::{future::Future, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
@@ -324,10 +322,9 @@ impl RaftNetworkV2<TypeConfig> for Network {
             return Ok(Ok(()));
         }
         Ok(Err(match reply.actual_vote {
-            Some(actual) => TransferLeaderError::VoteChanged {
-                expected: *request.from_leader(),
-                actual: vote_from_wire(actual),
-            },
+            Some(actual) => {
+                TransferLeaderError::VoteChanged { expected: *request.from_leader(), actual: vote_from_wire(actual) }
+            }
             None => TransferLeaderError::LogNotFlushed {
                 expected: request.last_log_id().copied(),
                 actual: reply.actual_last.map(log_id_from_wire),

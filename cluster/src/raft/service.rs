@@ -139,12 +139,13 @@ impl RaftService {
     ) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send {
         futures_util::stream::unfold((self, peer, frames), |(this, peer, mut frames)| async move {
             let request = next_append(&mut frames).await.and_then(|request| {
-                request.map(|request| {
-                    let (envelope, rpc) = append_request(request)?;
-                    this.admit(&peer, envelope)?;
-                    Ok::<_, Status>(rpc)
-                })
-                .transpose()
+                request
+                    .map(|request| {
+                        let (envelope, rpc) = append_request(request)?;
+                        this.admit(&peer, envelope)?;
+                        Ok::<_, Status>(rpc)
+                    })
+                    .transpose()
             });
             match request {
                 Ok(Some(rpc)) => Some((rpc, (this, peer, frames))),
@@ -207,9 +208,8 @@ impl raft_server::Raft for RaftService {
             request.last.map(log_id_from_wire),
         );
         rpc.leadership_transfer = request.leadership_transfer;
-        let reply =
-            if request.pre_vote { engine.raft().pre_vote(rpc).await } else { engine.raft().vote(rpc).await }
-                .map_err(fatal)?;
+        let reply = if request.pre_vote { engine.raft().pre_vote(rpc).await } else { engine.raft().vote(rpc).await }
+            .map_err(fatal)?;
         Ok(Response::new(wire::VoteReply {
             vote: Some(vote_to_wire(&reply.vote)),
             last: reply.last_log_id.as_ref().map(log_id_to_wire),
