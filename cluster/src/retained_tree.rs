@@ -122,8 +122,7 @@ fn step(filter: &str, topic: &str, target: &mut String) -> Step {
     // Length of the part of `topic` up to and with the last level that a `+` took.
     let mut last_plus = None;
     let mut levels = Levels { text: topic, from: Some(0) };
-    let mut wanted = Levels { text: filter, from: Some(0) };
-    while let Some((start, want)) = wanted.next() {
+    for (start, want) in (Levels { text: filter, from: Some(0) }) {
         if want == "#" {
             return Step::Matches;
         }

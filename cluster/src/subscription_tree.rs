@@ -281,7 +281,7 @@ impl<K: Eq + Hash + Clone, V> SubscriptionTree<K, V> {
         }
         if self.len == 0 {
             // Gives the memory of a large tree back.
-            *self = Self { hasher: self.hasher.clone(), ..Self::default() };
+            *self = Self { hasher: self.hasher, ..Self::default() };
         }
     }
 

@@ -99,7 +99,7 @@ fn tree_agrees_with_the_definition_for_random_names() {
 /// `cargo test --release -p mosquorum-cluster -- --ignored --nocapture a_million_retained`
 #[test]
 #[ignore = "measurement"]
-fn one_branch_of_a_million_retained_names_is_found_at_once() {
+fn branches_of_a_million_retained_names() {
     let mut tree = RetainedTree::new();
     let start = std::time::Instant::now();
     for device in 0..1000 {

@@ -160,7 +160,7 @@ fn deep_topics_need_no_recursion() {
 /// `cargo test --release -p mosquorum-cluster -- --ignored --nocapture tree_with_a_million`
 #[test]
 #[ignore = "measurement"]
-fn tree_with_a_million_filters_matches_in_under_a_microsecond() {
+fn tree_with_a_million_filters() {
     let mut tree = SubscriptionTree::new();
     let start = std::time::Instant::now();
     for device in 0..1_000_000_u32 {

@@ -2,7 +2,9 @@
 use super::*;
 use std::collections::BTreeMap;
 
-fn write(store: &mut BTreeMap<Vec<u8>, Vec<u8>>, state: &mut State) -> usize {
+type Records = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn write(store: &mut Records, state: &mut State) -> usize {
     let mut count = 0;
     for (key, value) in state.take_changes().into_ops() {
         count += 1;
@@ -81,7 +83,7 @@ fn messages_are_written_once_and_go_with_their_last_reference() {
     world.sleeper("c", &["a"]);
     world.sleeper("d", &["a"]);
     let mut store = BTreeMap::new();
-    let messages = |store: &BTreeMap<Vec<u8>, Vec<u8>>| store.keys().filter(|key| key[0] == 3).count();
+    let messages = |store: &Records| store.keys().filter(|key| key[0] == 3).count();
     world.publish(Message { retain: true, ..message("a", "1", 1) });
     write(&mut store, &mut world.state);
     assert_eq!(messages(&store), 1);
@@ -99,7 +101,7 @@ fn messages_are_written_once_and_go_with_their_last_reference() {
 #[test]
 fn damage_is_an_error_with_its_place() {
     let world = busy();
-    let load = |change: &dyn Fn(&mut BTreeMap<Vec<u8>, Vec<u8>>)| {
+    let load = |change: &dyn Fn(&mut Records)| {
         let mut records = world.state.full_records().into_iter().collect();
         change(&mut records);
         State::load(LogIndex(world.index), records).map(|_| ()).unwrap_err()
@@ -108,9 +110,9 @@ fn damage_is_an_error_with_its_place() {
     assert_eq!(load(&|records| drop(records.remove(&vec![1]))), LoadError::MetaMissing);
     assert!(matches!(load(&|records| records.retain(|key, _| key[0] != 3)), LoadError::MessageMissing(_)));
     assert_eq!(load(&|records| records.retain(|key, _| key[0] != 4)), LoadError::SessionMissing("c".into()));
-    let version = |records: &mut BTreeMap<Vec<u8>, Vec<u8>>| records.values_mut().for_each(|value| value[0] = 7);
+    let version = |records: &mut Records| records.values_mut().for_each(|value| value[0] = 7);
     assert_eq!(load(&version), LoadError::Version { kind: 1, found: 7 });
-    let cut = |records: &mut BTreeMap<Vec<u8>, Vec<u8>>| records.values_mut().for_each(|value| value.truncate(1));
+    let cut = |records: &mut Records| records.values_mut().for_each(|value| value.truncate(1));
     assert_eq!(load(&cut), LoadError::Value { kind: 1 });
 }
 
