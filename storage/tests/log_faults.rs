@@ -47,6 +47,7 @@ fn a_failed_sync_fails_the_log_for_good_and_is_never_retried() {
     }
     assert_eq!(fs.syncs(), syncs + 1, "one failed sync, no other");
     assert!(append(&log, vec![entry(1, 5, 10)]).unwrap_err().is_permanent());
+    assert!(append(&log, vec![entry(1, 6, 10)]).unwrap_err().is_permanent());
     assert!(log.save_vote(b"later").unwrap_err().is_permanent());
     assert!(log.truncate_from(1).unwrap_err().is_permanent());
     assert!(log.purge_to(LogId { term: 1, node: 1, index: 1 }).unwrap_err().is_permanent());
@@ -243,6 +244,37 @@ fn truncation_reports_the_entry_before_also_when_it_is_in_a_file() {
     log.truncate_from(1).unwrap();
     assert_eq!(log.bounds().last, None);
     log.flush().unwrap();
+}
+
+#[test]
+fn space_that_comes_back_before_it_is_needed_is_not_missed() {
+    let fs = MemoryFs::new();
+    let threaded = LogOptions { writer: WriterMode::Thread, ..options() };
+    let (log, _) = Log::open(Arc::new(fs.clone()), Path::new(DIR), threaded).unwrap();
+    append(&log, vec![entry(1, 1, 2000)]).unwrap();
+    // Segment 2 is prepared in the background; segment 3 finds the disk full.
+    while segment_paths(&fs).len() < 2 {
+        std::thread::yield_now();
+    }
+    fs.limit_space(Some(0));
+    append(&log, vec![entry(1, 2, 3000)]).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    fs.limit_space(None);
+    append(&log, vec![entry(1, 3, 3000)]).unwrap();
+    log.shutdown();
+}
+
+#[test]
+fn a_panic_in_a_waiter_fails_the_log_instead_of_leaving_others_waiting() {
+    let fs = MemoryFs::new();
+    let threaded = LogOptions { writer: WriterMode::Thread, ..options() };
+    let (log, _) = Log::open(Arc::new(fs), Path::new(DIR), threaded).unwrap();
+    log.append(vec![entry(1, 1, 10)], Box::new(|_| panic!("on purpose")));
+    while log.failure().is_none() {
+        std::thread::yield_now();
+    }
+    assert!(matches!(log.flush(), Err(LogError::Closed)));
+    log.shutdown();
 }
 
 /// With threads, on the real disk: completions in order, reads at any time, group commit.

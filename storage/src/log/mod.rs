@@ -122,7 +122,12 @@ impl Log {
     pub fn append(&self, entries: Vec<LogEntry>, done: Done) {
         let shared = &self.handle.shared;
         let mut state = shared.state.lock();
-        let refused = if state.closed { Some(LogError::Closed) } else { check_entries(&state.view, &entries).err() };
+        let refused = match (state.closed, &state.failed) {
+            (true, _) => Some(LogError::Closed),
+            // The writer answers with the failure, after those who wait already.
+            (false, Some(_)) => None,
+            (false, None) => check_entries(&state.view, &entries).err(),
+        };
         if let Some(error) = refused {
             drop(state);
             return done(Err(error));
@@ -348,6 +353,11 @@ impl Drop for StopGuard {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
         state.closed = true;
+        if std::thread::panicking() {
+            let source = Arc::new(std::io::Error::other("its thread panicked"));
+            let failed = LogError::Failed { operation: "run the writer of", path: "log".into(), source };
+            state.failed.get_or_insert(failed);
+        }
         let error = state.failed.clone().unwrap_or(LogError::Closed);
         let queue = std::mem::take(&mut state.queue);
         drop(state);

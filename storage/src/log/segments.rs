@@ -100,6 +100,9 @@ impl Segments {
                     Task::Prepare(generation) => Some(keeper.prepare(generation)),
                     Task::Recycle(paths) => keeper.recycle(paths).err().map(Err),
                 };
+                if let Some(Err(error)) = &outcome {
+                    tracing::warn!(%error, "the next log segment is not ready");
+                }
                 if let Some(outcome) = outcome
                     && report.send(outcome).is_err()
                 {
@@ -135,7 +138,13 @@ impl Segments {
             Ok(outcome) => (Ok(outcome), false),
             Err(_) => (worker.ready.recv(), true),
         };
-        let prepared = outcome.map_err(|_| LogError::Closed)??;
+        let mut prepared = outcome.map_err(|_| LogError::Closed)?;
+        if prepared.as_ref().is_err_and(LogError::is_no_space) {
+            // It was prepared long ago; there may be space by now.
+            worker.send(Task::Prepare(generation));
+            prepared = worker.ready.recv().map_err(|_| LogError::Closed)?;
+        }
+        let prepared = prepared?;
         assert_eq!(prepared.generation, generation, "segments are prepared one at a time, in order");
         Ok((prepared, waited))
     }
