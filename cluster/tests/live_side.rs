@@ -107,12 +107,12 @@ async fn three_nodes_share_their_live_side_and_outlive_each_other() {
         let answer = tokio::task::spawn_blocking(move || answers.next(SOON)).await.unwrap();
         assert_eq!(answer, Some((3, Answer::Forwarded)));
         until("its routes are gone", SOON, || publisher.routes("a/b").is_empty()).await;
-        publisher.subscribe("while/it/is/gone").await;
+        publisher.subscribe(&format!("while/it/is/gone/{round}")).await;
 
         nodes[leader] = Some(start_live(&plan, leader).await);
         let back = nodes[leader].as_ref().unwrap();
         until("it serves again", SOON, || back.peers.may_serve()).await;
-        assert_eq!(back.routes("while/it/is/gone"), [nodes[one].as_ref().unwrap().node()]);
+        assert_eq!(back.routes(&format!("while/it/is/gone/{round}")), [nodes[one].as_ref().unwrap().node()]);
         assert!(back.live.lost.lock().unwrap().is_empty());
     }
 }

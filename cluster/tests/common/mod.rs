@@ -2,7 +2,8 @@
 #![allow(dead_code)] // each test file uses its part
 
 use mosquorum_cluster::{
-    Answer, BoxFuture, Completion, Consensus, FenceReason, LiveSide, RaftConsensus, RaftSettings, Submission,
+    Answer, BoxFuture, Completion, Consensus, FenceReason, LiveSide, RaftConsensus, RaftSettings, StartError,
+    Submission,
     ids::{ConnectionId, Incarnation},
     state::{Command, Effect, Message, Owner},
     transport::PemPaths,
@@ -92,12 +93,21 @@ pub async fn start(settings: RaftSettings) -> Node {
     let live = Arc::new(Quiet::default());
     let failed: Arc<Mutex<Option<String>>> = Arc::default();
     let told = failed.clone();
-    let fatal = Arc::new(move |reason: String| {
+    let fatal: mosquorum_cluster::Fatal = Arc::new(move |reason: String| {
         eprintln!("fatal: {reason}");
         *told.lock().unwrap() = Some(reason);
     });
-    let consensus = RaftConsensus::start(settings, live.clone(), fatal, None).await.unwrap();
-    Node { consensus, live, failed }
+    let since = Instant::now();
+    loop {
+        match RaftConsensus::start(settings.clone(), live.clone(), fatal.clone(), None).await {
+            Ok(consensus) => return Node { consensus, live, failed },
+            // The node before it in this process is still letting go of its directory or port.
+            Err(StartError::Directory(_) | StartError::Listen { .. }) if since.elapsed() < Duration::from_secs(10) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
 }
 
 impl Node {
