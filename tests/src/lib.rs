@@ -1,10 +1,12 @@
 //! Behaviour over the wire, with real processes: an MQTT client under full control, a harness that runs brokers and
 //! breaks them, a recorded history, and one checker per promise.
 //! Always true: checkers are pure functions of a history; what a lost connection left open is unknown, never failed.
+pub mod backlog;
 pub mod chaos;
 pub mod checker;
 pub mod client;
 pub mod cluster;
+pub mod damage;
 pub mod history;
 pub mod random;
 pub mod skip;

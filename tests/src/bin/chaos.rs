@@ -88,13 +88,13 @@ async fn main() -> ExitCode {
             return ExitCode::from(3);
         }
     };
-    if arguments.template.nemeses.contains(&Nemesis::PartitionLeader) {
-        if let Some(why) = why_no_namespaces() {
-            skip(&format!("partitions: {why}"));
-            arguments.template.nemeses.retain(|nemesis| *nemesis != Nemesis::PartitionLeader);
-            if arguments.partitions_asked_for && arguments.template.nemeses.is_empty() {
-                return ExitCode::from(2);
-            }
+    if arguments.template.nemeses.contains(&Nemesis::PartitionLeader)
+        && let Some(why) = why_no_namespaces()
+    {
+        skip(&format!("partitions: {why}"));
+        arguments.template.nemeses.retain(|nemesis| *nemesis != Nemesis::PartitionLeader);
+        if arguments.partitions_asked_for && arguments.template.nemeses.is_empty() {
+            return ExitCode::from(2);
         }
     }
     series(&arguments).await
@@ -108,7 +108,7 @@ async fn series(arguments: &Arguments) -> ExitCode {
         options.seed = arguments.template.seed + index;
         options.power_cut = match arguments.power_cut.as_str() {
             "always" => true,
-            "mixed" => options.seed % 2 == 0,
+            "mixed" => options.seed.is_multiple_of(2),
             _ => false,
         };
         let done = arguments

@@ -187,7 +187,7 @@ fn judge(options: &ChaosOptions, history: &History, faults: &[Fault], took: Dura
         Some(format!("only {} acknowledgements", outcome.acknowledged))
     } else if effective < options.faults_min {
         Some(format!("only {effective} faults took effect"))
-    } else if outcome.sessions_by_node.iter().any(|sessions| *sessions == 0) || outcome.durable_sessions < 10 {
+    } else if outcome.sessions_by_node.contains(&0) || outcome.durable_sessions < 10 {
         Some(format!("{} durable sessions, by node {:?}", outcome.durable_sessions, outcome.sessions_by_node))
     } else {
         None

@@ -102,7 +102,7 @@ pub fn publishers(stage: &Stage, random: &Random, rate: u32, actors: &mut JoinSe
 }
 
 fn version(index: u64) -> ProtocolVersion {
-    if index % 2 == 0 { ProtocolVersion::V5 } else { ProtocolVersion::V311 }
+    if index.is_multiple_of(2) { ProtocolVersion::V5 } else { ProtocolVersion::V311 }
 }
 
 fn one_filter(

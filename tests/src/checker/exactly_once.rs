@@ -13,10 +13,12 @@ pub fn check(view: &View) -> Vec<Violation> {
     let mut handed_on: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for delivery in &view.deliveries {
         // A new subscription may bring the retained copy of a message beside the live one.
-        if delivery.qos == QoS::ExactlyOnce && !delivery.repeat && !delivery.retain {
-            if let Some(client) = view.client(delivery.connection) {
-                handed_on.entry((client.clone(), delivery.message)).or_default().push(delivery);
-            }
+        if delivery.qos == QoS::ExactlyOnce
+            && !delivery.repeat
+            && !delivery.retain
+            && let Some(client) = view.client(delivery.connection)
+        {
+            handed_on.entry((client.clone(), delivery.message)).or_default().push(delivery);
         }
     }
     handed_on

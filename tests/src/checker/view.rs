@@ -203,18 +203,19 @@ impl<'a> View<'a> {
                 let Some(key) = self.subscription_key(*connection, filter) else {
                     return;
                 };
-                if !open.contains_key(&key) {
+                let (client, durable) = (key.0.clone(), key.1 == 0);
+                open.entry(key).or_insert_with(|| {
                     self.subscriptions.push(SubscriptionView {
-                        client: key.0.clone(),
+                        client,
                         connection: *connection,
                         filter: filter.clone(),
-                        durable: key.1 == 0,
+                        durable,
                         invoked: position,
                         acknowledged: None,
                         ended: None,
                     });
-                    open.insert(key, self.subscriptions.len() - 1);
-                }
+                    self.subscriptions.len() - 1
+                });
             }
             Event::Subscribed { connection, filter, granted } => {
                 let Some(key) = self.subscription_key(*connection, filter) else {

@@ -377,21 +377,35 @@ impl Connection {
         }
     }
 
-    /// Receives a PUBLISH and goes through the handshake of its QoS.
+    /// Receives a PUBLISH and goes through the handshake of its QoS; other PUBLISH packets that come meanwhile are kept.
     /// # Errors
     /// When it does not come, or its PUBREL does not.
     pub async fn receive(&mut self) -> Result<Publish> {
         let publish = self.expect_publish().await?;
+        let ack = Ack::new(publish.packet_id);
         match publish.qos {
             QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => self.send(&Packet::PubAck(Ack::new(publish.packet_id))).await?,
+            QoS::AtLeastOnce => self.send(&Packet::PubAck(ack)).await?,
             QoS::ExactlyOnce => {
-                self.send(&Packet::PubRec(Ack::new(publish.packet_id))).await?;
-                self.expect_pubrel().await?;
-                self.send(&Packet::PubComp(Ack::new(publish.packet_id))).await?;
+                self.send(&Packet::PubRec(ack.clone())).await?;
+                self.keep_publishes_until_pubrel(publish.packet_id).await?;
+                self.send(&Packet::PubComp(ack)).await?;
             }
         }
         Ok(publish)
+    }
+
+    async fn keep_publishes_until_pubrel(&mut self, packet_id: PacketId) -> Result<()> {
+        let mut early = Vec::new();
+        loop {
+            match self.recv().await? {
+                Packet::PubRel(ack) if ack.packet_id == packet_id => break,
+                packet @ Packet::Publish(_) => early.push(packet),
+                got => return Err(unexpected("PUBREL", got)),
+            }
+        }
+        early.into_iter().rev().for_each(|packet| self.put_back(packet));
+        Ok(())
     }
 
     /// DISCONNECT with reason 0, and waits until the broker has closed: what follows finds the session without owner.

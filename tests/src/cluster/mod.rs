@@ -274,11 +274,11 @@ impl Cluster {
             let mut connect = Connect::new(ProtocolVersion::V5, format!("ready-{}-{node}", std::process::id()));
             connect.keep_alive_seconds = 10;
             let attempt = Connection::connect_within(self.address(node), connect, Duration::from_secs(2)).await;
-            if let Ok((connection, connack)) = attempt {
-                if connack.reason == ReasonCode::Success {
-                    let _ = connection.disconnect().await;
-                    return Ok(());
-                }
+            if let Ok((connection, connack)) = attempt
+                && connack.reason == ReasonCode::Success
+            {
+                let _ = connection.disconnect().await;
+                return Ok(());
             }
             if let Some(ended) = self.nodes[node].process.as_mut().and_then(BrokerProcess::ended) {
                 return Err(io::Error::other(format!("node {node} ended: {ended:?}\n{}", self.log_tail(node, 40))));

@@ -6,6 +6,7 @@ use mosquorum_tests::{
     on_one_node,
     target::{Target, TestResult},
 };
+use std::time::Duration;
 
 const MALFORMED: &[ReasonCode] = &[ReasonCode::MalformedPacket];
 const PROTOCOL: &[ReasonCode] = &[ReasonCode::ProtocolError];
@@ -55,10 +56,12 @@ const TABLE: &[(&str, &[u8], &[ReasonCode])] = &[
 ];
 
 async fn each_ends_the_connection_with_its_reason(target: Target) -> TestResult {
+    // Other clients of the same broker notice nothing.
     let mut bystander = target.at_a("bystander").await?;
     let mut wrong = Vec::new();
     for (what, bytes, allowed) in TABLE {
         let mut client = target.at_a("sender").await?;
+        client.patience = Duration::from_secs(3);
         client.send_raw(bytes).await?;
         match client.expect_closed().await {
             Ok(Some(reason)) if allowed.contains(&reason) => {}
@@ -90,7 +93,7 @@ async fn before_5_0_the_connection_just_ends(target: Target) -> TestResult {
 /// What comes instead of CONNECT, or as a broken one: no session, no crash.
 async fn garbage_before_connect_is_refused(target: Target) -> TestResult {
     let cases: [&[u8]; 8] = [
-        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: broker.example.org\r\nUser-Agent: something that is long enough\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"\x10\xff\xff\xff\xff\x7f",
         b"\x10\x00",

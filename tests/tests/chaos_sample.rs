@@ -1,0 +1,141 @@
+//! A short sample of what the `chaos` runner does for hours, and the proof that it finds what it is there to find.
+//! Seeds: `MOSQUORUM_SEED` gives one back.
+use mosquorum_tests::{
+    chaos::{ChaosOptions, Nemesis, Outcome, nemesis::Rhythm, run},
+    cluster::{binary::is_stand_in, why_no_namespaces},
+    skip::skip,
+};
+use tokio::sync::Mutex;
+
+/// Two chaos runs at once on two cores would only measure each other.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+fn seed() -> u64 {
+    let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_secs());
+    std::env::var("MOSQUORUM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(clock)
+}
+
+fn stand_in() -> bool {
+    if is_stand_in() {
+        skip("MOSQUORUM_BIN is Eclipse Mosquitto, which promises nothing of this");
+    }
+    is_stand_in()
+}
+
+fn short(nodes: usize) -> ChaosOptions {
+    let mut options = ChaosOptions::new(seed(), nodes);
+    (options.seconds, options.acknowledged_min, options.faults_min) = (15, 500, 1);
+    options
+}
+
+async fn outcome(options: &ChaosOptions) -> Outcome {
+    println!("MOSQUORUM_SEED={}", options.seed);
+    let outcome = run(options).await.expect("the cluster starts");
+    println!("{}", outcome.line());
+    outcome
+}
+
+async fn must_hold(options: ChaosOptions) {
+    let _turn = ONE_AT_A_TIME.lock().await;
+    let outcome = outcome(&options).await;
+    let violations: Vec<String> = outcome.violations.iter().map(ToString::to_string).collect();
+    assert!(violations.is_empty(), "seed {}:\n{}", options.seed, violations.join("\n"));
+    assert_eq!(outcome.why_it_does_not_count, None, "seed {}", options.seed);
+}
+
+/// A planted bug shows itself in some interleavings only: a few seeds, of which one must find it.
+async fn must_be_caught(bug: &str, nemeses: &[Nemesis], power_cut: bool) {
+    if stand_in() {
+        return;
+    }
+    let _turn = ONE_AT_A_TIME.lock().await;
+    for attempt in 0..4 {
+        let mut options = short(3);
+        options.seed += attempt;
+        options.plant = Some(bug.into());
+        options.nemeses = nemeses.to_vec();
+        options.power_cut = power_cut;
+        options.rhythm = Rhythm { peace: (800, 1800), down: (100, 1200), cut: (4000, 5000), faults_max: usize::MAX };
+        if !outcome(&options).await.violations.is_empty() {
+            return;
+        }
+    }
+    panic!("{bug} was not caught");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_keep_their_promises_under_kills_and_pauses() {
+    if !stand_in() {
+        must_hold(short(3)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_keep_their_promises_under_power_cuts() {
+    if !stand_in() {
+        let mut options = short(3);
+        options.power_cut = true;
+        options.nemeses = vec![Nemesis::KillAll, Nemesis::KillLeader, Nemesis::KillFollower];
+        must_hold(options).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_keep_their_promises_when_the_leader_is_cut_off() {
+    if stand_in() {
+        return;
+    }
+    if let Some(why) = why_no_namespaces() {
+        return skip(&why);
+    }
+    let mut options = short(3);
+    options.nemeses = vec![Nemesis::PartitionLeader];
+    must_hold(options).await;
+}
+
+fn single(power_cut: bool) -> ChaosOptions {
+    let mut options = short(1);
+    options.power_cut = power_cut;
+    options.rhythm = Rhythm { peace: (300, 900), down: (0, 100), cut: (0, 0), faults_max: 8 };
+    (options.seconds, options.faults_min) = (120, 8);
+    options
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_with_persistence_keeps_its_promises_under_kills() {
+    if !stand_in() {
+        must_hold(single(false)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_node_with_persistence_keeps_its_promises_under_power_cuts() {
+    if !stand_in() {
+        must_hold(single(true)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledging_before_fdatasync_is_caught() {
+    must_be_caught("ack-before-fsync", &[Nemesis::KillAll], true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledging_on_the_leader_alone_is_caught() {
+    must_be_caught("leader-only", &[Nemesis::KillLeader, Nemesis::KillMajority, Nemesis::PauseLeader], false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn routing_from_a_stale_table_is_caught() {
+    must_be_caught("stale-route", &[Nemesis::KillFollower, Nemesis::PauseLeader], false).await;
+}
+
+/// The runner finds what Eclipse Mosquitto loses: a checker that never fails proves nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_saves_at_exit_only_is_caught() {
+    if !is_stand_in() {
+        // Runs where MOSQUORUM_BIN=/usr/sbin/mosquitto; the planted bugs above are the proof everywhere else.
+        return;
+    }
+    assert!(!outcome(&single(false)).await.violations.is_empty());
+}
