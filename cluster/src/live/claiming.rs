@@ -117,7 +117,7 @@ impl PeerLinks {
                         self.tell(leader, Body::ClaimRelease(ClaimRelease { client_id, owner }));
                     }
                     Do::Fence { request, client_id, owner } if owner.node == me => {
-                        self.fence_here(me, request, client_id, owner);
+                        self.fence_here(me, Incarnation(0), request, client_id, owner);
                     }
                     Do::Fence { request, client_id, owner } => {
                         let (node, owner) = (owner.node, Some(owner_to_wire(owner)));
@@ -145,14 +145,14 @@ impl PeerLinks {
                 self.perform(todo);
                 continue;
             }
-            let Grant { to, request, term, epoch, previous } = grant;
+            let Grant { to, life, request, term, epoch, previous } = grant;
             let previous = previous.into_iter().map(owner_to_wire).collect();
-            self.tell(to, Body::ClaimAnswer(ClaimAnswer { request, term, epoch: epoch.0, previous }));
+            self.answer(to, life, Body::ClaimAnswer(ClaimAnswer { request, term, epoch: epoch.0, previous }));
         }
     }
 
-    /// Ends a connection of this node (or its claim, if it is not there yet), then tells `to`.
-    fn fence_here(&self, to: NodeId, request: u64, client_id: Utf8, owner: Owner) {
+    /// Ends a connection of this node (or its claim, if it is not there yet), then tells that life of `to`.
+    fn fence_here(&self, to: NodeId, life: Incarnation, request: u64, client_id: Utf8, owner: Owner) {
         let lost = self.claimer.lock().fenced(owner);
         self.perform(lost.into_iter().collect());
         // Of an earlier life nothing is left.
@@ -169,14 +169,14 @@ impl PeerLinks {
                 let todo = peers.claimer.lock().fence_done(request);
                 peers.perform(todo);
             } else {
-                peers.tell(to, Body::FenceDone(FenceDone { request }));
+                peers.answer(to, life, Body::FenceDone(FenceDone { request }));
             }
         };
         self.settings.handle.spawn(done);
     }
 
     /// An item about claims from another node.
-    pub(super) fn receive_claims(&self, from: NodeId, body: Body) -> Option<()> {
+    pub(super) fn receive_claims(&self, from: NodeId, life: Incarnation, body: Body) -> Option<()> {
         match body {
             Body::Claim(claim) => {
                 let (client_id, owner) = (client_id_from_wire(&claim.client_id)?, owner_from_wire(claim.owner?));
@@ -195,7 +195,7 @@ impl PeerLinks {
             }
             Body::Fence(fence) => {
                 let client_id = client_id_from_wire(&fence.client_id)?;
-                self.fence_here(from, fence.request, client_id, owner_from_wire(fence.owner?));
+                self.fence_here(from, life, fence.request, client_id, owner_from_wire(fence.owner?));
             }
             Body::FenceDone(done) => {
                 let todo = self.claimer.lock().fence_done(done.request);
@@ -209,9 +209,9 @@ impl PeerLinks {
                     parts.push(std::mem::replace(&mut rest, tail));
                 }
                 for clients in parts {
-                    self.tell(from, announcement(term, clients, false));
+                    self.answer(from, life, announcement(term, clients, false));
                 }
-                self.tell(from, announcement(term, rest, true));
+                self.answer(from, life, announcement(term, rest, true));
             }
             Body::Announcement(Announcement { term, clients, last }) => {
                 let clients = clients

@@ -48,7 +48,7 @@ impl PeerLinks {
             self.node_ended(*node, life.serving.unwrap_or(life.ended), &mut settled);
         }
         self.follow_serving(view, &mut settled);
-        settled.settle();
+        self.settle(settled);
         self.follow_leader(view, before.and_then(|before| before.leading), reborn);
         self.check_ready();
     }
@@ -65,7 +65,7 @@ impl PeerLinks {
             inbound.restart();
             self.forget_routes(inbound.node);
         }
-        let lost = self.claimer.lock().begin_life(view.me.incarnation);
+        let lost = self.claimer.lock().begin_life();
         self.perform(lost);
         self.table.lock().stop();
     }
@@ -169,7 +169,7 @@ impl PeerLinks {
             .hello(incarnation, lane, || self.forget_routes(from))
             .map_err(|error: ReceiveError| Status::failed_precondition(error.to_string()))?;
         if let Some(link) = self.links.load().get(&from) {
-            link.observe(incarnation).settle();
+            self.settle(link.observe(incarnation));
         }
         Ok((inbound, received))
     }

@@ -277,8 +277,9 @@ impl Leases {
 
     fn lead(self: &Arc<Self>) {
         let view = self.ground.view().borrow().clone();
-        let Some(term) = view.leading else { return self.suspicions.lock().clear() };
         let now = clock::now();
+        self.suspicions.lock().see(now, view.others_serving());
+        let Some(term) = view.leading else { return self.suspicions.lock().stop() };
         let watched: Vec<_> = {
             let inner = self.inner.lock();
             let Some(grantor) = &inner.grantor else { return };

@@ -8,6 +8,7 @@ mod claims;
 mod clock;
 mod encode;
 mod follow;
+mod ground;
 pub mod lease;
 mod leases;
 mod link;
@@ -24,7 +25,10 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use ground::start;
+
 use crate::{
+    RaftConsensus,
     facade::{BoxFuture, Claim, Completion, Forward, LiveSide, Peers, RemoteRoutes, Unavailable},
     ids::{Epoch, Incarnation, NodeId},
     state::{Origin, Owner},
@@ -51,6 +55,7 @@ use std::{
     time::Duration,
 };
 use tokio::runtime::Handle;
+use tonic::service::Routes;
 
 /// What a node's live side can be told.
 #[derive(Debug, Clone)]
@@ -119,7 +124,21 @@ pub struct PeerLinks {
 }
 
 impl PeerLinks {
-    /// Goes on in the background until the last reference is dropped.
+    /// The live side of a node of a cluster; goes on in the background until the last reference is dropped. Give what
+    /// it serves to the server with [`PeerLinks::add_to`]: both from the `add_services` of [`RaftConsensus::start`].
+    #[must_use]
+    pub fn start(consensus: &RaftConsensus, live: Arc<dyn LiveSide>) -> Arc<Self> {
+        let (ground, refusals) = Self::over(consensus);
+        Self::start_on(ground, live, refusals, LiveSettings::new(consensus.handle().clone()))
+    }
+
+    /// Adds what other nodes call to the server that they connect to.
+    #[must_use]
+    pub fn add_to(self: &Arc<Self>, routes: Routes) -> Routes {
+        routes.add_service(self.service())
+    }
+
+    /// As [`PeerLinks::start`], for any consensus.
     pub(crate) fn start_on(
         ground: Arc<dyn Ground>,
         live: Arc<dyn LiveSide>,
@@ -139,7 +158,7 @@ impl PeerLinks {
             told: Mutex::default(),
             remote: RwLock::default(),
             routes_version: AtomicU64::new(0),
-            claimer: Mutex::new(Claimer::new(Incarnation(0))),
+            claimer: Mutex::new(Claimer::new()),
             table: Mutex::default(),
             counters: Counters::default(),
         });

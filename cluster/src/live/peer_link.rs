@@ -151,7 +151,16 @@ impl PeerLink {
         let gone: Vec<_> = gone;
         let mut settled: Settled = gone.into_iter().map(|(_, pending)| pending).collect();
         for lane in &mut inner.lanes {
-            settled.extend(lane.outbox.reset().into_iter().filter_map(|(frame, _)| frame.pending));
+            for (Frame { body, pending }, _) in lane.outbox.reset() {
+                settled.extend(pending);
+                match body {
+                    // A message of QoS 2 never goes to another member once one may have it [MQTT-4.8.2-5].
+                    Body::Publish(handed) if !handed.groups.is_empty() && handed.message.qos != QoS::ExactlyOnce => {
+                        settled.orphans.push(handed);
+                    }
+                    _ => {}
+                }
+            }
             lane.close();
         }
         self.data_bytes.store(0, Ordering::Relaxed);
@@ -189,12 +198,23 @@ impl PeerLink {
         Pushed::Queued
     }
 
-    /// Sends on the control lane once it is synced. `told_again`: whoever syncs it tells this anew.
-    pub(crate) fn push_control(&self, body: link_item::Body, told_again: bool) {
+    /// Asks or tells on the control lane, if it is synced (whoever syncs it asks anew).
+    pub(crate) fn push_control(&self, body: link_item::Body) {
         let mut inner = self.inner.lock();
         if inner.synced {
             inner.push_control(body, None);
-        } else if !told_again && inner.remote > inner.ended {
+        }
+    }
+
+    /// Answers on the control lane, once it is synced, what this life of the other end asked.
+    pub(crate) fn push_answer(&self, life: Incarnation, body: link_item::Body) {
+        let mut inner = self.inner.lock();
+        if inner.remote != life {
+            return;
+        }
+        if inner.synced {
+            inner.push_control(body, None);
+        } else if inner.remote > inner.ended {
             if inner.held.len() < HELD_MAX {
                 inner.held.push(body);
             } else {

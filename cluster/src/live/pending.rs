@@ -1,6 +1,7 @@
 //! Who waits for acknowledgements of other nodes.
 //! Always true: an answer is given once, when the last node that it waits for has acknowledged or is down; never with a
 //! lock held (the methods that hold locks return [`Settled`]).
+use super::encode::Handed;
 use crate::facade::{Answer, Completion};
 use std::sync::{
     Arc,
@@ -63,24 +64,30 @@ impl Pending {
 /// What became settled while a lock was held; settle it when the lock is gone.
 #[must_use]
 #[derive(Default)]
-pub(crate) struct Settled(Vec<Pending>);
+pub(crate) struct Settled {
+    pending: Vec<Pending>,
+    /// Messages for shared groups that were on their way to a node that is gone.
+    pub(crate) orphans: Vec<Handed>,
+}
 
 impl Settled {
+    /// Gives the answers; the orphans were seen to before.
     pub(crate) fn settle(self) {
-        self.0.into_iter().for_each(Pending::settle);
+        self.pending.into_iter().for_each(Pending::settle);
     }
 
     pub(crate) fn merge(&mut self, other: Self) {
-        self.0.extend(other.0);
+        self.pending.extend(other.pending);
+        self.orphans.extend(other.orphans);
     }
 
     pub(crate) fn extend(&mut self, pending: impl IntoIterator<Item = Pending>) {
-        self.0.extend(pending);
+        self.pending.extend(pending);
     }
 }
 
 impl FromIterator<Pending> for Settled {
     fn from_iter<I: IntoIterator<Item = Pending>>(pending: I) -> Self {
-        Self(pending.into_iter().collect())
+        Self { pending: pending.into_iter().collect(), orphans: Vec::new() }
     }
 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::ids::{Incarnation, NodeId};
 use bytes::{Bytes, BytesMut};
-use mosquorum_proto::peer::live::{LinkItem, Part, link_item::Body};
+use mosquorum_proto::peer::live::{LinkItem, Part, Publish, link_item::Body};
 use parking_lot::Mutex;
 use prost::Message as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -118,7 +118,7 @@ impl Inbound {
     /// Items that make no sense are counted and left out: asking for them again would not better them.
     fn handle(&self, peers: &PeerLinks, incarnation: Incarnation, lane: usize, body: Body) {
         let understood = match body {
-            Body::Publish(publish) if lane == DATA => peers.receive_publish(self.node, publish),
+            Body::Publish(publish) if lane == DATA => peers.receive_publish(self.node, incarnation, publish),
             Body::RoutesComplete(_) => {
                 self.complete.store(incarnation.0, Ordering::Release);
                 peers.check_ready();
@@ -126,7 +126,7 @@ impl Inbound {
             }
             Body::Routes(change) => peers.receive_routes(self.node, change),
             Body::Returned(returned) => returned.publish.and_then(|publish| peers.receive_returned(self.node, publish)),
-            body if lane == CONTROL => peers.receive_claims(self.node, body),
+            body if lane == CONTROL => peers.receive_claims(self.node, incarnation, body),
             _ => None,
         };
         if understood.is_none() {
@@ -151,13 +151,13 @@ impl Parts {
 }
 
 impl PeerLinks {
-    fn receive_publish(&self, from: NodeId, publish: mosquorum_proto::peer::live::Publish) -> Option<()> {
+    fn receive_publish(&self, from: NodeId, life: Incarnation, publish: Publish) -> Option<()> {
         let handed = encode::from_wire(publish)?;
         self.counters.received.fetch_add(1, Ordering::Relaxed);
         let unserved = self.live.deliver(handed.message.clone(), handed.ordinary, &handed.groups);
         if !unserved.is_empty() {
             let returned = encode::Handed { ordinary: false, groups: unserved, ..handed };
-            self.send_back(from, &returned);
+            self.send_back(from, life, &returned);
         }
         Some(())
     }

@@ -137,8 +137,8 @@ impl PeerLinks {
     }
 
     /// A member of these groups was not to be found here: whoever sent the message chooses again.
-    pub(super) fn send_back(&self, to: NodeId, handed: &Handed) {
-        self.tell(to, Body::Returned(Returned { publish: Some(encode::to_wire(handed)) }));
+    pub(super) fn send_back(&self, to: NodeId, life: Incarnation, handed: &Handed) {
+        self.answer(to, life, Body::Returned(Returned { publish: Some(encode::to_wire(handed)) }));
     }
 
     /// The node had no member of the groups any more: another one, or this one, or nobody.
@@ -147,6 +147,23 @@ impl PeerLinks {
         tried.push(from);
         self.choose_again(&message, groups, tried);
         Some(())
+    }
+
+    /// Gives answers that were due while a lock was held; what was on its way to a node that is gone and any member of
+    /// a group may get, goes to another one first.
+    pub(super) fn settle(&self, mut settled: Settled) {
+        for Handed { message, groups, mut tried, .. } in std::mem::take(&mut settled.orphans) {
+            tried.extend(self.gone());
+            self.choose_again(&message, groups, tried);
+        }
+        settled.settle();
+    }
+
+    /// Members that do not serve.
+    fn gone(&self) -> Vec<NodeId> {
+        let Some(view) = self.view.load_full() else { return Vec::new() };
+        let serves = |node: &NodeId| view.lives.get(node).is_some_and(|life| life.serving.is_some());
+        view.members.iter().copied().filter(|node| !serves(node)).collect()
     }
 
     fn choose_again(&self, message: &Arc<Message>, groups: Vec<TopicFilter>, tried: Vec<NodeId>) {
@@ -177,11 +194,17 @@ struct Target {
 }
 
 impl PeerLinks {
-    /// Sends an item about claims or messages to another node.
+    /// Asks or tells another node something that is told again when the link to it begins anew.
     pub(super) fn tell(&self, node: NodeId, body: Body) {
         if let Some(link) = self.links.load().get(&node) {
-            let told_again = matches!(body, Body::Claim(_) | Body::Fence(_) | Body::Announce(_));
-            link.push_control(body, told_again);
+            link.push_control(body);
+        }
+    }
+
+    /// Answers what this life of another node asked; if it is over, nobody.
+    pub(super) fn answer(&self, node: NodeId, life: Incarnation, body: Body) {
+        if let Some(link) = self.links.load().get(&node) {
+            link.push_answer(life, body);
         }
     }
 }

@@ -54,7 +54,7 @@ async fn connect(peers: &Arc<PeerLinks>, link: &Arc<PeerLink>, lane: usize) -> R
     let first = first.map_err(|status| status.message().to_owned())?.ok_or("closed")?;
     let incarnation = crate::ids::Incarnation(first.incarnation);
     let settled = link.opened(lane, stream, incarnation, first.received).map_err(|error| error.to_string())?;
-    settled.settle();
+    peers.settle(settled);
     if lane == CONTROL {
         peers.sync(link);
     }

@@ -55,6 +55,7 @@ enum Purpose<W> {
 
 #[derive(Debug)]
 pub(crate) struct Claimer<W> {
+    /// Numbers of requests; they say nothing to another process, so answers are sent to the life that asked only.
     next: u64,
     /// The latest term heard of, from the log, a leader or an announcement.
     term: u64,
@@ -68,10 +69,9 @@ pub(crate) struct Claimer<W> {
 }
 
 impl<W> Claimer<W> {
-    /// Numbers of requests are never used again in a later life of the process: answers to an earlier one may come.
-    pub(crate) fn new(incarnation: Incarnation) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            next: incarnation.0 << 40,
+            next: 0,
             term: 0,
             leader: None,
             claims: HashMap::new(),
@@ -135,10 +135,6 @@ impl<W> Claimer<W> {
         }
         (self.term, self.leader) = (term, leader);
         leader.map_or_else(Vec::new, |leader| self.asks(leader))
-    }
-
-    pub(crate) fn leader(&self) -> Option<NodeId> {
-        self.leader
     }
 
     fn asks(&self, leader: NodeId) -> Vec<Do<W>> {
@@ -260,8 +256,7 @@ impl<W> Claimer<W> {
     }
 
     /// This node begins a new life: nobody waits any more.
-    pub(crate) fn begin_life(&mut self, incarnation: Incarnation) -> Vec<Do<W>> {
-        self.next = self.next.max(incarnation.0 << 40);
+    pub(crate) fn begin_life(&mut self) -> Vec<Do<W>> {
         self.by_connection.clear();
         self.owned.clear();
         let claims = std::mem::take(&mut self.claims).into_values().map(|claiming| claiming.waiter);

@@ -41,7 +41,7 @@ fn epochs_grow_over_terms_and_a_new_leader_waits_for_announcements() {
 
 #[test]
 fn a_claim_waits_for_each_former_owner_and_tells_the_leader_who_is_gone() {
-    let mut claimer: Claimer<&str> = Claimer::new(Incarnation(1));
+    let mut claimer: Claimer<&str> = Claimer::new();
     let (request, ask) = claimer.claim("c".into(), owner(2, 1, 7), "w");
     assert_eq!(ask, None, "no leader yet");
     assert_eq!(claimer.set_leader(3, Some(NodeId(1))).len(), 1);
@@ -63,7 +63,7 @@ fn a_claim_waits_for_each_former_owner_and_tells_the_leader_who_is_gone() {
 
 #[test]
 fn a_waiting_claim_that_is_fenced_is_lost() {
-    let mut claimer: Claimer<&str> = Claimer::new(Incarnation(1));
+    let mut claimer: Claimer<&str> = Claimer::new();
     claimer.set_leader(1, Some(NodeId(1)));
     let (request, _) = claimer.claim("c".into(), owner(2, 1, 7), "w");
     claimer.granted(request, 1, Epoch(1), vec![owner(1, 1, 1)]);
@@ -78,7 +78,7 @@ enum Message {
     Claim(Request),
     Granted(Grant),
     Release(Utf8, Owner),
-    Fence { from: NodeId, request: u64, owner: Owner },
+    Fence { from: NodeId, life: Incarnation, request: u64, owner: Owner },
     FenceDone(u64),
     Announce { leader: NodeId, term: u64 },
     Announced { from: NodeId, term: u64, clients: Vec<(Utf8, Owner)>, last: bool },
@@ -104,11 +104,13 @@ enum Entry {
     Down { node: NodeId, incarnation: Incarnation },
 }
 
+type Link = VecDeque<(Incarnation, Incarnation, Message)>;
+
 struct World {
     random: Random,
     nodes: Vec<Node>,
     /// Between two nodes, in order, each with the lives it is from and for.
-    links: BTreeMap<(NodeId, NodeId), VecDeque<(Incarnation, Incarnation, Message)>>,
+    links: BTreeMap<(NodeId, NodeId), Link>,
     log: Vec<Entry>,
     serving: BTreeMap<NodeId, Incarnation>,
     term: u64,
@@ -136,7 +138,7 @@ impl World {
             id: NodeId(id),
             incarnation: Incarnation(incarnation),
             alive: true,
-            claimer: Claimer::new(Incarnation(incarnation)),
+            claimer: Claimer::new(),
             table: ClaimTable::default(),
             connections: BTreeMap::new(),
             applied: 0,
@@ -146,8 +148,13 @@ impl World {
 
     fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
         let node = &self.nodes[from.0 as usize - 1];
-        let lives = (node.incarnation, *node.lives.get(&to).unwrap_or(&node.incarnation));
-        self.links.entry((from, to)).or_default().push_back((lives.0, lives.1, message));
+        let life = *node.lives.get(&to).unwrap_or(&node.incarnation);
+        self.answer(from, to, life, message);
+    }
+
+    fn answer(&mut self, from: NodeId, to: NodeId, life: Incarnation, message: Message) {
+        let incarnation = self.nodes[from.0 as usize - 1].incarnation;
+        self.links.entry((from, to)).or_default().push_back((incarnation, life, message));
     }
 
     fn elect(&mut self, at: usize) {
@@ -196,7 +203,7 @@ impl World {
     }
 
     fn grant(&mut self, leader: NodeId, grants: Vec<Grant>) {
-        grants.into_iter().for_each(|grant| self.send(leader, grant.to, Message::Granted(grant)));
+        grants.into_iter().for_each(|grant| self.answer(leader, grant.to, grant.life, Message::Granted(grant)));
     }
 
     fn act(&mut self, id: NodeId, todo: Vec<Do<Owner>>) {
@@ -206,7 +213,8 @@ impl World {
                     self.send(id, leader, Message::Claim(Request { from: id, request, client_id, owner }));
                 }
                 Do::Fence { request, owner, .. } => {
-                    self.send(id, owner.node, Message::Fence { from: id, request, owner })
+                    let life = self.nodes[id.0 as usize - 1].incarnation;
+                    self.send(id, owner.node, Message::Fence { from: id, life, request, owner });
                 }
                 Do::Release { leader, client_id, owner } => self.send(id, leader, Message::Release(client_id, owner)),
                 Do::Resolve { waiter, epoch: None } => {
@@ -245,7 +253,7 @@ impl World {
                 self.act(id, todo);
             }
             Message::Release(client_id, owner) => node.table.release(&client_id, owner),
-            Message::Fence { from, request, owner } => {
+            Message::Fence { from, life, request, owner } => {
                 let lost = node.claimer.fenced(owner);
                 self.act(id, lost.into_iter().collect());
                 if owner.incarnation == self.nodes[id.0 as usize - 1].incarnation {
@@ -253,7 +261,7 @@ impl World {
                     self.taken_over += usize::from(closed.is_some());
                     self.nodes[id.0 as usize - 1].claimer.closed(owner);
                 }
-                self.send(id, from, Message::FenceDone(request));
+                self.answer(id, from, life, Message::FenceDone(request));
             }
             Message::FenceDone(request) => {
                 let todo = node.claimer.fence_done(request);

@@ -52,17 +52,24 @@ pub(crate) struct Suspicions {
     term: u64,
     voters: VoterSets,
     rounds: BTreeMap<NodeId, Round>,
-    /// When each serving incarnation was first seen: one that has just come up had no time to ping.
+    /// When each serving incarnation was first seen, by a leader or not: one that has just come up had no time to ping.
     first_seen: BTreeMap<(NodeId, Incarnation), Duration>,
 }
 
 impl Suspicions {
-    /// Forgets everything: this node does not lead.
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+    /// Called often on every node, with who serves.
+    pub(crate) fn see(&mut self, now: Duration, serving: impl Iterator<Item = (NodeId, Incarnation)>) {
+        let before = std::mem::take(&mut self.first_seen);
+        self.first_seen = serving.map(|life| (life, before.get(&life).copied().unwrap_or(now))).collect();
     }
 
-    /// Called often while this node leads in `term`. `quiet`: length + margin.
+    /// This node does not lead.
+    pub(crate) fn stop(&mut self) {
+        self.term = 0;
+        self.rounds.clear();
+    }
+
+    /// Called often while this node leads in `term`, after [`Suspicions::see`]. `quiet`: length + margin.
     pub(crate) fn tick(
         &mut self,
         now: Duration,
@@ -76,9 +83,6 @@ impl Suspicions {
             self.voters = voters.clone();
             self.rounds.clear();
         }
-        self.first_seen.retain(|(node, incarnation), _| {
-            serving.iter().any(|watched| watched.node == *node && watched.incarnation == *incarnation)
-        });
         self.rounds.retain(|node, round| {
             serving.iter().any(|watched| {
                 watched.node == *node
@@ -88,8 +92,8 @@ impl Suspicions {
         });
         let mut asks = Vec::new();
         for watched in serving {
-            let seen = *self.first_seen.entry((watched.node, watched.incarnation)).or_insert(now);
-            if watched.silent && now >= seen + quiet {
+            let seen = self.first_seen.get(&(watched.node, watched.incarnation));
+            if watched.silent && seen.is_some_and(|seen| now >= *seen + quiet) {
                 asks.extend(self.pursue(now, *watched));
             }
         }

@@ -212,7 +212,7 @@ impl World {
             let refused = node.grantor.refusals().into_iter().collect();
             node.grantor = Grantor::new(clock, node.id, node.incarnation, times, refused);
             node.grantor.set_voters(clock, known.index);
-            node.suspicions.clear();
+            node.suspicions = Suspicions::default();
         }
         node.grantor.set_incarnation(node.incarnation);
         self.serving.insert(node.id, node.incarnation);
@@ -289,6 +289,8 @@ impl World {
             })
             .collect();
         let quiet = LeaseTimes::default().quiet();
+        let serving = watched.iter().map(|watched| (watched.node, watched.incarnation));
+        self.nodes[at].suspicions.see(clock, serving);
         let asks = self.nodes[at].suspicions.tick(clock, quiet, self.term, &voters, &watched);
         asks.into_iter().for_each(|ask| self.act(at, ask));
     }

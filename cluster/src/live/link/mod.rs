@@ -8,5 +8,7 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use inbox::{Accepted, Inbox, LANES, LinkError};
+#[cfg(test)]
+use inbox::Accepted;
+pub(crate) use inbox::{Inbox, LANES, LinkError};
 pub(crate) use outbox::Outbox;

@@ -41,6 +41,7 @@ impl<T> Outbox<T> {
         self.items.back_mut().map(|(item, _)| item)
     }
 
+    #[cfg(test)]
     pub(crate) fn has_unsent(&self) -> bool {
         self.unsent_at() < self.items.len()
     }

@@ -70,12 +70,28 @@ fn a_group_without_members_on_one_node_is_served_on_another() {
     let handed = Forward { message: message("a", b"x", QoS::AtLeastOnce), nodes: smallvec![], groups };
     world.nodes[&1].peers.forward(handed.clone(), Some((answers.clone(), 1)));
     world.wait("it is placed on node 3", |world| !world.nodes[&3].live.delivered.lock().is_empty());
-    assert_eq!(world.nodes[&3].live.delivered.lock()[0].2, [group.clone()]);
+    assert_eq!(world.nodes[&3].live.delivered.lock()[0].2, std::slice::from_ref(&group));
     world.nodes[&3].live.groups.lock().clear();
     world.nodes[&1].peers.forward(handed, Some((answers.clone(), 2)));
     world.wait("nobody has a member", |world| *world.nodes[&1].live.unserved.lock() == [group.clone()]);
     world.wait("both are answered", |_| answers.count() == 2);
     assert!(world.nodes[&2].live.delivered.lock().is_empty());
+}
+
+#[test]
+fn a_group_message_on_its_way_to_a_node_that_dies_goes_to_another() {
+    let mut world = World::new(3);
+    let group = filter("$share/g/a");
+    world.subscribe(2, &["$share/g/a"]);
+    world.subscribe(3, &["$share/g/a"]);
+    world.nodes[&2].live.groups.lock().insert(group.clone());
+    world.kill(3);
+    let answers = Answers::new();
+    let groups = vec![(group.clone(), NodeId(3))];
+    let handed = Forward { message: message("a", b"x", QoS::AtLeastOnce), nodes: smallvec![], groups };
+    world.nodes[&1].peers.forward(handed, Some((answers.clone(), 1)));
+    world.wait("it is placed on node 2", |world| !world.nodes[&2].live.delivered.lock().is_empty());
+    world.wait("it is answered", |_| answers.count() == 1);
 }
 
 #[test]

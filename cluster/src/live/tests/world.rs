@@ -66,11 +66,14 @@ pub(super) struct TestGround {
     view: watch::Receiver<Arc<ClusterView>>,
 }
 
+/// The message, whether for ordinary subscribers, and the groups served.
+type Delivered = (Arc<Message>, bool, Vec<TopicFilter>);
+
 /// A broker that notes what it is told.
 #[derive(Default)]
 pub(super) struct Live {
     pub(super) peers: Mutex<Weak<PeerLinks>>,
-    pub(super) delivered: Mutex<Vec<(Arc<Message>, bool, Vec<TopicFilter>)>>,
+    pub(super) delivered: Mutex<Vec<Delivered>>,
     pub(super) count: std::sync::atomic::AtomicU64,
     /// Only counts deliveries.
     pub(super) only_count: std::sync::atomic::AtomicBool,
