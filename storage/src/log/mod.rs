@@ -254,16 +254,16 @@ impl Log {
         self.enqueue_waiting(Command::Flush, done, |_| ());
     }
 
-    /// With [`WriterMode::Manual`]: writes and syncs what is queued and tells whoever waited.
-    /// Returns whether there was anything to do.
+    /// With [`WriterMode::Manual`]: writes and syncs what is queued and tells whoever waited. With nothing queued, it
+    /// does what the thread does when it idles. Returns whether anything was queued.
     pub fn run_pending(&self) -> bool {
         let mut writer = self.handle.writer.lock();
-        let mut any = false;
-        if let Some(writer) = &mut *writer {
-            while writer.run_once() {
-                any = true;
-            }
+        let Some(writer) = &mut *writer else { return false };
+        let any = writer.run_once();
+        if !any {
+            writer.idle();
         }
+        while writer.run_once() {}
         any
     }
 

@@ -152,11 +152,19 @@ impl Writer {
                 shared.wake.wait(&mut state);
             } else if shared.wake.wait_for(&mut state, IDLE).timed_out() && state.queue.is_empty() {
                 drop(state);
-                if let Err(error) = self.write_watermark() {
-                    self.fail(error);
-                }
+                self.idle();
                 state = shared.state.lock();
             }
+        }
+    }
+
+    /// Writes the watermark of the last batch, unless one was written.
+    pub(super) fn idle(&mut self) {
+        if self.claimed == self.durable || self.shared.failure().is_some() {
+            return;
+        }
+        if let Err(error) = self.write_watermark() {
+            self.fail(error);
         }
     }
 
