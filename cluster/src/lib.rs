@@ -6,6 +6,7 @@ mod facade;
 pub mod ids;
 pub mod live;
 mod membership;
+pub mod memory;
 mod raft;
 pub mod retained_tree;
 pub mod state;

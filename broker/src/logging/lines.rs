@@ -186,6 +186,18 @@ pub fn saving_database(path: &Path) {
 pub fn tls_negotiated(client_id: &str, version: &str, cipher: &str) {
     notice!("Client {client_id} negotiated {version} cipher {cipher}");
 }
+/// A TLS handshake where there is no TLS.
+pub fn tls_on_plain(address: &str, remote_port: u16) {
+    notice!("Client from {address}:{remote_port} appears to be using TLS to connect to a non-TLS listener.");
+}
+/// Anything else where there is TLS.
+pub fn plain_on_tls(address: &str, remote_port: u16) {
+    notice!("Client from {address}:{remote_port} appears to be connecting without TLS to a TLS listener.");
+}
+/// What X-Forwarded-For says about a connection; only for people to read, for anybody can say it.
+pub fn forwarded(address: &str, remote_port: u16, client: impl Display) {
+    notice!("Connection from {address}:{remote_port} says it is forwarded for {client}.");
+}
 pub fn running_as_root() {
     warning!("Warning: the broker should not be run as root.");
 }

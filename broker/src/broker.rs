@@ -1,0 +1,313 @@
+//! One node's broker: what its connections share.
+//! Always true: settings and access rules are replaced whole, never changed in place; what a client is told comes from
+//! one snapshot of them.
+use crate::{
+    auth::{Authentication, ClientAcl, PasswordVerifier, Security},
+    carrier::{Acceptor, TlsAcceptorSlot},
+    config::{ListenerSettings, Settings},
+    live::{
+        Counters, Mailbox, Order, Registry, Router, Wakeups, add,
+        router::Choice,
+        side::{Nobody, publish_to_group},
+    },
+    logging::lines::{self, Disconnected},
+    sys::SysTopics,
+};
+use arc_swap::ArcSwap;
+use mosquorum_cluster::{
+    BoxFuture, Consensus, FenceReason, Forward, LiveSide, Peers, Submission,
+    ids::{ConnectionId, Incarnation, Millis},
+    state::{DropReason, Effect, Message, Owner},
+};
+use mosquorum_proto::mqtt::{Connect, QoS, TopicFilter, TopicName, Utf8};
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+/// Where a client comes from, for logs and rules.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Without the port; empty for a unix socket.
+    pub address: String,
+    pub port: u16,
+}
+
+pub struct Broker {
+    pub settings: ArcSwap<Settings>,
+    pub consensus: Arc<dyn Consensus>,
+    pub peers: Arc<dyn Peers>,
+    pub router: Router,
+    pub registry: Registry,
+    pub counters: Arc<Counters>,
+    pub sys: SysTopics,
+    pub verifier: PasswordVerifier,
+    /// Other nodes may exist: answers that concern them must be waited for.
+    pub clustered: bool,
+    pub connections: AtomicUsize,
+    pub listeners: ArcSwap<Vec<Arc<Listener>>>,
+    next_connection: AtomicU64,
+}
+
+impl Broker {
+    pub fn new(
+        settings: Settings,
+        consensus: Arc<dyn Consensus>,
+        peers: Arc<dyn Peers>,
+        clustered: bool,
+    ) -> Arc<Self> {
+        let counters = Arc::new(Counters::default());
+        let router = Router::new(consensus.clone(), peers.clone(), counters.clone());
+        router.configure(settings.delivery.upgrade_outgoing_qos, settings.delivery.allow_duplicate_messages);
+        Arc::new(Self {
+            router,
+            consensus,
+            peers,
+            registry: Registry::default(),
+            counters,
+            sys: SysTopics::default(),
+            verifier: PasswordVerifier::new(std::thread::available_parallelism().map_or(1, usize::from)),
+            clustered,
+            connections: AtomicUsize::new(0),
+            listeners: ArcSwap::default(),
+            next_connection: AtomicU64::new(1),
+            settings: ArcSwap::from_pointee(settings),
+        })
+    }
+
+    pub fn next_connection(&self) -> ConnectionId {
+        ConnectionId(self.next_connection.fetch_add(1, Relaxed))
+    }
+
+    /// Sessions other than this client's: connected here without a record, or recorded.
+    pub fn session_count(&self, except: &str) -> usize {
+        let state = self.consensus.state().read();
+        let recorded = state.totals().sessions - usize::from(state.has_record(except));
+        recorded + self.registry.clean_count(except)
+    }
+
+    /// Retained messages that match: the node's own `$SYS` topics, or the replicated ones after `cursor`. Returns where
+    /// to go on.
+    pub fn retained(
+        &self,
+        filter: &TopicFilter,
+        cursor: Option<TopicName>,
+        max: usize,
+        now: Millis,
+        into: &mut Vec<Arc<Message>>,
+    ) -> Option<TopicName> {
+        if filter.matched_part().starts_with("$SYS") {
+            self.sys.matches(filter, into);
+            return None;
+        }
+        let state = self.consensus.state().read();
+        let next = state.retained_matches(filter, cursor.as_ref(), max, into);
+        drop(state);
+        into.retain(|message| !message.is_expired(now) && self.source_may_still_write(message));
+        next
+    }
+
+    /// check_retain_source: whoever published it must still be allowed to.
+    fn source_may_still_write(&self, message: &Message) -> bool {
+        if !self.settings.load().retain.check_source || message.publisher_id.is_empty() {
+            return true;
+        }
+        let listeners = self.listeners.load();
+        let mut rules = listeners.iter().map(|listener| listener.security.load());
+        listeners.is_empty()
+            || rules.any(|security| {
+                let name = message.publisher_name.as_deref();
+                security.acl.is_open() || security.rights(&message.publisher_id, name).may_write(&message.topic)
+            })
+    }
+
+    /// A shared message whose receiver is gone goes to another member of the group.
+    pub fn redispatch(&self, message: Arc<Message>, group: &TopicFilter, wakeups: &mut Wakeups) {
+        match self.router.choose_again(&message, group) {
+            Choice::Here(member, group) => self.router.hand_over(&message, &member, Some(group), wakeups),
+            Choice::DurableHere(..) | Choice::Nobody => add(&self.counters.dropped_no_member, 1),
+            Choice::Elsewhere(filter, node) => {
+                let forward = Forward { message, nodes: Default::default(), groups: vec![(filter, node)] };
+                self.peers.forward(forward, None);
+            }
+            Choice::Durable => {
+                let command = publish_to_group(message, group.clone());
+                self.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0 }]);
+            }
+        }
+    }
+
+    pub fn log_end(&self, name: &str, peer: &Peer, why: &Disconnected) {
+        if self.settings.load().delivery.connection_messages {
+            lines::client_disconnected(name, &peer.address, peer.port, why);
+        }
+    }
+
+    /// Publishes a message of the broker's own for this node's clients.
+    pub fn publish_here(&self, message: Arc<Message>) {
+        self.router.publish_here(&message, &mut Wakeups::default());
+    }
+
+    /// Tells everybody to go and waits until they have, at most for `patience`.
+    pub async fn close_all(&self, order: Order, patience: Duration) {
+        let all = self.registry.order_all(order);
+        let _ = tokio::time::timeout(patience, async {
+            for gone in all {
+                gone.wait().await;
+            }
+        })
+        .await;
+    }
+}
+
+/// One `listener` of the configuration, with the rules that hold for its clients.
+pub struct Listener {
+    settings: ArcSwap<ListenerSettings>,
+    pub security: ArcSwap<Security>,
+    pub tls: TlsAcceptorSlot,
+    pub connections: AtomicUsize,
+}
+
+impl Listener {
+    pub fn new(settings: ListenerSettings, security: Arc<Security>, tls: Option<Arc<Acceptor>>) -> Self {
+        Self {
+            settings: ArcSwap::from_pointee(settings),
+            security: ArcSwap::new(security),
+            tls: TlsAcceptorSlot::new(tls),
+            connections: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn replace(&self, settings: ListenerSettings, security: Arc<Security>, tls: Option<Arc<Acceptor>>) {
+        self.settings.store(Arc::new(settings));
+        self.security.store(security);
+        self.tls.replace(tls);
+    }
+
+    pub fn settings(&self) -> Arc<ListenerSettings> {
+        self.settings.load_full()
+    }
+
+    pub fn max_qos(&self) -> QoS {
+        match self.settings.load().max_qos {
+            0 => QoS::AtMostOnce,
+            1 => QoS::AtLeastOnce,
+            _ => QoS::ExactlyOnce,
+        }
+    }
+
+    pub fn access(&self, client_id: &str, username: Option<&Utf8>) -> ClientAcl {
+        self.security.load().rights(client_id, username.map(|name| name.as_str()))
+    }
+
+    /// Whether user name and password let the client in.
+    pub async fn lets_in(&self, broker: &Broker, connect: &Connect) -> bool {
+        let security = self.security.load_full();
+        let username = connect.user_name.as_deref();
+        let answer = security.authenticate(&broker.verifier, username, connect.password.as_deref()).await;
+        answer == Authentication::Granted
+    }
+}
+
+/// The broker as the cluster sees it. Made before the broker; what comes until it is attached concerns nobody yet.
+#[derive(Default)]
+pub struct LiveHub {
+    broker: OnceLock<Arc<Broker>>,
+}
+
+impl LiveHub {
+    pub fn attach(&self, broker: Arc<Broker>) {
+        let _ = self.broker.set(broker);
+    }
+
+    fn mailbox(broker: &Broker, owner: Owner) -> Option<Arc<Mailbox>> {
+        let origin = broker.consensus.origin();
+        if owner.node != origin.node || owner.incarnation != origin.incarnation {
+            return None;
+        }
+        broker.router.durable_mailbox(owner.connection)
+    }
+
+    fn on_effect(broker: &Broker, effect: Effect, wakeups: &mut Wakeups) {
+        match effect {
+            Effect::QueueGrew { owner } => {
+                if let Some(mailbox) = Self::mailbox(broker, owner) {
+                    mailbox.queue_grew();
+                }
+            }
+            Effect::DeliverNow { owner, message, subscription } => {
+                if let Some(mailbox) = Self::mailbox(broker, owner) {
+                    let delivery = crate::live::Delivery { message, options: subscription, group: None };
+                    if !mailbox.deliver(delivery, wakeups) {
+                        add(&broker.counters.dropped_slow_reader, 1);
+                    }
+                }
+            }
+            Effect::Fence { owner, client_id, administrative, .. } => {
+                let origin = broker.consensus.origin();
+                if owner.node == origin.node && owner.incarnation == origin.incarnation {
+                    let order = if administrative { Order::Administrative } else { Order::TakenOver };
+                    broker.registry.evict_connection(&client_id, owner.connection, order);
+                }
+            }
+            Effect::PublishLive { message } => broker.router.publish_here(&message, wakeups),
+            Effect::Dropped { reason, .. } => {
+                let counter = match reason {
+                    DropReason::QueueFull => &broker.counters.dropped_queue_full,
+                    DropReason::QueueBytes => &broker.counters.dropped_queue_bytes,
+                    DropReason::Expired => &broker.counters.dropped_expired,
+                    DropReason::SessionEnded => &broker.counters.dropped_session_ended,
+                };
+                add(counter, 1);
+            }
+            Effect::NodeChanged { .. } => {}
+        }
+    }
+}
+
+impl LiveSide for LiveHub {
+    fn on_effects(&self, effects: Vec<Effect>) {
+        let Some(broker) = self.broker.get() else { return };
+        let mut wakeups = Wakeups::default();
+        for effect in effects {
+            Self::on_effect(broker, effect, &mut wakeups);
+        }
+    }
+
+    fn deliver(&self, message: Arc<Message>, ordinary: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
+        let Some(broker) = self.broker.get() else { return Vec::new() };
+        for group in broker.router.deliver_forwarded(&message, ordinary, groups) {
+            broker.redispatch(message.clone(), &group, &mut Wakeups::default());
+        }
+        Vec::new()
+    }
+
+    fn fence(&self, client_id: Utf8, connection: ConnectionId, reason: FenceReason) -> BoxFuture<'static, ()> {
+        let order = match reason {
+            FenceReason::TakenOver => Order::TakenOver,
+            FenceReason::Administrative => Order::Administrative,
+        };
+        let gone = self
+            .broker
+            .get()
+            .and_then(|broker| broker.registry.evict_connection(&client_id, connection, order));
+        Box::pin(async move {
+            if let Some(gone) = gone {
+                gone.wait().await;
+            }
+        })
+    }
+
+    fn lease_lost(&self, _incarnation: Incarnation) {
+        if let Some(broker) = self.broker.get() {
+            broker.registry.order_all(Order::LeaseLost);
+        }
+    }
+
+    fn clean_clients(&self) -> Vec<(Utf8, Owner)> {
+        self.broker.get().map(|broker| broker.registry.clean_clients()).unwrap_or_default()
+    }
+}

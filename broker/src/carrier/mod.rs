@@ -1,0 +1,92 @@
+//! What a listener puts around the socket before MQTT begins: TLS, then WebSockets, as it is configured.
+//! Always true: a connection that is not ready in time is closed; nothing of it runs on the accept loop; what MQTT then
+//! reads and writes is a plain byte stream.
+//! Not here: the bridges' outgoing TLS, the links between nodes.
+pub mod tls;
+pub mod websocket;
+
+use crate::{
+    broker::{Listener, Peer},
+    config::{ListenerProtocol, Settings},
+    logging::lines::{self, Disconnected},
+    stream::Stream,
+};
+use std::time::Duration;
+pub use tls::{Acceptor, CertificateIdentity, Negotiated, TlsAcceptorSlot, TlsFileError, TlsSet};
+use websocket::{UpgradeError, UpgradeRules, WebSocket, upgrade};
+
+/// TLS and WebSocket handshake together.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// First byte of a TLS handshake; as MQTT it would be a CONNECT with flags that do not exist.
+pub const TLS_HANDSHAKE: u8 = 0x16;
+
+/// A stream that carries MQTT, and what its making has shown.
+pub struct Prepared {
+    pub stream: Stream,
+    /// Only on listeners that take the user name from the client's certificate.
+    pub identity: Option<CertificateIdentity>,
+    pub tls: Option<Negotiated>,
+}
+
+/// Makes the connection ready for MQTT.
+/// # Errors
+/// Why it must end. The client was told as far as its protocol has words for that.
+pub async fn prepare(
+    settings: &Settings,
+    listener: &Listener,
+    stream: Stream,
+    peer: &Peer,
+) -> Result<Prepared, Disconnected> {
+    let plain = listener.settings().protocol == ListenerProtocol::Mqtt && listener.tls.is_empty();
+    if plain {
+        return Ok(Prepared { stream, identity: None, tls: None });
+    }
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, wrap(settings, listener, stream, peer)).await {
+        Ok(result) => result,
+        Err(_) => Err(Disconnected::ExceededTimeout),
+    }
+}
+
+async fn wrap(
+    settings: &Settings,
+    listener: &Listener,
+    stream: Stream,
+    peer: &Peer,
+) -> Result<Prepared, Disconnected> {
+    let mut prepared = match listener.tls.acceptor() {
+        Some(acceptor) => acceptor.accept(stream).await.map_err(|error| {
+            if error.is_plain {
+                lines::plain_on_tls(&peer.address, peer.port);
+            }
+            error.why
+        })?,
+        None => Prepared { stream, identity: None, tls: None },
+    };
+    let listener = listener.settings();
+    if listener.protocol == ListenerProtocol::Websockets {
+        let rules = UpgradeRules {
+            request_bytes_max: usize::from(settings.packet_buffer_size_bytes),
+            origins: &listener.websockets_origins,
+        };
+        let upgraded = upgrade(&mut prepared.stream, rules).await;
+        if matches!(upgraded, Err(UpgradeError::Tls)) {
+            lines::tls_on_plain(&peer.address, peer.port);
+        }
+        let upgraded = upgraded.map_err(describe)?;
+        if let Some(client) = upgraded.forwarded_for
+            && settings.delivery.connection_messages
+        {
+            lines::forwarded(&peer.address, peer.port, client);
+        }
+        prepared.stream = Stream::Other(Box::new(WebSocket::new(prepared.stream)));
+    }
+    Ok(prepared)
+}
+
+fn describe(error: UpgradeError) -> Disconnected {
+    match error {
+        UpgradeError::Closed => Disconnected::ClosedByClient,
+        UpgradeError::Origin => Disconnected::BadOrigin,
+        error => Disconnected::Io(error.to_string()),
+    }
+}

@@ -1,0 +1,240 @@
+//! From the files of a listener to what rustls serves with.
+//! Always true: everything that can be wrong with the files is found here, before anything is replaced; each error is one
+//! line and names the file.
+use super::{
+    ciphers::{self, Selection},
+    keylog,
+    verify::Authorities,
+};
+use crate::{
+    config::{TlsSettings, TlsVersion},
+    warning,
+};
+use rustls::{
+    ServerConfig,
+    crypto::{CryptoProvider, ring},
+    pki_types::{
+        CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
+    server::WebPkiClientVerifier,
+};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use x509_parser::{
+    certificate::X509Certificate, prelude::FromDer, revocation_list::CertificateRevocationList, x509::X509Name,
+};
+
+/// A chain longer than that is a circle.
+const CHAIN_MAX: usize = 10;
+
+/// Why a TLS listener cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsFileError {
+    #[error("Unable to load server certificate \"{}\". Check certfile: {why}.", path.display())]
+    Certificate { path: PathBuf, why: String },
+    #[error("Unable to load server key file \"{}\". Check keyfile: {why}.", path.display())]
+    Key { path: PathBuf, why: String },
+    #[error("Server certificate/key are inconsistent: \"{}\" and \"{}\".", certificate.display(), key.display())]
+    Inconsistent { certificate: PathBuf, key: PathBuf },
+    #[error("Unable to load CA certificates. Check {option} \"{}\": {why}.", path.display())]
+    Authority { option: &'static str, path: PathBuf, why: String },
+    #[error("require_certificate needs CA certificates in cafile or capath, but there are none for \"{}\".", certificate.display())]
+    NoAuthority { certificate: PathBuf },
+    #[error("Unable to load certificate revocation file \"{}\". Check crlfile: {why}.", path.display())]
+    Revocation { path: PathBuf, why: String },
+    #[error("Unable to set TLS ciphers. Check {option} \"{list}\": it names none of those supported.")]
+    Ciphers { option: &'static str, list: String },
+    #[error("Unable to create TLS context for \"{}\": {source}.", certificate.display())]
+    Context { certificate: PathBuf, source: rustls::Error },
+}
+
+pub(super) fn server_config(settings: &TlsSettings) -> Result<ServerConfig, TlsFileError> {
+    let context = |source| TlsFileError::Context { certificate: settings.certfile.clone(), source };
+    let provider = Arc::new(provider(settings)?);
+    let key = key(&settings.keyfile)?;
+    let chain = certificates(&settings.certfile)
+        .map_err(|why| TlsFileError::Certificate { path: settings.certfile.clone(), why })?;
+    let authorities = Authorities {
+        certificates: authorities(settings)?,
+        crls: match &settings.crlfile {
+            Some(path) => crls(path).map_err(|why| TlsFileError::Revocation { path: path.clone(), why })?,
+            None => Vec::new(),
+        },
+        ignore_dates: settings.disable_client_cert_date_checks,
+    };
+    let chain = complete(chain, &authorities.certificates);
+    let verifier = if settings.require_certificate {
+        let certificate = || settings.certfile.clone();
+        authorities.verifier(&provider).map_err(|error| match error {
+            rustls::server::VerifierBuilderError::InvalidCrl(error) => TlsFileError::Revocation {
+                path: settings.crlfile.clone().unwrap_or_default(),
+                why: format!("{error:?}"),
+            },
+            _ => TlsFileError::NoAuthority { certificate: certificate() },
+        })?
+    } else {
+        WebPkiClientVerifier::no_client_auth()
+    };
+    let versions: &[_] = match settings.min_version {
+        TlsVersion::V12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersion::V13 => &[&rustls::version::TLS13],
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .map_err(context)?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|error| describe_pair(settings, error))?;
+    config.ignore_client_order = true;
+    if let Some(log) = keylog::key_log() {
+        config.key_log = log;
+    }
+    Ok(config)
+}
+
+fn describe_pair(settings: &TlsSettings, error: rustls::Error) -> TlsFileError {
+    match error {
+        rustls::Error::InconsistentKeys(_) => {
+            TlsFileError::Inconsistent { certificate: settings.certfile.clone(), key: settings.keyfile.clone() }
+        }
+        rustls::Error::InvalidCertificate(why) => {
+            TlsFileError::Certificate { path: settings.certfile.clone(), why: why.to_string() }
+        }
+        error => TlsFileError::Key { path: settings.keyfile.clone(), why: error.to_string() },
+    }
+}
+
+fn provider(settings: &TlsSettings) -> Result<CryptoProvider, TlsFileError> {
+    let chosen = |option: &'static str, list: &Option<String>, selection: Selection| {
+        let list = list.as_deref().unwrap_or_default();
+        for word in &selection.unknown {
+            warning!("Warning: {option} of \"{}\": {word} is not supported.", settings.certfile.display());
+        }
+        if selection.suites.is_empty() {
+            return Err(TlsFileError::Ciphers { option, list: list.to_owned() });
+        }
+        Ok(selection.suites)
+    };
+    let mut cipher_suites =
+        chosen("ciphers_tls1.3", &settings.ciphers_tls13, ciphers::tls13(settings.ciphers_tls13.as_deref()))?;
+    cipher_suites.extend(chosen("ciphers", &settings.ciphers, ciphers::tls12(settings.ciphers.as_deref()))?);
+    Ok(CryptoProvider { cipher_suites, ..ring::default_provider() })
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    read_all(path, "it holds no certificate")
+}
+
+fn read_all<T: PemObject>(path: &Path, none: &str) -> Result<Vec<T>, String> {
+    let all: Vec<T> = T::pem_file_iter(path).and_then(Iterator::collect).map_err(describe_pem)?;
+    if all.is_empty() { Err(none.to_owned()) } else { Ok(all) }
+}
+
+fn describe_pem(error: pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
+}
+
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFileError> {
+    let error = |why| TlsFileError::Key { path: path.to_owned(), why };
+    PrivateKeyDer::from_pem_file(path).map_err(|cause| match cause {
+        pem::Error::NoItemsFound if is_encrypted(path) => error("it is encrypted, which is not supported".to_owned()),
+        pem::Error::NoItemsFound => error("it holds no private key".to_owned()),
+        cause => error(describe_pem(cause)),
+    })
+}
+
+fn is_encrypted(path: &Path) -> bool {
+    std::fs::read_to_string(path).is_ok_and(|text| text.contains("ENCRYPTED"))
+}
+
+fn authorities(settings: &TlsSettings) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
+    let mut all = Vec::new();
+    if let Some(path) = &settings.cafile {
+        let error = |why| TlsFileError::Authority { option: "cafile", path: path.clone(), why };
+        all = certificates(path).map_err(error)?;
+    }
+    if let Some(path) = &settings.capath {
+        let error = |why| TlsFileError::Authority { option: "capath", path: path.clone(), why };
+        for file in hashed_files(path).map_err(|cause| error(cause.to_string()))? {
+            all.extend(certificates(&file).map_err(|why| error(format!("{}: {why}", file.display())))?);
+        }
+    }
+    for certificate in &all {
+        if X509Certificate::from_der(certificate).is_err() {
+            let (option, path) = match (&settings.cafile, &settings.capath) {
+                (Some(path), _) => ("cafile", path.clone()),
+                (None, path) => ("capath", path.clone().unwrap_or_default()),
+            };
+            return Err(TlsFileError::Authority { option, path, why: "a certificate in it is damaged".to_owned() });
+        }
+    }
+    all.dedup();
+    Ok(all)
+}
+
+/// The names that `openssl rehash` makes, the only ones that OpenSSL looks at: eight hexadecimal digits, a dot, a number.
+fn hashed_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let is_hashed = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
+        name.is_some_and(|(hash, number)| {
+            hash.len() == 8
+                && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+                && !number.is_empty()
+                && number.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        files.push(entry?.path());
+    }
+    files.retain(is_hashed);
+    files.sort();
+    Ok(files)
+}
+
+fn crls(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
+    let all: Vec<CertificateRevocationListDer<'static>> = read_all(path, "it holds no revocation list")?;
+    match all.iter().all(|list| CertificateRevocationList::from_der(list).is_ok()) {
+        true => Ok(all),
+        false => Err("a revocation list in it is damaged".to_owned()),
+    }
+}
+
+/// A leaf alone gets its issuers from the CA certificates, up to the root, which clients must have themselves.
+fn complete(
+    mut chain: Vec<CertificateDer<'static>>,
+    authorities: &[CertificateDer<'static>],
+) -> Vec<CertificateDer<'static>> {
+    if chain.len() != 1 {
+        return chain;
+    }
+    while chain.len() < CHAIN_MAX {
+        let Some(issuer) = chain.last().and_then(|last| issuer_of(last, authorities)) else { break };
+        if chain.contains(&issuer) {
+            break;
+        }
+        chain.push(issuer);
+    }
+    chain
+}
+
+/// `None` also when the issuer is a root.
+fn issuer_of(
+    certificate: &CertificateDer<'_>,
+    authorities: &[CertificateDer<'static>],
+) -> Option<CertificateDer<'static>> {
+    let issuer = |certificate: &X509Certificate<'_>, name: &X509Name<'_>| certificate.issuer().as_raw() == name.as_raw();
+    let (_, child) = X509Certificate::from_der(certificate).ok()?;
+    let found = authorities.iter().find(|candidate| {
+        X509Certificate::from_der(candidate).is_ok_and(|(_, candidate)| {
+            issuer(&child, candidate.subject()) && !issuer(&candidate, candidate.subject())
+        })
+    });
+    found.cloned()
+}

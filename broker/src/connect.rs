@@ -1,0 +1,519 @@
+//! From an accepted socket to a session in service: CONNECT, its checks, the claim on the client identifier, CONNACK.
+//! Always true: CONNACK leaves only when no other connection in the cluster can deliver or acknowledge for this client
+//! identifier any more, and after the session's record (if it has one) is durable.
+use crate::{
+    broker::{Broker, Listener, Peer},
+    carrier::{CertificateIdentity, Negotiated, Prepared, TLS_HANDSHAKE},
+    connection::{Connection, End, Service},
+    live::{Mailbox, add, registry::Presence, side::{MAILBOX_BYTES_MAX, Side, rescue}},
+    logging::lines::{self, ConnectedClient, Disconnected},
+    session::{Session, SessionOptions},
+    stream::Stream,
+};
+use bytes::BytesMut;
+use mosquorum_cluster::{
+    Answer, Completion, Submission,
+    ids::Epoch,
+    state::{Command, ConnectCommand, Outcome, Owner, QueueLimits},
+};
+use mosquorum_proto::mqtt::{
+    ConnAck, Connect, Decoder, Packet, ProtocolVersion, QoS, ReasonCode, Utf8, Will, encode,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A connection that has not sent a whole CONNECT by then is closed.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const EXPIRES_NEVER: u32 = u32::MAX;
+
+/// Why there is no session; `answer` is sent in a CONNACK if there is one.
+struct Refusal {
+    answer: Option<ReasonCode>,
+    why: Disconnected,
+}
+
+impl Refusal {
+    fn new(answer: ReasonCode, why: Disconnected) -> Self {
+        Self { answer: Some(answer), why }
+    }
+    fn silent(why: Disconnected) -> Self {
+        Self { answer: None, why }
+    }
+    /// Without a majority: a client tries again later.
+    fn unavailable() -> Self {
+        Self::new(ReasonCode::ServerUnavailable, Disconnected::ServerUnavailable)
+    }
+}
+
+/// Who the client is, after all checks that need nobody else.
+struct Client {
+    id: Utf8,
+    assigned: bool,
+    username: Option<Utf8>,
+    connect: Connect,
+    keep_alive_seconds: u16,
+    server_keep_alive: Option<u16>,
+    expiry_seconds: u32,
+}
+
+/// What the cluster made of it.
+struct Admission {
+    owner: Owner,
+    presence: Presence,
+    mailbox: Arc<Mailbox>,
+    epoch: Option<Epoch>,
+    session_present: bool,
+    durable: bool,
+}
+
+/// Where a connection comes from and what its handshakes have shown.
+struct Origin<'a> {
+    peer: &'a Peer,
+    identity: Option<CertificateIdentity>,
+    tls: Option<Negotiated>,
+}
+
+/// Serves one connection from its first byte to its last.
+pub async fn serve(broker: Arc<Broker>, listener: Arc<Listener>, prepared: Prepared, peer: Peer) {
+    let Prepared { stream, identity, tls } = prepared;
+    add(&broker.counters.sockets_opened, 1);
+    let limit = broker.settings.load().limits.max_packet_size_bytes;
+    let mut connection = Connection {
+        stream,
+        decoder: Decoder::for_server(limit),
+        partial: BytesMut::new(),
+        keep_alive: None,
+        commit_timeout: broker.settings.load().cluster.commit_timeout,
+        broker: broker.clone(),
+        listener: listener.clone(),
+    };
+    let read = tokio::time::timeout(CONNECT_TIMEOUT, read_connect(&mut connection, &peer)).await;
+    match read {
+        Ok(Ok(connect)) => attend(connection, connect, Origin { peer: &peer, identity, tls }).await,
+        Ok(Err(why)) => {
+            broker.log_end(&peer.address, &peer, &why);
+            connection.stream.shut_down().await;
+        }
+        Err(_) => broker.log_end(&peer.address, &peer, &Disconnected::ExceededTimeout),
+    }
+    add(&broker.counters.sockets_closed, 1);
+}
+
+async fn read_connect(connection: &mut Connection, peer: &Peer) -> Result<Connect, Disconnected> {
+    let mut chunk = [0; 2048];
+    loop {
+        if connection.partial.first() == Some(&TLS_HANDSHAKE) {
+            lines::tls_on_plain(&peer.address, peer.port);
+            return Err(Disconnected::ProtocolError);
+        }
+        match connection.decoder.decode(&mut connection.partial) {
+            Ok(Some(Packet::Connect(connect))) => return Ok(*connect),
+            Ok(Some(_)) => return Err(Disconnected::ProtocolError),
+            Ok(None) => {}
+            Err(error) => {
+                if let Some((version, reason)) = error.connack() {
+                    send_connack(&mut connection.stream, version, &ConnAck::new(false, reason)).await;
+                }
+                return Err(crate::connection::describe_reason(error.reason_code()));
+            }
+        }
+        match connection.stream.read(&mut chunk).await {
+            Ok(0) => return Err(Disconnected::ClosedByClient),
+            Ok(n) => {
+                add(&connection.broker.counters.bytes_received, n as u64);
+                connection.partial.extend_from_slice(&chunk[..n]);
+            }
+            Err(error) => return Err(Disconnected::Io(error.to_string())),
+        }
+    }
+}
+
+async fn send_connack(stream: &mut Stream, version: ProtocolVersion, connack: &ConnAck) {
+    let mut out = BytesMut::new();
+    encode(&Packet::ConnAck(Box::new(connack.clone())), version, &mut out);
+    let write = async {
+        let _ = stream.write_all(&out).await;
+        let _ = stream.flush().await;
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(5), write).await;
+}
+
+async fn attend(mut connection: Connection, connect: Connect, origin: Origin<'_>) {
+    let Origin { peer, identity, tls } = origin;
+    let (broker, listener) = (connection.broker.clone(), connection.listener.clone());
+    let counters = &broker.counters;
+    add(&counters.connects_received, 1);
+    add(&counters.messages_received, 1);
+    let version = connect.version;
+    let name = if connect.client_id.is_empty() { peer.address.clone() } else { connect.client_id.to_string() };
+    let admitted = match identify(&broker, &listener, connect, identity).await {
+        Ok(client) => admit(&broker, &listener, &client).await.map(|admission| (client, admission)),
+        Err(refusal) => Err(refusal),
+    };
+    match admitted {
+        Ok((client, admission)) => {
+            if let Some(Negotiated { version, cipher }) = tls {
+                lines::tls_negotiated(&client.id, version, cipher);
+            }
+            run(connection, client, admission, peer).await;
+        }
+        Err(refusal) => {
+            add(&counters.clients_refused, 1);
+            if let Some(reason) = refusal.answer {
+                add(&counters.connacks_sent, 1);
+                let mut connack = ConnAck::new(false, reason);
+                connack.maximum_qos = (listener.max_qos() != QoS::ExactlyOnce).then(|| listener.max_qos());
+                send_connack(&mut connection.stream, version, &connack).await;
+            }
+            broker.log_end(&name, peer, &refusal.why);
+            connection.stream.shut_down().await;
+        }
+    }
+}
+
+/// Everything that can be said without asking the cluster.
+async fn identify(
+    broker: &Broker,
+    listener: &Listener,
+    mut connect: Connect,
+    identity: Option<CertificateIdentity>,
+) -> Result<Client, Refusal> {
+    let settings = broker.settings.load();
+    let versions = &listener.settings().versions;
+    let accepted = match connect.version {
+        ProtocolVersion::V31 => versions.v3,
+        ProtocolVersion::V311 => versions.v4,
+        ProtocolVersion::V5 => versions.v5,
+    };
+    if !accepted {
+        return Err(Refusal::new(ReasonCode::UnsupportedProtocolVersion, Disconnected::ProtocolError));
+    }
+    check_will(broker, listener, &connect)?;
+    if connect.authentication_method.is_some() {
+        return Err(Refusal::new(ReasonCode::BadAuthenticationMethod, Disconnected::BadAuthenticationMethod));
+    }
+    let is_known_by_certificate = identity.is_some();
+    if let Some(CertificateIdentity(name)) = identity {
+        let refusal = || Refusal::new(ReasonCode::BadUserNameOrPassword, Disconnected::BadUsernameOrPassword);
+        connect.user_name = Some(name.ok_or_else(refusal)?);
+        connect.password = None;
+    }
+    let (mut id, mut assigned) = (connect.client_id.detached(), false);
+    let listener_settings = listener.settings();
+    if listener_settings.use_username_as_clientid {
+        match &connect.user_name {
+            Some(user) => id = user.detached(),
+            None => return Err(Refusal::new(ReasonCode::NotAuthorized, Disconnected::NotAuthorised)),
+        }
+    } else if id.is_empty() {
+        id = make_up_id(listener, &connect)?;
+        assigned = true;
+    }
+    if (!assigned && !listener.security.load().accepts_client_id(&id))
+        || !(is_known_by_certificate || listener.lets_in(broker, &connect).await)
+    {
+        return Err(Refusal::new(ReasonCode::NotAuthorized, Disconnected::NotAuthorised));
+    }
+    let username = connect.user_name.as_ref().map(Utf8::detached);
+    let (keep_alive_seconds, server_keep_alive) = keep_alive(&settings, &connect)?;
+    let expiry_seconds = session_expiry(&settings, &connect);
+    connect.password = None;
+    Ok(Client { id, assigned, username, connect, keep_alive_seconds, server_keep_alive, expiry_seconds })
+}
+
+fn check_will(broker: &Broker, listener: &Listener, connect: &Connect) -> Result<(), Refusal> {
+    let Some(will) = &connect.will else { return Ok(()) };
+    let v5 = connect.version == ProtocolVersion::V5;
+    let answer = |reason| if v5 { Some(reason) } else { None };
+    let settings = broker.settings.load();
+    if will.retain && !settings.retain.available {
+        let answer = answer(ReasonCode::RetainNotSupported);
+        return Err(Refusal { answer, why: Disconnected::DisallowedFeature });
+    }
+    if will.qos > listener.max_qos() {
+        return Err(Refusal { answer: answer(ReasonCode::QosNotSupported), why: Disconnected::DisallowedFeature });
+    }
+    let limit = settings.limits.message_size_limit_bytes.map_or(usize::MAX, |limit| limit.get() as usize);
+    if will.payload.len() > limit {
+        let reason = if v5 { ReasonCode::PacketTooLarge } else { ReasonCode::NotAuthorized };
+        return Err(Refusal::new(reason, Disconnected::OversizePayload));
+    }
+    Ok(())
+}
+
+fn make_up_id(listener: &Listener, connect: &Connect) -> Result<Utf8, Refusal> {
+    let security = &listener.settings().security;
+    let refused = match connect.version {
+        ProtocolVersion::V31 => Some(ReasonCode::ClientIdentifierNotValid),
+        ProtocolVersion::V311 if !connect.clean_start || !security.allow_zero_length_clientid => {
+            Some(ReasonCode::ClientIdentifierNotValid)
+        }
+        ProtocolVersion::V5 if !security.allow_zero_length_clientid => Some(ReasonCode::UnspecifiedError),
+        _ => None,
+    };
+    match refused {
+        Some(reason) => Err(Refusal::new(reason, Disconnected::ProtocolError)),
+        None => Ok(Utf8::from(format!("{}{}", security.auto_id_prefix, crate::random::uuid()))),
+    }
+}
+
+fn keep_alive(settings: &crate::config::Settings, connect: &Connect) -> Result<(u16, Option<u16>), Refusal> {
+    let wanted = connect.keep_alive_seconds;
+    match settings.limits.max_keepalive_seconds.map(std::num::NonZeroU16::get) {
+        Some(max) if wanted == 0 || wanted > max => {
+            if connect.version != ProtocolVersion::V5 {
+                return Err(Refusal::new(ReasonCode::ClientIdentifierNotValid, Disconnected::ProtocolError));
+            }
+            Ok((max, Some(max)))
+        }
+        _ => Ok((wanted, None)),
+    }
+}
+
+/// Seconds that the session outlives its connection; before 5.0 for ever, unless the operator sets a bound.
+fn session_expiry(settings: &crate::config::Settings, connect: &Connect) -> u32 {
+    let kept = settings.delivery.persistent_client_expiration;
+    let bound = kept.map_or(EXPIRES_NEVER, |d| u32::try_from(d.as_secs()).unwrap_or(EXPIRES_NEVER));
+    match connect.version {
+        ProtocolVersion::V5 => match connect.session_expiry_interval.unwrap_or(0) {
+            EXPIRES_NEVER => bound,
+            seconds => seconds,
+        },
+        _ if connect.clean_start => 0,
+        _ => bound,
+    }
+}
+
+/// Takes the client identifier and, where something durable is concerned, makes it so.
+async fn admit(broker: &Arc<Broker>, listener: &Listener, client: &Client) -> Result<Admission, Refusal> {
+    let settings = broker.settings.load_full();
+    if !broker.consensus.available() {
+        return Err(Refusal::unavailable());
+    }
+    let origin = broker.consensus.origin();
+    let owner =
+        Owner { node: origin.node, incarnation: origin.incarnation, connection: broker.next_connection() };
+    let wait = settings.cluster.commit_timeout;
+    let claim = tokio::time::timeout(wait, broker.peers.claim(client.id.clone(), owner)).await;
+    let Ok(Ok(_claim)) = claim else { return Err(Refusal::unavailable()) };
+    let mailbox = Mailbox::new(MAILBOX_BYTES_MAX);
+    let in_state = client.expiry_seconds > 0 || client.connect.will.is_some();
+    let presence = enter(broker, client, owner, &mailbox, !in_state).await;
+    if let Some(max) = settings.limits.global_max_clients
+        && broker.session_count(&client.id) >= max.get()
+    {
+        broker.registry.leave(&client.id, owner.connection);
+        broker.peers.release(&client.id, owner);
+        let answer = (client.connect.version == ProtocolVersion::V5).then_some(ReasonCode::ServerBusy);
+        return Err(Refusal { answer, why: Disconnected::ServerBusy });
+    }
+    let mut admission = Admission { owner, presence, mailbox, epoch: None, session_present: false, durable: false };
+    let joined = tokio::time::timeout(wait, join_state(broker, listener, client, &mut admission, in_state)).await;
+    if !matches!(joined, Ok(Ok(()))) {
+        broker.registry.leave(&client.id, owner.connection);
+        broker.peers.release(&client.id, owner);
+        return Err(Refusal::unavailable());
+    }
+    Ok(admission)
+}
+
+async fn enter(broker: &Broker, client: &Client, owner: Owner, mailbox: &Arc<Mailbox>, clean: bool) -> Presence {
+    loop {
+        match broker.registry.enter(&client.id, owner, mailbox.clone(), clean) {
+            Ok(presence) => return presence,
+            Err(gone) => gone.wait().await,
+        }
+    }
+}
+
+async fn join_state(
+    broker: &Arc<Broker>,
+    listener: &Listener,
+    client: &Client,
+    admission: &mut Admission,
+    in_state: bool,
+) -> Result<(), ()> {
+    if !in_state {
+        if broker.clustered {
+            ask(|reply| broker.consensus.barrier(reply, 0)).await.ok_or(())?;
+        }
+        if !broker.consensus.state().read().has_record(&client.id) {
+            return Ok(());
+        }
+    }
+    let owner = admission.owner;
+    let command = Command::Connect(Box::new(ConnectCommand {
+        client_id: client.id.clone(),
+        username: client.username.clone(),
+        clean_start: client.connect.clean_start,
+        expiry_seconds: client.expiry_seconds,
+        will: client.connect.will.clone().map(|will| mounted(listener, will)),
+        owner,
+        limits: queue_limits(broker, client),
+    }));
+    let submit = |reply| broker.consensus.submit(vec![Submission { command, reply, ticket: 0 }]);
+    let Some(Answer::Applied { outcome: Outcome::Connected { epoch, session_present, previous }, .. }) =
+        ask(submit).await
+    else {
+        return Err(());
+    };
+    if let Some((previous, epoch)) = previous
+        && previous.node != owner.node
+    {
+        broker.peers.fence(client.id.clone(), previous, epoch).await.map_err(|_| ())?;
+    }
+    admission.session_present = session_present;
+    admission.durable = client.expiry_seconds > 0 || session_present;
+    let kept = admission.durable || client.connect.will.is_some();
+    admission.epoch = kept.then_some(epoch);
+    Ok(())
+}
+
+/// One question to the cluster whose answer is awaited here.
+async fn ask(question: impl FnOnce(Arc<dyn Completion>)) -> Option<Answer> {
+    struct Once(parking_lot::Mutex<Option<tokio::sync::oneshot::Sender<Answer>>>);
+    impl Completion for Once {
+        fn complete(&self, _ticket: u64, answer: Answer) {
+            if let Some(sender) = self.0.lock().take() {
+                let _ = sender.send(answer);
+            }
+        }
+    }
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    question(Arc::new(Once(parking_lot::Mutex::new(Some(sender)))));
+    receiver.await.ok()
+}
+
+fn mounted(_listener: &Listener, will: Will) -> Will {
+    will
+}
+
+fn send_window(broker: &Broker, client: &Client) -> u16 {
+    let ours = broker.settings.load().limits.max_inflight_messages.map_or(u16::MAX, std::num::NonZeroU16::get);
+    client.connect.receive_maximum.unwrap_or(u16::MAX).min(ours)
+}
+
+fn queue_limits(broker: &Broker, client: &Client) -> QueueLimits {
+    let settings = broker.settings.load();
+    QueueLimits {
+        messages: settings.limits.max_queued_messages.map_or(0, |n| u32::try_from(n.get()).unwrap_or(0)),
+        bytes: settings.limits.max_queued_bytes.map_or(0, |n| n.get() as u64),
+        inflight: send_window(broker, client),
+        queue_qos0: settings.delivery.queue_qos0_messages,
+        upgrade_qos: settings.delivery.upgrade_outgoing_qos,
+        merge_overlapping: !settings.delivery.allow_duplicate_messages,
+    }
+}
+
+fn session_options(broker: &Broker, listener: &Listener, client: &Client, admission: &Admission) -> SessionOptions {
+    let settings = broker.settings.load();
+    let v5 = client.connect.version == ProtocolVersion::V5;
+    let alias_out = client.connect.topic_alias_maximum.unwrap_or(0);
+    SessionOptions {
+        client_id: client.id.clone(),
+        username: client.username.clone(),
+        version: client.connect.version,
+        bridge: client.connect.bridge,
+        epoch: admission.epoch,
+        durable: admission.durable,
+        session_expiry_seconds: client.expiry_seconds,
+        request_problem_information: client.connect.request_problem_information.unwrap_or(true),
+        client_maximum_packet_size: client.connect.maximum_packet_size.unwrap_or(u32::MAX),
+        send_window: send_window(broker, client),
+        send_window_bytes: settings.limits.max_inflight_bytes.map_or(0, |n| n.get() as u64),
+        receive_maximum: settings.limits.max_inflight_messages.map_or(0, std::num::NonZeroU16::get),
+        topic_alias_maximum_in: if v5 { listener.settings().max_topic_alias } else { 0 },
+        topic_alias_maximum_out: if v5 { alias_out.min(listener.settings().max_topic_alias_broker) } else { 0 },
+        max_qos: listener.max_qos(),
+        retain_available: settings.retain.available,
+        message_size_limit: settings.limits.message_size_limit_bytes.map_or(0, std::num::NonZeroU32::get),
+        limits: queue_limits(broker, client),
+    }
+}
+
+fn connack(broker: &Broker, listener: &Listener, client: &Client, session_present: bool) -> ConnAck {
+    let settings = broker.settings.load();
+    let mut connack = ConnAck::new(session_present, ReasonCode::Success);
+    if client.connect.version != ProtocolVersion::V5 {
+        return connack;
+    }
+    connack.server_keep_alive = client.server_keep_alive;
+    let aliases = listener.settings().max_topic_alias;
+    connack.topic_alias_maximum = (aliases > 0).then_some(aliases);
+    connack.assigned_client_identifier = client.assigned.then(|| client.id.clone());
+    connack.retain_available = (!settings.retain.available).then_some(false);
+    connack.maximum_packet_size = Some(settings.limits.max_packet_size_bytes);
+    connack.receive_maximum = settings.limits.max_inflight_messages.map(std::num::NonZeroU16::get);
+    connack.maximum_qos = (listener.max_qos() != QoS::ExactlyOnce).then(|| listener.max_qos());
+    connack
+}
+
+async fn run(mut connection: Connection, client: Client, admission: Admission, peer: &Peer) {
+    let (broker, listener) = (connection.broker.clone(), connection.listener.clone());
+    let Admission { owner, presence, mailbox, session_present, durable, .. } = &admission;
+    let options = session_options(&broker, &listener, &client, &admission);
+    if *durable {
+        broker.router.attach_durable(owner.connection, mailbox.clone());
+    }
+    log_connected(&broker, &client, peer);
+    add(&broker.counters.connacks_sent, 1);
+    add(&broker.counters.clients_total, 1);
+    connection.keep_alive = (client.keep_alive_seconds > 0)
+        .then(|| Duration::from_millis(u64::from(client.keep_alive_seconds) * 1500));
+    let access = listener.access(&client.id, client.username.as_ref());
+    let mut side = Side::new(
+        broker.clone(),
+        mailbox.clone(),
+        owner.connection,
+        client.id.clone(),
+        client.username.clone(),
+        access,
+    );
+    let answer = connack(&broker, &listener, &client, *session_present);
+    encode(&Packet::ConnAck(Box::new(answer)), client.connect.version, &mut side.out);
+    let service = Service::new(connection, Session::new(options), side);
+    let (end, session, side) = service.run().await;
+    leave(&broker, &client.id, *owner, *durable, &end, session, side);
+    broker.log_end(&client.id, peer, &end.describe());
+    let _ = presence;
+}
+
+fn leave(
+    broker: &Broker,
+    client_id: &Utf8,
+    owner: Owner,
+    durable: bool,
+    end: &End,
+    mut session: Session,
+    mut side: Side,
+) {
+    if durable {
+        broker.router.detach_durable(owner.connection);
+    }
+    if let Some(command) = session.end(end.discards_will(), end.is_superseded(), &mut side) {
+        side.submit_for_nobody(command);
+    }
+    side.finish_round();
+    rescue(broker, side.mailbox.close());
+    broker.registry.leave(client_id, owner.connection);
+    broker.peers.release(client_id, owner);
+}
+
+fn log_connected(broker: &Broker, client: &Client, peer: &Peer) {
+    if broker.settings.load().delivery.connection_messages {
+        lines::client_connected(&ConnectedClient {
+            client_id: &client.id,
+            address: &peer.address,
+            remote_port: peer.port,
+            version: client.connect.version.level(),
+            clean_start: client.connect.clean_start,
+            keep_alive_seconds: client.keep_alive_seconds,
+            username: client.username.as_deref(),
+            is_bridge: client.connect.bridge,
+        });
+    }
+    match &client.connect.will {
+        Some(will) => lines::will_specified(will.payload.len(), will.retain, will.qos as u8, will.topic.as_str()),
+        None => lines::no_will(),
+    }
+}

@@ -1,0 +1,359 @@
+//! The task of one connected client: moves bytes between socket and session.
+//! Always true: one task per connection; every packet that a read brought is handled before the flush; one write per
+//! wake-up; nothing is written without a valid lease; nothing is read while the session or the socket has enough to do.
+use crate::{
+    broker::{Broker, Listener},
+    live::{Inbox, Order, side::Side},
+    logging::lines::{self, Disconnected},
+    session::{Env, Session, SessionError},
+    stream::Stream,
+};
+use bytes::{Buf, Bytes, BytesMut};
+use mosquorum_cluster::ids::Millis;
+use mosquorum_proto::mqtt::{DecodeError, Decoder, Disconnect, Packet, ProtocolVersion, ReasonCode, encode};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep},
+};
+
+const READ_BYTES: usize = 64 << 10;
+/// Rounds before other tasks get their turn.
+const ROUNDS_MAX: usize = 16;
+/// How often waiting for the cluster is looked at.
+const PATIENCE_CHECK: Duration = Duration::from_millis(500);
+
+thread_local! {
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub enum End {
+    /// The client closed it, or the network did.
+    Closed,
+    Io(std::io::Error),
+    Decode(DecodeError),
+    Session(SessionError),
+    KeepAlive,
+    /// The cluster did not answer within `cluster_commit_timeout`.
+    NoMajority,
+    Order(Order),
+}
+
+pub struct Connection {
+    pub stream: Stream,
+    pub broker: Arc<Broker>,
+    pub listener: Arc<Listener>,
+    pub decoder: Decoder,
+    /// Bytes of a packet that has not arrived whole.
+    pub partial: BytesMut,
+    pub keep_alive: Option<Duration>,
+    pub commit_timeout: Duration,
+}
+
+/// The connection in service.
+pub struct Service {
+    io: Connection,
+    session: Session,
+    side: Side,
+    inbox: Inbox,
+    written: usize,
+    /// TLS holds bytes that the socket did not take yet.
+    unflushed: bool,
+    sleep: Pin<Box<Sleep>>,
+    last_input: Instant,
+    packets: Vec<Packet>,
+    /// Found behind packets that are handled first.
+    malformed: Option<DecodeError>,
+    /// Bytes that came together with CONNECT are looked at before the first read.
+    first: bool,
+}
+
+impl Service {
+    pub fn new(io: Connection, session: Session, side: Side) -> Self {
+        let now = Instant::now();
+        let first = now + io.keep_alive.unwrap_or(Duration::from_secs(3600));
+        Self {
+            sleep: Box::pin(tokio::time::sleep_until(first)),
+            io,
+            session,
+            side,
+            inbox: Inbox::default(),
+            written: 0,
+            unflushed: false,
+            last_input: now,
+            packets: Vec::new(),
+            malformed: None,
+            first: true,
+        }
+    }
+
+    /// Runs until the connection ends; then says goodbye where the protocol has a word for it.
+    pub async fn run(mut self) -> (End, Session, Side) {
+        let end = poll_fn(|cx| self.poll_rounds(cx)).await;
+        self.say_goodbye(&end).await;
+        (end, self.session, self.side)
+    }
+
+    fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        for _ in 0..ROUNDS_MAX {
+            match self.round(cx) {
+                Ok(true) => {}
+                Ok(false) => {
+                    if !self.side.mailbox.poll(cx) {
+                        return Poll::Pending;
+                    }
+                }
+                Err(end) => {
+                    self.side.finish_round();
+                    return Poll::Ready(end);
+                }
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Everything that can be done now; `false` when the next round must be woken for.
+    fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        self.side.borrow_buffer();
+        let read = self.read(cx)?;
+        self.side.begin_round();
+        let mut grew = false;
+        let mailed = self.side.mailbox.clone().take(&mut self.inbox);
+        if mailed {
+            grew = self.open_mail()?;
+        }
+        if read {
+            self.handle_packets()?;
+        }
+        self.session.pump(grew, &mut self.side);
+        self.side.finish_round();
+        let drained = self.flush(cx)?;
+        self.check_time(cx)?;
+        Ok(read || mailed || (drained && self.session.has_backlog()))
+    }
+
+    fn open_mail(&mut self) -> Result<bool, End> {
+        match self.inbox.order.take() {
+            Some(Order::Reloaded) => self.side.access = self.io.listener.access(&self.side.client_id, self.side.username.as_ref()),
+            Some(order) => return Err(End::Order(order)),
+            None => {}
+        }
+        for (ticket, answer) in self.inbox.answers.drain(..) {
+            self.session.on_answer(ticket, answer, &mut self.side).map_err(End::Session)?;
+        }
+        for delivery in self.inbox.deliveries.drain(..) {
+            self.session.on_delivery(delivery, &mut self.side);
+        }
+        Ok(std::mem::take(&mut self.inbox.queue_grew))
+    }
+
+    /// Reads once and decodes; `true` if packets came (or bytes of one).
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if !self.session.wants_input() || self.side.out.len() > 4 * READ_BYTES || self.io.broker.consensus.congested() {
+            return Ok(false);
+        }
+        let (stream, partial, decoder) = (&mut self.io.stream, &mut self.io.partial, &mut self.io.decoder);
+        let packets = &mut self.packets;
+        if std::mem::take(&mut self.first) && !partial.is_empty() {
+            self.malformed = decode(&[], partial, decoder, packets).err();
+            return Ok(true);
+        }
+        let poll = READ_BUFFER.with_borrow_mut(|buffer| {
+            let mut read = ReadBuf::new(buffer);
+            ready!(Pin::new(stream).poll_read(cx, &mut read)).map_err(End::Io)?;
+            let bytes = read.filled();
+            if bytes.is_empty() {
+                return Poll::Ready(Err(End::Closed));
+            }
+            Poll::Ready(Ok((bytes.len(), decode(bytes, partial, decoder, packets))))
+        });
+        match poll {
+            Poll::Pending => Ok(false),
+            Poll::Ready(result) => {
+                let (bytes, decoded) = result?;
+                self.malformed = decoded.err();
+                self.side.counts.bytes_received += bytes as u64;
+                self.last_input = Instant::now();
+                Ok(true)
+            }
+        }
+    }
+
+    fn handle_packets(&mut self) -> Result<(), End> {
+        let mut packets = std::mem::take(&mut self.packets);
+        self.side.counts.messages_received += packets.len() as u64;
+        let result = packets.drain(..).try_for_each(|packet| self.session.on_packet(packet, &mut self.side));
+        self.packets = packets;
+        result.map_err(End::Session)?;
+        self.malformed.take().map_or(Ok(()), |error| Err(End::Decode(error)))
+    }
+
+    /// Writes what waits; `true` if something was written and nothing is left.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
+        if self.side.out.is_empty() && !self.unflushed {
+            self.side.return_buffer();
+            return Ok(false);
+        }
+        if !self.io.broker.peers.may_serve() {
+            return Err(End::Order(Order::LeaseLost));
+        }
+        while self.written < self.side.out.len() {
+            match Pin::new(&mut self.io.stream).poll_write(cx, &self.side.out[self.written..]) {
+                Poll::Ready(Ok(0)) => return Err(End::Closed),
+                Poll::Ready(Ok(n)) => {
+                    self.written += n;
+                    self.side.counts.bytes_sent += n as u64;
+                }
+                Poll::Ready(Err(error)) => return Err(End::Io(error)),
+                Poll::Pending => {
+                    if self.written > READ_BYTES {
+                        self.side.out.advance(self.written);
+                        self.written = 0;
+                    }
+                    return Ok(false);
+                }
+            }
+        }
+        self.written = 0;
+        self.side.return_buffer();
+        match Pin::new(&mut self.io.stream).poll_flush(cx) {
+            Poll::Ready(Ok(())) => self.unflushed = false,
+            Poll::Ready(Err(error)) => return Err(End::Io(error)),
+            Poll::Pending => self.unflushed = true,
+        }
+        Ok(!self.unflushed)
+    }
+
+    fn check_time(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
+        let waiting = self.session.waiting_since();
+        if waiting.is_some() && self.sleep.deadline() > Instant::now() + PATIENCE_CHECK {
+            self.sleep.as_mut().reset(Instant::now() + PATIENCE_CHECK);
+        }
+        while self.sleep.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let mut next = now + Duration::from_secs(3600);
+            if let Some(keep_alive) = self.io.keep_alive {
+                let deadline = self.last_input + keep_alive;
+                if deadline <= now {
+                    return Err(End::KeepAlive);
+                }
+                next = next.min(deadline);
+            }
+            if let Some(Millis(since)) = waiting {
+                let waited = self.side.now().0.saturating_sub(since);
+                if u128::from(waited) > self.io.commit_timeout.as_millis() {
+                    return Err(End::NoMajority);
+                }
+                next = next.min(now + PATIENCE_CHECK);
+            }
+            self.sleep.as_mut().reset(next);
+        }
+        Ok(())
+    }
+
+    /// DISCONNECT with its reason towards 5.0 clients; whatever else waits for the socket goes with it, if it can.
+    async fn say_goodbye(&mut self, end: &End) {
+        let reason = match end {
+            End::Closed | End::Io(_) | End::NoMajority | End::Order(Order::LeaseLost | Order::Reloaded) => None,
+            End::Decode(error) => error.disconnect(),
+            End::Session(SessionError::Peer(reason, _)) => Some(*reason),
+            End::Session(SessionError::Disconnected { .. }) => None,
+            End::Session(SessionError::Superseded) | End::Order(Order::TakenOver) => Some(ReasonCode::SessionTakenOver),
+            End::Order(Order::Administrative) => Some(ReasonCode::AdministrativeAction),
+            End::Order(Order::ShuttingDown) => Some(ReasonCode::ServerShuttingDown),
+            End::KeepAlive => Some(ReasonCode::KeepAliveTimeout),
+        };
+        if let Some(reason) = reason
+            && self.session.options.version == ProtocolVersion::V5
+        {
+            self.side.counts.disconnects_sent += 1;
+            encode(&Packet::Disconnect(Disconnect::new(reason)), ProtocolVersion::V5, self.side.out());
+        }
+        let silent = matches!(end, End::Closed | End::Io(_) | End::Order(Order::LeaseLost));
+        if !silent && !self.side.out.is_empty() && self.io.broker.peers.may_serve() {
+            let rest = self.side.out.split_off(self.written);
+            let write = async {
+                use tokio::io::AsyncWriteExt;
+                let _ = self.io.stream.write_all(&rest).await;
+                let _ = self.io.stream.flush().await;
+            };
+            let _ = tokio::time::timeout(Duration::from_millis(200), write).await;
+        }
+        self.io.stream.shut_down().await;
+    }
+}
+
+/// Decodes what came, together with what was left from before; keeps the rest.
+fn decode(
+    bytes: &[u8],
+    partial: &mut BytesMut,
+    decoder: &mut Decoder,
+    packets: &mut Vec<Packet>,
+) -> Result<(), DecodeError> {
+    if !partial.is_empty() {
+        partial.extend_from_slice(bytes);
+        let result = decoder.decode_all(partial, packets);
+        if partial.is_empty() {
+            *partial = BytesMut::new();
+        }
+        return result;
+    }
+    let mut shared = Bytes::copy_from_slice(bytes);
+    while let Some(packet) = decoder.decode_bytes(&mut shared)? {
+        packets.push(packet);
+    }
+    if !shared.is_empty() {
+        partial.extend_from_slice(&shared);
+    }
+    Ok(())
+}
+
+impl End {
+    /// In Mosquitto's words, for the log.
+    pub fn describe(&self) -> Disconnected {
+        match self {
+            Self::Closed => Disconnected::ClosedByClient,
+            Self::Io(error) => Disconnected::Io(error.to_string()),
+            Self::Decode(error) => describe_reason(error.reason_code()),
+            Self::Session(SessionError::Disconnected { .. }) => Disconnected::Normally,
+            Self::Session(SessionError::Peer(reason, _)) => describe_reason(*reason),
+            Self::Session(SessionError::Superseded) | Self::Order(Order::TakenOver) => Disconnected::SessionTakenOver,
+            Self::KeepAlive => Disconnected::ExceededTimeout,
+            Self::NoMajority | Self::Order(Order::LeaseLost) => Disconnected::ServerUnavailable,
+            Self::Order(Order::Administrative) => Disconnected::AdministrativeAction,
+            Self::Order(_) => Disconnected::ServerShuttingDown,
+        }
+    }
+
+    /// Whether the will is dropped: after a DISCONNECT that does not ask for it.
+    pub fn discards_will(&self) -> bool {
+        matches!(self, Self::Session(SessionError::Disconnected { with_will: false }))
+    }
+
+    /// Another connection has the session by now: it is not ours to end.
+    pub fn is_superseded(&self) -> bool {
+        matches!(self, Self::Session(SessionError::Superseded) | Self::Order(Order::TakenOver | Order::LeaseLost))
+    }
+}
+
+pub fn describe_reason(reason: ReasonCode) -> Disconnected {
+    match reason {
+        ReasonCode::MalformedPacket => Disconnected::MalformedPacket,
+        ReasonCode::PacketTooLarge => Disconnected::OversizePacket,
+        ReasonCode::QosNotSupported | ReasonCode::RetainNotSupported => Disconnected::DisallowedFeature,
+        ReasonCode::ReceiveMaximumExceeded => Disconnected::ReceiveMaximumExceeded,
+        ReasonCode::TopicAliasInvalid => Disconnected::TopicAliasInvalid,
+        ReasonCode::NotAuthorized => Disconnected::NotAuthorised,
+        _ => Disconnected::ProtocolError,
+    }
+}

@@ -1,0 +1,22 @@
+//! The broker as a library, so that `main` stays small and its parts can be tested alone.
+//! The way of a publish: `listener` -> `connection` -> decoder -> `session` (decides) -> `live::router` -> mailboxes,
+//! other nodes, or the cluster's log -> `session` -> `connection`.
+pub mod admin;
+pub mod auth;
+pub mod broker;
+pub mod carrier;
+pub mod cli;
+pub mod config;
+pub mod connect;
+pub mod connection;
+pub mod daemon;
+pub mod listener;
+pub mod live;
+pub mod local_cluster;
+pub mod logging;
+pub mod node;
+pub mod persistent;
+pub mod random;
+pub mod session;
+pub mod stream;
+pub mod sys;

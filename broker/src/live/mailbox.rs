@@ -1,0 +1,157 @@
+//! What other tasks leave for a connection: deliveries, answers, orders. One wake-up for everything that waits.
+//! Always true: the connection task alone takes things out; whoever puts something in wakes it at most once until it has
+//! looked again; QoS 0 deliveries beyond the bound are refused (and counted by the caller), QoS 1 and 2 never are, since
+//! the session bounds those.
+use mosquorum_cluster::{
+    Answer, Completion,
+    state::{DeliveryOptions, Message},
+};
+use parking_lot::Mutex;
+use std::{
+    sync::Arc,
+    task::{Context, Waker},
+};
+
+/// One message for one live subscription (or several of the same client, merged).
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    pub message: Arc<Message>,
+    pub options: DeliveryOptions,
+    /// The shared subscription that chose this client: if the session ends first, another member gets the message.
+    pub group: Option<mosquorum_proto::mqtt::TopicFilter>,
+}
+
+/// An order to the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Another connection took the client identifier: DISCONNECT 0x8E, no will.
+    TakenOver,
+    /// An operator ended the session: DISCONNECT 0x98.
+    Administrative,
+    /// The broker stops: DISCONNECT 0x8B, the will is sent as after a lost connection.
+    ShuttingDown,
+    /// This node may not serve any more: close at once, write nothing.
+    LeaseLost,
+    /// Options or access rules changed.
+    Reloaded,
+}
+
+#[derive(Default)]
+pub struct Inbox {
+    pub deliveries: Vec<Delivery>,
+    pub answers: Vec<(u64, Answer)>,
+    pub order: Option<Order>,
+    /// The durable session's queue in the state has new entries.
+    pub queue_grew: bool,
+    delivery_bytes: usize,
+    waker: Option<Waker>,
+    closed: bool,
+}
+
+impl Inbox {
+    fn is_empty(&self) -> bool {
+        self.deliveries.is_empty() && self.answers.is_empty() && self.order.is_none() && !self.queue_grew
+    }
+}
+
+pub struct Mailbox {
+    inbox: Mutex<Inbox>,
+    /// QoS 0 messages beyond this many waiting bytes are dropped.
+    bytes_max: usize,
+}
+
+/// Wake-ups collected while a batch is routed, given when it is done, so that receivers find all of it.
+#[derive(Default)]
+pub struct Wakeups(Vec<Waker>);
+
+impl Wakeups {
+    pub fn give(&mut self) {
+        for waker in self.0.drain(..) {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Wakeups {
+    fn drop(&mut self) {
+        self.give();
+    }
+}
+
+impl Mailbox {
+    pub fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { inbox: Mutex::default(), bytes_max })
+    }
+
+    /// Leaves a delivery; `false` if it was refused (closed, or QoS 0 beyond the bound).
+    pub fn deliver(&self, delivery: Delivery, wakeups: &mut Wakeups) -> bool {
+        let mut inbox = self.inbox.lock();
+        let qos0 = delivery.options.qos == mosquorum_proto::mqtt::QoS::AtMostOnce;
+        if inbox.closed || (qos0 && inbox.delivery_bytes > self.bytes_max) {
+            return false;
+        }
+        inbox.delivery_bytes += delivery.message.size_bytes() + 64;
+        inbox.deliveries.push(delivery);
+        wakeups.0.extend(inbox.waker.take());
+        true
+    }
+
+    pub fn order(&self, order: Order) {
+        self.put(|inbox| inbox.order = Some(order));
+    }
+
+    pub fn queue_grew(&self) {
+        self.put(|inbox| inbox.queue_grew = true);
+    }
+
+    fn put(&self, change: impl FnOnce(&mut Inbox)) {
+        let mut inbox = self.inbox.lock();
+        change(&mut inbox);
+        let waker = inbox.waker.take();
+        drop(inbox);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Moves everything that waits into `into` (whose vectors are reused); `false` if there was nothing.
+    pub fn take(&self, into: &mut Inbox) -> bool {
+        let mut inbox = self.inbox.lock();
+        if inbox.is_empty() {
+            return false;
+        }
+        std::mem::swap(&mut inbox.deliveries, &mut into.deliveries);
+        std::mem::swap(&mut inbox.answers, &mut into.answers);
+        into.order = inbox.order.take();
+        into.queue_grew = std::mem::take(&mut inbox.queue_grew);
+        inbox.delivery_bytes = 0;
+        true
+    }
+
+    /// `true` if something waits; otherwise the task is woken when something comes.
+    pub fn poll(&self, cx: &mut Context<'_>) -> bool {
+        let mut inbox = self.inbox.lock();
+        if !inbox.is_empty() {
+            return true;
+        }
+        match &mut inbox.waker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            slot => *slot = Some(cx.waker().clone()),
+        }
+        false
+    }
+
+    /// Nothing is accepted any more; what waited comes back, so that shared messages can go to somebody else.
+    pub fn close(&self) -> Vec<Delivery> {
+        let mut inbox = self.inbox.lock();
+        inbox.closed = true;
+        inbox.waker = None;
+        std::mem::take(&mut inbox.deliveries)
+    }
+}
+
+impl Completion for Mailbox {
+    fn complete(&self, ticket: u64, answer: Answer) {
+        self.put(|inbox| inbox.answers.push((ticket, answer)));
+    }
+}

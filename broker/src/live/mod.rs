@@ -1,0 +1,14 @@
+//! The live side of one node: connections' mailboxes, clean sessions' subscriptions, who is connected, counters.
+//! Always true: nothing here survives the process, and nothing here is needed to keep what was acknowledged to durable
+//! sessions.
+pub mod counters;
+pub mod mailbox;
+pub mod registry;
+pub mod router;
+pub mod side;
+pub mod subscriptions;
+
+pub use counters::{Counters, add};
+pub use mailbox::{Delivery, Inbox, Mailbox, Order, Wakeups};
+pub use registry::Registry;
+pub use router::Router;

@@ -1,0 +1,437 @@
+//! From a published message to everybody who is connected: this node's clean sessions, other nodes, durable sessions'
+//! QoS 0 deliveries. Queues of durable sessions are filled by the replicated state, not here.
+//! Always true: a message is matched against tables at least as new as the newest SUBACK that this node, or another one
+//! whose answer it has seen, gave before the message was read; each shared group gets a message at most once per choice.
+use super::{
+    Counters, add,
+    mailbox::{Delivery, Mailbox, Wakeups},
+    subscriptions::{Group, LiveMatches, LiveSubscription, LiveSubscriptions, RouteChange},
+};
+use mosquorum_cluster::{
+    Consensus, Forward, Peers, RemoteRoutes,
+    ids::{ConnectionId, NodeId},
+    state::{DeliveryOptions, Message},
+};
+use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter};
+use parking_lot::{Mutex, RwLock};
+use smallvec::SmallVec;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::*},
+    },
+};
+
+/// Stands for "nothing that decides about routes has changed".
+pub type RouteVersion = (u64, u64, u64);
+
+/// Everybody who gets messages of one topic, as long as `version` holds.
+pub struct Targets {
+    pub version: RouteVersion,
+    pub live: LiveMatches,
+    pub remote: RemoteRoutes,
+    /// A durable session (or group with durable members) matches: QoS 1 and 2 go through the log.
+    pub durable: bool,
+    /// QoS 0 goes through the log too: somebody who is away keeps it, or gets it with a higher QoS.
+    pub queues_qos0: bool,
+    /// Durable sessions connected to this node, for QoS 0.
+    pub durable_here: Vec<(Arc<Mailbox>, DurableTarget)>,
+    /// Nodes where other durable sessions are connected, for QoS 0.
+    pub durable_nodes: SmallVec<[NodeId; 4]>,
+    pub groups: Vec<SharedTarget>,
+}
+
+pub struct DurableTarget {
+    client_id: mosquorum_proto::mqtt::Utf8,
+    no_local: bool,
+    retain_as_published: bool,
+    identifiers: SmallVec<[u32; 2]>,
+}
+
+/// One shared group's candidates of all kinds.
+pub struct SharedTarget {
+    pub filter: TopicFilter,
+    pub live: Option<Arc<Group>>,
+    pub remote: Vec<(NodeId, u32)>,
+    /// Durable members that are connected to this node (QoS 0), and whether there are any at all.
+    pub durable_here: Vec<(Arc<Mailbox>, DurableTarget)>,
+    pub durable: u32,
+}
+
+/// Who of a group gets one message.
+pub enum Choice {
+    Here(LiveSubscription, TopicFilter),
+    DurableHere(Arc<Mailbox>, DeliveryOptions),
+    Elsewhere(TopicFilter, NodeId),
+    /// The replicated state chooses a durable member.
+    Durable,
+    Nobody,
+}
+
+pub struct Router {
+    live: RwLock<LiveSubscriptions>,
+    live_version: AtomicU64,
+    /// Connections of durable sessions, addressed by effects of the replicated state.
+    durable: RwLock<HashMap<ConnectionId, Arc<Mailbox>>>,
+    cursors: Mutex<HashMap<TopicFilter, u32>>,
+    upgrade_qos: AtomicBool,
+    allow_duplicates: AtomicBool,
+    consensus: Arc<dyn Consensus>,
+    peers: Arc<dyn Peers>,
+    counters: Arc<Counters>,
+}
+
+impl Router {
+    pub fn new(consensus: Arc<dyn Consensus>, peers: Arc<dyn Peers>, counters: Arc<Counters>) -> Self {
+        Self {
+            live: RwLock::default(),
+            live_version: AtomicU64::new(1),
+            durable: RwLock::default(),
+            cursors: Mutex::default(),
+            upgrade_qos: AtomicBool::new(false),
+            allow_duplicates: AtomicBool::new(true),
+            consensus,
+            peers,
+            counters,
+        }
+    }
+
+    pub fn configure(&self, upgrade_qos: bool, allow_duplicates: bool) {
+        self.upgrade_qos.store(upgrade_qos, Relaxed);
+        self.allow_duplicates.store(allow_duplicates, Relaxed);
+    }
+
+    /// Adds a clean session's subscription; whether it existed and what peers must hear.
+    pub fn subscribe(
+        &self,
+        connection: ConnectionId,
+        subscription: &Subscription,
+        live: LiveSubscription,
+    ) -> (bool, RouteChange) {
+        let result = self.live.write().insert(connection, subscription, live);
+        self.live_version.fetch_add(1, AcqRel);
+        result
+    }
+
+    /// Removes one; `None` if there was none.
+    pub fn unsubscribe(&self, connection: ConnectionId, filter: &TopicFilter) -> Option<RouteChange> {
+        let change = self.live.write().remove(connection, filter);
+        self.live_version.fetch_add(1, AcqRel);
+        change
+    }
+
+    pub fn attach_durable(&self, connection: ConnectionId, mailbox: Arc<Mailbox>) {
+        self.durable.write().insert(connection, mailbox);
+        self.live_version.fetch_add(1, AcqRel);
+    }
+
+    pub fn detach_durable(&self, connection: ConnectionId) {
+        self.durable.write().remove(&connection);
+        self.live_version.fetch_add(1, AcqRel);
+    }
+
+    pub fn durable_mailbox(&self, connection: ConnectionId) -> Option<Arc<Mailbox>> {
+        self.durable.read().get(&connection).cloned()
+    }
+
+    pub fn subscription_counts(&self) -> (usize, usize) {
+        let live = self.live.read();
+        (live.count(), live.shared_count())
+    }
+
+    /// All live filters, a shared one once per member, for peers that are new.
+    pub fn filters(&self) -> Vec<TopicFilter> {
+        let live = self.live.read();
+        let mut all = Vec::new();
+        for (filter, count) in live.filters() {
+            let times = if filter.share_name().is_some() { count as usize } else { 1 };
+            all.extend(std::iter::repeat_n(filter.clone(), times));
+        }
+        all
+    }
+
+    /// Read after the packets: what was acknowledged before they were sent is then included.
+    pub fn version(&self) -> RouteVersion {
+        let state = self.consensus.state().read().subscriptions_version();
+        (self.live_version.load(Acquire), state, self.peers.routes_version())
+    }
+
+    /// Finds everybody who gets messages of this topic.
+    pub fn targets(&self, topic: &str, version: RouteVersion) -> Targets {
+        let live = self.live.read().matches(topic);
+        let mut remote = RemoteRoutes::default();
+        self.peers.routes(topic, &mut remote);
+        let mut targets = Targets {
+            version,
+            durable: false,
+            queues_qos0: false,
+            durable_here: Vec::new(),
+            durable_nodes: SmallVec::new(),
+            groups: Vec::new(),
+            live: LiveMatches::default(),
+            remote: RemoteRoutes::default(),
+        };
+        for group in &live.groups {
+            targets.shared(&group.filter).live = Some(group.clone());
+        }
+        for (filter, node, members) in remote.groups.drain(..) {
+            targets.shared(&filter).remote.push((node, members));
+        }
+        targets.live = live;
+        targets.remote = remote;
+        self.add_durable(topic, &mut targets);
+        targets
+    }
+
+    fn add_durable(&self, topic: &str, targets: &mut Targets) {
+        let state = self.consensus.state().read();
+        if !state.matches_durable(topic) {
+            return;
+        }
+        targets.durable = true;
+        targets.queues_qos0 = state.queues_qos0(topic);
+        let here = self.consensus.origin().node;
+        state.for_each_durable_match(topic, |found| {
+            let target = DurableTarget {
+                client_id: found.session.client_id().clone(),
+                no_local: found.subscription.no_local,
+                retain_as_published: found.subscription.retain_as_published,
+                identifiers: found.subscription.identifier.into_iter().collect(),
+            };
+            let owner = found.session.owner();
+            let mailbox = owner.filter(|o| o.node == here).and_then(|o| self.durable_mailbox(o.connection));
+            match (found.group, owner, mailbox) {
+                (Some(filter), _, mailbox) => {
+                    let shared = targets.shared(filter);
+                    shared.durable += 1;
+                    shared.durable_here.extend(mailbox.map(|mailbox| (mailbox, target)));
+                }
+                (None, _, Some(mailbox)) => targets.durable_here.push((mailbox, target)),
+                (None, Some(owner), None) if owner.node != here => {
+                    if !targets.durable_nodes.contains(&owner.node) {
+                        targets.durable_nodes.push(owner.node);
+                    }
+                }
+                (None, _, None) => {}
+            }
+        });
+    }
+
+    /// Decides for each shared group who gets this message. The decision is taken once, before the message is proposed
+    /// or delivered, and holds for both.
+    pub fn choose(&self, targets: &Targets, logged: bool, retain: bool) -> Vec<Choice> {
+        targets.groups.iter().map(|group| self.choose_member(group, logged, retain)).collect()
+    }
+
+    fn choose_member(&self, group: &SharedTarget, logged: bool, retain: bool) -> Choice {
+        let here = group.live.as_ref().map_or(0, |live| live.members.len() as u32);
+        let remote: u32 = group.remote.iter().map(|(_, members)| members).sum();
+        let durable = if logged { group.durable } else { group.durable_here.len() as u32 };
+        let total = here + remote + durable;
+        if total == 0 {
+            return if group.durable > 0 { Choice::Durable } else { Choice::Nobody };
+        }
+        let choose_here = || match group.live.as_ref().and_then(|live| live.next_member()) {
+            Some(member) => Choice::Here(member.clone(), group.filter.clone()),
+            None => Choice::Nobody,
+        };
+        if total == here {
+            return choose_here();
+        }
+        let mut turn = self.next_turn(&group.filter) % total;
+        if turn < here {
+            return choose_here();
+        }
+        turn -= here;
+        for (node, members) in &group.remote {
+            if turn < *members {
+                return Choice::Elsewhere(group.filter.clone(), *node);
+            }
+            turn -= members;
+        }
+        match group.durable_here.get(turn as usize) {
+            Some((mailbox, target)) if !logged => Choice::DurableHere(mailbox.clone(), target.options(retain)),
+            _ => Choice::Durable,
+        }
+    }
+
+    fn next_turn(&self, filter: &TopicFilter) -> u32 {
+        let mut cursors = self.cursors.lock();
+        let turn = match cursors.get_mut(filter) {
+            Some(turn) => turn,
+            None => {
+                if cursors.len() >= GROUP_CURSORS_MAX {
+                    cursors.clear();
+                }
+                cursors.entry(filter.clone()).or_insert(0)
+            }
+        };
+        *turn = turn.wrapping_add(1);
+        turn.wrapping_sub(1)
+    }
+
+    /// Delivers to everybody connected here and tells what other nodes must get (`None`: nothing).
+    pub fn deliver(
+        &self,
+        message: &Arc<Message>,
+        targets: &Targets,
+        choices: Vec<Choice>,
+        logged: bool,
+        wakeups: &mut Wakeups,
+    ) -> Option<Forward> {
+        let durable_live = !logged && (message.qos == QoS::AtMostOnce || message.is_node_local());
+        let mut seen: SmallVec<[ConnectionId; 8]> = SmallVec::new();
+        let once = !self.allow_duplicates.load(Relaxed);
+        for (connection, subscription) in &targets.live.sessions {
+            if subscription.no_local && subscription.client_id == message.publisher_id {
+                continue;
+            }
+            if once {
+                if seen.contains(connection) {
+                    continue;
+                }
+                seen.push(*connection);
+            }
+            self.hand_over(message, subscription, None, wakeups);
+        }
+        if durable_live {
+            for (mailbox, target) in &targets.durable_here {
+                if !(target.no_local && target.client_id == message.publisher_id) {
+                    self.put(message, mailbox, target.options(message.retain), None, wakeups);
+                }
+            }
+        }
+        let mut forward = Forward {
+            message: message.clone(),
+            nodes: targets.remote.nodes.clone(),
+            groups: Vec::new(),
+        };
+        if durable_live {
+            for node in &targets.durable_nodes {
+                if !forward.nodes.contains(node) {
+                    forward.nodes.push(*node);
+                }
+            }
+        }
+        for choice in choices {
+            match choice {
+                Choice::Here(member, group) => self.hand_over(message, &member, Some(group), wakeups),
+                Choice::DurableHere(mailbox, options) => self.put(message, &mailbox, options, None, wakeups),
+                Choice::Elsewhere(filter, node) => forward.groups.push((filter, node)),
+                Choice::Durable | Choice::Nobody => {}
+            }
+        }
+        (!forward.nodes.is_empty() || !forward.groups.is_empty()).then_some(forward)
+    }
+
+    pub fn hand_over(
+        &self,
+        message: &Arc<Message>,
+        to: &LiveSubscription,
+        group: Option<TopicFilter>,
+        wakeups: &mut Wakeups,
+    ) {
+        let qos = if self.upgrade_qos.load(Relaxed) { to.qos } else { to.qos.min(message.qos) };
+        let options = DeliveryOptions {
+            qos,
+            retain: to.retain_as_published && message.retain,
+            identifiers: to.identifier.into_iter().collect(),
+        };
+        self.put(message, &to.mailbox, options, group, wakeups);
+    }
+
+    fn put(
+        &self,
+        message: &Arc<Message>,
+        mailbox: &Mailbox,
+        options: DeliveryOptions,
+        group: Option<TopicFilter>,
+        wakeups: &mut Wakeups,
+    ) {
+        let delivery = Delivery { message: message.clone(), options, group };
+        if !mailbox.deliver(delivery, wakeups) {
+            add(&self.counters.dropped_slow_reader, 1);
+        }
+    }
+
+    /// A message from another node: its ordinary live subscribers here, and one member of each group named.
+    /// Returns groups that have no member here any more.
+    pub fn deliver_forwarded(
+        &self,
+        message: &Arc<Message>,
+        ordinary: bool,
+        groups: &[TopicFilter],
+    ) -> Vec<TopicFilter> {
+        let mut wakeups = Wakeups::default();
+        if ordinary {
+            let mut targets = self.targets(message.topic.as_str(), self.version());
+            targets.groups.clear();
+            targets.remote = RemoteRoutes::default();
+            targets.durable_nodes.clear();
+            self.deliver(message, &targets, Vec::new(), false, &mut wakeups);
+        }
+        let mut homeless = Vec::new();
+        for filter in groups {
+            let group = self.live.read().group(filter);
+            match group.as_ref().and_then(|group| group.next_member()) {
+                Some(member) => self.hand_over(message, member, Some(filter.clone()), &mut wakeups),
+                None => homeless.push(filter.clone()),
+            }
+        }
+        homeless
+    }
+
+    /// A message that the broker itself publishes on this node: `$SYS`, wills that the state has already queued for
+    /// durable sessions. Other nodes get nothing.
+    pub fn publish_here(&self, message: &Arc<Message>, wakeups: &mut Wakeups) {
+        let targets = self.targets(message.topic.as_str(), self.version());
+        let logged = !message.is_node_local();
+        let choices = self.choose(&targets, logged, message.retain);
+        self.deliver(message, &targets, choices, logged, wakeups);
+    }
+
+    /// A session ended before it acknowledged a shared subscription's message: somebody else of the group gets it.
+    pub fn choose_again(&self, message: &Message, filter: &TopicFilter) -> Choice {
+        let targets = self.targets(message.topic.as_str(), self.version());
+        match targets.groups.iter().find(|group| group.filter == *filter) {
+            Some(group) => self.choose_member(group, message.qos != QoS::AtMostOnce, message.retain),
+            None => Choice::Nobody,
+        }
+    }
+
+}
+
+/// Turns of groups with members in several places that are remembered; beyond it all start anew.
+const GROUP_CURSORS_MAX: usize = 10_000;
+
+impl DurableTarget {
+    fn options(&self, retain: bool) -> DeliveryOptions {
+        DeliveryOptions {
+            qos: QoS::AtMostOnce,
+            retain: self.retain_as_published && retain,
+            identifiers: self.identifiers.clone(),
+        }
+    }
+}
+
+impl Targets {
+    fn shared(&mut self, filter: &TopicFilter) -> &mut SharedTarget {
+        let position = self.groups.iter().position(|group| group.filter == *filter).unwrap_or_else(|| {
+            self.groups.push(SharedTarget {
+                filter: filter.clone(),
+                live: None,
+                remote: Vec::new(),
+                durable_here: Vec::new(),
+                durable: 0,
+            });
+            self.groups.len() - 1
+        });
+        &mut self.groups[position]
+    }
+
+    /// Whether nobody needs to be waited for: QoS 1 and 2 are done once they are in local mailboxes.
+    pub fn is_local(&self) -> bool {
+        !self.durable && self.remote.nodes.is_empty() && self.groups.iter().all(|group| group.remote.is_empty())
+    }
+}

@@ -1,0 +1,268 @@
+//! A session's surroundings on this node: what it may ask for, done for real.
+//! Always true: nothing here waits; what a round of the connection proposes is handed over at its end, and receivers of
+//! what it delivered are woken then, so that they find all of it.
+use super::{
+    Delivery, Wakeups,
+    counters::CounterValues,
+    router::{Choice, RouteVersion, Targets},
+    subscriptions::{LiveSubscription, RouteChange},
+};
+use crate::{
+    auth::ClientAcl,
+    broker::Broker,
+    session::{Env, QueueItem},
+};
+use bytes::BytesMut;
+use mosquorum_cluster::{
+    Answer, Completion, Submission,
+    ids::{ConnectionId, Millis},
+    state::{Command, Message, PublishCommand},
+};
+use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, TopicName, Utf8};
+use std::{cell::Cell, collections::HashMap, sync::Arc};
+
+/// Topics whose receivers a connection remembers; beyond it all are looked up anew.
+const TARGETS_MAX: usize = 64;
+/// Bytes waiting for the socket above which only answers are added.
+const OUT_HIGH_BYTES: usize = 64 << 10;
+
+thread_local! {
+    /// One buffer per thread for what a round writes; a connection has its own only while its socket is full.
+    static SPARE: Cell<Option<BytesMut>> = const { Cell::new(None) };
+}
+
+pub struct Side {
+    pub broker: Arc<Broker>,
+    pub mailbox: Arc<super::Mailbox>,
+    pub connection: ConnectionId,
+    pub client_id: Utf8,
+    pub username: Option<Utf8>,
+    pub access: ClientAcl,
+    pub out: BytesMut,
+    pub counts: CounterValues,
+    now: Millis,
+    version: RouteVersion,
+    cache: HashMap<TopicName, Arc<Targets>>,
+    submissions: Vec<Submission>,
+    wakeups: Wakeups,
+}
+
+/// For commands whose outcome nobody waits for.
+pub struct Nobody;
+
+impl Completion for Nobody {
+    fn complete(&self, _ticket: u64, _answer: Answer) {}
+}
+
+impl Side {
+    pub fn new(
+        broker: Arc<Broker>,
+        mailbox: Arc<super::Mailbox>,
+        connection: ConnectionId,
+        client_id: Utf8,
+        username: Option<Utf8>,
+        access: ClientAcl,
+    ) -> Self {
+        Self {
+            now: broker.consensus.now(),
+            version: broker.router.version(),
+            broker,
+            mailbox,
+            connection,
+            client_id,
+            username,
+            access,
+            out: BytesMut::new(),
+            counts: CounterValues::default(),
+            cache: HashMap::new(),
+            submissions: Vec::new(),
+            wakeups: Wakeups::default(),
+        }
+    }
+
+    /// Call after reading from the socket: what was acknowledged to others before these bytes were sent is then seen.
+    pub fn begin_round(&mut self) {
+        self.now = self.broker.consensus.now();
+        let version = self.broker.router.version();
+        if version != self.version {
+            self.version = version;
+            self.cache.clear();
+        }
+    }
+
+    pub fn borrow_buffer(&mut self) {
+        if self.out.capacity() == 0
+            && let Some(spare) = SPARE.take()
+        {
+            self.out = spare;
+        }
+    }
+
+    /// Everything in `out` has been written.
+    pub fn return_buffer(&mut self) {
+        self.out.clear();
+        if self.out.capacity() > 0 {
+            let buffer = std::mem::take(&mut self.out);
+            if buffer.capacity() <= 4 * OUT_HIGH_BYTES {
+                SPARE.set(Some(buffer));
+            }
+        }
+    }
+
+    /// Hands over what the round proposed and wakes whom it delivered to.
+    pub fn finish_round(&mut self) {
+        if !self.submissions.is_empty() {
+            self.broker.consensus.submit(std::mem::take(&mut self.submissions));
+        }
+        self.wakeups.give();
+        self.broker.counters.absorb(&mut self.counts);
+    }
+
+    /// Proposes something that outlives the connection.
+    pub fn submit_for_nobody(&mut self, command: Command) {
+        self.submissions.push(Submission { command, reply: Arc::new(Nobody), ticket: 0 });
+    }
+}
+
+impl Env for Side {
+    fn now(&self) -> Millis {
+        self.now
+    }
+    fn out(&mut self) -> &mut BytesMut {
+        &mut self.out
+    }
+    fn out_congested(&self) -> bool {
+        self.out.len() > OUT_HIGH_BYTES
+    }
+    fn count(&mut self) -> &mut CounterValues {
+        &mut self.counts
+    }
+
+    fn submit(&mut self, command: Command, ticket: u64) {
+        self.submissions.push(Submission { command, reply: self.mailbox.clone(), ticket });
+    }
+    fn needs_barrier(&self) -> bool {
+        self.broker.clustered
+    }
+    fn barrier(&mut self, ticket: u64) {
+        self.broker.consensus.barrier(self.mailbox.clone(), ticket);
+    }
+    fn change_routes(&mut self, added: Vec<TopicFilter>, removed: Vec<TopicFilter>, ticket: u64) {
+        if self.broker.clustered {
+            self.broker.peers.change_routes(added, removed, self.mailbox.clone(), ticket);
+        }
+    }
+
+    fn targets(&mut self, topic: &TopicName) -> Arc<Targets> {
+        if let Some(targets) = self.cache.get(topic) {
+            return targets.clone();
+        }
+        let targets = Arc::new(self.broker.router.targets(topic.as_str(), self.version));
+        if self.cache.len() >= TARGETS_MAX {
+            self.cache.clear();
+        }
+        self.cache.insert(topic.detached(), targets.clone());
+        targets
+    }
+    fn choose(&mut self, targets: &Targets, message: &Message, logged: bool) -> Vec<Choice> {
+        if targets.groups.is_empty() {
+            return Vec::new();
+        }
+        self.broker.router.choose(targets, logged, message.retain)
+    }
+    fn deliver(
+        &mut self,
+        message: &Arc<Message>,
+        targets: &Targets,
+        choices: Vec<Choice>,
+        logged: bool,
+        ticket: Option<u64>,
+    ) -> bool {
+        let Some(forward) = self.broker.router.deliver(message, targets, choices, logged, &mut self.wakeups) else {
+            return false;
+        };
+        let reply = ticket.map(|ticket| (self.mailbox.clone() as Arc<dyn Completion>, ticket));
+        let waits = reply.is_some();
+        self.broker.peers.forward(forward, reply);
+        waits
+    }
+    fn choose_again(&mut self, message: Arc<Message>, group: &TopicFilter) {
+        self.broker.redispatch(message, group, &mut self.wakeups);
+    }
+
+    fn subscribe_live(&mut self, subscription: &Subscription, identifier: Option<u32>) -> (bool, RouteChange) {
+        let live = LiveSubscription {
+            mailbox: self.mailbox.clone(),
+            client_id: self.client_id.clone(),
+            qos: subscription.qos,
+            no_local: subscription.no_local,
+            retain_as_published: subscription.retain_as_published,
+            identifier,
+        };
+        self.broker.router.subscribe(self.connection, subscription, live)
+    }
+    fn unsubscribe_live(&mut self, filter: &TopicFilter) -> Option<RouteChange> {
+        self.broker.router.unsubscribe(self.connection, filter)
+    }
+    fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) {
+        let state = self.broker.consensus.state().read();
+        let Some(session) = state.session(&self.client_id) else { return };
+        let queue = session.queue();
+        into.extend(queue.iter_from(from_seq).take(max).map(|entry| QueueItem {
+            seq: entry.seq(),
+            packet_id: entry.packet_id(),
+            message: entry.message().cloned(),
+            options: entry.options(),
+            dup: entry.seq() < queue.dup_before(),
+        }));
+    }
+    fn retained(
+        &mut self,
+        filter: &TopicFilter,
+        cursor: Option<TopicName>,
+        max: usize,
+        into: &mut Vec<Arc<Message>>,
+    ) -> Option<TopicName> {
+        self.broker.retained(filter, cursor, max, self.now, into)
+    }
+
+    fn may_read(&mut self, topic: &TopicName) -> bool {
+        self.access.may_read(topic)
+    }
+    fn may_write(&mut self, topic: &TopicName) -> bool {
+        self.access.may_write(topic)
+    }
+    fn may_subscribe(&mut self, filter: &TopicFilter) -> bool {
+        self.access.may_subscribe(filter)
+    }
+    fn may_unsubscribe(&mut self, filter: &TopicFilter) -> bool {
+        self.access.may_unsubscribe(filter)
+    }
+    fn note_denied(&mut self, publish: bool, topic: &str) {
+        if publish {
+            crate::debug!("Denied PUBLISH from {} ('{topic}')", self.client_id);
+        } else {
+            crate::debug!("Denied SUBSCRIBE from {} ('{topic}')", self.client_id);
+        }
+    }
+}
+
+/// QoS 1 and 2 for a clean session are bounded by the session; this bounds what a stalled one may hold unseen.
+pub const MAILBOX_BYTES_MAX: usize = 8 << 20;
+
+/// A delivery that nobody took in, because its session ended: shared ones go to somebody else.
+pub fn rescue(broker: &Broker, deliveries: Vec<Delivery>) {
+    let mut wakeups = Wakeups::default();
+    for delivery in deliveries {
+        if let Some(group) = delivery.group
+            && delivery.options.qos != QoS::AtMostOnce
+        {
+            broker.redispatch(delivery.message, &group, &mut wakeups);
+        }
+    }
+}
+
+/// The command that gives a shared message back to the durable members of its group.
+pub fn publish_to_group(message: Arc<Message>, group: TopicFilter) -> Command {
+    Command::Publish(PublishCommand { message, exactly_once: None, groups_served: Vec::new(), only_group: Some(group) })
+}

@@ -1,0 +1,201 @@
+//! Subscriptions of the clean sessions connected to this node.
+//! Always true: a filter is counted here once per session and in `per_filter` as often as sessions hold it, so that peers
+//! hear of it exactly when the first comes and the last goes; members of a shared group are in order of subscription.
+use super::mailbox::Mailbox;
+use mosquorum_cluster::{ids::ConnectionId, subscription_tree::SubscriptionTree};
+use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, Utf8};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+};
+
+/// One live subscription, as the router needs it.
+#[derive(Clone)]
+pub struct LiveSubscription {
+    pub mailbox: Arc<Mailbox>,
+    pub client_id: Utf8,
+    pub qos: QoS,
+    pub no_local: bool,
+    pub retain_as_published: bool,
+    pub identifier: Option<u32>,
+}
+
+/// Live members of one shared subscription on this node.
+pub struct Group {
+    pub filter: TopicFilter,
+    pub members: Vec<(ConnectionId, LiveSubscription)>,
+    /// Position of the next member; shared by all publishers.
+    cursor: AtomicUsize,
+}
+
+impl Group {
+    /// The next member in turn, the first subscriber first.
+    pub fn next_member(&self) -> Option<&LiveSubscription> {
+        let turn = self.cursor.fetch_add(1, Relaxed);
+        self.members.get(turn % self.members.len().max(1)).map(|(_, member)| member)
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Holder {
+    Session(ConnectionId),
+    Group(Utf8),
+}
+
+enum Held {
+    One(LiveSubscription),
+    Group(Arc<Group>),
+}
+
+/// What matches one topic.
+#[derive(Default)]
+pub struct LiveMatches {
+    pub sessions: Vec<(ConnectionId, LiveSubscription)>,
+    pub groups: Vec<Arc<Group>>,
+}
+
+#[derive(Default)]
+pub struct LiveSubscriptions {
+    tree: SubscriptionTree<Holder, Held>,
+    /// How many sessions hold each filter (shared ones by their whole text).
+    per_filter: HashMap<TopicFilter, u32>,
+    shared: usize,
+}
+
+/// What peers must hear of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteChange {
+    None,
+    Added,
+    Removed,
+}
+
+impl LiveSubscriptions {
+    /// Adds or replaces; tells whether it existed and whether peers must hear of the filter.
+    pub fn insert(
+        &mut self,
+        connection: ConnectionId,
+        subscription: &Subscription,
+        live: LiveSubscription,
+    ) -> (bool, RouteChange) {
+        let filter = &subscription.filter;
+        let existed = match filter.share_name() {
+            None => self.tree.insert(filter.matched_part(), Holder::Session(connection), Held::One(live)).is_some(),
+            Some(name) => self.insert_member(connection, name, filter, live),
+        };
+        if existed {
+            return (true, RouteChange::None);
+        }
+        self.shared += usize::from(filter.share_name().is_some());
+        let count = self.per_filter.entry(filter.clone()).or_insert(0);
+        *count += 1;
+        // Peers weigh groups by their members, so each member of a group is announced.
+        let change = *count == 1 || filter.share_name().is_some();
+        (false, if change { RouteChange::Added } else { RouteChange::None })
+    }
+
+    fn insert_member(
+        &mut self,
+        connection: ConnectionId,
+        name: &str,
+        filter: &TopicFilter,
+        live: LiveSubscription,
+    ) -> bool {
+        let holder = Holder::Group(Utf8::from(name));
+        let (mut members, cursor) = match self.tree.remove(filter.matched_part(), &holder) {
+            Some(Held::Group(group)) => (group.members.clone(), group.cursor.load(Relaxed) % group.members.len()),
+            _ => (Vec::new(), 0),
+        };
+        let existed = match members.iter_mut().find(|(id, _)| *id == connection) {
+            Some((_, member)) => {
+                *member = live;
+                true
+            }
+            None => {
+                members.push((connection, live));
+                false
+            }
+        };
+        let group = Group { filter: filter.clone(), members, cursor: AtomicUsize::new(cursor) };
+        self.tree.insert(filter.matched_part(), holder, Held::Group(Arc::new(group)));
+        existed
+    }
+
+    /// Removes one session's subscription; `None` if there was none.
+    pub fn remove(&mut self, connection: ConnectionId, filter: &TopicFilter) -> Option<RouteChange> {
+        match filter.share_name() {
+            None => {
+                self.tree.remove(filter.matched_part(), &Holder::Session(connection))?;
+            }
+            Some(name) => {
+                self.remove_member(connection, name, filter)?;
+                self.shared -= 1;
+            }
+        }
+        let count = self.per_filter.get_mut(filter)?;
+        *count -= 1;
+        let last = *count == 0;
+        if last {
+            self.per_filter.remove(filter);
+        }
+        let told = last || filter.share_name().is_some();
+        Some(if told { RouteChange::Removed } else { RouteChange::None })
+    }
+
+    fn remove_member(&mut self, connection: ConnectionId, name: &str, filter: &TopicFilter) -> Option<()> {
+        let holder = Holder::Group(Utf8::from(name));
+        let Some(Held::Group(group)) = self.tree.remove(filter.matched_part(), &holder) else { return None };
+        let position = group.members.iter().position(|(id, _)| *id == connection);
+        let mut members = group.members.clone();
+        let mut cursor = group.cursor.load(Relaxed) % members.len();
+        if let Some(position) = position {
+            members.remove(position);
+            cursor -= usize::from(cursor > position);
+        }
+        if !members.is_empty() {
+            let group = Group { filter: filter.clone(), members, cursor: AtomicUsize::new(cursor) };
+            self.tree.insert(filter.matched_part(), holder, Held::Group(Arc::new(group)));
+        }
+        position.map(|_| ())
+    }
+
+    pub fn matches(&self, topic: &str) -> LiveMatches {
+        let mut found = LiveMatches::default();
+        self.tree.matches(topic, |holder, held| match (holder, held) {
+            (Holder::Session(connection), Held::One(live)) => found.sessions.push((*connection, live.clone())),
+            (_, Held::Group(group)) => found.groups.push(group.clone()),
+            (Holder::Group(_), Held::One(_)) => {}
+        });
+        found
+    }
+
+    /// The live group of this whole `$share/...` filter.
+    pub fn group(&self, filter: &TopicFilter) -> Option<Arc<Group>> {
+        let holder = Holder::Group(Utf8::from(filter.share_name()?));
+        match self.tree.get(filter.matched_part(), &holder) {
+            Some(Held::Group(group)) => Some(group.clone()),
+            _ => None,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.per_filter.is_empty()
+    }
+
+    /// Live subscriptions of all sessions, shared ones included.
+    pub fn count(&self) -> usize {
+        self.per_filter.values().map(|count| *count as usize).sum()
+    }
+
+    pub fn shared_count(&self) -> usize {
+        self.shared
+    }
+
+    /// Every filter with live subscribers (a shared one as often as it has members), for a peer that is new.
+    pub fn filters(&self) -> impl Iterator<Item = (&TopicFilter, u32)> {
+        self.per_filter.iter().map(|(filter, count)| (filter, *count))
+    }
+}

@@ -1,0 +1,172 @@
+//! One node from start to end: storage and peers, listeners, signals, stop.
+//! Always true: nothing is accepted before the state is loaded and (in a cluster) this node serves; a stop tells every
+//! client, hands over what is durable and then ends with exit code 0.
+use crate::{
+    admin,
+    auth::{AuthFileError, SecuritySet},
+    broker::{Broker, Listener, LiveHub},
+    carrier::{TlsFileError, TlsSet},
+    config::Settings,
+    listener::{self, ListenError},
+    live::Order,
+    logging::{self, lines},
+    sys,
+};
+use mosquorum_cluster::{Alone, Consensus, LiveSide, Peers, memory::MemoryConsensus};
+use std::{sync::Arc, time::Duration};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+};
+
+/// How long clients have to take their last bytes at a stop.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(100);
+
+/// Why a node could not start (or go on).
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error("Error: {0}")]
+    Security(#[from] AuthFileError),
+    #[error("Error: {0}")]
+    Tls(#[from] TlsFileError),
+    #[error("{0}")]
+    Storage(String),
+    #[error("Error: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Runs until a signal ends it.
+pub async fn run(settings: Settings) -> Result<(), NodeError> {
+    let hub = Arc::new(LiveHub::default());
+    let mut tasks = JoinSet::new();
+    let (consensus, peers) = join(&settings, hub.clone(), &mut tasks).await?;
+    let clustered = settings.cluster.links.is_some();
+    let broker = Broker::new(settings, consensus, peers, clustered);
+    hub.attach(broker.clone());
+    let opened = open_listeners(&broker)?;
+    if let Some(path) = broker.settings.load().cluster.admin_socket.clone() {
+        tasks.spawn(admin::serve(broker.clone(), admin::open(&path)?));
+    }
+    if let Some(path) = broker.settings.load().process.pid_file.clone() {
+        std::fs::write(&path, format!("{}\n", std::process::id()))
+            .map_err(|error| NodeError::Storage(format!("Error: unable to write pid file {}: {error}", path.display())))?;
+    }
+    for (listener, open) in opened {
+        tasks.spawn(listener::accept(broker.clone(), listener, open));
+    }
+    tasks.spawn(sys::publish(broker.clone()));
+    lines::running();
+    let result = attend_signals(&broker).await;
+    tasks.shutdown().await;
+    broker.close_all(Order::ShuttingDown, STOP_PATIENCE).await;
+    broker.consensus.shutdown().await;
+    if let Some(path) = &broker.settings.load().process.pid_file {
+        let _ = std::fs::remove_file(path);
+    }
+    lines::terminating();
+    result
+}
+
+/// The replicated state and the peers, as the configuration wants them.
+async fn join(
+    settings: &Settings,
+    hub: Arc<LiveHub>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Arc<dyn Consensus>, Arc<dyn Peers>), NodeError> {
+    let live: Arc<dyn LiveSide> = hub;
+    if settings.cluster.links.is_some() || settings.persistence.enabled {
+        return crate::persistent::join(settings, live).await.map_err(NodeError::Storage);
+    }
+    let consensus = MemoryConsensus::new(&settings.cluster.name, live);
+    let ticking = consensus.clone();
+    tasks.spawn(async move {
+        loop {
+            tokio::time::sleep(TICK).await;
+            ticking.tick();
+        }
+    });
+    Ok((consensus, Arc::new(Alone::new())))
+}
+
+fn open_listeners(broker: &Arc<Broker>) -> Result<Vec<(Arc<Listener>, listener::Open)>, NodeError> {
+    let settings = broker.settings.load_full();
+    let (mut listeners, mut opened) = (Vec::new(), Vec::new());
+    let security = SecuritySet::load(&settings)?;
+    let tls = TlsSet::load(&settings)?;
+    for ((listener_settings, rules), tls) in settings.listeners.iter().zip(security.iter()).zip(tls.iter()) {
+        let listener = Arc::new(Listener::new(listener_settings.clone(), rules.clone(), tls.clone()));
+        for open in listener::open(&listener)? {
+            opened.push((listener.clone(), open));
+        }
+        listeners.push(listener);
+    }
+    broker.listeners.store(Arc::new(listeners));
+    Ok(opened)
+}
+
+async fn attend_signals(broker: &Arc<Broker>) -> Result<(), NodeError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut user1 = signal(SignalKind::user_defined1())?;
+    let mut user2 = signal(SignalKind::user_defined2())?;
+    let mut reopen = signal(SignalKind::from_raw(SIGRTMIN))?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => reload(broker),
+            _ = user1.recv() => checkpoint(broker),
+            _ = user2.recv() => {}
+            _ = reopen.recv() => logging::reopen(),
+        }
+    }
+}
+
+/// The first real-time signal that the C library leaves to programs.
+const SIGRTMIN: i32 = 34;
+
+/// SIGUSR1: traffic goes on meanwhile.
+fn checkpoint(broker: &Arc<Broker>) {
+    let written = broker.consensus.checkpoint();
+    lines::saving_database(&broker.settings.load().persistence.path());
+    tokio::spawn(async move {
+        if let Err(error) = written.await {
+            crate::error!("Error saving the state: {error}");
+        }
+    });
+}
+
+/// SIGHUP: everything is read and checked first; on any error the old settings stay.
+fn reload(broker: &Arc<Broker>) {
+    lines::reloading();
+    logging::reopen();
+    let old = broker.settings.load_full();
+    let (new, report) = match old.reload() {
+        Ok(loaded) => loaded,
+        Err(error) => return crate::error!("{error}. The settings stay as they were."),
+    };
+    let security = match SecuritySet::load(&new) {
+        Ok(security) => security,
+        Err(error) => return crate::error!("{error}. The settings stay as they were."),
+    };
+    let tls = match TlsSet::load(&new) {
+        Ok(tls) => tls,
+        Err(error) => return crate::error!("Error: {error} The settings stay as they were."),
+    };
+    report.changed.iter().for_each(|name| crate::info!("Reloaded option {name}."));
+    report.needs_restart.iter().for_each(|name| crate::warning!("The change of {name} takes effect at the next start."));
+    if let Err(error) = logging::apply(&new.log) {
+        crate::error!("{error}");
+    }
+    broker.router.configure(new.delivery.upgrade_outgoing_qos, new.delivery.allow_duplicate_messages);
+    let fresh = new.listeners.iter().zip(security.iter()).zip(tls.iter());
+    for (listener, ((settings, security), tls)) in broker.listeners.load().iter().zip(fresh) {
+        listener.replace(settings.clone(), security.clone(), tls.clone());
+    }
+    broker.settings.store(Arc::new(new));
+    broker.registry.order_all(Order::Reloaded);
+}

@@ -1,0 +1,389 @@
+//! What the client publishes, and the order in which it is proposed, delivered and acknowledged.
+//! Always true, per connection: messages are proposed in the order they came; live subscribers get them in that order, a
+//! retained one only after its commit (so that a SUBSCRIBE sees it one way or the other); acknowledgements leave in that
+//! order, each after commit and forwarding. A message without durable receivers is acknowledged only behind a read
+//! barrier where other nodes exist.
+use super::{Env, Session, SessionError, ticket};
+use crate::live::router::{Choice, Targets};
+use mosquorum_cluster::{
+    Answer,
+    ids::Millis,
+    state::{Command, Message, Outcome, PublishCommand},
+};
+use mosquorum_proto::mqtt::{Ack, Packet, Publish, QoS, ReasonCode, TopicName};
+use std::{collections::VecDeque, sync::Arc};
+
+/// Messages of one client between arrival and acknowledgement; beyond it nothing more is read from it.
+const PENDING_MAX: usize = 2048;
+const PENDING_BYTES_MAX: usize = 4 << 20;
+
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Stage {
+    /// Nothing asked yet.
+    Fresh,
+    Barrier,
+    BarrierPassed,
+    /// Proposed.
+    Commit,
+    Committed,
+}
+
+struct Pending {
+    packet_id: u16,
+    message: Arc<Message>,
+    stage: Stage,
+    targets: Arc<Targets>,
+    choices: Option<Vec<Choice>>,
+    /// It goes through the log, which serves durable sessions.
+    logged: bool,
+    forwarding: bool,
+    /// Somebody got it: for reason 0x10.
+    reached: bool,
+    /// QoS 2 packet that was seen before: acknowledged, not delivered.
+    duplicate: bool,
+    since: Millis,
+}
+
+#[derive(Default)]
+pub(super) struct Pipeline {
+    items: VecDeque<Pending>,
+    /// Number of the first item.
+    first: u64,
+    /// Items before this one are proposed (or need not be); before `routed`: delivered to live subscribers.
+    proposed: u64,
+    routed: u64,
+    bytes: usize,
+}
+
+impl Pipeline {
+    pub(super) fn is_full(&self) -> bool {
+        self.items.len() >= PENDING_MAX || self.bytes >= PENDING_BYTES_MAX
+    }
+
+    pub(super) fn waiting_since(&self) -> Option<Millis> {
+        self.items.front().map(|item| item.since)
+    }
+
+    fn get(&mut self, number: u64) -> Option<&mut Pending> {
+        self.items.get_mut(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
+    fn holds(&self, packet_id: u16) -> bool {
+        self.items.iter().any(|item| item.packet_id == packet_id && item.message.qos == QoS::ExactlyOnce)
+    }
+
+    fn unacknowledged(&self) -> usize {
+        self.items.iter().filter(|item| item.message.qos != QoS::AtMostOnce).count()
+    }
+}
+
+impl Session {
+    pub(super) fn on_publish(&mut self, publish: Publish, env: &mut impl Env) -> Result<(), SessionError> {
+        let count = env.count();
+        count.publish_received += 1;
+        count.publish_bytes_received += publish.payload.len() as u64;
+        let Publish { dup, qos, retain, topic, packet_id, mut properties, payload } = publish;
+        if qos > self.options.max_qos {
+            return Err(SessionError::Peer(ReasonCode::QosNotSupported, "QoS above the listener's max_qos"));
+        }
+        if retain && !self.options.retain_available {
+            return Err(SessionError::Peer(ReasonCode::RetainNotSupported, "retained messages are not available"));
+        }
+        let alias = properties.as_mut().and_then(|p| p.topic_alias.take());
+        let topic = match (alias, topic) {
+            (Some(alias), topic) => self
+                .aliases_in
+                .resolve(alias, topic)
+                .ok_or(SessionError::Peer(ReasonCode::TopicAliasInvalid, "topic alias is unknown or above the maximum"))?,
+            (None, Some(topic)) => topic,
+            (None, None) => {
+                return Err(SessionError::Peer(ReasonCode::ProtocolError, "neither topic nor topic alias"));
+            }
+        };
+        if qos != QoS::AtMostOnce && self.quota_exceeded(qos, packet_id) {
+            return Err(SessionError::Peer(ReasonCode::ReceiveMaximumExceeded, "receive maximum exceeded"));
+        }
+        if qos == QoS::ExactlyOnce && self.is_repeated(packet_id, env) {
+            return Ok(());
+        }
+        let _ = dup;
+        let expiry_seconds = properties.as_mut().and_then(|p| p.message_expiry_interval.take());
+        let properties = properties.filter(|p| **p != Default::default());
+        let reason = self.refusal(&topic, payload.len(), env);
+        if let Some(reason) = reason {
+            self.refuse(qos, packet_id, reason, &topic, env);
+            return Ok(());
+        }
+        let message = Arc::new(Message {
+            topic,
+            payload,
+            qos,
+            retain,
+            properties,
+            expiry_seconds,
+            received_at: env.now(),
+            publisher_id: self.options.client_id.clone(),
+            publisher_name: self.options.username.clone(),
+        });
+        self.accept(packet_id, message, env)
+    }
+
+    /// A QoS 2 packet that is already known: acknowledged again (at once, or when the first one is).
+    fn is_repeated(&mut self, packet_id: u16, env: &mut impl Env) -> bool {
+        if self.pipeline.holds(packet_id) {
+            return true;
+        }
+        if !self.options.durable && self.received.contains(&packet_id) {
+            env.count().pubrecs_sent += 1;
+            self.send_ack(Packet::PubRec, packet_id, ReasonCode::Success, env);
+            return true;
+        }
+        false
+    }
+
+    fn quota_exceeded(&self, qos: QoS, packet_id: u16) -> bool {
+        let maximum = usize::from(self.options.receive_maximum);
+        if maximum == 0 || !self.is_v5() {
+            return false;
+        }
+        let repeated = qos == QoS::ExactlyOnce && self.received.contains(&packet_id);
+        !repeated && self.received.len() + self.pipeline.unacknowledged() >= maximum
+    }
+
+    fn refusal(&self, topic: &TopicName, payload_len: usize, env: &mut impl Env) -> Option<ReasonCode> {
+        let limit = self.options.message_size_limit as usize;
+        if limit != 0 && payload_len > limit {
+            env.count().dropped_too_large += 1;
+            return Some(ReasonCode::ImplementationSpecificError);
+        }
+        if !env.may_write(topic) {
+            return Some(ReasonCode::NotAuthorized);
+        }
+        None
+    }
+
+    /// The message goes nowhere; 5.0 clients learn why, earlier ones cannot.
+    fn refuse(&mut self, qos: QoS, packet_id: u16, reason: ReasonCode, topic: &TopicName, env: &mut impl Env) {
+        env.count().publish_dropped += 1;
+        env.note_denied(true, topic.as_str());
+        let reason = if self.is_v5() { reason } else { ReasonCode::Success };
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => {
+                env.count().pubacks_sent += 1;
+                self.send_ack(Packet::PubAck, packet_id, reason, env);
+            }
+            QoS::ExactlyOnce => {
+                if !self.is_v5() {
+                    self.received.insert(packet_id);
+                }
+                env.count().pubrecs_sent += 1;
+                self.send_ack(Packet::PubRec, packet_id, reason, env);
+            }
+        }
+    }
+
+    fn accept(&mut self, packet_id: u16, message: Arc<Message>, env: &mut impl Env) -> Result<(), SessionError> {
+        let targets = env.targets(&message.topic);
+        let durable_publisher = message.qos == QoS::ExactlyOnce && self.options.durable;
+        let qos0 = message.qos == QoS::AtMostOnce;
+        // The straight way: nobody to wait for, nothing waiting before.
+        if self.pipeline.items.is_empty()
+            && !message.retain
+            && !durable_publisher
+            && ((qos0 && !targets.queues_qos0) || (!qos0 && targets.is_local() && !env.needs_barrier()))
+        {
+            let reached = !targets.live.sessions.is_empty() || !targets.groups.is_empty();
+            let choices = if targets.groups.is_empty() { Vec::new() } else { env.choose(&targets, &message, false) };
+            env.deliver(&message, &targets, choices, false, None);
+            if !qos0 {
+                self.acknowledge(message.qos, packet_id, reached, env);
+            }
+            return Ok(());
+        }
+        self.pipeline.bytes += message.size_bytes();
+        let since = env.now();
+        self.pipeline.items.push_back(Pending {
+            packet_id,
+            message,
+            stage: Stage::Fresh,
+            targets,
+            choices: None,
+            logged: false,
+            forwarding: false,
+            reached: false,
+            duplicate: false,
+            since,
+        });
+        self.advance(env)
+    }
+
+    fn acknowledge(&mut self, qos: QoS, packet_id: u16, reached: bool, env: &mut impl Env) {
+        let reason =
+            if self.is_v5() && !reached { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => {
+                env.count().pubacks_sent += 1;
+                if reason == ReasonCode::Success {
+                    let [high, low] = packet_id.to_be_bytes();
+                    env.out().extend_from_slice(&[0x40, 2, high, low]);
+                } else {
+                    self.send_ack(Packet::PubAck, packet_id, reason, env);
+                }
+            }
+            QoS::ExactlyOnce => {
+                if !self.options.durable {
+                    self.received.insert(packet_id);
+                }
+                env.count().pubrecs_sent += 1;
+                self.send_ack(Packet::PubRec, packet_id, reason, env);
+            }
+        }
+    }
+
+    pub(super) fn on_pipeline_answer(
+        &mut self,
+        number: u64,
+        kind: u64,
+        answer: Answer,
+        env: &mut impl Env,
+    ) -> Result<(), SessionError> {
+        if let Some(item) = self.pipeline.get(number) {
+            match (kind, answer) {
+                (ticket::BARRIER, _) if item.stage == Stage::Barrier => item.stage = Stage::BarrierPassed,
+                (ticket::COMMIT, Answer::Applied { outcome, .. }) => match outcome {
+                    Outcome::Published { matched, duplicate } => {
+                        item.stage = Stage::Committed;
+                        item.reached |= matched > 0;
+                        item.duplicate = duplicate;
+                    }
+                    Outcome::Superseded => return Err(SessionError::Superseded),
+                    _ => item.stage = Stage::Committed,
+                },
+                (ticket::FORWARD, _) => item.forwarding = false,
+                _ => {}
+            }
+        }
+        self.advance(env)
+    }
+
+    /// Takes every item as far as it may go: proposes, delivers and acknowledges, each in order.
+    fn advance(&mut self, env: &mut impl Env) -> Result<(), SessionError> {
+        while self.propose_next(env) {}
+        while self.route_next(env) {}
+        while let Some(front) = self.pipeline.items.front() {
+            if front.stage != Stage::Committed || front.forwarding || self.pipeline.routed == self.pipeline.first {
+                break;
+            }
+            let Some(item) = self.pipeline.items.pop_front() else { break };
+            self.pipeline.first += 1;
+            self.pipeline.bytes -= item.message.size_bytes();
+            self.acknowledge(item.message.qos, item.packet_id, item.reached || item.duplicate, env);
+        }
+        Ok(())
+    }
+
+    fn propose_next(&mut self, env: &mut impl Env) -> bool {
+        let number = self.pipeline.proposed;
+        let durable_publisher = self.options.durable;
+        let epoch = self.options.epoch;
+        let Some(item) = self.pipeline.get(number) else { return false };
+        let exactly_once = match (item.message.qos, epoch) {
+            (QoS::ExactlyOnce, Some(epoch)) if durable_publisher => Some((epoch, item.packet_id)),
+            _ => None,
+        };
+        if item.stage == Stage::BarrierPassed {
+            item.targets = env.targets(&item.message.topic);
+        }
+        let qos0 = item.message.qos == QoS::AtMostOnce;
+        let durable = if qos0 { item.targets.queues_qos0 } else { item.targets.durable };
+        let through_log = item.message.retain || exactly_once.is_some() || durable;
+        match item.stage {
+            Stage::Barrier => return false,
+            Stage::Fresh if !through_log && !qos0 && env.needs_barrier() => {
+                item.stage = Stage::Barrier;
+                env.barrier(ticket::new(number, ticket::BARRIER));
+                return false;
+            }
+            _ => {}
+        }
+        let choices = env.choose(&item.targets, &item.message, through_log);
+        item.logged = through_log;
+        if through_log {
+            let groups = item.targets.groups.iter().zip(&choices);
+            let groups_served = groups
+                .filter(|(group, choice)| group.durable > 0 && !matches!(choice, Choice::Durable | Choice::Nobody))
+                .map(|(group, _)| group.filter.clone())
+                .collect();
+            item.stage = Stage::Commit;
+            let publish =
+                PublishCommand { message: item.message.clone(), exactly_once, groups_served, only_group: None };
+            item.choices = Some(choices);
+            env.submit(Command::Publish(publish), ticket::new(number, ticket::COMMIT));
+        } else {
+            item.stage = Stage::Committed;
+            item.choices = Some(choices);
+        }
+        self.pipeline.proposed += 1;
+        true
+    }
+
+    fn route_next(&mut self, env: &mut impl Env) -> bool {
+        let number = self.pipeline.routed;
+        if number >= self.pipeline.proposed {
+            return false;
+        }
+        let durable_publisher = self.options.durable;
+        let Some(item) = self.pipeline.get(number) else { return false };
+        // A repeated QoS 2 message is recognised only by its commit.
+        let waits = item.message.retain || (durable_publisher && item.message.qos == QoS::ExactlyOnce);
+        if item.stage != Stage::Committed && waits {
+            return false;
+        }
+        if !item.duplicate {
+            if item.message.retain {
+                // Subscriptions may have come since; a retained message reaches them by one way or the other.
+                let fresh = env.targets(&item.message.topic);
+                if fresh.groups.len() == item.targets.groups.len() {
+                    item.targets = fresh;
+                }
+            }
+            let choices = item.choices.take().unwrap_or_default();
+            let answered =
+                (item.message.qos != QoS::AtMostOnce).then(|| ticket::new(number, ticket::FORWARD));
+            item.reached |= !item.targets.live.sessions.is_empty()
+                || !item.targets.groups.is_empty()
+                || !item.targets.remote.nodes.is_empty();
+            item.forwarding = env.deliver(&item.message, &item.targets, choices, item.logged, answered);
+        }
+        self.pipeline.routed += 1;
+        true
+    }
+
+    pub(super) fn on_pubrel(&mut self, ack: Ack, env: &mut impl Env) -> Result<(), SessionError> {
+        if self.options.durable && !self.received.contains(&ack.packet_id) {
+            let number = self.request(super::Request::PubRel { packet_id: ack.packet_id, since: env.now() });
+            env.submit(
+                Command::Release {
+                    client_id: self.options.client_id.clone(),
+                    epoch: self.options.epoch.unwrap_or_default(),
+                    packet_id: ack.packet_id,
+                },
+                number,
+            );
+            return Ok(());
+        }
+        let existed = self.received.remove(&ack.packet_id);
+        self.complete_release(ack.packet_id, existed, env);
+        Ok(())
+    }
+
+    /// PUBCOMP: the packet identifier is free again.
+    pub(super) fn complete_release(&mut self, packet_id: u16, existed: bool, env: &mut impl Env) {
+        let known = existed || !self.is_v5();
+        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+        env.count().pubcomps_sent += 1;
+        self.send_ack(Packet::PubComp, packet_id, reason, env);
+    }
+}

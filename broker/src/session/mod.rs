@@ -1,0 +1,322 @@
+//! One connected client's session as a state machine without I/O: packets, deliveries and answers in, packets and
+//! requests out through [`Env`].
+//! Always true: an acknowledgement is written only after what it promises is done (committed and applied where durable
+//! state is concerned, placed at every living node where live subscribers are); acknowledgements leave in the order of
+//! the packets they answer; nothing is read from the client while too much of it waits.
+//! Not here: CONNECT (`connect`), sockets and timers (`connection`), who else is connected (`live`).
+mod aliases;
+mod inbound;
+mod outbox;
+mod outbox_durable;
+mod outbox_local;
+mod subscribe;
+#[cfg(test)]
+mod tests;
+
+use crate::live::{
+    Delivery, counters::CounterValues,
+    router::{Choice, Targets},
+    subscriptions::RouteChange,
+};
+use aliases::{InboundAliases, OutboundAliases};
+use bytes::BytesMut;
+use inbound::Pipeline;
+use mosquorum_cluster::{
+    Answer,
+    ids::{Epoch, Millis},
+    state::{Command, DisconnectCommand, Message, QueueLimits},
+};
+use mosquorum_proto::mqtt::{
+    Ack, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, Subscription, TopicFilter, TopicName, Utf8, encode,
+};
+use outbox::Outbox;
+use std::{collections::HashMap, sync::Arc};
+use subscribe::{Replay, Request};
+
+pub use outbox::QueueItem;
+
+/// What a session needs of the node around it. The connection implements it; tests record.
+pub trait Env {
+    /// The cluster's time.
+    fn now(&self) -> Millis;
+    /// Encoded packets on their way to the client.
+    fn out(&mut self) -> &mut BytesMut;
+    /// So much waits in `out` that only answers should be added.
+    fn out_congested(&self) -> bool;
+    fn count(&mut self) -> &mut CounterValues;
+
+    /// Proposes to the replicated state; the answer comes by ticket.
+    fn submit(&mut self, command: Command, ticket: u64);
+    /// Whether "nobody durable subscribed" needs a read barrier to be believed (other nodes exist).
+    fn needs_barrier(&self) -> bool;
+    fn barrier(&mut self, ticket: u64);
+    /// Announces live filters to other nodes; answered when all of them know.
+    fn change_routes(&mut self, added: Vec<TopicFilter>, removed: Vec<TopicFilter>, ticket: u64);
+
+    fn targets(&mut self, topic: &TopicName) -> Arc<Targets>;
+    /// Who of each shared group gets the message; `logged`: it goes through the log, which serves durable members.
+    fn choose(&mut self, targets: &Targets, message: &Message, logged: bool) -> Vec<Choice>;
+    /// Delivers to live subscribers here and elsewhere; `true` if the ticket will be answered (QoS 1 and 2 elsewhere).
+    fn deliver(
+        &mut self,
+        message: &Arc<Message>,
+        targets: &Targets,
+        choices: Vec<Choice>,
+        logged: bool,
+        ticket: Option<u64>,
+    ) -> bool;
+    fn choose_again(&mut self, message: Arc<Message>, group: &TopicFilter);
+
+    fn subscribe_live(&mut self, subscription: &Subscription, identifier: Option<u32>) -> (bool, RouteChange);
+    fn unsubscribe_live(&mut self, filter: &TopicFilter) -> Option<RouteChange>;
+    /// Entries of this client's queue in the replicated state from `seq` on, at most `max`.
+    fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>);
+    /// Retained messages that match, after the topic `cursor`; returns where to go on, `None` at the end.
+    fn retained(
+        &mut self,
+        filter: &TopicFilter,
+        cursor: Option<TopicName>,
+        max: usize,
+        into: &mut Vec<Arc<Message>>,
+    ) -> Option<TopicName>;
+
+    fn may_read(&mut self, topic: &TopicName) -> bool;
+    fn may_write(&mut self, topic: &TopicName) -> bool;
+    fn may_subscribe(&mut self, filter: &TopicFilter) -> bool;
+    fn may_unsubscribe(&mut self, filter: &TopicFilter) -> bool;
+    /// A message of this client was dropped because it is not allowed or too large: for the log.
+    fn note_denied(&mut self, publish: bool, topic: &str);
+}
+
+/// Fixed when the connection was accepted.
+#[derive(Debug, Clone)]
+pub struct SessionOptions {
+    pub client_id: Utf8,
+    pub username: Option<Utf8>,
+    pub version: ProtocolVersion,
+    /// The client is a bridge (Mosquitto's protocol bit): its own messages do not come back, retain is as published.
+    pub bridge: bool,
+    /// The session has a record in the replicated state under this epoch.
+    pub epoch: Option<Epoch>,
+    /// Subscriptions and queue are in the replicated state.
+    pub durable: bool,
+    pub session_expiry_seconds: u32,
+    pub request_problem_information: bool,
+    /// Largest packet the client takes (MQTT 5.0 section 3.1.2.11.4).
+    pub client_maximum_packet_size: u32,
+    /// In flight towards the client: the smaller of its Receive Maximum and max_inflight_messages.
+    pub send_window: u16,
+    pub send_window_bytes: u64,
+    /// Unacknowledged QoS 1 and 2 packets the client may have towards us (announced in CONNACK), 0 = no limit.
+    pub receive_maximum: u16,
+    pub topic_alias_maximum_in: u16,
+    pub topic_alias_maximum_out: u16,
+    pub max_qos: QoS,
+    pub retain_available: bool,
+    /// Payload bytes, 0 = no limit (message_size_limit).
+    pub message_size_limit: u32,
+    pub limits: QueueLimits,
+}
+
+/// Why the session ends the connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// The peer broke a rule that spans several packets.
+    #[error("{1}")]
+    Peer(ReasonCode, &'static str),
+    /// The session belongs to another connection by now.
+    #[error("session taken over")]
+    Superseded,
+    /// The client said goodbye; `true`: the will is published all the same (0x04).
+    #[error("disconnected")]
+    Disconnected { with_will: bool },
+}
+
+pub struct Session {
+    pub options: SessionOptions,
+    pipeline: Pipeline,
+    outbox: Outbox,
+    aliases_in: InboundAliases,
+    aliases_out: OutboundAliases,
+    /// QoS 2 packet identifiers received from a client without a durable session, until PUBREL.
+    received: std::collections::BTreeSet<u16>,
+    requests: HashMap<u64, Request>,
+    next_request: u64,
+    replays: std::collections::VecDeque<Replay>,
+    /// Live subscriptions (of sessions that are not durable).
+    live: HashMap<TopicFilter, ()>,
+    scratch: Vec<Arc<Message>>,
+}
+
+/// Kinds of tickets: the two low bits; above them the number of the pipeline's item or of the request.
+pub(crate) mod ticket {
+    pub(crate) const BARRIER: u64 = 0;
+    pub(crate) const COMMIT: u64 = 1;
+    pub(crate) const FORWARD: u64 = 2;
+    pub(crate) const REQUEST: u64 = 3;
+
+    pub(crate) fn new(number: u64, kind: u64) -> u64 {
+        number << 2 | kind
+    }
+}
+
+impl Session {
+    pub fn new(options: SessionOptions) -> Self {
+        Self {
+            pipeline: Pipeline::default(),
+            outbox: Outbox::new(&options),
+            aliases_in: InboundAliases::new(options.topic_alias_maximum_in),
+            aliases_out: OutboundAliases::new(options.topic_alias_maximum_out),
+            received: Default::default(),
+            requests: HashMap::new(),
+            next_request: 0,
+            replays: Default::default(),
+            live: HashMap::new(),
+            scratch: Vec::new(),
+            options,
+        }
+    }
+
+    fn is_v5(&self) -> bool {
+        self.options.version == ProtocolVersion::V5
+    }
+
+    /// A packet of the client, checked by the decoder.
+    pub fn on_packet(&mut self, packet: Packet, env: &mut impl Env) -> Result<(), SessionError> {
+        match packet {
+            Packet::Publish(publish) => self.on_publish(publish, env),
+            Packet::PubAck(ack) => {
+                env.count().pubacks_received += 1;
+                self.on_puback(ack, env)
+            }
+            Packet::PubRec(ack) => {
+                env.count().pubrecs_received += 1;
+                self.on_pubrec(ack, env)
+            }
+            Packet::PubRel(ack) => {
+                env.count().pubrels_received += 1;
+                self.on_pubrel(ack, env)
+            }
+            Packet::PubComp(ack) => {
+                env.count().pubcomps_received += 1;
+                self.on_pubcomp(ack, env)
+            }
+            Packet::Subscribe(subscribe) => {
+                env.count().subscribes_received += 1;
+                self.on_subscribe(subscribe, env)
+            }
+            Packet::Unsubscribe(unsubscribe) => {
+                env.count().unsubscribes_received += 1;
+                self.on_unsubscribe(unsubscribe, env)
+            }
+            Packet::PingReq => {
+                env.count().pings_received += 1;
+                env.count().pings_sent += 1;
+                env.out().extend_from_slice(&[0xD0, 0]);
+                Ok(())
+            }
+            Packet::Disconnect(disconnect) => self.on_disconnect(&disconnect, env),
+            Packet::Auth(_) => {
+                env.count().auths_received += 1;
+                Err(SessionError::Peer(ReasonCode::ProtocolError, "AUTH without an authentication method"))
+            }
+            _ => Err(SessionError::Peer(ReasonCode::ProtocolError, "packet not allowed from a client")),
+        }
+    }
+
+    fn on_disconnect(&mut self, disconnect: &Disconnect, env: &mut impl Env) -> Result<(), SessionError> {
+        env.count().disconnects_received += 1;
+        if let Some(expiry) = disconnect.session_expiry_interval {
+            if self.options.session_expiry_seconds == 0 && expiry != 0 {
+                return Err(SessionError::Peer(ReasonCode::ProtocolError, "session expiry raised from 0 [MQTT-3.14.2.2.2]"));
+            }
+            self.options.session_expiry_seconds = expiry;
+        }
+        Err(SessionError::Disconnected { with_will: disconnect.reason == ReasonCode::DisconnectWithWill })
+    }
+
+    /// An answer of the cluster to one of our tickets.
+    pub fn on_answer(&mut self, number: u64, answer: Answer, env: &mut impl Env) -> Result<(), SessionError> {
+        match number & 3 {
+            ticket::REQUEST => self.on_request_answer(number >> 2, answer, env),
+            kind => self.on_pipeline_answer(number >> 2, kind, answer, env),
+        }
+    }
+
+    /// Messages for live subscriptions of this client.
+    pub fn on_delivery(&mut self, delivery: Delivery, env: &mut impl Env) {
+        self.outbox.on_delivery(delivery, &self.options, &mut self.aliases_out, !self.replays.is_empty(), env);
+    }
+
+    /// Called after inputs were handled, and when `out` has drained: sends what may be sent now and hands the
+    /// acknowledgements of this round to the cluster.
+    pub fn pump(&mut self, queue_grew: bool, env: &mut impl Env) {
+        self.replay(env);
+        self.outbox.pump(queue_grew, &self.options, &mut self.aliases_out, !self.replays.is_empty(), env);
+        if let Outbox::Durable(outbox) = &mut self.outbox
+            && let Some((acks, released)) = outbox.take_acks()
+        {
+            let command = Command::Acknowledge {
+                client_id: self.options.client_id.clone(),
+                epoch: self.options.epoch.unwrap_or_default(),
+                acks,
+            };
+            let number = self.request(if released.is_empty() { Request::Ignored } else { Request::Release(released) });
+            env.submit(command, number);
+        }
+    }
+
+    /// Whether more may be read from the client.
+    pub fn wants_input(&self) -> bool {
+        !self.pipeline.is_full() && self.requests.len() < REQUESTS_MAX
+    }
+
+    /// Since when the oldest packet of the client waits for the cluster.
+    pub fn waiting_since(&self) -> Option<Millis> {
+        let requests = self.requests.values().filter_map(Request::since).min();
+        self.pipeline.waiting_since().into_iter().chain(requests).min()
+    }
+
+    /// Whether `pump` would go on once `out` has drained.
+    pub fn has_backlog(&self) -> bool {
+        !self.replays.is_empty() || self.outbox.has_backlog()
+    }
+
+    /// The connection is over: takes back live subscriptions and returns what the state must hear, if anything.
+    pub fn end(&mut self, discard_will: bool, superseded: bool, env: &mut impl Env) -> Option<Command> {
+        let removed: Vec<TopicFilter> = self
+            .live
+            .drain()
+            .filter(|(filter, ())| env.unsubscribe_live(filter) == Some(RouteChange::Removed))
+            .map(|(filter, ())| filter)
+            .collect();
+        if !removed.is_empty() {
+            env.change_routes(Vec::new(), removed, ticket::new(self.next_request, ticket::REQUEST));
+        }
+        for (message, group) in self.outbox.take_shared() {
+            env.choose_again(message, &group);
+        }
+        let epoch = self.options.epoch.filter(|_| !superseded)?;
+        Some(Command::Disconnect(DisconnectCommand {
+            client_id: self.options.client_id.clone(),
+            epoch,
+            discard_will,
+            expiry_seconds: Some(self.options.session_expiry_seconds),
+            sent_before: self.outbox.sent_before(),
+        }))
+    }
+
+    fn request(&mut self, request: Request) -> u64 {
+        self.next_request += 1;
+        self.requests.insert(self.next_request, request);
+        ticket::new(self.next_request, ticket::REQUEST)
+    }
+
+    /// PUBACK, PUBREC, PUBREL or PUBCOMP; a reason other than success exists towards 5.0 only.
+    fn send_ack(&self, make: fn(Ack) -> Packet, packet_id: u16, reason: ReasonCode, env: &mut impl Env) {
+        encode(&make(Ack::with_reason(packet_id, reason)), self.options.version, env.out());
+    }
+}
+
+/// SUBSCRIBE, UNSUBSCRIBE, PUBREL and acknowledgements waiting for the cluster; beyond it nothing more is read.
+const REQUESTS_MAX: usize = 1000;

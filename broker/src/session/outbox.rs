@@ -1,0 +1,199 @@
+//! Messages on their way to the client: what both kinds of sessions share.
+//! Always true: QoS 1 and 2 are sent in the order of their queue, within the window (count and bytes; one message always
+//! passes); QoS 0 is sent at once or, if the client does not read, dropped and counted.
+use super::{Env, SessionOptions, aliases::OutboundAliases, outbox_durable::DurableOutbox, outbox_local::LocalOutbox};
+use crate::live::Delivery;
+use mosquorum_cluster::state::{DeliveryOptions, Message};
+use mosquorum_proto::mqtt::{ProtocolVersion, PublishParts, QoS, TopicFilter};
+use std::{collections::VecDeque, sync::Arc};
+
+/// One entry of a durable session's queue in the replicated state.
+#[derive(Debug, Clone)]
+pub struct QueueItem {
+    pub seq: u64,
+    pub packet_id: u16,
+    /// `None` when only PUBREL is left to be sent.
+    pub message: Option<Arc<Message>>,
+    pub options: DeliveryOptions,
+    /// Sent before by an earlier connection.
+    pub dup: bool,
+}
+
+pub(super) enum Outbox {
+    Local(LocalOutbox),
+    Durable(DurableOutbox),
+}
+
+/// What became of a message that was to be sent.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Yes,
+    /// Not allowed, expired or larger than the client takes: counted, and done with.
+    Dropped,
+}
+
+impl Outbox {
+    pub(super) fn new(options: &SessionOptions) -> Self {
+        if options.durable { Self::Durable(DurableOutbox::default()) } else { Self::Local(LocalOutbox::default()) }
+    }
+
+    fn live(&mut self) -> &mut LiveQueue {
+        match self {
+            Self::Local(local) => &mut local.live,
+            Self::Durable(durable) => &mut durable.live,
+        }
+    }
+
+    pub(super) fn on_delivery(
+        &mut self,
+        delivery: Delivery,
+        options: &SessionOptions,
+        aliases: &mut OutboundAliases,
+        hold: bool,
+        env: &mut impl Env,
+    ) {
+        if delivery.options.qos != QoS::AtMostOnce
+            && let Self::Local(local) = self
+        {
+            return local.on_delivery(delivery, options, aliases, hold, env);
+        }
+        let live = self.live();
+        if hold || env.out_congested() || !live.waiting.is_empty() {
+            return live.hold(delivery, env);
+        }
+        send(&delivery.message, &delivery.options, 0, false, options, aliases, env);
+    }
+
+    pub(super) fn pump(
+        &mut self,
+        queue_grew: bool,
+        options: &SessionOptions,
+        aliases: &mut OutboundAliases,
+        hold: bool,
+        env: &mut impl Env,
+    ) {
+        let live = self.live();
+        while !hold && !env.out_congested() {
+            let Some(delivery) = live.pop() else { break };
+            send(&delivery.message, &delivery.options, 0, false, options, aliases, env);
+        }
+        match self {
+            Self::Local(local) => local.pump(options, aliases, hold, env),
+            Self::Durable(durable) => durable.pump(queue_grew, options, aliases, env),
+        }
+    }
+
+    pub(super) fn has_backlog(&self) -> bool {
+        match self {
+            Self::Local(local) => local.has_backlog(),
+            Self::Durable(durable) => durable.has_backlog(),
+        }
+    }
+
+    /// Whether more retained messages may be taken from the state: what has been taken must have left the queue first.
+    pub(super) fn takes_replay(&self) -> bool {
+        match self {
+            Self::Local(local) => local.queue_is_short(),
+            Self::Durable(_) => true,
+        }
+    }
+
+    pub(super) fn sent_before(&self) -> u64 {
+        match self {
+            Self::Local(_) => 0,
+            Self::Durable(durable) => durable.sent_before(),
+        }
+    }
+
+    /// Shared subscriptions' messages that this session has not acknowledged.
+    pub(super) fn take_shared(&mut self) -> Vec<(Arc<Message>, TopicFilter)> {
+        match self {
+            Self::Local(local) => local.take_shared(),
+            Self::Durable(_) => Vec::new(),
+        }
+    }
+}
+
+/// QoS 0 deliveries that found the socket full (or a replay of retained messages under way).
+#[derive(Default)]
+pub(super) struct LiveQueue {
+    pub(super) waiting: VecDeque<Delivery>,
+    bytes: usize,
+}
+
+/// QoS 0 bytes that wait for a slow reader; further ones are dropped and counted.
+const LIVE_BYTES_MAX: usize = 4 << 20;
+
+impl LiveQueue {
+    fn hold(&mut self, delivery: Delivery, env: &mut impl Env) {
+        let size = delivery.message.size_bytes() + 64;
+        if self.bytes + size > LIVE_BYTES_MAX && !self.waiting.is_empty() {
+            env.count().dropped_slow_reader += 1;
+            return;
+        }
+        self.bytes += size;
+        self.waiting.push_back(delivery);
+    }
+
+    fn pop(&mut self) -> Option<Delivery> {
+        let delivery = self.waiting.pop_front()?;
+        self.bytes -= delivery.message.size_bytes() + 64;
+        Some(delivery)
+    }
+}
+
+/// Encodes one PUBLISH, unless it may not be sent.
+pub(super) fn send(
+    message: &Message,
+    delivery: &DeliveryOptions,
+    packet_id: u16,
+    dup: bool,
+    options: &SessionOptions,
+    aliases: &mut OutboundAliases,
+    env: &mut impl Env,
+) -> Sent {
+    let remaining = match message.expiry_seconds {
+        None => None,
+        Some(_) if message.is_expired(env.now()) => {
+            env.count().dropped_expired += 1;
+            return Sent::Dropped;
+        }
+        Some(_) => message.remaining_seconds(env.now()),
+    };
+    if !env.may_read(&message.topic) {
+        env.count().dropped_not_authorized += 1;
+        return Sent::Dropped;
+    }
+    let mut parts = PublishParts {
+        dup,
+        qos: delivery.qos,
+        retain: delivery.retain,
+        topic: Some(&message.topic),
+        packet_id,
+        properties: message.properties.as_deref(),
+        message_expiry_interval: remaining,
+        topic_alias: None,
+        subscription_identifiers: &delivery.identifiers,
+        payload: &message.payload,
+    };
+    if options.version == ProtocolVersion::V5
+        && let Some((alias, first)) = aliases.of(&message.topic)
+    {
+        parts.topic_alias = Some(alias);
+        parts.topic = first.then_some(&message.topic);
+    }
+    if options.client_maximum_packet_size < u32::MAX
+        && parts.encoded_len(options.version) > options.client_maximum_packet_size as usize
+    {
+        if parts.topic_alias.is_some() && parts.topic.is_some() {
+            aliases.forget(&message.topic);
+        }
+        env.count().dropped_too_large += 1;
+        return Sent::Dropped;
+    }
+    parts.encode(options.version, env.out());
+    let count = env.count();
+    count.publish_sent += 1;
+    count.publish_bytes_sent += message.payload.len() as u64;
+    Sent::Yes
+}

@@ -1,0 +1,208 @@
+//! QoS 1 and 2 towards a durable session: the queue is in the replicated state, packet identifiers included; here is only
+//! how far this connection has come in it.
+//! Always true: an entry is sent with the packet identifier that the state gave it; PUBREL follows only after the PUBREC
+//! is durable; identifiers in flight are distinct, since at most 65,535 consecutive entries are; what this connection
+//! knows and the state does not yet (acknowledgements on their way) never makes it send an entry again.
+use super::{
+    Env, SessionOptions,
+    aliases::OutboundAliases,
+    outbox::{LiveQueue, QueueItem, Sent, send},
+};
+use mosquorum_cluster::state::AckKind;
+use mosquorum_proto::mqtt::QoS;
+use std::collections::VecDeque;
+
+/// Entries read from the state at once.
+const READ_CHUNK: usize = 64;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    PubAck,
+    PubRec,
+    /// PUBREC received, its commit awaited.
+    Releasing,
+    PubComp,
+    Done,
+}
+
+struct InFlight {
+    seq: u64,
+    packet_id: u16,
+    phase: Phase,
+    bytes: u64,
+}
+
+pub(super) struct DurableOutbox {
+    pub(super) live: LiveQueue,
+    in_flight: VecDeque<InFlight>,
+    in_flight_count: usize,
+    in_flight_bytes: u64,
+    /// The next entry to look at.
+    next_seq: u64,
+    /// The state may have more from `next_seq` on.
+    more: bool,
+    acks: Vec<(u16, AckKind)>,
+    /// Packet identifiers among `acks` whose PUBREL waits for the commit.
+    released: Vec<u16>,
+    scratch: Vec<QueueItem>,
+}
+
+impl Default for DurableOutbox {
+    fn default() -> Self {
+        Self {
+            live: LiveQueue::default(),
+            in_flight: VecDeque::new(),
+            in_flight_count: 0,
+            in_flight_bytes: 0,
+            next_seq: 0,
+            more: true,
+            acks: Vec::new(),
+            released: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+}
+
+impl DurableOutbox {
+    pub(super) fn pump(
+        &mut self,
+        queue_grew: bool,
+        options: &SessionOptions,
+        aliases: &mut OutboundAliases,
+        env: &mut impl Env,
+    ) {
+        self.more |= queue_grew;
+        while self.more && !env.out_congested() && self.has_room(options) {
+            let room = usize::from(options.send_window).saturating_sub(self.in_flight_count);
+            let wanted = room.clamp(1, READ_CHUNK);
+            let mut items = std::mem::take(&mut self.scratch);
+            items.clear();
+            env.queue(self.next_seq, wanted, &mut items);
+            self.more = items.len() == wanted;
+            let mut stuck = false;
+            for item in items.drain(..) {
+                stuck |= !self.fits(&item, options);
+                if !stuck {
+                    self.next_seq = item.seq + 1;
+                    self.send(item, options, aliases, env);
+                }
+            }
+            self.scratch = items;
+            if stuck {
+                self.more = true;
+                return;
+            }
+        }
+    }
+
+    fn has_room(&self, options: &SessionOptions) -> bool {
+        let span = self.in_flight.front().map_or(0, |front| self.next_seq - front.seq);
+        self.in_flight_count < usize::from(options.send_window) && span < u64::from(u16::MAX) - 1
+    }
+
+    fn fits(&self, item: &QueueItem, options: &SessionOptions) -> bool {
+        let bytes = item.message.as_ref().map_or(0, |message| message.size_bytes() as u64);
+        options.send_window_bytes == 0
+            || self.in_flight_count == 0
+            || self.in_flight_bytes + bytes <= options.send_window_bytes
+    }
+
+    fn send(
+        &mut self,
+        item: QueueItem,
+        options: &SessionOptions,
+        aliases: &mut OutboundAliases,
+        env: &mut impl Env,
+    ) {
+        let Some(message) = &item.message else {
+            self.push(&item, Phase::PubComp, 0);
+            return send_pubrel(item.packet_id, env);
+        };
+        let sent = send(message, &item.options, item.packet_id, item.dup, options, aliases, env);
+        let phase = match (sent, item.options.qos) {
+            (Sent::Dropped, QoS::ExactlyOnce) => return self.acks.push((item.packet_id, AckKind::PubRecError)),
+            (Sent::Dropped, _) | (_, QoS::AtMostOnce) => return self.acks.push((item.packet_id, AckKind::PubAck)),
+            (Sent::Yes, QoS::AtLeastOnce) => Phase::PubAck,
+            (Sent::Yes, QoS::ExactlyOnce) => Phase::PubRec,
+        };
+        self.push(&item, phase, message.size_bytes() as u64);
+    }
+
+    fn push(&mut self, item: &QueueItem, phase: Phase, bytes: u64) {
+        self.in_flight_count += 1;
+        self.in_flight_bytes += bytes;
+        self.in_flight.push_back(InFlight { seq: item.seq, packet_id: item.packet_id, phase, bytes });
+    }
+
+    fn step(&mut self, packet_id: u16, from: Phase, to: Phase) -> bool {
+        let found = self.in_flight.iter_mut().find(|entry| entry.packet_id == packet_id && entry.phase == from);
+        let Some(entry) = found else { return false };
+        entry.phase = to;
+        if to == Phase::Done {
+            self.in_flight_count -= 1;
+            self.in_flight_bytes -= entry.bytes;
+            while self.in_flight.front().is_some_and(|entry| entry.phase == Phase::Done) {
+                self.in_flight.pop_front();
+            }
+        }
+        true
+    }
+
+    pub(super) fn on_puback(&mut self, packet_id: u16) {
+        if self.step(packet_id, Phase::PubAck, Phase::Done) {
+            self.acks.push((packet_id, AckKind::PubAck));
+        }
+    }
+
+    /// `false` if the packet identifier is not in flight.
+    pub(super) fn on_pubrec(&mut self, packet_id: u16, refused: bool) -> bool {
+        if refused {
+            if self.step(packet_id, Phase::PubRec, Phase::Done) {
+                self.acks.push((packet_id, AckKind::PubRecError));
+            }
+            return true;
+        }
+        if self.step(packet_id, Phase::PubRec, Phase::Releasing) {
+            self.acks.push((packet_id, AckKind::PubRec));
+            self.released.push(packet_id);
+            return true;
+        }
+        self.in_flight.iter().any(|entry| entry.packet_id == packet_id)
+    }
+
+    pub(super) fn send_pubrels(&mut self, packet_ids: &[u16], env: &mut impl Env) {
+        for packet_id in packet_ids {
+            if self.step(*packet_id, Phase::Releasing, Phase::PubComp) {
+                send_pubrel(*packet_id, env);
+            }
+        }
+    }
+
+    pub(super) fn on_pubcomp(&mut self, packet_id: u16) {
+        if self.step(packet_id, Phase::PubComp, Phase::Done) {
+            self.acks.push((packet_id, AckKind::PubComp));
+        }
+    }
+
+    /// This round's acknowledgements, and the packet identifiers whose PUBREL follows their commit.
+    pub(super) fn take_acks(&mut self) -> Option<(Vec<(u16, AckKind)>, Vec<u16>)> {
+        if self.acks.is_empty() {
+            return None;
+        }
+        Some((std::mem::take(&mut self.acks), std::mem::take(&mut self.released)))
+    }
+
+    pub(super) fn sent_before(&self) -> u64 {
+        self.next_seq
+    }
+
+    pub(super) fn has_backlog(&self) -> bool {
+        !self.live.waiting.is_empty() || (self.more && self.in_flight_count == 0)
+    }
+}
+
+fn send_pubrel(packet_id: u16, env: &mut impl Env) {
+    env.count().pubrels_sent += 1;
+    let [high, low] = packet_id.to_be_bytes();
+    env.out().extend_from_slice(&[0x62, 2, high, low]);
+}

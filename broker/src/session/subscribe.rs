@@ -1,0 +1,286 @@
+//! SUBSCRIBE and UNSUBSCRIBE, and the replay of retained messages that follows a SUBACK.
+//! Always true: SUBACK leaves after every serving node routes to the filters (clean sessions) or the subscription is
+//! durable (durable ones); retained messages are read after that, behind a barrier where other nodes exist, so that what
+//! was acknowledged before is seen; live messages wait until the replay is through.
+use super::{Env, Session, SessionError, outbox::Outbox, ticket};
+use crate::live::{Delivery, subscriptions::RouteChange};
+use mosquorum_cluster::{
+    Answer,
+    ids::Millis,
+    state::{Command, DeliveryOptions, Message, Outcome},
+};
+use mosquorum_proto::mqtt::{
+    Packet, ProtocolVersion, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription, TopicFilter, TopicName,
+    Unsubscribe, encode,
+};
+use std::sync::Arc;
+
+/// Retained messages read from the state at once, so that its lock is held briefly.
+const REPLAY_CHUNK: usize = 128;
+
+/// What a ticket stands for.
+pub(super) enum Request {
+    Subscribe(PendingSubscribe),
+    Unsubscribe { packet_id: u16, reasons: Vec<ReasonCode>, waiting: Vec<usize>, since: Millis },
+    PubRel { packet_id: u16, since: Millis },
+    /// PUBREC of a durable subscriber is durable: PUBREL may be sent.
+    Release(Vec<u16>),
+    Ignored,
+}
+
+pub(super) struct PendingSubscribe {
+    packet_id: u16,
+    reasons: Vec<ReasonCode>,
+    /// Accepted subscriptions, whether they existed, and their place in `reasons`.
+    accepted: Vec<(Subscription, bool)>,
+    identifier: Option<u32>,
+    since: Millis,
+}
+
+impl Request {
+    pub(super) fn since(&self) -> Option<Millis> {
+        match self {
+            Self::Subscribe(pending) => Some(pending.since),
+            Self::Unsubscribe { since, .. } | Self::PubRel { since, .. } => Some(*since),
+            Self::Release(_) | Self::Ignored => None,
+        }
+    }
+}
+
+/// Retained messages still to be sent for one subscription.
+pub(super) struct Replay {
+    subscription: Subscription,
+    identifier: Option<u32>,
+    cursor: Option<TopicName>,
+}
+
+fn granted(qos: QoS) -> ReasonCode {
+    match qos {
+        QoS::AtMostOnce => ReasonCode::Success,
+        QoS::AtLeastOnce => ReasonCode::GrantedQos1,
+        QoS::ExactlyOnce => ReasonCode::GrantedQos2,
+    }
+}
+
+impl Session {
+    pub(super) fn on_subscribe(&mut self, packet: Subscribe, env: &mut impl Env) -> Result<(), SessionError> {
+        let mut pending = PendingSubscribe {
+            packet_id: packet.packet_id,
+            reasons: Vec::with_capacity(packet.subscriptions.len()),
+            accepted: Vec::with_capacity(packet.subscriptions.len()),
+            identifier: packet.subscription_identifier,
+            since: env.now(),
+        };
+        for mut subscription in packet.subscriptions {
+            subscription.qos = subscription.qos.min(self.options.max_qos);
+            if self.options.bridge {
+                subscription.no_local = subscription.filter.share_name().is_none();
+                subscription.retain_as_published = true;
+            }
+            if env.may_subscribe(&subscription.filter) {
+                pending.reasons.push(granted(subscription.qos));
+                pending.accepted.push((subscription, false));
+            } else {
+                env.note_denied(false, subscription.filter.as_str());
+                let v5 = self.is_v5();
+                pending.reasons.push(if v5 { ReasonCode::NotAuthorized } else { ReasonCode::UnspecifiedError });
+            }
+        }
+        if pending.accepted.is_empty() {
+            self.finish_subscribe(pending, env);
+        } else if self.options.durable {
+            let command = Command::Subscribe {
+                client_id: self.options.client_id.clone(),
+                epoch: self.options.epoch.unwrap_or_default(),
+                subscriptions: pending.accepted.iter().map(|(subscription, _)| subscription.clone()).collect(),
+                identifier: pending.identifier,
+            };
+            let number = self.request(Request::Subscribe(pending));
+            env.submit(command, number);
+        } else {
+            self.subscribe_live(pending, env);
+        }
+        Ok(())
+    }
+
+    fn subscribe_live(&mut self, mut pending: PendingSubscribe, env: &mut impl Env) {
+        let mut added = Vec::new();
+        for (subscription, existed) in &mut pending.accepted {
+            let (before, change) = env.subscribe_live(subscription, pending.identifier);
+            *existed = before;
+            self.live.insert(subscription.filter.clone(), ());
+            if change == RouteChange::Added {
+                added.push(subscription.filter.clone());
+            }
+        }
+        if !env.needs_barrier() {
+            return self.finish_subscribe(pending, env);
+        }
+        let number = self.request(Request::Subscribe(pending));
+        if added.is_empty() {
+            env.barrier(number);
+        } else {
+            env.change_routes(added, Vec::new(), number);
+        }
+    }
+
+    pub(super) fn on_request_answer(
+        &mut self,
+        number: u64,
+        answer: Answer,
+        env: &mut impl Env,
+    ) -> Result<(), SessionError> {
+        if matches!(answer, Answer::Applied { outcome: Outcome::Superseded, .. }) {
+            return Err(SessionError::Superseded);
+        }
+        let Some(request) = self.requests.remove(&number) else { return Ok(()) };
+        match (request, answer) {
+            (Request::Subscribe(pending), Answer::RoutesKnown) => {
+                self.requests.insert(number, Request::Subscribe(pending));
+                env.barrier(ticket::new(number, ticket::REQUEST));
+            }
+            (Request::Subscribe(mut pending), answer) => {
+                if let Answer::Applied { outcome: Outcome::Subscribed { existed }, .. } = answer {
+                    pending.accepted.iter_mut().zip(existed).for_each(|((_, before), existed)| *before = existed);
+                }
+                self.finish_subscribe(pending, env);
+            }
+            (Request::Unsubscribe { packet_id, mut reasons, waiting, .. }, answer) => {
+                if let Answer::Applied { outcome: Outcome::Unsubscribed { existed }, .. } = answer {
+                    for (place, existed) in waiting.into_iter().zip(existed) {
+                        if !existed {
+                            reasons[place] = ReasonCode::NoSubscriptionExisted;
+                        }
+                    }
+                }
+                self.send_unsuback(packet_id, reasons, env);
+            }
+            (Request::PubRel { packet_id, .. }, Answer::Applied { outcome, .. }) => {
+                let existed = outcome == Outcome::Released { existed: true };
+                self.complete_release(packet_id, existed, env);
+            }
+            (Request::Release(packet_ids), _) => {
+                if let Outbox::Durable(outbox) = &mut self.outbox {
+                    outbox.send_pubrels(&packet_ids, env);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish_subscribe(&mut self, pending: PendingSubscribe, env: &mut impl Env) {
+        env.count().subacks_sent += 1;
+        let suback = SubAck::new(pending.packet_id, pending.reasons);
+        encode(&Packet::SubAck(suback), self.options.version, env.out());
+        for (subscription, existed) in pending.accepted {
+            let wanted = match subscription.retain_handling {
+                RetainHandling::SendAtSubscribe => true,
+                RetainHandling::SendIfNew => !existed,
+                RetainHandling::DoNotSend => false,
+            };
+            if wanted && subscription.filter.share_name().is_none() {
+                self.replays.push_back(Replay { subscription, identifier: pending.identifier, cursor: None });
+            }
+        }
+        self.replay(env);
+    }
+
+    /// Sends retained messages while there is room; called again when `out` has drained.
+    pub(super) fn replay(&mut self, env: &mut impl Env) {
+        while !env.out_congested() && self.outbox.takes_replay() {
+            let Some(replay) = self.replays.front_mut() else { return };
+            let mut found = std::mem::take(&mut self.scratch);
+            found.clear();
+            let next =
+                env.retained(&replay.subscription.filter, replay.cursor.take(), REPLAY_CHUNK, &mut found);
+            let (subscription, identifier) = (replay.subscription.clone(), replay.identifier);
+            match next {
+                Some(cursor) => replay.cursor = Some(cursor),
+                None => {
+                    self.replays.pop_front();
+                }
+            }
+            for message in found.drain(..) {
+                self.send_retained(&subscription, identifier, message, env);
+            }
+            self.scratch = found;
+        }
+    }
+
+    fn send_retained(
+        &mut self,
+        subscription: &Subscription,
+        identifier: Option<u32>,
+        message: Arc<Message>,
+        env: &mut impl Env,
+    ) {
+        let upgrade = self.options.limits.upgrade_qos;
+        let mut qos = if upgrade { subscription.qos } else { subscription.qos.min(message.qos) };
+        if self.options.durable && message.is_node_local() {
+            qos = QoS::AtMostOnce;
+        }
+        // The state has queued these for a durable session together with the subscription.
+        let queued_already = self.options.durable && qos != QoS::AtMostOnce;
+        if queued_already || (subscription.no_local && message.publisher_id == self.options.client_id) {
+            return;
+        }
+        let options = DeliveryOptions { qos, retain: true, identifiers: identifier.into_iter().collect() };
+        let delivery = Delivery { message, options, group: None };
+        self.outbox.on_delivery(delivery, &self.options, &mut self.aliases_out, false, env);
+    }
+
+    pub(super) fn on_unsubscribe(&mut self, packet: Unsubscribe, env: &mut impl Env) -> Result<(), SessionError> {
+        let mut reasons = vec![ReasonCode::Success; packet.filters.len()];
+        let (mut waiting, mut filters, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, filter) in packet.filters.into_iter().enumerate() {
+            if !env.may_unsubscribe(&filter) {
+                reasons[place] = ReasonCode::NotAuthorized;
+            } else if self.options.durable {
+                waiting.push(place);
+                filters.push(filter);
+            } else {
+                self.unsubscribe_live(filter, &mut reasons[place], &mut removed, env);
+            }
+        }
+        if !filters.is_empty() {
+            let command = Command::Unsubscribe {
+                client_id: self.options.client_id.clone(),
+                epoch: self.options.epoch.unwrap_or_default(),
+                filters,
+            };
+            let since = env.now();
+            let number =
+                self.request(Request::Unsubscribe { packet_id: packet.packet_id, reasons, waiting, since });
+            env.submit(command, number);
+            return Ok(());
+        }
+        if !removed.is_empty() && env.needs_barrier() {
+            let number = self.request(Request::Ignored);
+            env.change_routes(Vec::new(), removed, number);
+        }
+        self.send_unsuback(packet.packet_id, reasons, env);
+        Ok(())
+    }
+
+    fn unsubscribe_live(
+        &mut self,
+        filter: TopicFilter,
+        reason: &mut ReasonCode,
+        removed: &mut Vec<TopicFilter>,
+        env: &mut impl Env,
+    ) {
+        self.live.remove(&filter);
+        match env.unsubscribe_live(&filter) {
+            None => *reason = ReasonCode::NoSubscriptionExisted,
+            Some(RouteChange::Removed) => removed.push(filter),
+            Some(_) => {}
+        }
+    }
+
+    fn send_unsuback(&mut self, packet_id: u16, reasons: Vec<ReasonCode>, env: &mut impl Env) {
+        env.count().unsubacks_sent += 1;
+        let reasons = if self.options.version == ProtocolVersion::V5 { reasons } else { Vec::new() };
+        encode(&Packet::UnsubAck(SubAck::new(packet_id, reasons)), self.options.version, env.out());
+    }
+}

@@ -1,0 +1,308 @@
+//! Sessions against recorded surroundings: inputs in, packets and requests out.
+use super::*;
+use bytes::Bytes;
+use mosquorum_cluster::{
+    RemoteRoutes,
+    ids::LogIndex,
+    state::{DeliveryOptions, Outcome},
+};
+use mosquorum_proto::mqtt::{Decoder, Publish, Subscribe};
+
+struct Fake {
+    now: u64,
+    out: BytesMut,
+    counts: CounterValues,
+    submitted: Vec<(Command, u64)>,
+    barriers: Vec<u64>,
+    delivered: Vec<Bytes>,
+    /// A durable session matches every topic.
+    durable: bool,
+    clustered: bool,
+    queue: Vec<QueueItem>,
+}
+
+fn fake() -> Fake {
+    Fake {
+        now: 1_000,
+        out: BytesMut::new(),
+        counts: CounterValues::default(),
+        submitted: Vec::new(),
+        barriers: Vec::new(),
+        delivered: Vec::new(),
+        durable: false,
+        clustered: false,
+        queue: Vec::new(),
+    }
+}
+
+impl Env for Fake {
+    fn now(&self) -> Millis {
+        Millis(self.now)
+    }
+    fn out(&mut self) -> &mut BytesMut {
+        &mut self.out
+    }
+    fn out_congested(&self) -> bool {
+        false
+    }
+    fn count(&mut self) -> &mut CounterValues {
+        &mut self.counts
+    }
+    fn submit(&mut self, command: Command, ticket: u64) {
+        self.submitted.push((command, ticket));
+    }
+    fn needs_barrier(&self) -> bool {
+        self.clustered
+    }
+    fn barrier(&mut self, ticket: u64) {
+        self.barriers.push(ticket);
+    }
+    fn change_routes(&mut self, _: Vec<TopicFilter>, _: Vec<TopicFilter>, _: u64) {}
+    fn targets(&mut self, _: &TopicName) -> Arc<Targets> {
+        Arc::new(Targets {
+            version: (0, 0, 0),
+            live: Default::default(),
+            remote: RemoteRoutes::default(),
+            durable: self.durable,
+            queues_qos0: false,
+            durable_here: Vec::new(),
+            durable_nodes: Default::default(),
+            groups: Vec::new(),
+        })
+    }
+    fn choose(&mut self, _: &Targets, _: &Message, _: bool) -> Vec<Choice> {
+        Vec::new()
+    }
+    fn deliver(&mut self, message: &Arc<Message>, _: &Targets, _: Vec<Choice>, _: bool, _: Option<u64>) -> bool {
+        self.delivered.push(message.payload.clone());
+        false
+    }
+    fn choose_again(&mut self, _: Arc<Message>, _: &TopicFilter) {}
+    fn subscribe_live(&mut self, _: &Subscription, _: Option<u32>) -> (bool, RouteChange) {
+        (false, RouteChange::None)
+    }
+    fn unsubscribe_live(&mut self, _: &TopicFilter) -> Option<RouteChange> {
+        None
+    }
+    fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) {
+        into.extend(self.queue.iter().filter(|item| item.seq >= from_seq).take(max).cloned());
+    }
+    fn retained(
+        &mut self,
+        _: &TopicFilter,
+        _: Option<TopicName>,
+        _: usize,
+        _: &mut Vec<Arc<Message>>,
+    ) -> Option<TopicName> {
+        None
+    }
+    fn may_read(&mut self, _: &TopicName) -> bool {
+        true
+    }
+    fn may_write(&mut self, _: &TopicName) -> bool {
+        true
+    }
+    fn may_subscribe(&mut self, _: &TopicFilter) -> bool {
+        true
+    }
+    fn may_unsubscribe(&mut self, _: &TopicFilter) -> bool {
+        true
+    }
+    fn note_denied(&mut self, _: bool, _: &str) {}
+}
+
+impl Fake {
+    fn sent(&mut self) -> Vec<Packet> {
+        let mut decoder = Decoder::for_client(ProtocolVersion::V5, u32::MAX);
+        let mut packets = Vec::new();
+        decoder.decode_all(&mut self.out, &mut packets).expect("we encode what can be decoded");
+        packets
+    }
+}
+
+fn session(durable: bool) -> Session {
+    Session::new(SessionOptions {
+        client_id: Utf8::from("c"),
+        username: None,
+        version: ProtocolVersion::V5,
+        bridge: false,
+        epoch: durable.then_some(Epoch(7)),
+        durable,
+        session_expiry_seconds: if durable { 60 } else { 0 },
+        request_problem_information: true,
+        client_maximum_packet_size: u32::MAX,
+        send_window: 2,
+        send_window_bytes: 0,
+        receive_maximum: 20,
+        topic_alias_maximum_in: 0,
+        topic_alias_maximum_out: 0,
+        max_qos: QoS::ExactlyOnce,
+        retain_available: true,
+        message_size_limit: 0,
+        limits: QueueLimits {
+            messages: 0,
+            bytes: 0,
+            inflight: 2,
+            queue_qos0: false,
+            upgrade_qos: false,
+            merge_overlapping: false,
+        },
+    })
+}
+
+fn publish(qos: QoS, id: u16, payload: &'static str, retain: bool) -> Packet {
+    let topic = TopicName::try_from("t").expect("a plain topic");
+    let mut publish = Publish::new(topic, Bytes::from_static(payload.as_bytes()));
+    publish.qos = qos;
+    publish.packet_id = id;
+    publish.retain = retain;
+    Packet::Publish(publish)
+}
+
+fn published(matched: u32, duplicate: bool) -> Answer {
+    Answer::Applied { outcome: Outcome::Published { matched, duplicate }, index: LogIndex(1) }
+}
+
+#[test]
+fn a_publish_for_a_durable_session_is_acknowledged_only_after_its_commit() {
+    let (mut session, mut env) = (session(false), fake());
+    env.durable = true;
+    session.on_packet(publish(QoS::AtLeastOnce, 1, "a", false), &mut env).unwrap();
+    assert!(env.sent().is_empty(), "acknowledged before it was durable");
+    let ticket = env.submitted[0].1;
+    session.on_answer(ticket, published(1, false), &mut env).unwrap();
+    assert!(matches!(env.sent()[..], [Packet::PubAck(ref ack)] if ack.packet_id == 1 && !ack.reason.is_error()));
+}
+
+#[test]
+fn acknowledgements_leave_in_the_order_of_the_publishes() {
+    let (mut session, mut env) = (session(false), fake());
+    env.durable = true;
+    session.on_packet(publish(QoS::AtLeastOnce, 1, "a", false), &mut env).unwrap();
+    env.durable = false;
+    session.on_packet(publish(QoS::AtLeastOnce, 2, "b", false), &mut env).unwrap();
+    assert!(env.sent().is_empty());
+    let ticket = env.submitted[0].1;
+    session.on_answer(ticket, published(1, false), &mut env).unwrap();
+    let ids: Vec<u16> = env.sent().iter().map(|p| if let Packet::PubAck(ack) = p { ack.packet_id } else { 0 }).collect();
+    assert_eq!(ids, [1, 2]);
+}
+
+#[test]
+fn in_a_cluster_nobody_subscribed_is_believed_only_behind_a_barrier() {
+    let (mut session, mut env) = (session(false), fake());
+    env.clustered = true;
+    session.on_packet(publish(QoS::AtLeastOnce, 1, "a", false), &mut env).unwrap();
+    assert!(env.sent().is_empty() && env.submitted.is_empty());
+    // Another node's SUBACK became visible meanwhile.
+    env.durable = true;
+    session.on_answer(env.barriers[0], Answer::BarrierPassed, &mut env).unwrap();
+    assert!(env.sent().is_empty());
+    assert_eq!(env.submitted.len(), 1, "the message goes through the log after all");
+}
+
+#[test]
+fn a_message_behind_one_that_waits_for_its_barrier_is_not_proposed_before_it() {
+    let (mut session, mut env) = (session(false), fake());
+    env.clustered = true;
+    session.on_packet(publish(QoS::AtLeastOnce, 1, "a", false), &mut env).unwrap();
+    env.durable = true;
+    session.on_packet(publish(QoS::AtLeastOnce, 2, "b", false), &mut env).unwrap();
+    assert!(env.submitted.is_empty());
+    session.on_answer(env.barriers[0], Answer::BarrierPassed, &mut env).unwrap();
+    let payloads: Vec<&Bytes> = env
+        .submitted
+        .iter()
+        .map(|(command, _)| match command {
+            Command::Publish(publish) => &publish.message.payload,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(payloads, ["a", "b"]);
+}
+
+#[test]
+fn a_retained_message_reaches_live_subscribers_after_its_commit_and_before_later_ones() {
+    let (mut session, mut env) = (session(false), fake());
+    session.on_packet(publish(QoS::AtMostOnce, 0, "kept", true), &mut env).unwrap();
+    session.on_packet(publish(QoS::AtMostOnce, 0, "later", false), &mut env).unwrap();
+    assert!(env.delivered.is_empty());
+    let ticket = env.submitted[0].1;
+    session.on_answer(ticket, published(0, false), &mut env).unwrap();
+    assert_eq!(env.delivered, ["kept", "later"]);
+}
+
+#[test]
+fn a_repeated_qos_2_publish_is_acknowledged_again_but_delivered_once() {
+    // [MQTT-4.3.3-10]
+    let (mut session, mut env) = (session(false), fake());
+    session.on_packet(publish(QoS::ExactlyOnce, 5, "a", false), &mut env).unwrap();
+    session.on_packet(publish(QoS::ExactlyOnce, 5, "a", false), &mut env).unwrap();
+    assert_eq!(env.delivered.len(), 1);
+    assert_eq!(env.sent().len(), 2);
+}
+
+#[test]
+fn a_superseded_connection_acknowledges_nothing_and_closes() {
+    let (mut session, mut env) = (session(true), fake());
+    session.on_packet(publish(QoS::ExactlyOnce, 5, "a", false), &mut env).unwrap();
+    let ticket = env.submitted[0].1;
+    let superseded = Answer::Applied { outcome: Outcome::Superseded, index: LogIndex(1) };
+    assert_eq!(session.on_answer(ticket, superseded, &mut env), Err(SessionError::Superseded));
+    assert!(env.sent().is_empty());
+}
+
+fn item(seq: u64, qos: QoS) -> QueueItem {
+    let message = Message {
+        topic: TopicName::try_from("t").expect("a plain topic"),
+        payload: Bytes::from_static(b"x"),
+        qos,
+        retain: false,
+        properties: None,
+        expiry_seconds: None,
+        received_at: Millis(0),
+        publisher_id: Utf8::default(),
+        publisher_name: None,
+    };
+    let options = DeliveryOptions { qos, ..DeliveryOptions::default() };
+    QueueItem { seq, packet_id: seq as u16 + 1, message: Some(Arc::new(message)), options, dup: false }
+}
+
+#[test]
+fn pubrel_to_a_durable_subscriber_follows_the_commit_of_its_pubrec() {
+    let (mut session, mut env) = (session(true), fake());
+    env.queue.push(item(0, QoS::ExactlyOnce));
+    session.pump(true, &mut env);
+    assert!(matches!(env.sent()[..], [Packet::Publish(_)]));
+    session.on_packet(Packet::PubRec(Ack::new(1)), &mut env).unwrap();
+    session.pump(false, &mut env);
+    assert!(env.sent().is_empty(), "PUBREL before the PUBREC was durable");
+    let ticket = env.submitted[0].1;
+    session.on_answer(ticket, Answer::Applied { outcome: Outcome::Done, index: LogIndex(2) }, &mut env).unwrap();
+    assert!(matches!(env.sent()[..], [Packet::PubRel(_)]));
+}
+
+#[test]
+fn no_more_than_the_receive_maximum_is_in_flight() {
+    // [MQTT-3.3.4-9]
+    let (mut session, mut env) = (session(true), fake());
+    env.queue.extend((0..5).map(|seq| item(seq, QoS::AtLeastOnce)));
+    session.pump(true, &mut env);
+    assert_eq!(env.sent().len(), 2);
+    session.on_packet(Packet::PubAck(Ack::new(1)), &mut env).unwrap();
+    session.pump(false, &mut env);
+    assert_eq!(env.sent().len(), 1);
+}
+
+#[test]
+fn a_subscription_of_a_durable_session_is_acknowledged_only_after_its_commit() {
+    let (mut session, mut env) = (session(true), fake());
+    let filter = TopicFilter::try_from("a/#").expect("a filter");
+    let subscribe = Subscribe::new(9, vec![Subscription::new(filter, QoS::AtLeastOnce)]);
+    session.on_packet(Packet::Subscribe(subscribe), &mut env).unwrap();
+    assert!(env.sent().is_empty());
+    let answer =
+        Answer::Applied { outcome: Outcome::Subscribed { existed: vec![false] }, index: LogIndex(3) };
+    session.on_answer(env.submitted[0].1, answer, &mut env).unwrap();
+    assert!(matches!(env.sent()[..], [Packet::SubAck(_)]));
+}
