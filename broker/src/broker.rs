@@ -50,6 +50,7 @@ pub struct Broker {
     pub connections: AtomicUsize,
     pub listeners: ArcSwap<Vec<Arc<Listener>>>,
     next_connection: AtomicU64,
+    runtime: tokio::runtime::Handle,
 }
 
 impl Broker {
@@ -74,12 +75,23 @@ impl Broker {
             connections: AtomicUsize::new(0),
             listeners: ArcSwap::default(),
             next_connection: AtomicU64::new(1),
+            runtime: tokio::runtime::Handle::current(),
             settings: ArcSwap::from_pointee(settings),
         })
     }
 
     pub fn next_connection(&self) -> ConnectionId {
         ConnectionId(self.next_connection.fetch_add(1, Relaxed))
+    }
+
+    /// Does something after the present call into the cluster has returned.
+    pub fn defer(&self, work: impl FnOnce() + Send + 'static) {
+        self.runtime.spawn(async move { work() });
+    }
+
+    /// Log or links hold so much that publishers are not read any further.
+    pub fn is_congested(&self) -> bool {
+        self.consensus.congested() || self.peers.congested()
     }
 
     /// Sessions other than this client's: connected here without a record, or recorded.

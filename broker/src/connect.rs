@@ -5,7 +5,7 @@ use crate::{
     broker::{Broker, Listener, Peer},
     carrier::{CertificateIdentity, Negotiated, Prepared, TLS_HANDSHAKE},
     connection::{Connection, End, Service},
-    live::{Mailbox, add, registry::Presence, side::{MAILBOX_BYTES_MAX, Side, rescue}},
+    live::{Mailbox, add, registry::{NotEntered, Presence}, side::{MAILBOX_BYTES_MAX, Nobody, Side, rescue}},
     logging::lines::{self, ConnectedClient, Disconnected},
     session::{Session, SessionOptions},
     stream::Stream,
@@ -14,11 +14,12 @@ use bytes::BytesMut;
 use mosquorum_cluster::{
     Answer, Completion, Submission,
     ids::Epoch,
-    state::{Command, ConnectCommand, Outcome, Owner, QueueLimits},
+    state::{Command, ConnectCommand, DisconnectCommand, Outcome, Owner, QueueLimits},
 };
 use mosquorum_proto::mqtt::{
     ConnAck, Connect, Decoder, Packet, ProtocolVersion, QoS, ReasonCode, Utf8, Will, encode,
 };
+use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -286,44 +287,47 @@ fn session_expiry(settings: &crate::config::Settings, connect: &Connect) -> u32 
 
 /// Takes the client identifier and, where something durable is concerned, makes it so.
 async fn admit(broker: &Arc<Broker>, listener: &Listener, client: &Client) -> Result<Admission, Refusal> {
-    let settings = broker.settings.load_full();
-    if !broker.consensus.available() {
+    if !broker.consensus.available() || !broker.peers.ready() {
         return Err(Refusal::unavailable());
     }
     let origin = broker.consensus.origin();
-    let owner =
-        Owner { node: origin.node, incarnation: origin.incarnation, connection: broker.next_connection() };
-    let wait = settings.cluster.commit_timeout;
-    let claim = tokio::time::timeout(wait, broker.peers.claim(client.id.clone(), owner)).await;
-    let Ok(Ok(_claim)) = claim else { return Err(Refusal::unavailable()) };
-    let mailbox = Mailbox::new(MAILBOX_BYTES_MAX);
-    let in_state = client.expiry_seconds > 0 || client.connect.will.is_some();
-    let presence = enter(broker, client, owner, &mailbox, !in_state).await;
-    if let Some(max) = settings.limits.global_max_clients
-        && broker.session_count(&client.id) >= max.get()
-    {
+    let owner = Owner { node: origin.node, incarnation: origin.incarnation, connection: broker.next_connection() };
+    let presence = broker.registry.apply(owner.connection);
+    let wait = broker.settings.load().cluster.commit_timeout;
+    let admitted = tokio::time::timeout(wait, take_over(broker, listener, client, owner, presence)).await;
+    let admitted = admitted.unwrap_or_else(|_| Err(Refusal::unavailable()));
+    if admitted.is_err() {
         broker.registry.leave(&client.id, owner.connection);
         broker.peers.release(&client.id, owner);
+    }
+    admitted
+}
+
+async fn take_over(
+    broker: &Arc<Broker>,
+    listener: &Listener,
+    client: &Client,
+    owner: Owner,
+    presence: Presence,
+) -> Result<Admission, Refusal> {
+    broker.peers.claim(client.id.clone(), owner).await.map_err(|_| Refusal::unavailable())?;
+    let mailbox = Mailbox::new(MAILBOX_BYTES_MAX);
+    let in_state = client.expiry_seconds > 0 || client.connect.will.is_some();
+    loop {
+        match broker.registry.enter(&client.id, owner, mailbox.clone(), !in_state) {
+            Ok(()) => break,
+            Err(NotEntered::Held(gone)) => gone.wait().await,
+            Err(NotEntered::Fenced) => return Err(Refusal::silent(Disconnected::SessionTakenOver)),
+        }
+    }
+    let full = broker.settings.load().limits.global_max_clients;
+    if full.is_some_and(|max| broker.session_count(&client.id) >= max.get()) {
         let answer = (client.connect.version == ProtocolVersion::V5).then_some(ReasonCode::ServerBusy);
         return Err(Refusal { answer, why: Disconnected::ServerBusy });
     }
     let mut admission = Admission { owner, presence, mailbox, epoch: None, session_present: false, durable: false };
-    let joined = tokio::time::timeout(wait, join_state(broker, listener, client, &mut admission, in_state)).await;
-    if !matches!(joined, Ok(Ok(()))) {
-        broker.registry.leave(&client.id, owner.connection);
-        broker.peers.release(&client.id, owner);
-        return Err(Refusal::unavailable());
-    }
+    join_state(broker, listener, client, &mut admission, in_state).await?;
     Ok(admission)
-}
-
-async fn enter(broker: &Broker, client: &Client, owner: Owner, mailbox: &Arc<Mailbox>, clean: bool) -> Presence {
-    loop {
-        match broker.registry.enter(&client.id, owner, mailbox.clone(), clean) {
-            Ok(presence) => return presence,
-            Err(gone) => gone.wait().await,
-        }
-    }
 }
 
 async fn join_state(
@@ -332,10 +336,10 @@ async fn join_state(
     client: &Client,
     admission: &mut Admission,
     in_state: bool,
-) -> Result<(), ()> {
+) -> Result<(), Refusal> {
     if !in_state {
         if broker.clustered {
-            ask(|reply| broker.consensus.barrier(reply, 0)).await.ok_or(())?;
+            ask(|reply| broker.consensus.barrier(reply, 0)).await.ok_or_else(Refusal::unavailable)?;
         }
         if !broker.consensus.state().read().has_record(&client.id) {
             return Ok(());
@@ -351,16 +355,17 @@ async fn join_state(
         owner,
         limits: queue_limits(broker, client),
     }));
-    let submit = |reply| broker.consensus.submit(vec![Submission { command, reply, ticket: 0 }]);
-    let Some(Answer::Applied { outcome: Outcome::Connected { epoch, session_present, previous }, .. }) =
-        ask(submit).await
-    else {
-        return Err(());
-    };
-    if let Some((previous, epoch)) = previous
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let client_id = client.id.clone();
+    let reply = Arc::new(Joining { broker: broker.clone(), client_id, sender: Mutex::new(Some(sender)) });
+    broker.consensus.submit(vec![Submission { command, reply, ticket: 0 }]);
+    let (epoch, session_present, previous) = receiver.await.map_err(|_| Refusal::unavailable())?;
+    if let Some((previous, over)) = previous
         && previous.node != owner.node
+        && broker.peers.fence(client.id.clone(), previous, over).await.is_err()
     {
-        broker.peers.fence(client.id.clone(), previous, epoch).await.map_err(|_| ())?;
+        abandon(broker, &client.id, epoch);
+        return Err(Refusal::unavailable());
     }
     admission.session_present = session_present;
     admission.durable = client.expiry_seconds > 0 || session_present;
@@ -369,9 +374,46 @@ async fn join_state(
     Ok(())
 }
 
+type Joined = (Epoch, bool, Option<(Owner, Epoch)>);
+
+/// Waits for the session's record. If the client has been turned away by the time the record is there, nobody else will
+/// end it.
+struct Joining {
+    broker: Arc<Broker>,
+    client_id: Utf8,
+    sender: Mutex<Option<tokio::sync::oneshot::Sender<Joined>>>,
+}
+
+impl Completion for Joining {
+    fn complete(&self, _ticket: u64, answer: Answer) {
+        let Answer::Applied { outcome: Outcome::Connected { epoch, session_present, previous }, .. } = answer else {
+            self.sender.lock().take();
+            return;
+        };
+        let sender = self.sender.lock().take();
+        let waits = sender.is_some_and(|sender| sender.send((epoch, session_present, previous)).is_ok());
+        if !waits {
+            let (broker, client_id) = (self.broker.clone(), self.client_id.clone());
+            broker.clone().defer(move || abandon(&broker, &client_id, epoch));
+        }
+    }
+}
+
+/// A session whose connection never came to be: as if it had been closed at once, without a will.
+fn abandon(broker: &Broker, client_id: &Utf8, epoch: Epoch) {
+    let command = Command::Disconnect(DisconnectCommand {
+        client_id: client_id.clone(),
+        epoch,
+        discard_will: true,
+        expiry_seconds: None,
+        sent_before: 0,
+    });
+    broker.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0 }]);
+}
+
 /// One question to the cluster whose answer is awaited here.
 async fn ask(question: impl FnOnce(Arc<dyn Completion>)) -> Option<Answer> {
-    struct Once(parking_lot::Mutex<Option<tokio::sync::oneshot::Sender<Answer>>>);
+    struct Once(Mutex<Option<tokio::sync::oneshot::Sender<Answer>>>);
     impl Completion for Once {
         fn complete(&self, _ticket: u64, answer: Answer) {
             if let Some(sender) = self.0.lock().take() {
@@ -380,7 +422,7 @@ async fn ask(question: impl FnOnce(Arc<dyn Completion>)) -> Option<Answer> {
         }
     }
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    question(Arc::new(Once(parking_lot::Mutex::new(Some(sender)))));
+    question(Arc::new(Once(Mutex::new(Some(sender)))));
     receiver.await.ok()
 }
 

@@ -159,7 +159,7 @@ impl Service {
 
     /// Reads once and decodes; `true` if packets came (or bytes of one).
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if !self.session.wants_input() || self.side.out.len() > 4 * READ_BYTES || self.io.broker.consensus.congested() {
+        if !self.session.wants_input() || self.side.out.len() > 4 * READ_BYTES || self.io.broker.is_congested() {
             return Ok(false);
         }
         let (stream, partial, decoder) = (&mut self.io.stream, &mut self.io.partial, &mut self.io.decoder);

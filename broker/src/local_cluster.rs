@@ -137,8 +137,9 @@ async fn wait_until_ready(nodes: &mut [Node]) -> Result<String, String> {
         if let Some((node, status)) = ended(nodes) {
             return Err(format!("{} ended at once ({status}); its log: {}", node.name, node.log().display()));
         }
-        let serving = nodes.iter().all(|node| std::net::TcpStream::connect(("127.0.0.1", node.port)).is_ok());
-        if serving && let Some(leader) = leader(nodes) {
+        if nodes.iter().all(answers)
+            && let Some(leader) = leader(nodes)
+        {
             return Ok(leader);
         }
         if began.elapsed() > READY_TIMEOUT {
@@ -154,6 +155,24 @@ fn ended(nodes: &mut [Node]) -> Option<(&Node, ExitStatus)> {
     })?;
     let status = nodes[place].process.as_mut()?.try_wait().ok().flatten()?;
     Some((&nodes[place], status))
+}
+
+/// Whether a client gets in.
+fn answers(node: &Node) -> bool {
+    use std::io::{Read, Write};
+    let connect = mosquorum_proto::mqtt::Connect::new(mosquorum_proto::mqtt::ProtocolVersion::V311, "");
+    let mut bytes = bytes::BytesMut::new();
+    let packet = mosquorum_proto::mqtt::Packet::Connect(Box::new(connect));
+    mosquorum_proto::mqtt::encode(&packet, mosquorum_proto::mqtt::ProtocolVersion::V311, &mut bytes);
+    let ask = || -> io::Result<[u8; 4]> {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", node.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(&bytes)?;
+        let mut connack = [0; 4];
+        stream.read_exact(&mut connack)?;
+        Ok(connack)
+    };
+    ask().is_ok_and(|connack| connack == [0x20, 2, 0, 0])
 }
 
 fn leader(nodes: &[Node]) -> Option<String> {

@@ -21,6 +21,7 @@ use tokio::{
 
 /// How long clients have to take their last bytes at a stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+const READY_CHECK: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(100);
 
 /// Why a node could not start (or go on).
@@ -55,7 +56,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
             .map_err(|error| NodeError::Storage(format!("Error: unable to write pid file {}: {error}", path.display())))?;
     }
     for (listener, open) in opened {
-        tasks.spawn(listener::accept(broker.clone(), listener, open));
+        tasks.spawn(accept_when_ready(broker.clone(), listener, open));
     }
     tasks.spawn(sys::publish(broker.clone()));
     lines::running();
@@ -68,6 +69,18 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     }
     lines::terminating();
     result
+}
+
+/// Connections wait in the socket's backlog until this node serves; if that takes long they are told so instead.
+async fn accept_when_ready(broker: Arc<Broker>, listener: Arc<Listener>, open: listener::Open) {
+    let patience = broker.settings.load().cluster.commit_timeout;
+    let _ = tokio::time::timeout(patience, async {
+        while !(broker.consensus.available() && broker.peers.ready() && broker.peers.may_serve()) {
+            tokio::time::sleep(READY_CHECK).await;
+        }
+    })
+    .await;
+    listener::accept(broker, listener, open).await;
 }
 
 /// The replicated state and the peers, as the configuration wants them.

@@ -6,7 +6,7 @@ use crate::{
     logging,
 };
 use mosquorum_cluster::{
-    Alone, Consensus, Fatal, LiveSide, Peers, Persistence, RaftConsensus, RaftSettings, transport::PemPaths,
+    Consensus, Fatal, LiveSide, Peers, Persistence, RaftSettings, transport::PemPaths,
 };
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -28,8 +28,9 @@ pub async fn join(
         std::process::exit(EXIT_STORAGE);
     });
     let raft = raft_settings(settings);
-    let consensus = RaftConsensus::start(raft, live, fatal, None).await.map_err(|error| format!("Error: {error}"))?;
-    Ok((consensus, Arc::new(Alone::new())))
+    let (consensus, peers) =
+        mosquorum_cluster::live::start(raft, live, fatal).await.map_err(|error| format!("Error: {error}"))?;
+    Ok((consensus, peers))
 }
 
 fn raft_settings(settings: &Settings) -> RaftSettings {

@@ -27,7 +27,7 @@ pub struct MemoryConsensus {
 impl MemoryConsensus {
     pub fn new(name: &str, live: Arc<dyn LiveSide>) -> Arc<Self> {
         let consensus =
-            Arc::new(Self { state: RwLock::default(), last: Mutex::new(0), live, name: name.to_owned() });
+            Arc::new(Self { state: RwLock::new(State::in_memory()), last: Mutex::new(0), live, name: name.to_owned() });
         consensus.apply(vec![Command::NodeUp { name: Utf8::from(name) }]);
         consensus
     }

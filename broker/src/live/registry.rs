@@ -21,9 +21,29 @@ pub struct Presence {
     _gone: watch::Sender<()>,
 }
 
+/// A connection that is taking its client identifier and may lose it to another before it has it.
+struct Applicant {
+    fenced: bool,
+    gone: watch::Receiver<()>,
+}
+
+#[derive(Default)]
+struct Table {
+    clients: HashMap<Utf8, Entry>,
+    applicants: HashMap<ConnectionId, Applicant>,
+}
+
 #[derive(Default)]
 pub struct Registry {
-    clients: Mutex<HashMap<Utf8, Entry>>,
+    table: Mutex<Table>,
+}
+
+/// Why a connection was not entered.
+pub enum NotEntered {
+    /// Somebody holds the name: its end must be waited for first.
+    Held(Gone),
+    /// The name was given to another connection meanwhile.
+    Fenced,
 }
 
 /// The end of a connection.
@@ -36,65 +56,85 @@ impl Gone {
 }
 
 impl Registry {
-    /// Tells the present holder (if any) to go; its end can be waited for.
-    pub fn evict(&self, client_id: &str, order: Order) -> Option<Gone> {
-        let clients = self.clients.lock();
-        let entry = clients.get(client_id)?;
-        entry.mailbox.order(order);
-        Some(Gone(entry.gone.clone()))
-    }
-
-    /// As `evict`, but only if the holder is this very connection.
-    pub fn evict_connection(&self, client_id: &str, connection: ConnectionId, order: Order) -> Option<Gone> {
-        let clients = self.clients.lock();
-        let entry = clients.get(client_id).filter(|entry| entry.owner.connection == connection)?;
-        entry.mailbox.order(order);
-        Some(Gone(entry.gone.clone()))
-    }
-
-    /// Enters a connection unless somebody else holds the name: then that one's end must be waited for first.
-    pub fn enter(&self, client_id: &Utf8, owner: Owner, mailbox: Arc<Mailbox>, clean: bool) -> Result<Presence, Gone> {
-        let mut clients = self.clients.lock();
-        if let Some(entry) = clients.get(client_id) {
-            entry.mailbox.order(Order::TakenOver);
-            return Err(Gone(entry.gone.clone()));
-        }
+    /// Makes a connection known before it asks for its client identifier: from here on it can be fenced.
+    pub fn apply(&self, connection: ConnectionId) -> Presence {
         let (sender, gone) = watch::channel(());
-        clients.insert(client_id.clone(), Entry { owner, mailbox, clean, gone });
-        Ok(Presence { _gone: sender })
+        self.table.lock().applicants.insert(connection, Applicant { fenced: false, gone });
+        Presence { _gone: sender }
+    }
+
+    /// Tells this very connection to go, if it is (or is about to be) the client's; its end can be waited for.
+    pub fn evict_connection(&self, client_id: &str, connection: ConnectionId, order: Order) -> Option<Gone> {
+        let mut table = self.table.lock();
+        if let Some(applicant) = table.applicants.get_mut(&connection) {
+            applicant.fenced = true;
+            return Some(Gone(applicant.gone.clone()));
+        }
+        let entry = table.clients.get(client_id).filter(|entry| entry.owner.connection == connection)?;
+        entry.mailbox.order(order);
+        Some(Gone(entry.gone.clone()))
+    }
+
+    /// Enters an applicant unless somebody else of this node holds the name, who is then told to go.
+    pub fn enter(
+        &self,
+        client_id: &Utf8,
+        owner: Owner,
+        mailbox: Arc<Mailbox>,
+        clean: bool,
+    ) -> Result<(), NotEntered> {
+        let mut table = self.table.lock();
+        if table.applicants.get(&owner.connection).is_none_or(|applicant| applicant.fenced) {
+            return Err(NotEntered::Fenced);
+        }
+        if let Some(entry) = table.clients.get(client_id) {
+            entry.mailbox.order(Order::TakenOver);
+            return Err(NotEntered::Held(Gone(entry.gone.clone())));
+        }
+        if let Some(applicant) = table.applicants.remove(&owner.connection) {
+            table.clients.insert(client_id.clone(), Entry { owner, mailbox, clean, gone: applicant.gone });
+        }
+        Ok(())
     }
 
     /// Removes the connection's entry; its `Presence` is dropped by the caller afterwards.
     pub fn leave(&self, client_id: &str, connection: ConnectionId) {
-        let mut clients = self.clients.lock();
-        if clients.get(client_id).is_some_and(|entry| entry.owner.connection == connection) {
-            clients.remove(client_id);
+        let mut table = self.table.lock();
+        table.applicants.remove(&connection);
+        if table.clients.get(client_id).is_some_and(|entry| entry.owner.connection == connection) {
+            table.clients.remove(client_id);
         }
     }
 
+    /// Tells everybody; who is only about to come in is turned away.
     pub fn order_all(&self, order: Order) -> Vec<Gone> {
-        let clients = self.clients.lock();
-        clients
-            .values()
-            .map(|entry| {
-                entry.mailbox.order(order);
-                Gone(entry.gone.clone())
-            })
-            .collect()
+        let mut table = self.table.lock();
+        if order != Order::Reloaded {
+            table.applicants.values_mut().for_each(|applicant| applicant.fenced = true);
+        }
+        let each = table.clients.values().map(|entry| {
+            entry.mailbox.order(order);
+            Gone(entry.gone.clone())
+        });
+        each.collect()
     }
 
     pub fn len(&self) -> usize {
-        self.clients.lock().len()
+        self.table.lock().clients.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Clients without a record in the replicated state, this one left out.
     pub fn clean_count(&self, except: &str) -> usize {
-        let clients = self.clients.lock();
-        clients.iter().filter(|(id, entry)| entry.clean && id.as_str() != except).count()
+        let table = self.table.lock();
+        table.clients.iter().filter(|(id, entry)| entry.clean && id.as_str() != except).count()
     }
 
     pub fn clean_clients(&self) -> Vec<(Utf8, Owner)> {
-        let clients = self.clients.lock();
-        clients.iter().filter(|(_, entry)| entry.clean).map(|(id, entry)| (id.clone(), entry.owner)).collect()
+        let table = self.table.lock();
+        table.clients.iter().filter(|(_, entry)| entry.clean).map(|(id, entry)| (id.clone(), entry.owner)).collect()
     }
 }

@@ -110,14 +110,14 @@ async fn read_request<S: AsyncRead + Unpin>(
             super::super::TLS_HANDSHAKE => return Err(UpgradeError::Tls),
             _ => {}
         }
+        if head.len() > rules.request_bytes_max {
+            return Err(UpgradeError::TooLong(rules.request_bytes_max));
+        }
         // Only a line end can complete it.
         if head[before..].contains(&b'\n')
             && let Some(request) = parse(&head, rules.origins)?
         {
             return Ok(request);
-        }
-        if head.len() > rules.request_bytes_max {
-            return Err(UpgradeError::TooLong(rules.request_bytes_max));
         }
     }
 }
