@@ -54,12 +54,7 @@ pub struct Broker {
 }
 
 impl Broker {
-    pub fn new(
-        settings: Settings,
-        consensus: Arc<dyn Consensus>,
-        peers: Arc<dyn Peers>,
-        clustered: bool,
-    ) -> Arc<Self> {
+    pub fn new(settings: Settings, consensus: Arc<dyn Consensus>, peers: Arc<dyn Peers>, clustered: bool) -> Arc<Self> {
         let counters = Arc::new(Counters::default());
         let router = Router::new(consensus.clone(), peers.clone(), counters.clone());
         router.configure(settings.delivery.upgrade_outgoing_qos, settings.delivery.allow_duplicate_messages);
@@ -302,10 +297,7 @@ impl LiveSide for LiveHub {
             FenceReason::TakenOver => Order::TakenOver,
             FenceReason::Administrative => Order::Administrative,
         };
-        let gone = self
-            .broker
-            .get()
-            .and_then(|broker| broker.registry.evict_connection(&client_id, connection, order));
+        let gone = self.broker.get().and_then(|broker| broker.registry.evict_connection(&client_id, connection, order));
         Box::pin(async move {
             if let Some(gone) = gone {
                 gone.wait().await;

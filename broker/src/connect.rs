@@ -5,7 +5,11 @@ use crate::{
     broker::{Broker, Listener, Peer},
     carrier::{CertificateIdentity, Negotiated, Prepared, TLS_HANDSHAKE},
     connection::{Connection, End, Service},
-    live::{Mailbox, add, registry::{NotEntered, Presence}, side::{MAILBOX_BYTES_MAX, Nobody, Side, rescue}},
+    live::{
+        Mailbox, add,
+        registry::{NotEntered, Presence},
+        side::{MAILBOX_BYTES_MAX, Nobody, Side, rescue},
+    },
     logging::lines::{self, ConnectedClient, Disconnected},
     session::{Session, SessionOptions},
     stream::Stream,
@@ -16,9 +20,7 @@ use mosquorum_cluster::{
     ids::Epoch,
     state::{Command, ConnectCommand, DisconnectCommand, Outcome, Owner, QueueLimits},
 };
-use mosquorum_proto::mqtt::{
-    ConnAck, Connect, Decoder, Packet, ProtocolVersion, QoS, ReasonCode, Utf8, Will, encode,
-};
+use mosquorum_proto::mqtt::{ConnAck, Connect, Decoder, Packet, ProtocolVersion, QoS, ReasonCode, Utf8, Will, encode};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -500,8 +502,8 @@ async fn run(mut connection: Connection, client: Client, admission: Admission, p
     log_connected(&broker, &client, peer);
     add(&broker.counters.connacks_sent, 1);
     add(&broker.counters.clients_total, 1);
-    connection.keep_alive = (client.keep_alive_seconds > 0)
-        .then(|| Duration::from_millis(u64::from(client.keep_alive_seconds) * 1500));
+    connection.keep_alive =
+        (client.keep_alive_seconds > 0).then(|| Duration::from_millis(u64::from(client.keep_alive_seconds) * 1500));
     let access = listener.access(&client.id, client.username.as_ref());
     let mut side = Side::new(
         broker.clone(),

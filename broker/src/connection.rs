@@ -144,7 +144,9 @@ impl Service {
 
     fn open_mail(&mut self) -> Result<bool, End> {
         match self.inbox.order.take() {
-            Some(Order::Reloaded) => self.side.access = self.io.listener.access(&self.side.client_id, self.side.username.as_ref()),
+            Some(Order::Reloaded) => {
+                self.side.access = self.io.listener.access(&self.side.client_id, self.side.username.as_ref())
+            }
             Some(order) => return Err(End::Order(order)),
             None => {}
         }

@@ -43,7 +43,8 @@ pub async fn run(count: usize, verbose: bool) -> Result<(), String> {
     write_certificates(&base, &nodes).map_err(|error| format!("cannot write certificates: {error}"))?;
     for place in 0..nodes.len() {
         write_config(&base, &nodes, place).map_err(|error| format!("cannot write a configuration: {error}"))?;
-        nodes[place].process = Some(start(&nodes[place], verbose).map_err(|error| format!("cannot start a node: {error}"))?);
+        nodes[place].process =
+            Some(start(&nodes[place], verbose).map_err(|error| format!("cannot start a node: {error}"))?);
     }
     println!("Starting {count} nodes below {} ...", base.display());
     let leader = match wait_until_ready(&mut nodes).await {
@@ -127,7 +128,12 @@ fn start(node: &Node, verbose: bool) -> io::Result<Child> {
     }
     // In a group of their own, so that Ctrl-C reaches this process, which then stops them in order.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).env("MOSQUORUM_PARENT", std::process::id().to_string()).spawn()
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .env("MOSQUORUM_PARENT", std::process::id().to_string())
+        .spawn()
 }
 
 /// Waits until every node serves; the leader's name.
@@ -150,9 +156,9 @@ async fn wait_until_ready(nodes: &mut [Node]) -> Result<String, String> {
 }
 
 fn ended(nodes: &mut [Node]) -> Option<(&Node, ExitStatus)> {
-    let place = nodes.iter_mut().position(|node| {
-        node.process.as_mut().is_some_and(|process| process.try_wait().ok().flatten().is_some())
-    })?;
+    let place = nodes
+        .iter_mut()
+        .position(|node| node.process.as_mut().is_some_and(|process| process.try_wait().ok().flatten().is_some()))?;
     let status = nodes[place].process.as_mut()?.try_wait().ok().flatten()?;
     Some((&nodes[place], status))
 }

@@ -52,8 +52,9 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         tasks.spawn(admin::serve(broker.clone(), admin::open(&path)?));
     }
     if let Some(path) = broker.settings.load().process.pid_file.clone() {
-        std::fs::write(&path, format!("{}\n", std::process::id()))
-            .map_err(|error| NodeError::Storage(format!("Error: unable to write pid file {}: {error}", path.display())))?;
+        std::fs::write(&path, format!("{}\n", std::process::id())).map_err(|error| {
+            NodeError::Storage(format!("Error: unable to write pid file {}: {error}", path.display()))
+        })?;
     }
     for (listener, open) in opened {
         tasks.spawn(accept_when_ready(broker.clone(), listener, open));
@@ -171,7 +172,10 @@ fn reload(broker: &Arc<Broker>) {
         Err(error) => return crate::error!("Error: {error} The settings stay as they were."),
     };
     report.changed.iter().for_each(|name| crate::info!("Reloaded option {name}."));
-    report.needs_restart.iter().for_each(|name| crate::warning!("The change of {name} takes effect at the next start."));
+    report
+        .needs_restart
+        .iter()
+        .for_each(|name| crate::warning!("The change of {name} takes effect at the next start."));
     if let Err(error) = logging::apply(&new.log) {
         crate::error!("{error}");
     }

@@ -5,9 +5,7 @@ use crate::{
     config::{Autosave, Settings},
     logging,
 };
-use mosquorum_cluster::{
-    Consensus, Fatal, LiveSide, Peers, Persistence, RaftSettings, transport::PemPaths,
-};
+use mosquorum_cluster::{Consensus, Fatal, LiveSide, Peers, Persistence, RaftSettings, transport::PemPaths};
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,

@@ -1,13 +1,9 @@
 //! `$SYS`: what a node says about itself.
 //! Always true: these topics are the node's own and live in its memory; they are updated every `sys_interval`, a value
 //! that has not changed is not published again.
-use crate::{broker::Broker, logging::lines, live::counters::CounterValues};
+use crate::{broker::Broker, live::counters::CounterValues, logging::lines};
 use bytes::Bytes;
-use mosquorum_cluster::{
-    ids::Millis,
-    retained_tree::RetainedTree,
-    state::Message,
-};
+use mosquorum_cluster::{ids::Millis, retained_tree::RetainedTree, state::Message};
 use mosquorum_proto::mqtt::{QoS, TopicFilter, TopicName, Utf8};
 use parking_lot::RwLock;
 use std::{

@@ -96,8 +96,7 @@ proptest! {
 fn an_announced_packet_of_100_mb_reserves_nothing() {
     for first in [0x10, 0x30, 0x82, 0xA2, 0xF0] {
         let mut input = BytesMut::from(&[first, 0x80, 0xC2, 0xD7, 0x2F, 0, 4, b'M'][..]);
-        let (result, allocated, _) =
-            counted(|| decode(&mut input, Some(ProtocolVersion::V5), u32::MAX));
+        let (result, allocated, _) = counted(|| decode(&mut input, Some(ProtocolVersion::V5), u32::MAX));
         assert_eq!((result, allocated), (Ok(None), 0));
     }
 }
@@ -105,22 +104,13 @@ fn an_announced_packet_of_100_mb_reserves_nothing() {
 #[test]
 fn a_publish_without_properties_allocates_nothing() {
     let topic = TopicName::try_from("sensors/room/temperature").unwrap();
-    for version in [
-        ProtocolVersion::V31,
-        ProtocolVersion::V311,
-        ProtocolVersion::V5,
-    ] {
+    for version in [ProtocolVersion::V31, ProtocolVersion::V311, ProtocolVersion::V5] {
         let mut input = BytesMut::new();
         for packet_id in 1..=100 {
-            PublishParts::new(&topic, b"21.5", QoS::AtLeastOnce, packet_id)
-                .encode(version, &mut input);
+            PublishParts::new(&topic, b"21.5", QoS::AtLeastOnce, packet_id).encode(version, &mut input);
         }
         let mut packets = Vec::with_capacity(200);
-        let mut decoder = Decoder {
-            version: Some(version),
-            max_packet_size: u32::MAX,
-            sender: Sender::Client,
-        };
+        let mut decoder = Decoder { version: Some(version), max_packet_size: u32::MAX, sender: Sender::Client };
         let mut copy = input.clone();
         // The whole batch becomes shared once.
         let (result, _, calls) = counted(|| decoder.decode_all(&mut copy, &mut packets));
@@ -144,10 +134,7 @@ fn a_publish_without_properties_allocates_nothing() {
 #[test]
 fn encoding_a_publish_into_a_large_enough_buffer_allocates_nothing() {
     let topic = TopicName::try_from("sensors/room/temperature").unwrap();
-    let properties = PublishProperties {
-        content_type: Some("text/plain".into()),
-        ..PublishProperties::default()
-    };
+    let properties = PublishProperties { content_type: Some("text/plain".into()), ..PublishProperties::default() };
     let mut out = BytesMut::with_capacity(1000);
     let mut parts = PublishParts::new(&topic, b"21.5", QoS::AtLeastOnce, 7);
     parts.properties = Some(&properties);
@@ -159,13 +146,7 @@ fn encoding_a_publish_into_a_large_enough_buffer_allocates_nothing() {
 /// filter of one byte (3 to 32). Memory stays in proportion, though by more than three.
 #[test]
 fn the_worst_packets_allocate_at_most_sixteen_times_their_length() {
-    let variable = |value: usize| {
-        [
-            value as u8 | 0x80,
-            (value >> 7) as u8 | 0x80,
-            (value >> 14) as u8,
-        ]
-    };
+    let variable = |value: usize| [value as u8 | 0x80, (value >> 7) as u8 | 0x80, (value >> 14) as u8];
     let user_properties = [0x26, 0, 0, 0, 0].repeat(20_000);
     let mut publish = vec![0, 1, b'a'];
     publish.extend(variable(user_properties.len()));
@@ -175,8 +156,7 @@ fn the_worst_packets_allocate_at_most_sixteen_times_their_length() {
     for (first, body) in [(0x30, publish), (0xA2, unsubscribe), (0x82, subscribe)] {
         let mut input = BytesMut::from(&[&[first][..], &variable(body.len()), &body].concat()[..]);
         let len = input.len();
-        let (packets, allocated, _) =
-            counted(|| decode_everything(&mut input, ProtocolVersion::V5));
+        let (packets, allocated, _) = counted(|| decode_everything(&mut input, ProtocolVersion::V5));
         assert_eq!(packets, 1, "packet {first:#x}");
         assert!(allocated <= 16 * len + 4096, "{allocated} bytes for {len}");
     }

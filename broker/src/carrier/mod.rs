@@ -47,12 +47,7 @@ pub async fn prepare(
     }
 }
 
-async fn wrap(
-    settings: &Settings,
-    listener: &Listener,
-    stream: Stream,
-    peer: &Peer,
-) -> Result<Prepared, Disconnected> {
+async fn wrap(settings: &Settings, listener: &Listener, stream: Stream, peer: &Peer) -> Result<Prepared, Disconnected> {
     let mut prepared = match listener.tls.acceptor() {
         Some(acceptor) => acceptor.accept(stream).await.map_err(|error| {
             if error.is_plain {

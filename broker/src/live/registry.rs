@@ -76,13 +76,7 @@ impl Registry {
     }
 
     /// Enters an applicant unless somebody else of this node holds the name, who is then told to go.
-    pub fn enter(
-        &self,
-        client_id: &Utf8,
-        owner: Owner,
-        mailbox: Arc<Mailbox>,
-        clean: bool,
-    ) -> Result<(), NotEntered> {
+    pub fn enter(&self, client_id: &Utf8, owner: Owner, mailbox: Arc<Mailbox>, clean: bool) -> Result<(), NotEntered> {
         let mut table = self.table.lock();
         if table.applicants.get(&owner.connection).is_none_or(|applicant| applicant.fenced) {
             return Err(NotEntered::Fenced);

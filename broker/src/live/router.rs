@@ -302,11 +302,7 @@ impl Router {
                 }
             }
         }
-        let mut forward = Forward {
-            message: message.clone(),
-            nodes: targets.remote.nodes.clone(),
-            groups: Vec::new(),
-        };
+        let mut forward = Forward { message: message.clone(), nodes: targets.remote.nodes.clone(), groups: Vec::new() };
         if durable_live {
             for node in &targets.durable_nodes {
                 if !forward.nodes.contains(node) {
@@ -399,7 +395,6 @@ impl Router {
             None => Choice::Nobody,
         }
     }
-
 }
 
 /// Turns of groups with members in several places that are remembered; beyond it all start anew.

@@ -91,10 +91,10 @@ impl Session {
         }
         let alias = properties.as_mut().and_then(|p| p.topic_alias.take());
         let topic = match (alias, topic) {
-            (Some(alias), topic) => self
-                .aliases_in
-                .resolve(alias, topic)
-                .ok_or(SessionError::Peer(ReasonCode::TopicAliasInvalid, "topic alias is unknown or above the maximum"))?,
+            (Some(alias), topic) => self.aliases_in.resolve(alias, topic).ok_or(SessionError::Peer(
+                ReasonCode::TopicAliasInvalid,
+                "topic alias is unknown or above the maximum",
+            ))?,
             (None, Some(topic)) => topic,
             (None, None) => {
                 return Err(SessionError::Peer(ReasonCode::ProtocolError, "neither topic nor topic alias"));
@@ -219,8 +219,7 @@ impl Session {
     }
 
     fn acknowledge(&mut self, qos: QoS, packet_id: u16, reached: bool, env: &mut impl Env) {
-        let reason =
-            if self.is_v5() && !reached { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
+        let reason = if self.is_v5() && !reached { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => {
@@ -350,8 +349,7 @@ impl Session {
                 }
             }
             let choices = item.choices.take().unwrap_or_default();
-            let answered =
-                (item.message.qos != QoS::AtMostOnce).then(|| ticket::new(number, ticket::FORWARD));
+            let answered = (item.message.qos != QoS::AtMostOnce).then(|| ticket::new(number, ticket::FORWARD));
             item.reached |= !item.targets.live.sessions.is_empty()
                 || !item.targets.groups.is_empty()
                 || !item.targets.remote.nodes.is_empty();

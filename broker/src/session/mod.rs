@@ -14,7 +14,8 @@ mod subscribe;
 mod tests;
 
 use crate::live::{
-    Delivery, counters::CounterValues,
+    Delivery,
+    counters::CounterValues,
     router::{Choice, Targets},
     subscriptions::RouteChange,
 };
@@ -228,7 +229,10 @@ impl Session {
         env.count().disconnects_received += 1;
         if let Some(expiry) = disconnect.session_expiry_interval {
             if self.options.session_expiry_seconds == 0 && expiry != 0 {
-                return Err(SessionError::Peer(ReasonCode::ProtocolError, "session expiry raised from 0 [MQTT-3.14.2.2.2]"));
+                return Err(SessionError::Peer(
+                    ReasonCode::ProtocolError,
+                    "session expiry raised from 0 [MQTT-3.14.2.2.2]",
+                ));
             }
             self.options.session_expiry_seconds = expiry;
         }

@@ -107,13 +107,7 @@ impl DurableOutbox {
             || self.in_flight_bytes + bytes <= options.send_window_bytes
     }
 
-    fn send(
-        &mut self,
-        item: QueueItem,
-        options: &SessionOptions,
-        aliases: &mut OutboundAliases,
-        env: &mut impl Env,
-    ) {
+    fn send(&mut self, item: QueueItem, options: &SessionOptions, aliases: &mut OutboundAliases, env: &mut impl Env) {
         let Some(message) = &item.message else {
             self.push(&item, Phase::PubComp, 0);
             return send_pubrel(item.packet_id, env);

@@ -21,8 +21,16 @@ const REPLAY_CHUNK: usize = 128;
 /// What a ticket stands for.
 pub(super) enum Request {
     Subscribe(PendingSubscribe),
-    Unsubscribe { packet_id: u16, reasons: Vec<ReasonCode>, waiting: Vec<usize>, since: Millis },
-    PubRel { packet_id: u16, since: Millis },
+    Unsubscribe {
+        packet_id: u16,
+        reasons: Vec<ReasonCode>,
+        waiting: Vec<usize>,
+        since: Millis,
+    },
+    PubRel {
+        packet_id: u16,
+        since: Millis,
+    },
     /// PUBREC of a durable subscriber is durable: PUBREL may be sent.
     Release(Vec<u16>),
     Ignored,
@@ -192,8 +200,7 @@ impl Session {
             let Some(replay) = self.replays.front_mut() else { return };
             let mut found = std::mem::take(&mut self.scratch);
             found.clear();
-            let next =
-                env.retained(&replay.subscription.filter, replay.cursor.take(), REPLAY_CHUNK, &mut found);
+            let next = env.retained(&replay.subscription.filter, replay.cursor.take(), REPLAY_CHUNK, &mut found);
             let (subscription, identifier) = (replay.subscription.clone(), replay.identifier);
             match next {
                 Some(cursor) => replay.cursor = Some(cursor),
@@ -250,8 +257,7 @@ impl Session {
                 filters,
             };
             let since = env.now();
-            let number =
-                self.request(Request::Unsubscribe { packet_id: packet.packet_id, reasons, waiting, since });
+            let number = self.request(Request::Unsubscribe { packet_id: packet.packet_id, reasons, waiting, since });
             env.submit(command, number);
             return Ok(());
         }

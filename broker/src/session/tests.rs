@@ -184,7 +184,8 @@ fn acknowledgements_leave_in_the_order_of_the_publishes() {
     assert!(env.sent().is_empty());
     let ticket = env.submitted[0].1;
     session.on_answer(ticket, published(1, false), &mut env).unwrap();
-    let ids: Vec<u16> = env.sent().iter().map(|p| if let Packet::PubAck(ack) = p { ack.packet_id } else { 0 }).collect();
+    let ids: Vec<u16> =
+        env.sent().iter().map(|p| if let Packet::PubAck(ack) = p { ack.packet_id } else { 0 }).collect();
     assert_eq!(ids, [1, 2]);
 }
 
@@ -301,8 +302,7 @@ fn a_subscription_of_a_durable_session_is_acknowledged_only_after_its_commit() {
     let subscribe = Subscribe::new(9, vec![Subscription::new(filter, QoS::AtLeastOnce)]);
     session.on_packet(Packet::Subscribe(subscribe), &mut env).unwrap();
     assert!(env.sent().is_empty());
-    let answer =
-        Answer::Applied { outcome: Outcome::Subscribed { existed: vec![false] }, index: LogIndex(3) };
+    let answer = Answer::Applied { outcome: Outcome::Subscribed { existed: vec![false] }, index: LogIndex(3) };
     session.on_answer(env.submitted[0].1, answer, &mut env).unwrap();
     assert!(matches!(env.sent()[..], [Packet::SubAck(_)]));
 }

@@ -1,8 +1,7 @@
 //! Short ways to make packets and to convert their small values. Not here: anything about bytes.
 use super::{
-    Ack, Auth, ConnAck, Connect, Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS,
-    ReasonCode, RetainHandling, SubAck, Subscribe, Subscription, TopicFilter, TopicName,
-    Unsubscribe, UserProperties, Utf8,
+    Ack, Auth, ConnAck, Connect, Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode,
+    RetainHandling, SubAck, Subscribe, Subscription, TopicFilter, TopicName, Unsubscribe, UserProperties, Utf8,
 };
 use bytes::Bytes;
 use std::fmt;
@@ -49,9 +48,7 @@ impl TryFrom<u8> for PacketType {
             Disconnect,
             Auth,
         ];
-        ALL.get(usize::from(value).wrapping_sub(1))
-            .copied()
-            .ok_or(value)
+        ALL.get(usize::from(value).wrapping_sub(1)).copied().ok_or(value)
     }
 }
 impl fmt::Display for PacketType {
@@ -250,12 +247,7 @@ impl Ack {
     /// Without properties; before 5.0 the reason is not sent.
     #[must_use]
     pub fn with_reason(packet_id: PacketId, reason: ReasonCode) -> Self {
-        Self {
-            packet_id,
-            reason,
-            reason_string: None,
-            user_properties: UserProperties::new(),
-        }
+        Self { packet_id, reason, reason_string: None, user_properties: UserProperties::new() }
     }
 }
 impl Subscription {
@@ -275,35 +267,21 @@ impl Subscribe {
     /// Without properties.
     #[must_use]
     pub fn new(packet_id: PacketId, subscriptions: Vec<Subscription>) -> Self {
-        Self {
-            packet_id,
-            subscription_identifier: None,
-            user_properties: UserProperties::new(),
-            subscriptions,
-        }
+        Self { packet_id, subscription_identifier: None, user_properties: UserProperties::new(), subscriptions }
     }
 }
 impl Unsubscribe {
     /// Without properties.
     #[must_use]
     pub fn new(packet_id: PacketId, filters: Vec<TopicFilter>) -> Self {
-        Self {
-            packet_id,
-            user_properties: UserProperties::new(),
-            filters,
-        }
+        Self { packet_id, user_properties: UserProperties::new(), filters }
     }
 }
 impl SubAck {
     /// Without properties.
     #[must_use]
     pub fn new(packet_id: PacketId, reasons: Vec<ReasonCode>) -> Self {
-        Self {
-            packet_id,
-            reason_string: None,
-            user_properties: UserProperties::new(),
-            reasons,
-        }
+        Self { packet_id, reason_string: None, user_properties: UserProperties::new(), reasons }
     }
 }
 impl Disconnect {

@@ -66,17 +66,11 @@ impl ReasonCode {
                 matches!(value, 0 | 0x80..=0x8A | 0x8C | 0x90 | 0x95 | 0x97 | 0x99..=0x9D | 0x9F)
             }
             PacketType::PubAck | PacketType::PubRec => {
-                matches!(
-                    value,
-                    0 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99
-                )
+                matches!(value, 0 | 0x10 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99)
             }
             PacketType::PubRel | PacketType::PubComp => matches!(value, 0 | 0x92),
             PacketType::SubAck => {
-                matches!(
-                    value,
-                    0..=2 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2
-                )
+                matches!(value, 0..=2 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91 | 0x97 | 0x9E | 0xA1 | 0xA2)
             }
             PacketType::UnsubAck => matches!(value, 0 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8F | 0x91),
             PacketType::Disconnect => {

@@ -20,16 +20,11 @@ impl Utf8 {
     /// non-characters, as Mosquitto does (the standard leaves it to the receiver, section 1.5.4).
     pub(super) fn from_wire(bytes: Bytes) -> Option<Self> {
         // Nearly all texts are printable ASCII; without an early exit the compiler checks many bytes at once.
-        if bytes
-            .iter()
-            .fold(true, |plain, byte| plain & (0x20..0x7F).contains(byte))
-        {
+        if bytes.iter().fold(true, |plain, byte| plain & (0x20..0x7F).contains(byte)) {
             return Some(Self(bytes));
         }
         let text = std::str::from_utf8(&bytes).ok()?;
-        let refused = |c: char| {
-            c.is_control() || matches!(c, '\u{FDD0}'..='\u{FDEF}') || c as u32 & 0xFFFE == 0xFFFE
-        };
+        let refused = |c: char| c.is_control() || matches!(c, '\u{FDD0}'..='\u{FDEF}') || c as u32 & 0xFFFE == 0xFFFE;
         (!text.chars().any(refused)).then_some(Self(bytes))
     }
 

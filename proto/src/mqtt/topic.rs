@@ -98,8 +98,7 @@ impl TopicFilter {
         if let Some(rest) = text.strip_prefix("$share") {
             let mut parts = rest.splitn(3, '/');
             match (parts.next(), parts.next(), parts.next()) {
-                (Some(""), Some(group), Some(filter))
-                    if !matches!(group, "" | "+") && !filter.is_empty() => {}
+                (Some(""), Some(group), Some(filter)) if !matches!(group, "" | "+") && !filter.is_empty() => {}
                 (Some(""), ..) => return Err(TopicError::MalformedShare),
                 _ => {} // "$shared" is an ordinary level
             }
@@ -179,9 +178,7 @@ mod tests {
         TopicFilter::try_from(text)
     }
     fn matches(text: &str, name: &str) -> bool {
-        filter(text)
-            .unwrap()
-            .matches(&TopicName::try_from(name).unwrap())
+        filter(text).unwrap().matches(&TopicName::try_from(name).unwrap())
     }
 
     #[test] // [MQTT-4.7.1-1, MQTT-4.7.1-2]
@@ -195,22 +192,14 @@ mod tests {
     }
     #[test]
     fn a_topic_may_have_200_separators_and_no_more() {
-        assert!(
-            filter(&"/".repeat(200)).is_ok() && TopicName::try_from(&"/".repeat(200)[..]).is_ok()
-        );
-        assert_eq!(
-            filter(&"/".repeat(201)),
-            Err(TopicError::TooDeep { levels: 202 })
-        );
+        assert!(filter(&"/".repeat(200)).is_ok() && TopicName::try_from(&"/".repeat(200)[..]).is_ok());
+        assert_eq!(filter(&"/".repeat(201)), Err(TopicError::TooDeep { levels: 202 }));
         assert!(TopicName::try_from(&"/".repeat(201)[..]).is_err());
     }
     #[test]
     fn a_shared_filter_matches_by_its_own_part() {
         let shared = filter("$share/group/a/+").unwrap();
-        assert_eq!(
-            (shared.share_name(), shared.matched_part()),
-            (Some("group"), "a/+")
-        );
+        assert_eq!((shared.share_name(), shared.matched_part()), (Some("group"), "a/+"));
         assert!(matches("$share/group/a/+", "a/b"));
         assert_eq!(filter("$share/group//a").unwrap().matched_part(), "/a");
     }

@@ -229,12 +229,12 @@ fn issuer_of(
     certificate: &CertificateDer<'_>,
     authorities: &[CertificateDer<'static>],
 ) -> Option<CertificateDer<'static>> {
-    let issuer = |certificate: &X509Certificate<'_>, name: &X509Name<'_>| certificate.issuer().as_raw() == name.as_raw();
+    let issuer =
+        |certificate: &X509Certificate<'_>, name: &X509Name<'_>| certificate.issuer().as_raw() == name.as_raw();
     let (_, child) = X509Certificate::from_der(certificate).ok()?;
     let found = authorities.iter().find(|candidate| {
-        X509Certificate::from_der(candidate).is_ok_and(|(_, candidate)| {
-            issuer(&child, candidate.subject()) && !issuer(&candidate, candidate.subject())
-        })
+        X509Certificate::from_der(candidate)
+            .is_ok_and(|(_, candidate)| issuer(&child, candidate.subject()) && !issuer(&candidate, candidate.subject()))
     });
     found.cloned()
 }

@@ -106,9 +106,7 @@ fn negotiated(connection: &ServerConnection) -> Negotiated {
             Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
             _ => "TLSv1.2",
         },
-        cipher: connection
-            .negotiated_cipher_suite()
-            .map_or("unknown", |suite| ciphers::openssl_name(suite.suite())),
+        cipher: connection.negotiated_cipher_suite().map_or("unknown", |suite| ciphers::openssl_name(suite.suite())),
     }
 }
 

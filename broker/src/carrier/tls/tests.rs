@@ -223,8 +223,7 @@ async fn a_required_certificate_must_come_from_the_authorities() {
 #[tokio::test]
 async fn dates_alone_can_be_ignored() {
     let (pki, other) = (Pki::new(), Pki::new());
-    let settings =
-        TlsSettings { require_certificate: true, disable_client_cert_date_checks: true, ..pki.listener() };
+    let settings = TlsSettings { require_certificate: true, disable_client_cert_date_checks: true, ..pki.listener() };
     // It ended before the certificate of its issuer began.
     assert!(judge(&pki, &settings, Some(&pki.client(1, true))).await.is_ok());
     assert!(judge(&pki, &settings, Some(&pki.client(1, false))).await.is_ok());

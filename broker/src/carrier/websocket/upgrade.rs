@@ -94,10 +94,7 @@ struct Request {
     facts: Upgraded,
 }
 
-async fn read_request<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    rules: UpgradeRules<'_>,
-) -> Result<Request, UpgradeError> {
+async fn read_request<S: AsyncRead + Unpin>(stream: &mut S, rules: UpgradeRules<'_>) -> Result<Request, UpgradeError> {
     let mut head = Vec::with_capacity(rules.request_bytes_max.min(1024));
     loop {
         let before = head.len();

@@ -6,22 +6,13 @@ use super::{
 };
 use crate::mqtt::{Ack, Auth, Disconnect, PacketType, ProtocolVersion, ReasonCode};
 
-pub(super) fn ack(
-    packet_type: PacketType,
-    mut body: Body,
-    version: ProtocolVersion,
-) -> Result<Ack, DecodeError> {
+pub(super) fn ack(packet_type: PacketType, mut body: Body, version: ProtocolVersion) -> Result<Ack, DecodeError> {
     let mut ack = Ack::new(body.packet_id(packet_type)?);
     if version == ProtocolVersion::V5 && !body.is_empty() {
         ack.reason = reason(&mut body, packet_type)?;
         if !body.is_empty() {
             let section = body.properties(version)?;
-            let mut properties = Properties::new(
-                section,
-                packet_type,
-                PropertySet::ACK,
-                &mut ack.user_properties,
-            );
+            let mut properties = Properties::new(section, packet_type, PropertySet::ACK, &mut ack.user_properties);
             while let Some(property) = properties.next()? {
                 if let Property::ReasonString(value) = property {
                     ack.reason_string = Some(value);
@@ -40,10 +31,7 @@ pub(super) fn reason(body: &mut Body, packet_type: PacketType) -> Result<ReasonC
     ReasonCode::read(value, packet_type).ok_or(DecodeError::InvalidReason { packet_type, value })
 }
 
-pub(super) fn disconnect(
-    mut body: Body,
-    version: ProtocolVersion,
-) -> Result<Disconnect, DecodeError> {
+pub(super) fn disconnect(mut body: Body, version: ProtocolVersion) -> Result<Disconnect, DecodeError> {
     let mut disconnect = Disconnect::new(ReasonCode::Success);
     if version == ProtocolVersion::V5 && !body.is_empty() {
         disconnect.reason = reason(&mut body, PacketType::Disconnect)?;
@@ -57,9 +45,7 @@ pub(super) fn disconnect(
             );
             while let Some(property) = properties.next()? {
                 match property {
-                    Property::SessionExpiryInterval(value) => {
-                        disconnect.session_expiry_interval = Some(value)
-                    }
+                    Property::SessionExpiryInterval(value) => disconnect.session_expiry_interval = Some(value),
                     Property::ReasonString(value) => disconnect.reason_string = Some(value),
                     Property::ServerReference(value) => disconnect.server_reference = Some(value),
                     _ => {}
@@ -83,17 +69,11 @@ pub(super) fn auth(mut body: Body, version: ProtocolVersion) -> Result<Auth, Dec
         auth.reason = reason(&mut body, PacketType::Auth)?;
         if !body.is_empty() {
             let section = body.properties(version)?;
-            let mut properties = Properties::new(
-                section,
-                PacketType::Auth,
-                PropertySet::AUTH,
-                &mut auth.user_properties,
-            );
+            let mut properties =
+                Properties::new(section, PacketType::Auth, PropertySet::AUTH, &mut auth.user_properties);
             while let Some(property) = properties.next()? {
                 match property {
-                    Property::AuthenticationMethod(value) => {
-                        auth.authentication_method = Some(value)
-                    }
+                    Property::AuthenticationMethod(value) => auth.authentication_method = Some(value),
                     Property::AuthenticationData(value) => auth.authentication_data = Some(value),
                     Property::ReasonString(value) => auth.reason_string = Some(value),
                     _ => {}

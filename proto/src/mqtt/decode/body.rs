@@ -24,11 +24,7 @@ impl Body {
     /// # Errors
     /// [`DecodeError::TrailingBytes`] if anything is left.
     pub(super) fn finish(&self) -> Result<(), DecodeError> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(DecodeError::TrailingBytes)
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(DecodeError::TrailingBytes) }
     }
     pub(super) fn u8(&mut self) -> Result<u8, DecodeError> {
         self.0.try_get_u8().map_err(|_| DecodeError::Truncated)
@@ -90,9 +86,7 @@ impl Body {
 /// needed are accepted: MQTT 3.1.1 allows them in the remaining length, and there are clients that use them.
 /// # Errors
 /// [`DecodeError::MalformedLength`] when the fourth byte still announces another.
-pub(super) fn read_variable_byte_integer(
-    input: &[u8],
-) -> Result<Option<(u32, usize)>, DecodeError> {
+pub(super) fn read_variable_byte_integer(input: &[u8]) -> Result<Option<(u32, usize)>, DecodeError> {
     let mut value = 0;
     for (index, byte) in input.iter().take(4).enumerate() {
         value |= u32::from(byte & 0x7F) << (7 * index);
@@ -100,9 +94,5 @@ pub(super) fn read_variable_byte_integer(
             return Ok(Some((value, index + 1)));
         }
     }
-    if input.len() < 4 {
-        Ok(None)
-    } else {
-        Err(DecodeError::MalformedLength)
-    }
+    if input.len() < 4 { Ok(None) } else { Err(DecodeError::MalformedLength) }
 }

@@ -5,10 +5,7 @@ use super::{
     properties::{Properties, Property, PropertySet},
     publish::message_property,
 };
-use crate::mqtt::{
-    ConnAck, Connect, PacketType, ProtocolVersion, PublishProperties, QoS, ReasonCode, TopicName,
-    Will,
-};
+use crate::mqtt::{ConnAck, Connect, PacketType, ProtocolVersion, PublishProperties, QoS, ReasonCode, TopicName, Will};
 
 const RESERVED: u8 = 0x01;
 const CLEAN_START: u8 = 0x02;
@@ -21,10 +18,7 @@ const BRIDGE: u8 = 0x80;
 pub(super) fn connect(first: u8, mut body: Body) -> Result<Connect, DecodeError> {
     let (version, bridge) = protocol(&mut body)?;
     if version != ProtocolVersion::V31 && first & 0x0F != 0 {
-        return Err(DecodeError::ReservedFlags {
-            packet_type: PacketType::Connect,
-            flags: first & 0x0F,
-        });
+        return Err(DecodeError::ReservedFlags { packet_type: PacketType::Connect, flags: first & 0x0F });
     }
     let mut part = ConnectPart::Flags;
     fields(body, version, bridge, &mut part).map_err(|fault| DecodeError::InConnect {
@@ -49,9 +43,7 @@ fn protocol(body: &mut Body) -> Result<(ProtocolVersion, bool), DecodeError> {
         (false, 4) => Ok((ProtocolVersion::V311, false)),
         (false, 0x84) => Ok((ProtocolVersion::V311, true)),
         (false, 5) => Ok((ProtocolVersion::V5, false)),
-        _ => Err(DecodeError::UnsupportedProtocolLevel {
-            level: level & !BRIDGE,
-        }),
+        _ => Err(DecodeError::UnsupportedProtocolLevel { level: level & !BRIDGE }),
     }
 }
 
@@ -112,24 +104,16 @@ fn check_flags(flags: u8, version: ProtocolVersion) -> Result<(), DecodeError> {
 }
 
 fn connect_properties(connect: &mut Connect, section: Body) -> Result<(), DecodeError> {
-    let mut properties = Properties::new(
-        section,
-        PacketType::Connect,
-        PropertySet::CONNECT,
-        &mut connect.user_properties,
-    );
+    let mut properties =
+        Properties::new(section, PacketType::Connect, PropertySet::CONNECT, &mut connect.user_properties);
     while let Some(property) = properties.next()? {
         match property {
             Property::SessionExpiryInterval(value) => connect.session_expiry_interval = Some(value),
             Property::ReceiveMaximum(value) => connect.receive_maximum = Some(value),
             Property::MaximumPacketSize(value) => connect.maximum_packet_size = Some(value),
             Property::TopicAliasMaximum(value) => connect.topic_alias_maximum = Some(value),
-            Property::RequestResponseInformation(value) => {
-                connect.request_response_information = Some(value)
-            }
-            Property::RequestProblemInformation(value) => {
-                connect.request_problem_information = Some(value)
-            }
+            Property::RequestResponseInformation(value) => connect.request_response_information = Some(value),
+            Property::RequestProblemInformation(value) => connect.request_problem_information = Some(value),
             Property::AuthenticationMethod(value) => connect.authentication_method = Some(value),
             Property::AuthenticationData(value) => connect.authentication_data = Some(value),
             _ => {}
@@ -146,12 +130,7 @@ fn will(body: &mut Body, flags: u8, version: ProtocolVersion) -> Result<Will, De
     let mut user_properties = Vec::new();
     let mut delay_interval_seconds = 0;
     let section = body.properties(version)?;
-    let mut properties = Properties::new(
-        section,
-        PacketType::Connect,
-        PropertySet::WILL,
-        &mut user_properties,
-    );
+    let mut properties = Properties::new(section, PacketType::Connect, PropertySet::WILL, &mut user_properties);
     while let Some(property) = properties.next()? {
         match property {
             Property::WillDelayInterval(value) => delay_interval_seconds = value,
@@ -177,10 +156,7 @@ pub(super) fn connack(mut body: Body, version: ProtocolVersion) -> Result<ConnAc
         return Err(DecodeError::AcknowledgeFlags(flags));
     }
     let value = body.u8()?;
-    let invalid = DecodeError::InvalidReason {
-        packet_type: PacketType::ConnAck,
-        value,
-    };
+    let invalid = DecodeError::InvalidReason { packet_type: PacketType::ConnAck, value };
     let reason = if version == ProtocolVersion::V5 {
         ReasonCode::read(value, PacketType::ConnAck).ok_or(invalid)?
     } else {
@@ -193,39 +169,25 @@ pub(super) fn connack(mut body: Body, version: ProtocolVersion) -> Result<ConnAc
 }
 
 fn connack_properties(connack: &mut ConnAck, section: Body) -> Result<(), DecodeError> {
-    let mut properties = Properties::new(
-        section,
-        PacketType::ConnAck,
-        PropertySet::CONNACK,
-        &mut connack.user_properties,
-    );
+    let mut properties =
+        Properties::new(section, PacketType::ConnAck, PropertySet::CONNACK, &mut connack.user_properties);
     while let Some(property) = properties.next()? {
         match property {
             Property::SessionExpiryInterval(value) => connack.session_expiry_interval = Some(value),
             Property::ReceiveMaximum(value) => connack.receive_maximum = Some(value),
             Property::MaximumQos(at_least_once) => {
-                connack.maximum_qos = Some(if at_least_once {
-                    QoS::AtLeastOnce
-                } else {
-                    QoS::AtMostOnce
-                });
+                connack.maximum_qos = Some(if at_least_once { QoS::AtLeastOnce } else { QoS::AtMostOnce });
             }
             Property::RetainAvailable(value) => connack.retain_available = Some(value),
             Property::MaximumPacketSize(value) => connack.maximum_packet_size = Some(value),
-            Property::AssignedClientIdentifier(value) => {
-                connack.assigned_client_identifier = Some(value)
-            }
+            Property::AssignedClientIdentifier(value) => connack.assigned_client_identifier = Some(value),
             Property::TopicAliasMaximum(value) => connack.topic_alias_maximum = Some(value),
             Property::ReasonString(value) => connack.reason_string = Some(value),
-            Property::WildcardSubscriptionAvailable(value) => {
-                connack.wildcard_subscription_available = Some(value)
-            }
+            Property::WildcardSubscriptionAvailable(value) => connack.wildcard_subscription_available = Some(value),
             Property::SubscriptionIdentifiersAvailable(value) => {
                 connack.subscription_identifiers_available = Some(value);
             }
-            Property::SharedSubscriptionAvailable(value) => {
-                connack.shared_subscription_available = Some(value)
-            }
+            Property::SharedSubscriptionAvailable(value) => connack.shared_subscription_available = Some(value),
             Property::ServerKeepAlive(value) => connack.server_keep_alive = Some(value),
             Property::ResponseInformation(value) => connack.response_information = Some(value),
             Property::ServerReference(value) => connack.server_reference = Some(value),

@@ -49,11 +49,7 @@ pub enum DecodeError {
     #[error("protocol level {level} is not supported [MQTT-3.1.2-2]")]
     UnsupportedProtocolLevel { level: u8 },
     #[error("{part:?} of CONNECT {version}: {fault}")]
-    InConnect {
-        version: ProtocolVersion,
-        part: ConnectPart,
-        fault: Box<DecodeError>,
-    },
+    InConnect { version: ProtocolVersion, part: ConnectPart, fault: Box<DecodeError> },
     #[error("reserved bit of the connect flags is set [MQTT-3.1.2-3]")]
     ReservedConnectFlag,
     #[error("will QoS or will retain without a will [MQTT-3.1.2-11, MQTT-3.1.2-13]")]
@@ -85,17 +81,11 @@ pub enum DecodeError {
     #[error("property {0:#04x} does not exist")]
     UnknownProperty(u32),
     #[error("property {property:#04x} is not allowed in {packet_type}")]
-    PropertyNotAllowed {
-        property: u8,
-        packet_type: PacketType,
-    },
+    PropertyNotAllowed { property: u8, packet_type: PacketType },
     #[error("property {0:#04x} appears twice")]
     DuplicateProperty(u8),
     #[error("property {property:#04x} in {packet_type} has a value it must not have")]
-    PropertyValue {
-        property: u8,
-        packet_type: PacketType,
-    },
+    PropertyValue { property: u8, packet_type: PacketType },
     #[error("{packet_type} with reason code {value:#04x}")]
     InvalidReason { packet_type: PacketType, value: u8 },
     #[error("acknowledge flags {0:#04x} [MQTT-3.2.2-1]")]
@@ -109,34 +99,18 @@ impl DecodeError {
         use PacketType::{Auth, ConnAck, Subscribe, Unsubscribe};
         match self {
             Self::PacketTooLarge { .. } => ReasonCode::PacketTooLarge,
-            Self::ProtocolName | Self::UnsupportedProtocolLevel { .. } => {
-                ReasonCode::UnsupportedProtocolVersion
+            Self::ProtocolName | Self::UnsupportedProtocolLevel { .. } => ReasonCode::UnsupportedProtocolVersion,
+            Self::InConnect { part: ConnectPart::ClientIdentifier, fault, .. } if **fault == Self::InvalidText => {
+                ReasonCode::ClientIdentifierNotValid
             }
-            Self::InConnect {
-                part: ConnectPart::ClientIdentifier,
-                fault,
-                ..
-            } if **fault == Self::InvalidText => ReasonCode::ClientIdentifierNotValid,
             Self::InConnect { fault, .. } => fault.reason_code(),
-            Self::PropertyValue {
-                property: super::properties::TOPIC_ALIAS,
-                ..
-            } => ReasonCode::TopicAliasInvalid,
+            Self::PropertyValue { property: super::properties::TOPIC_ALIAS, .. } => ReasonCode::TopicAliasInvalid,
             // Who sends these without an exchange of that kind is wrong before the flags are.
-            Self::ReservedFlags {
-                packet_type: Auth | ConnAck,
-                ..
-            } => ReasonCode::ProtocolError,
+            Self::ReservedFlags { packet_type: Auth | ConnAck, .. } => ReasonCode::ProtocolError,
             // Mosquitto calls these malformed in the packets about subscriptions only.
             Self::PacketIdentifierZero(Subscribe | Unsubscribe)
-            | Self::PropertyNotAllowed {
-                packet_type: Subscribe | Unsubscribe,
-                ..
-            }
-            | Self::PropertyValue {
-                packet_type: Subscribe | Unsubscribe,
-                ..
-            } => ReasonCode::MalformedPacket,
+            | Self::PropertyNotAllowed { packet_type: Subscribe | Unsubscribe, .. }
+            | Self::PropertyValue { packet_type: Subscribe | Unsubscribe, .. } => ReasonCode::MalformedPacket,
             Self::ReservedPacketType
             | Self::NotConnect(_)
             | Self::UnexpectedPacket(_)
@@ -163,14 +137,8 @@ impl DecodeError {
             Self::UnsupportedProtocolLevel { level } if matches!(level & 0x7F, 3..=5) => {
                 Some((ProtocolVersion::V311, self.reason_code()))
             }
-            Self::UnsupportedProtocolLevel { .. } => {
-                Some((ProtocolVersion::V5, self.reason_code()))
-            }
-            Self::InConnect {
-                version: ProtocolVersion::V5,
-                part,
-                fault,
-            } => match part {
+            Self::UnsupportedProtocolLevel { .. } => Some((ProtocolVersion::V5, self.reason_code())),
+            Self::InConnect { version: ProtocolVersion::V5, part, fault } => match part {
                 ConnectPart::Properties | ConnectPart::Will | ConnectPart::End => {
                     Some((ProtocolVersion::V5, self.reason_code()))
                 }
@@ -194,10 +162,7 @@ impl DecodeError {
             | Self::ProtocolName
             | Self::UnsupportedProtocolLevel { .. }
             | Self::InConnect { .. }
-            | Self::InvalidReason {
-                packet_type: PacketType::Disconnect,
-                ..
-            } => None,
+            | Self::InvalidReason { packet_type: PacketType::Disconnect, .. } => None,
             _ => Some(self.reason_code()),
         }
     }

@@ -58,20 +58,12 @@ impl Decoder {
     /// For a server: what one client sends, beginning with CONNECT.
     #[must_use]
     pub fn for_server(max_packet_size: u32) -> Self {
-        Self {
-            version: None,
-            max_packet_size,
-            sender: Sender::Client,
-        }
+        Self { version: None, max_packet_size, sender: Sender::Client }
     }
     /// For a client that sent CONNECT with this version.
     #[must_use]
     pub fn for_client(version: ProtocolVersion, max_packet_size: u32) -> Self {
-        Self {
-            version: Some(version),
-            max_packet_size,
-            sender: Sender::Server,
-        }
+        Self { version: Some(version), max_packet_size, sender: Sender::Server }
     }
 
     /// The next packet, or `None` if `input` does not hold a whole one yet.
@@ -103,11 +95,7 @@ impl Decoder {
     /// Appends every whole packet in `input` to `packets`: the fastest way when a read brought many.
     /// # Errors
     /// [`DecodeError`]; packets before the bad one are in `packets`. The connection must be closed.
-    pub fn decode_all(
-        &mut self,
-        input: &mut BytesMut,
-        packets: &mut Vec<Packet>,
-    ) -> Result<(), DecodeError> {
+    pub fn decode_all(&mut self, input: &mut BytesMut, packets: &mut Vec<Packet>) -> Result<(), DecodeError> {
         let mut whole = 0;
         while let Some(size) = frame_size(&input[whole..]) {
             whole += size;
@@ -127,20 +115,14 @@ impl Decoder {
         let Some((&first, rest)) = input.split_first() else {
             return Ok(None);
         };
-        let packet_type =
-            PacketType::try_from(first >> 4).map_err(|_| DecodeError::ReservedPacketType)?;
+        let packet_type = PacketType::try_from(first >> 4).map_err(|_| DecodeError::ReservedPacketType)?;
         if self.version.is_none() && packet_type != PacketType::Connect {
             return Err(DecodeError::NotConnect(packet_type));
         }
         let Some((remaining, used)) = read_variable_byte_integer(rest)? else {
             return Ok(None);
         };
-        let header = Header {
-            first,
-            packet_type,
-            len: 1 + used,
-            size: 1 + used + remaining as usize,
-        };
+        let header = Header { first, packet_type, len: 1 + used, size: 1 + used + remaining as usize };
         self.check_size(&header)?;
         if packet_type != PacketType::Publish {
             self.check_flags(&header)?;
@@ -153,10 +135,7 @@ impl Decoder {
         use PacketType::*;
         let max = self.max_packet_size as usize;
         if header.size > max {
-            return Err(DecodeError::PacketTooLarge {
-                size: header.size,
-                max,
-            });
+            return Err(DecodeError::PacketTooLarge { size: header.size, max });
         }
         if header.packet_type == Publish {
             return Ok(());
@@ -174,10 +153,7 @@ impl Decoder {
             _ => return Ok(()),
         };
         if remaining > max {
-            return Err(DecodeError::PacketTooLarge {
-                size: remaining,
-                max,
-            });
+            return Err(DecodeError::PacketTooLarge { size: remaining, max });
         }
         Ok(())
     }
@@ -195,10 +171,7 @@ impl Decoder {
         if flags == expected {
             return Ok(());
         }
-        Err(DecodeError::ReservedFlags {
-            packet_type: header.packet_type,
-            flags,
-        })
+        Err(DecodeError::ReservedFlags { packet_type: header.packet_type, flags })
     }
 
     fn check_direction(&self, packet_type: PacketType) -> Result<(), DecodeError> {
@@ -211,11 +184,7 @@ impl Decoder {
             Disconnect => is_v5 || self.sender != Sender::Server,
             Auth => is_v5,
         };
-        if expected {
-            Ok(())
-        } else {
-            Err(DecodeError::UnexpectedPacket(packet_type))
-        }
+        if expected { Ok(()) } else { Err(DecodeError::UnexpectedPacket(packet_type)) }
     }
 
     /// `frame` is one whole packet, its header included.
@@ -226,9 +195,7 @@ impl Decoder {
         // Without a version only CONNECT comes here, and that brings its own.
         let version = self.version.unwrap_or(ProtocolVersion::V5);
         Ok(match packet_type {
-            PacketType::Publish => {
-                Packet::Publish(publish::publish(header.first, body, version, self.sender)?)
-            }
+            PacketType::Publish => Packet::Publish(publish::publish(header.first, body, version, self.sender)?),
             PacketType::PubAck => Packet::PubAck(ack::ack(packet_type, body, version)?),
             PacketType::PubRec => Packet::PubRec(ack::ack(packet_type, body, version)?),
             PacketType::PubRel => Packet::PubRel(ack::ack(packet_type, body, version)?),
@@ -236,9 +203,7 @@ impl Decoder {
             PacketType::Subscribe => Packet::Subscribe(subscribe::subscribe(body, version)?),
             PacketType::SubAck => Packet::SubAck(subscribe::suback(packet_type, body, version)?),
             PacketType::Unsubscribe => Packet::Unsubscribe(subscribe::unsubscribe(body, version)?),
-            PacketType::UnsubAck => {
-                Packet::UnsubAck(subscribe::suback(packet_type, body, version)?)
-            }
+            PacketType::UnsubAck => Packet::UnsubAck(subscribe::suback(packet_type, body, version)?),
             PacketType::PingReq => Packet::PingReq,
             PacketType::PingResp => Packet::PingResp,
             PacketType::Disconnect => Packet::Disconnect(ack::disconnect(body, version)?),
@@ -269,12 +234,7 @@ pub fn decode(
     version: Option<ProtocolVersion>,
     max_packet_size: u32,
 ) -> Result<Option<Packet>, DecodeError> {
-    Decoder {
-        version,
-        max_packet_size,
-        sender: Sender::Any,
-    }
-    .decode(input)
+    Decoder { version, max_packet_size, sender: Sender::Any }.decode(input)
 }
 
 /// As [`decode`], from bytes that are shared already.
@@ -285,10 +245,5 @@ pub fn decode_bytes(
     version: Option<ProtocolVersion>,
     max_packet_size: u32,
 ) -> Result<Option<Packet>, DecodeError> {
-    Decoder {
-        version,
-        max_packet_size,
-        sender: Sender::Any,
-    }
-    .decode_bytes(input)
+    Decoder { version, max_packet_size, sender: Sender::Any }.decode_bytes(input)
 }

@@ -53,10 +53,8 @@ impl PropertySet {
     }
     pub(super) const CONNECT: Self = Self::of(&[0x11, 0x15, 0x16, 0x17, 0x19, 0x21, 0x22, 0x27]);
     pub(super) const WILL: Self = Self::of(&[0x01, 0x02, 0x03, 0x08, 0x09, 0x18]);
-    pub(super) const CONNACK: Self = Self::of(&[
-        0x11, 0x12, 0x13, 0x15, 0x16, 0x1A, 0x1C, 0x1F, 0x21, 0x22, 0x24, 0x25, 0x27, 0x28, 0x29,
-        0x2A,
-    ]);
+    pub(super) const CONNACK: Self =
+        Self::of(&[0x11, 0x12, 0x13, 0x15, 0x16, 0x1A, 0x1C, 0x1F, 0x21, 0x22, 0x24, 0x25, 0x27, 0x28, 0x29, 0x2A]);
     /// From a client: without Subscription Identifier [MQTT-3.3.4-6].
     pub(super) const PUBLISH_OF_CLIENT: Self = Self::of(&[0x01, 0x02, 0x03, 0x08, 0x09, 0x23]);
     pub(super) const PUBLISH: Self = Self::of(&[0x01, 0x02, 0x03, 0x08, 0x09, 0x0B, 0x23]);
@@ -84,21 +82,14 @@ impl<'a> Properties<'a> {
         allowed: PropertySet,
         user_properties: &'a mut UserProperties,
     ) -> Self {
-        Self {
-            body,
-            packet_type,
-            allowed,
-            seen: 0,
-            user_properties,
-        }
+        Self { body, packet_type, allowed, seen: 0, user_properties }
     }
 
     /// The next property that is not a User Property; `None` at the end.
     pub(super) fn next(&mut self) -> Result<Option<Property>, DecodeError> {
         while !self.body.is_empty() {
             let identifier = self.body.variable_byte_integer()?;
-            let known =
-                u8::try_from(identifier).map_err(|_| DecodeError::UnknownProperty(identifier))?;
+            let known = u8::try_from(identifier).map_err(|_| DecodeError::UnknownProperty(identifier))?;
             if known == USER_PROPERTY {
                 self.user_property()?;
                 continue;
@@ -107,9 +98,7 @@ impl<'a> Properties<'a> {
             let property = self.value(known);
             let readable = !matches!(
                 property,
-                Err(DecodeError::Truncated
-                    | DecodeError::MalformedInteger
-                    | DecodeError::UnknownProperty(_))
+                Err(DecodeError::Truncated | DecodeError::MalformedInteger | DecodeError::UnknownProperty(_))
             );
             if readable {
                 self.admit(known)?;
@@ -122,13 +111,9 @@ impl<'a> Properties<'a> {
     fn admit(&mut self, property: u8) -> Result<(), DecodeError> {
         let bit = 1 << property;
         if self.allowed.0 & bit == 0 {
-            return Err(DecodeError::PropertyNotAllowed {
-                property,
-                packet_type: self.packet_type,
-            });
+            return Err(DecodeError::PropertyNotAllowed { property, packet_type: self.packet_type });
         }
-        let repeats =
-            property == SUBSCRIPTION_IDENTIFIER && self.packet_type == PacketType::Publish;
+        let repeats = property == SUBSCRIPTION_IDENTIFIER && self.packet_type == PacketType::Publish;
         if self.seen & bit != 0 && !repeats {
             return Err(DecodeError::DuplicateProperty(property));
         }
@@ -139,8 +124,7 @@ impl<'a> Properties<'a> {
     fn user_property(&mut self) -> Result<(), DecodeError> {
         if self.user_properties.len() == self.user_properties.capacity() {
             // Exactly as many as follow each other here, so that memory stays in proportion to what was received.
-            self.user_properties
-                .reserve_exact(1 + user_properties_after(self.body.as_slice()));
+            self.user_properties.reserve_exact(1 + user_properties_after(self.body.as_slice()));
         }
         let pair = (self.body.text()?, self.body.text()?);
         self.user_properties.push(pair);
@@ -192,10 +176,7 @@ impl<'a> Properties<'a> {
     }
 
     fn bad_value(&self, property: u8) -> DecodeError {
-        DecodeError::PropertyValue {
-            property,
-            packet_type: self.packet_type,
-        }
+        DecodeError::PropertyValue { property, packet_type: self.packet_type }
     }
     fn boolean(&mut self, property: u8) -> Result<bool, DecodeError> {
         match self.body.u8()? {
@@ -205,11 +186,7 @@ impl<'a> Properties<'a> {
         }
     }
     fn not_zero<T: Default + PartialEq>(&self, property: u8, value: T) -> Result<T, DecodeError> {
-        if value == T::default() {
-            Err(self.bad_value(property))
-        } else {
-            Ok(value)
-        }
+        if value == T::default() { Err(self.bad_value(property)) } else { Ok(value) }
     }
     /// Must be a topic name [MQTT-3.3.2-14].
     fn response_topic(&mut self, property: u8) -> Result<Utf8, DecodeError> {

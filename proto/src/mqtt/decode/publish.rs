@@ -4,9 +4,7 @@ use super::{
     body::Body,
     properties::{Properties, Property, PropertySet},
 };
-use crate::mqtt::{
-    PacketType, ProtocolVersion, Publish, PublishProperties, QoS, TopicError, TopicName,
-};
+use crate::mqtt::{PacketType, ProtocolVersion, Publish, PublishProperties, QoS, TopicError, TopicName};
 
 pub(super) fn publish(
     first: u8,
@@ -20,16 +18,8 @@ pub(super) fn publish(
         return Err(DecodeError::DupAtQos0);
     }
     let text = body.text()?;
-    let topic = if text.is_empty() {
-        None
-    } else {
-        Some(TopicName::new(text)?)
-    };
-    let packet_id = if qos == QoS::AtMostOnce {
-        0
-    } else {
-        body.packet_id(PacketType::Publish)?
-    };
+    let topic = if text.is_empty() { None } else { Some(TopicName::new(text)?) };
+    let packet_id = if qos == QoS::AtMostOnce { 0 } else { body.packet_id(PacketType::Publish)? };
     let mut properties = None;
     if version == ProtocolVersion::V5 {
         let section = body.properties(version)?;
@@ -41,34 +31,18 @@ pub(super) fn publish(
         if version != ProtocolVersion::V5 {
             return Err(TopicError::Empty.into());
         }
-        if properties
-            .as_ref()
-            .is_none_or(|properties| properties.topic_alias.is_none())
-        {
+        if properties.as_ref().is_none_or(|properties| properties.topic_alias.is_none()) {
             return Err(DecodeError::MissingTopic);
         }
     }
-    Ok(Publish {
-        dup,
-        qos,
-        retain: first & 1 != 0,
-        topic,
-        packet_id,
-        properties,
-        payload: body.rest(),
-    })
+    Ok(Publish { dup, qos, retain: first & 1 != 0, topic, packet_id, properties, payload: body.rest() })
 }
 
 fn publish_properties(section: Body, sender: Sender) -> Result<PublishProperties, DecodeError> {
     let mut fields = PublishProperties::default();
     let mut user_properties = Vec::new();
-    let allowed = if sender == Sender::Client {
-        PropertySet::PUBLISH_OF_CLIENT
-    } else {
-        PropertySet::PUBLISH
-    };
-    let mut properties =
-        Properties::new(section, PacketType::Publish, allowed, &mut user_properties);
+    let allowed = if sender == Sender::Client { PropertySet::PUBLISH_OF_CLIENT } else { PropertySet::PUBLISH };
+    let mut properties = Properties::new(section, PacketType::Publish, allowed, &mut user_properties);
     while let Some(property) = properties.next()? {
         match property {
             Property::TopicAlias(value) => fields.topic_alias = Some(value),

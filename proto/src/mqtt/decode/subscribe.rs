@@ -8,26 +8,19 @@ use super::{
     properties::{Properties, Property, PropertySet},
 };
 use crate::mqtt::{
-    PacketType, ProtocolVersion, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription,
-    TopicFilter, Unsubscribe,
+    PacketType, ProtocolVersion, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription, TopicFilter,
+    Unsubscribe,
 };
 
 const NO_LOCAL: u8 = 0b0000_0100;
 const RETAIN_AS_PUBLISHED: u8 = 0b0000_1000;
 const RESERVED: u8 = 0b1100_0000;
 
-pub(super) fn subscribe(
-    mut body: Body,
-    version: ProtocolVersion,
-) -> Result<Subscribe, DecodeError> {
+pub(super) fn subscribe(mut body: Body, version: ProtocolVersion) -> Result<Subscribe, DecodeError> {
     let mut subscribe = Subscribe::new(body.packet_id(PacketType::Subscribe)?, Vec::new());
     let section = body.properties(version)?;
-    let mut properties = Properties::new(
-        section,
-        PacketType::Subscribe,
-        PropertySet::SUBSCRIBE,
-        &mut subscribe.user_properties,
-    );
+    let mut properties =
+        Properties::new(section, PacketType::Subscribe, PropertySet::SUBSCRIBE, &mut subscribe.user_properties);
     while let Some(property) = properties.next()? {
         if let Property::SubscriptionIdentifier(value) = property {
             subscribe.subscription_identifier = Some(value);
@@ -36,24 +29,16 @@ pub(super) fn subscribe(
     if body.is_empty() {
         return Err(DecodeError::NoTopicFilter(PacketType::Subscribe));
     }
-    subscribe
-        .subscriptions
-        .reserve_exact(count_filters(body.as_slice(), 1));
+    subscribe.subscriptions.reserve_exact(count_filters(body.as_slice(), 1));
     while !body.is_empty() {
         let filter = TopicFilter::new(body.text()?)?;
         let options = body.u8()?;
-        subscribe
-            .subscriptions
-            .push(subscription(filter, options, version)?);
+        subscribe.subscriptions.push(subscription(filter, options, version)?);
     }
     Ok(subscribe)
 }
 
-fn subscription(
-    filter: TopicFilter,
-    options: u8,
-    version: ProtocolVersion,
-) -> Result<Subscription, DecodeError> {
+fn subscription(filter: TopicFilter, options: u8, version: ProtocolVersion) -> Result<Subscription, DecodeError> {
     let qos = QoS::try_from(options & 3).map_err(|_| DecodeError::InvalidQos)?;
     if version != ProtocolVersion::V5 {
         // Bits above the QoS are reserved before 5.0 [MQTT-3-8.3-4].
@@ -70,13 +55,7 @@ fn subscription(
                 return Err(DecodeError::SharedNoLocal);
             }
             let retain_as_published = options & RETAIN_AS_PUBLISHED != 0;
-            Ok(Subscription {
-                filter,
-                qos,
-                no_local,
-                retain_as_published,
-                retain_handling,
-            })
+            Ok(Subscription { filter, qos, no_local, retain_as_published, retain_handling })
         }
         _ => Err(DecodeError::SubscriptionOptions(options)),
     }
@@ -96,25 +75,16 @@ fn count_filters(mut input: &[u8], extra: usize) -> usize {
     count
 }
 
-pub(super) fn unsubscribe(
-    mut body: Body,
-    version: ProtocolVersion,
-) -> Result<Unsubscribe, DecodeError> {
+pub(super) fn unsubscribe(mut body: Body, version: ProtocolVersion) -> Result<Unsubscribe, DecodeError> {
     let mut unsubscribe = Unsubscribe::new(body.packet_id(PacketType::Unsubscribe)?, Vec::new());
     let section = body.properties(version)?;
-    let mut properties = Properties::new(
-        section,
-        PacketType::Unsubscribe,
-        PropertySet::UNSUBSCRIBE,
-        &mut unsubscribe.user_properties,
-    );
+    let mut properties =
+        Properties::new(section, PacketType::Unsubscribe, PropertySet::UNSUBSCRIBE, &mut unsubscribe.user_properties);
     while properties.next()?.is_some() {}
     if body.is_empty() {
         return Err(DecodeError::NoTopicFilter(PacketType::Unsubscribe));
     }
-    unsubscribe
-        .filters
-        .reserve_exact(count_filters(body.as_slice(), 0));
+    unsubscribe.filters.reserve_exact(count_filters(body.as_slice(), 0));
     while !body.is_empty() {
         unsubscribe.filters.push(TopicFilter::new(body.text()?)?);
     }
@@ -122,19 +92,10 @@ pub(super) fn unsubscribe(
 }
 
 /// SUBACK and UNSUBACK.
-pub(super) fn suback(
-    packet_type: PacketType,
-    mut body: Body,
-    version: ProtocolVersion,
-) -> Result<SubAck, DecodeError> {
+pub(super) fn suback(packet_type: PacketType, mut body: Body, version: ProtocolVersion) -> Result<SubAck, DecodeError> {
     let mut suback = SubAck::new(body.packet_id(packet_type)?, Vec::new());
     let section = body.properties(version)?;
-    let mut properties = Properties::new(
-        section,
-        packet_type,
-        PropertySet::ACK,
-        &mut suback.user_properties,
-    );
+    let mut properties = Properties::new(section, packet_type, PropertySet::ACK, &mut suback.user_properties);
     while let Some(property) = properties.next()? {
         if let Property::ReasonString(value) = property {
             suback.reason_string = Some(value);
@@ -148,14 +109,8 @@ pub(super) fn suback(
     while !body.is_empty() {
         let reason = reason(&mut body, packet_type)?;
         // 3.1.1 knows one failure only [MQTT-3.9.3-2].
-        if version != ProtocolVersion::V5
-            && reason.is_error()
-            && reason != ReasonCode::UnspecifiedError
-        {
-            return Err(DecodeError::InvalidReason {
-                packet_type,
-                value: reason as u8,
-            });
+        if version != ProtocolVersion::V5 && reason.is_error() && reason != ReasonCode::UnspecifiedError {
+            return Err(DecodeError::InvalidReason { packet_type, value: reason as u8 });
         }
         suback.reasons.push(reason);
     }

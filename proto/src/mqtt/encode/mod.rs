@@ -2,8 +2,8 @@
 //! Always true: what a version does not know is left out, so one packet can be sent to every client; the counted length
 //! is the written length. Not here: whether the peer accepts that length (its Maximum Packet Size).
 use super::{
-    Ack, Auth, ConnAck, Connect, Disconnect, Packet, PacketType, ProtocolVersion, ReasonCode,
-    SubAck, Subscribe, Subscription, Unsubscribe,
+    Ack, Auth, ConnAck, Connect, Disconnect, Packet, PacketType, ProtocolVersion, ReasonCode, SubAck, Subscribe,
+    Subscription, Unsubscribe,
 };
 use bytes::BytesMut;
 use properties::Properties;
@@ -29,10 +29,7 @@ pub fn encode(packet: &Packet, version: ProtocolVersion, out: &mut BytesMut) {
     let Some(remaining) = remaining_len(packet, version) else {
         return;
     };
-    debug_assert!(
-        remaining + 5 <= PACKET_SIZE_MAX,
-        "the caller compares encoded_len with the maximum"
-    );
+    debug_assert!(remaining + 5 <= PACKET_SIZE_MAX, "the caller compares encoded_len with the maximum");
     out.reserve(5 + remaining);
     let packet_type = packet.packet_type();
     let flags = match packet_type {
@@ -50,9 +47,7 @@ pub fn encoded_len(packet: &Packet, version: ProtocolVersion) -> usize {
     if let Packet::Publish(publish) = packet {
         return PublishParts::from(publish).encoded_len(version);
     }
-    remaining_len(packet, version).map_or(0, |remaining| {
-        1 + variable_byte_integer_len(remaining as u32) + remaining
-    })
+    remaining_len(packet, version).map_or(0, |remaining| 1 + variable_byte_integer_len(remaining as u32) + remaining)
 }
 
 /// Bytes after the fixed header; `None` if the packet does not exist in `version`.
@@ -70,10 +65,7 @@ fn body<S: Sink>(packet: &Packet, version: ProtocolVersion, sink: &mut S) {
     match packet {
         Packet::Connect(packet) => connect(packet, version, sink),
         Packet::ConnAck(packet) => connack(packet, version, sink),
-        Packet::PubAck(packet)
-        | Packet::PubRec(packet)
-        | Packet::PubRel(packet)
-        | Packet::PubComp(packet) => {
+        Packet::PubAck(packet) | Packet::PubRec(packet) | Packet::PubRel(packet) | Packet::PubComp(packet) => {
             ack(packet, version, sink);
         }
         Packet::Subscribe(packet) => subscribe(packet, version, sink),
@@ -99,10 +91,7 @@ fn connect<S: Sink>(packet: &Connect, version: ProtocolVersion, sink: &mut S) {
     let bridge = packet.bridge && version != ProtocolVersion::V5;
     sink.u8(version.level() | u8::from(bridge) << 7);
     // Before 5.0 a password needs a user name [MQTT-3.1.2-22].
-    let password = packet
-        .password
-        .as_ref()
-        .filter(|_| packet.user_name.is_some() || version == ProtocolVersion::V5);
+    let password = packet.password.as_ref().filter(|_| packet.user_name.is_some() || version == ProtocolVersion::V5);
     let mut flags = u8::from(packet.clean_start) << 1;
     flags |= u8::from(packet.user_name.is_some()) << 7 | u8::from(password.is_some()) << 6;
     if let Some(will) = &packet.will {
@@ -126,9 +115,7 @@ fn connect<S: Sink>(packet: &Connect, version: ProtocolVersion, sink: &mut S) {
 }
 
 fn connack<S: Sink>(packet: &ConnAck, version: ProtocolVersion, sink: &mut S) {
-    sink.u8(u8::from(
-        packet.session_present && version != ProtocolVersion::V31,
-    ));
+    sink.u8(u8::from(packet.session_present && version != ProtocolVersion::V31));
     sink.u8(match version {
         ProtocolVersion::V5 => packet.reason.into(),
         _ => packet.reason.connect_return_code(),

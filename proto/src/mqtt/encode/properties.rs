@@ -1,8 +1,8 @@
 //! Properties of MQTT 5.0 (section 2.2.2), in Mosquitto's order where a test could see one.
 use super::sink::{Count, Sink};
 use crate::mqtt::{
-    Ack, Auth, ConnAck, Connect, Disconnect, PublishProperties, QoS, SubAck, Subscribe,
-    Unsubscribe, UserProperties, Will,
+    Ack, Auth, ConnAck, Connect, Disconnect, PublishProperties, QoS, SubAck, Subscribe, Unsubscribe, UserProperties,
+    Will,
 };
 
 /// A packet, or a will, with properties.
@@ -82,11 +82,7 @@ impl Properties for Connect {
 }
 impl Properties for Will {
     fn write<S: Sink>(&self, sink: &mut S) {
-        four_bytes(
-            sink,
-            0x18,
-            (self.delay_interval_seconds > 0).then_some(self.delay_interval_seconds),
-        );
+        four_bytes(sink, 0x18, (self.delay_interval_seconds > 0).then_some(self.delay_interval_seconds));
         if let Some(properties) = &self.properties {
             four_bytes(sink, 0x02, properties.message_expiry_interval);
             message(sink, properties);
@@ -112,11 +108,7 @@ impl Properties for ConnAck {
         four_bytes(sink, 0x27, self.maximum_packet_size);
         two_bytes(sink, 0x21, self.receive_maximum);
         // QoS 2 is said by leaving the property out (section 3.2.2.3.4).
-        byte(
-            sink,
-            0x24,
-            self.maximum_qos.filter(|qos| *qos < QoS::ExactlyOnce),
-        );
+        byte(sink, 0x24, self.maximum_qos.filter(|qos| *qos < QoS::ExactlyOnce));
     }
 }
 impl Properties for Ack {

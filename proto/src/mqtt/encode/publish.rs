@@ -38,9 +38,8 @@ impl<'a> From<&'a Publish> for PublishParts<'a> {
             properties,
             message_expiry_interval: None,
             topic_alias: properties.and_then(|properties| properties.topic_alias),
-            subscription_identifiers: properties.map_or(&[], |properties| {
-                properties.subscription_identifiers.as_slice()
-            }),
+            subscription_identifiers: properties
+                .map_or(&[], |properties| properties.subscription_identifiers.as_slice()),
             payload: &publish.payload,
         }
     }
@@ -117,10 +116,7 @@ impl<'a> PublishParts<'a> {
     }
 
     fn remaining_len(&self, version: ProtocolVersion, properties: Option<usize>) -> usize {
-        debug_assert!(
-            self.topic.is_some() || version == ProtocolVersion::V5,
-            "only 5.0 has topic aliases"
-        );
+        debug_assert!(self.topic.is_some() || version == ProtocolVersion::V5, "only 5.0 has topic aliases");
         let packet_id = if self.qos == QoS::AtMostOnce { 0 } else { 2 };
         let properties = properties.map_or(0, |len| variable_byte_integer_len(len as u32) + len);
         2 + self.topic_bytes().len() + packet_id + properties + self.payload.len()
@@ -129,10 +125,7 @@ impl<'a> PublishParts<'a> {
     fn header(&self, version: ProtocolVersion, out: &mut BytesMut, reserve: usize) {
         let properties = self.properties_len(version);
         let remaining = self.remaining_len(version, properties);
-        debug_assert!(
-            remaining + 5 <= PACKET_SIZE_MAX,
-            "the caller compares encoded_len with the maximum"
-        );
+        debug_assert!(remaining + 5 <= PACKET_SIZE_MAX, "the caller compares encoded_len with the maximum");
         out.reserve(5 + remaining - self.payload.len() + reserve);
         out.put_u8(0x30 | u8::from(self.dup) << 3 | (self.qos as u8) << 1 | u8::from(self.retain));
         out.variable_byte_integer(remaining as u32);

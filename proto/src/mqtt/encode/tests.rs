@@ -14,45 +14,16 @@ fn bytes(packet: &Packet, version: ProtocolVersion) -> Vec<u8> {
 fn acknowledgements_use_their_shortest_form() {
     let ack = |reason| Packet::PubAck(Ack::with_reason(0x0102, reason));
     assert_eq!(bytes(&ack(ReasonCode::Success), V5), [0x40, 2, 1, 2]);
-    assert_eq!(
-        bytes(&ack(ReasonCode::NoMatchingSubscribers), V5),
-        [0x40, 3, 1, 2, 0x10]
-    );
-    assert_eq!(
-        bytes(&ack(ReasonCode::NotAuthorized), V311),
-        [0x40, 2, 1, 2]
-    );
+    assert_eq!(bytes(&ack(ReasonCode::NoMatchingSubscribers), V5), [0x40, 3, 1, 2, 0x10]);
+    assert_eq!(bytes(&ack(ReasonCode::NotAuthorized), V311), [0x40, 2, 1, 2]);
     assert_eq!(bytes(&Packet::PubRel(Ack::new(1)), V311), [0x62, 2, 0, 1]);
-    assert_eq!(
-        bytes(
-            &Packet::Disconnect(Disconnect::new(ReasonCode::Success)),
-            V5
-        ),
-        [0xE0, 0]
-    );
-    assert_eq!(
-        bytes(
-            &Packet::Disconnect(Disconnect::new(ReasonCode::ProtocolError)),
-            V5
-        ),
-        [0xE0, 1, 0x82]
-    );
-    assert_eq!(
-        bytes(
-            &Packet::Disconnect(Disconnect::new(ReasonCode::ProtocolError)),
-            V311
-        ),
-        [0xE0, 0]
-    );
+    assert_eq!(bytes(&Packet::Disconnect(Disconnect::new(ReasonCode::Success)), V5), [0xE0, 0]);
+    assert_eq!(bytes(&Packet::Disconnect(Disconnect::new(ReasonCode::ProtocolError)), V5), [0xE0, 1, 0x82]);
+    assert_eq!(bytes(&Packet::Disconnect(Disconnect::new(ReasonCode::ProtocolError)), V311), [0xE0, 0]);
 }
 #[test]
 fn reasons_become_the_return_codes_of_3_1_1() {
-    let connack = |reason, version| {
-        bytes(
-            &Packet::ConnAck(Box::new(ConnAck::new(true, reason))),
-            version,
-        )
-    };
+    let connack = |reason, version| bytes(&Packet::ConnAck(Box::new(ConnAck::new(true, reason))), version);
     for (reason, code) in [
         (ReasonCode::Success, 0),
         (ReasonCode::UnsupportedProtocolVersion, 1),
@@ -62,17 +33,10 @@ fn reasons_become_the_return_codes_of_3_1_1() {
         (ReasonCode::NotAuthorized, 5),
     ] {
         assert_eq!(connack(reason, V311), [0x20, 2, 1, code]);
-        assert_eq!(
-            connack(reason, V31),
-            [0x20, 2, 0, code],
-            "3.1 has no session present"
-        );
+        assert_eq!(connack(reason, V31), [0x20, 2, 0, code], "3.1 has no session present");
         assert_eq!(connack(reason, V5), [0x20, 3, 1, reason as u8, 0]);
     }
-    let suback = Packet::SubAck(SubAck::new(
-        1,
-        vec![ReasonCode::GrantedQos2, ReasonCode::NotAuthorized],
-    ));
+    let suback = Packet::SubAck(SubAck::new(1, vec![ReasonCode::GrantedQos2, ReasonCode::NotAuthorized]));
     assert_eq!(bytes(&suback, V311), [0x90, 4, 0, 1, 2, 0x80]);
     assert_eq!(bytes(&suback, V5), [0x90, 5, 0, 1, 0, 2, 0x87]);
     let unsuback = Packet::UnsubAck(SubAck::new(1, vec![ReasonCode::NoSubscriptionExisted]));
@@ -81,11 +45,7 @@ fn reasons_become_the_return_codes_of_3_1_1() {
 }
 #[test]
 fn auth_before_5_0_writes_nothing() {
-    let auth = Packet::Auth(Box::new(Auth::new(
-        ReasonCode::ContinueAuthentication,
-        "m".into(),
-        None,
-    )));
+    let auth = Packet::Auth(Box::new(Auth::new(ReasonCode::ContinueAuthentication, "m".into(), None)));
     assert_eq!(bytes(&auth, V311), []);
     assert_eq!(bytes(&auth, V5), [0xF0, 6, 0x18, 4, 0x15, 0, 1, b'm']);
 }
@@ -99,37 +59,20 @@ fn connack_properties_come_in_mosquittos_order() {
         retain_available: Some(false),
         ..ConnAck::default()
     };
-    let expected = [
-        0x20, 18, 0, 0, 15, 0x22, 0, 10, 0x25, 0, 0x27, 0, 0x1E, 0x84, 0x80, 0x21, 0, 20, 0x24, 1,
-    ];
+    let expected = [0x20, 18, 0, 0, 15, 0x22, 0, 10, 0x25, 0, 0x27, 0, 0x1E, 0x84, 0x80, 0x21, 0, 20, 0x24, 1];
     assert_eq!(bytes(&Packet::ConnAck(Box::new(connack)), V5), expected);
 }
 #[test] // [MQTT-3.2.2-9]: a maximum of 2 is never sent
 fn maximum_qos_2_is_said_by_leaving_it_out() {
-    let connack = ConnAck {
-        maximum_qos: Some(QoS::ExactlyOnce),
-        ..ConnAck::default()
-    };
-    assert_eq!(
-        bytes(&Packet::ConnAck(Box::new(connack)), V5),
-        [0x20, 3, 0, 0, 0]
-    );
+    let connack = ConnAck { maximum_qos: Some(QoS::ExactlyOnce), ..ConnAck::default() };
+    assert_eq!(bytes(&Packet::ConnAck(Box::new(connack)), V5), [0x20, 3, 0, 0, 0]);
 }
 #[test] // [MQTT-3.1.2-22]
 fn a_password_without_user_name_is_left_out_before_5_0() {
-    let connect = Connect {
-        password: Some("x".into()),
-        ..Connect::new(V311, "c")
-    };
+    let connect = Connect { password: Some("x".into()), ..Connect::new(V311, "c") };
     let connect = Packet::Connect(Box::new(connect));
-    assert_eq!(
-        bytes(&connect, V311),
-        *b"\x10\x0D\0\x04MQTT\x04\x02\0\x3C\0\x01c"
-    );
-    assert_eq!(
-        bytes(&connect, V5),
-        *b"\x10\x11\0\x04MQTT\x05\x42\0\x3C\0\0\x01c\0\x01x"
-    );
+    assert_eq!(bytes(&connect, V311), *b"\x10\x0D\0\x04MQTT\x04\x02\0\x3C\0\x01c");
+    assert_eq!(bytes(&connect, V5), *b"\x10\x11\0\x04MQTT\x05\x42\0\x3C\0\0\x01c\0\x01x");
 }
 #[test] // [MQTT-3.3.2-6, MQTT-3.3.4-3]
 fn publish_parts_replace_what_concerns_one_connection() {
@@ -149,9 +92,7 @@ fn publish_parts_replace_what_concerns_one_connection() {
     };
     let mut out = BytesMut::new();
     parts.encode(V5, &mut out);
-    let expected = [
-        0x32, 20, 0, 1, b't', 0, 5, 13, 2, 0, 0, 0, 7, 0x23, 0, 3, 0x0B, 1, 0x0B, 0x80, 1, b'x',
-    ];
+    let expected = [0x32, 20, 0, 1, b't', 0, 5, 13, 2, 0, 0, 0, 7, 0x23, 0, 3, 0x0B, 1, 0x0B, 0x80, 1, b'x'];
     assert_eq!(out[..], expected);
     assert_eq!(parts.packet_id_offset(V5), Some(5));
     out.clear();
@@ -161,22 +102,11 @@ fn publish_parts_replace_what_concerns_one_connection() {
 #[test]
 fn every_remaining_length_is_written_in_the_shortest_form() {
     let topic = TopicName::try_from("t").unwrap();
-    for (payload, header) in [
-        (0, 2),
-        (124, 2),
-        (125, 3),
-        (16_380, 3),
-        (16_381, 4),
-        (2_097_148, 4),
-        (2_097_149, 5),
-    ] {
+    for (payload, header) in [(0, 2), (124, 2), (125, 3), (16_380, 3), (16_381, 4), (2_097_148, 4), (2_097_149, 5)] {
         let payload = vec![0; payload];
         let parts = PublishParts::new(&topic, &payload, QoS::AtMostOnce, 0);
         let mut out = BytesMut::new();
         parts.encode(V311, &mut out);
-        assert_eq!(
-            (out.len(), parts.encoded_len(V311)),
-            (header + 3 + payload.len(), out.len())
-        );
+        assert_eq!((out.len(), parts.encoded_len(V311)), (header + 3 + payload.len(), out.len()));
     }
 }
