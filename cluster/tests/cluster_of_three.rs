@@ -159,3 +159,52 @@ async fn a_node_that_lags_behind_the_purged_log_gets_a_snapshot() {
     until("caught up", SOON, || nodes[lagging].as_ref().unwrap().consensus.status().applied >= applied).await;
     assert!(nodes.iter().flatten().all(|n| n.failed.lock().unwrap().is_none()));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_node_with_a_damaged_log_sets_it_aside_and_rejoins_under_a_new_number() {
+    let plan = Plan::new(3);
+    let mut nodes = start_all(&plan, &[0, 1, 2]).await;
+    all_serve(&nodes, 3).await;
+    let answers = Answers::new();
+    for round in 0..20 {
+        nodes[0].as_ref().unwrap().submit(&answers, round * 100..round * 100 + 100);
+        expect_in_order(&answers, round * 100..round * 100 + 100);
+    }
+    let damaged = nodes[1].as_ref().unwrap().consensus.status().node;
+    nodes[1].take().unwrap().kill();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for file in std::fs::read_dir(plan.data_dir(1).join("log")).unwrap() {
+        let path = file.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        if bytes.len() > 100_000 {
+            bytes[6000..6200].fill(0xa5);
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    nodes[1] = Some(start(plan.settings(1, 3)).await);
+    until("it serves under a new number", SOON, || {
+        running(&nodes).all(|node| {
+            let status = node.consensus.status();
+            let voters = status.members.iter().filter(|m| m.voter).count();
+            voters == 3 && !status.members.iter().any(|m| m.node == damaged) && node.consensus.available()
+        })
+    })
+    .await;
+    assert!(plan.dir.0.join("node-1.damaged-1").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_node_that_was_removed_while_it_was_away_does_not_serve_again() {
+    let plan = Plan::new(3);
+    let mut nodes = start_all(&plan, &[0, 1, 2]).await;
+    all_serve(&nodes, 3).await;
+    nodes[2].take().unwrap().kill();
+    let asked = nodes[0].as_ref().unwrap();
+    let text = asked.consensus.admin(AdminRequest::Remove { name: "node-2".into() }).await.unwrap();
+    eprintln!("{text}; {}", asked.consensus.admin(AdminRequest::Status).await.unwrap());
+    let returned = start(plan.settings(2, 3)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!returned.consensus.available());
+    assert_eq!(nodes[0].as_ref().unwrap().consensus.status().members.len(), 2);
+    assert!(nodes[0].as_ref().unwrap().consensus.available());
+}

@@ -141,12 +141,8 @@ impl RaftConsensus {
         let state = Arc::new(RwLock::new(State::default()));
         let (for_disk, for_hub, for_state) = (settings.clone(), hub.clone(), state.clone());
         let opening = tokio::task::spawn_blocking(move || {
-            let disk = Disk::open(&for_disk)?;
-            let opened = match disk.directory.identity() {
-                Some(_) => Some(disk.open_node(for_state, for_hub)?),
-                None => None,
-            };
-            Ok::<_, StartError>((disk, opened))
+            let observer: Arc<dyn replica::Observer> = for_hub;
+            open::open(&for_disk, &for_state, &observer)
         });
         let (disk, opened) = opening.await.map_err(|e| StartError::State(format!("opening failed: {e}")))??;
         let listener = match settings.listen {

@@ -58,6 +58,19 @@ pub enum StartError {
     MemoryCluster,
 }
 
+impl StartError {
+    /// Whether this node's copy is lost, so that only others can replace it.
+    fn is_loss(&self) -> bool {
+        matches!(
+            self,
+            StartError::Log(LogError::Damaged { .. })
+                | StartError::Snapshot(SnapshotError::Damaged { .. })
+                | StartError::LogLost { .. }
+                | StartError::NoSnapshot { .. }
+        )
+    }
+}
+
 impl From<super::replica::ReplicaError> for StartError {
     fn from(error: super::replica::ReplicaError) -> Self {
         use super::replica::ReplicaError as E;
@@ -264,7 +277,38 @@ fn file_system(memory: bool) -> Arc<dyn Fs> {
     if memory {
         return Arc::new(MemoryFs::default());
     }
+    #[cfg(feature = "test-faults")]
+    if std::env::var("MOSQUORUM_FS").is_ok_and(|fs| fs == "power-cut") {
+        return Arc::new(mosquorum_storage::fs::PowerCutFs::default());
+    }
     Arc::new(RealFs)
+}
+
+/// As [`Disk::open`] and [`Disk::open_node`]. A node of a cluster whose log or snapshot is damaged or gone sets its
+/// directory aside and rejoins under a new number; a node alone has nobody who could replace what is lost, and stops.
+pub(crate) fn open(
+    settings: &RaftSettings,
+    state: &Arc<RwLock<State>>,
+    observer: &Arc<dyn Observer>,
+) -> Result<(Disk, Option<Opened>), StartError> {
+    let once = || {
+        let disk = Disk::open(settings)?;
+        let opened = match disk.directory.identity() {
+            Some(_) => Some(disk.open_node(state.clone(), observer.clone())?),
+            None => None,
+        };
+        Ok::<_, StartError>((disk, opened))
+    };
+    match once() {
+        Err(error) if !settings.other_peers().is_empty() && error.is_loss() => {
+            let io = |source| StartError::Io { path: settings.data_dir.clone(), source };
+            let aside = move_aside(&*file_system(false), &settings.data_dir).map_err(io)?;
+            warn!(%error, aside = %aside.display(), "data directory set aside, rejoining the cluster under a new number");
+            *state.write() = State::default();
+            once()
+        }
+        other => other,
+    }
 }
 
 /// The snapshot file of a node alone was removed: the operator wants to start empty. The rest is kept beside.

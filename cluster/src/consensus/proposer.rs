@@ -221,6 +221,28 @@ impl Proposer {
         inner.in_flight.iter_mut().find(|b| b.batch.sequence == sequence)?.commands.take()
     }
 
+    /// A planted bug: answers when the leader alone has taken the batch.
+    #[cfg(feature = "test-faults")]
+    pub(super) fn answer_before_commit(&self, sequence: u64) {
+        let mut early = Vec::new();
+        {
+            let mut inner = self.inner.lock();
+            let Some(batch) = inner.in_flight.iter_mut().find(|b| b.batch.sequence == sequence) else { return };
+            let InFlight { commands: Some(commands), replies, .. } = batch else { return };
+            for (command, reply) in commands.iter().zip(replies) {
+                let outcome = match command {
+                    Command::Publish(_) => Outcome::Published { matched: 1, duplicate: false },
+                    Command::Acknowledge { .. } => Outcome::Done,
+                    _ => continue,
+                };
+                early.extend(reply.take().map(|reply| (reply, outcome)));
+            }
+        }
+        for ((reply, ticket), outcome) in early {
+            reply.complete(ticket, Answer::Applied { outcome, index: LogIndex(0) });
+        }
+    }
+
     /// An own batch was applied: answers whoever waits, in order.
     pub(crate) fn applied(&self, origin: Origin, sequence: u64, outcomes: Vec<Outcome>, index: LogIndex) {
         let answered = {

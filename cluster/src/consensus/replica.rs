@@ -167,11 +167,6 @@ impl Replica {
         self.snapshot.lock().clone()
     }
 
-    /// Up to where the store is durable.
-    pub(crate) fn flushed(&self) -> Option<LogId> {
-        self.writing.lock().last
-    }
-
     /// Applies entries in order: decoding outside the state's lock, then all under one lock, then whoever waits.
     pub(crate) fn apply(&self, entries: Vec<Committed>) -> io::Result<()> {
         let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(()) };

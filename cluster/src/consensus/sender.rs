@@ -114,6 +114,10 @@ impl Sender {
                 let payload = encode_batch(batch.origin, batch.sequence, time, batch.count, &batch.commands);
                 let applied = self.engine.propose(payload).await.map_err(drop)?;
                 pending.push(applied.boxed());
+                #[cfg(feature = "test-faults")]
+                if crate::consensus::planted("leader-only") {
+                    self.proposer.answer_before_commit(batch.sequence);
+                }
                 Ok(())
             }
             Link::Remote { frames, .. } => {

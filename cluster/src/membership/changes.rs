@@ -60,6 +60,9 @@ pub(super) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> R
             }
             Some(known) if known.voter => return Ok(true),
             Some(_) => {}
+            None if request.was_member => {
+                return Err(format!("n{node} was removed from the cluster: move its data directory away"));
+            }
             None => engine.add_learner(node, &request.name, &request.address).await.map_err(text)?,
         }
     }

@@ -1,7 +1,8 @@
 //! How a node with an empty directory gets a number: by forming the cluster, or by being admitted to one.
-use super::{FOUNDER, REMIND_AFTER, RETRY_PAUSE, own_address};
+use super::{FOUNDER, REMIND_AFTER, RETRY_PAUSE, ask_first, own_address};
 use crate::{
     consensus::Shared,
+    raft::View,
     transport::{Purpose, services::raft::membership_client::MembershipClient},
 };
 use mosquorum_proto::peer::raft as wire;
@@ -125,6 +126,20 @@ async fn hello(shared: &Shared, address: &str) -> Result<wire::HelloReply, Strin
         Ok(Err(status)) => Err(status.message().to_owned()),
         Err(_) => Err("no answer in time".into()),
     }
+}
+
+/// Whether a node of this cluster that has more of its log knows this node as no member: it was removed while it was
+/// away.
+pub(super) async fn others_know_better(shared: &Shared, view: &View) -> bool {
+    let Some(identity) = shared.identity() else { return false };
+    for address in ask_first(shared, view) {
+        let Ok(reply) = hello(shared, &address).await else { continue };
+        let member = reply.members.iter().any(|m| m.node == identity.node);
+        if reply.cluster[..] == identity.cluster && reply.last_applied > view.last && !member {
+            return true;
+        }
+    }
+    false
 }
 
 async fn ask_admission(shared: &Shared, address: &str) -> Result<Admitted, String> {

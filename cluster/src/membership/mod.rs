@@ -140,7 +140,7 @@ async fn become_voter(shared: &Arc<Shared>, engine: &Arc<Engine>) {
     loop {
         let view = engine.view();
         let own = view.member(engine.node());
-        if own.is_some_and(|m| m.voter) && !view.changing {
+        if own.is_some_and(|m| m.voter) {
             if own.is_some_and(|m| m.address != own_address(shared)) {
                 tokio::spawn(announce_address(shared.clone(), engine.clone()));
             }
@@ -153,11 +153,11 @@ async fn become_voter(shared: &Arc<Shared>, engine: &Arc<Engine>) {
         } else {
             ask_to_join(shared, engine).await
         };
-        if let Err(reason) = answer {
-            if reminded.is_none_or(|at| at.elapsed() > REMIND_AFTER) {
-                warn!(%reason, "not a voter of the cluster yet");
-                reminded = Some(Instant::now());
-            }
+        if let Err(reason) = answer
+            && reminded.is_none_or(|at| at.elapsed() > REMIND_AFTER)
+        {
+            warn!(%reason, "not a voter of the cluster yet");
+            reminded = Some(Instant::now());
         }
         sleep(RETRY_PAUSE).await;
     }
@@ -171,6 +171,7 @@ async fn ask_to_join(shared: &Arc<Shared>, engine: &Engine) -> Result<(), String
         name: shared.settings.name.clone(),
         address: own_address(shared),
         hops: 0,
+        was_member: engine.view().member(engine.node()).is_some(),
     };
     if engine.is_leader() {
         return changes::join(shared, &request).await.map(drop);
@@ -246,7 +247,8 @@ async fn serve(shared: Arc<Shared>, engine: Arc<Engine>, mut events: mpsc::Unbou
             event = events.recv() => event,
             _ = member.tick() => {
                 let view = engine.view();
-                if !view.members.is_empty() && view.member(engine.node()).is_none() {
+                let left = !view.members.is_empty() && view.member(engine.node()).is_none();
+                if left || (!engine.has_majority() && forming::others_know_better(&shared, &view).await) {
                     return removed(&shared, current).await;
                 }
                 continue;

@@ -3,7 +3,7 @@
 //! touching the commands behind it; bytes that cannot be read are an error, never a panic.
 use crate::{
     ids::{Incarnation, Millis, NodeId},
-    state::{Batch, Command, Origin},
+    state::{Command, Origin},
 };
 use bytes::{BufMut, Bytes, BytesMut};
 use mosquorum_storage::log::LogId;
@@ -135,11 +135,6 @@ pub(crate) fn decode_commands(payload: &[u8]) -> Result<Vec<Command>, EncodingEr
     Ok(commands)
 }
 
-pub(crate) fn decode_batch(payload: &[u8]) -> Result<Batch, EncodingError> {
-    let BatchHeader { origin, sequence, time, .. } = BatchHeader::read(payload)?;
-    Ok(Batch { origin, sequence, time, commands: decode_commands(payload)? })
-}
-
 impl Content {
     pub(crate) fn encode(self) -> Bytes {
         match self {
@@ -168,6 +163,12 @@ impl Content {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Batch;
+
+    fn decode_batch(payload: &[u8]) -> Result<Batch, EncodingError> {
+        let BatchHeader { origin, sequence, time, .. } = BatchHeader::read(payload)?;
+        Ok(Batch { origin, sequence, time, commands: decode_commands(payload)? })
+    }
 
     #[test]
     fn a_batch_survives_encoding() {

@@ -98,8 +98,6 @@ pub(crate) struct View {
     pub(crate) applied: u64,
     pub(crate) snapshot: u64,
     pub(crate) members: Vec<MemberView>,
-    /// A membership change is under way or not committed yet.
-    pub(crate) changing: bool,
     /// Why the group stopped for good, if it did.
     pub(crate) stopped: Option<String>,
 }
@@ -159,6 +157,14 @@ impl Engine {
         )
         .await
         .map_err(|e| EngineError::Stopped(e.to_string()))?;
+        // Right after the start the metrics are empty even if the log is not.
+        let stopped = |e: &dyn std::fmt::Display| EngineError::Stopped(e.to_string());
+        if raft.is_initialized().await.map_err(|e| stopped(&e))? {
+            raft.wait(None)
+                .metrics(|m| m.membership_config.nodes().next().is_some(), "members known")
+                .await
+                .map_err(|e| stopped(&e))?;
+        }
         let (publish, leadership) = watch::channel(Leadership::default());
         tokio::spawn(publish_leadership(raft.clone(), publish));
         Ok(Arc::new(Self {
@@ -231,8 +237,6 @@ impl Engine {
             applied: m.last_applied.map_or(0, |id| id.index),
             snapshot: m.snapshot.map_or(0, |id| id.index),
             members: members.collect(),
-            changing: config.get_joint_config().len() > 1
-                || m.committed_membership_config.log_id() != m.membership_config.log_id(),
             stopped: m.running_state.as_ref().err().map(ToString::to_string),
         }
     }

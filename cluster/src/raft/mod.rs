@@ -12,7 +12,7 @@ mod snapshot;
 mod types;
 mod voters;
 
-pub(crate) use engine::{Engine, EngineError, EngineStart, Leadership, MemberView, NotLeader, View};
+pub(crate) use engine::{Engine, EngineError, EngineStart, Leadership, NotLeader, View};
 pub(crate) use network::{PART_BYTES, Speaker, cut};
 pub(crate) use service::{RaftService, collect_parts, peer_of};
 

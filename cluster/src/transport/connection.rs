@@ -3,7 +3,6 @@ use super::host_of;
 use rustls::{client::verify_server_name, pki_types::CertificateDer, pki_types::ServerName, server::ParsedCertificate};
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -28,7 +27,6 @@ enum Stream {
 /// The other end of an accepted connection.
 #[derive(Debug, Clone)]
 pub(crate) struct PeerIdentity {
-    pub(crate) address: Option<SocketAddr>,
     /// `None`: the cluster runs without TLS.
     certificate: Option<Arc<CertificateDer<'static>>>,
 }
@@ -47,8 +45,7 @@ impl PeerIdentity {
 
 impl Connection {
     pub(crate) fn plain(stream: TcpStream) -> Self {
-        let address = stream.peer_addr().ok();
-        Self { stream: Stream::Plain(stream), identity: PeerIdentity { address, certificate: None } }
+        Self { stream: Stream::Plain(stream), identity: PeerIdentity { certificate: None } }
     }
 
     pub(crate) fn client(stream: tokio_rustls::client::TlsStream<TcpStream>) -> Self {
@@ -60,10 +57,10 @@ impl Connection {
     }
 
     fn tls(stream: TlsStream<TcpStream>) -> Self {
-        let (tcp, session) = stream.get_ref();
+        let (_, session) = stream.get_ref();
         let certificate =
             session.peer_certificates().and_then(|all| all.first()).map(|first| Arc::new(first.clone().into_owned()));
-        let identity = PeerIdentity { address: tcp.peer_addr().ok(), certificate };
+        let identity = PeerIdentity { certificate };
         Self { stream: Stream::Tls(Box::new(stream)), identity }
     }
 }

@@ -1,5 +1,5 @@
 //! Nodes in one process, on loopback, with directories of their own.
-#![allow(dead_code)] // each test file uses its part
+#![allow(dead_code, unreachable_pub)] // each test file uses its part
 
 use mosquorum_cluster::{
     Answer, BoxFuture, Completion, Consensus, FenceReason, LiveSide, RaftConsensus, RaftSettings, StartError,
