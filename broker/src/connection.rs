@@ -4,7 +4,7 @@
 use crate::{
     broker::{Broker, Listener},
     live::{Inbox, Order, side::Side},
-    logging::lines::{self, Disconnected},
+    logging::lines::Disconnected,
     session::{Env, Session, SessionError},
     stream::Stream,
 };

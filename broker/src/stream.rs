@@ -42,7 +42,11 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Other(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Other(stream) => match Pin::new(stream).poll_read(cx, buffer) {
+                // TLS without close_notify, as many clients end it; MQTT knows by itself where its packets end.
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+                poll => poll,
+            },
         }
     }
 }

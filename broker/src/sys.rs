@@ -19,7 +19,7 @@ pub struct SysTopics {
 
 impl SysTopics {
     pub fn matches(&self, filter: &TopicFilter, into: &mut Vec<Arc<Message>>) {
-        self.retained.read().matches(filter.matched_part(), None, |_, message| {
+        let _ = self.retained.read().matches(filter.matched_part(), None, |_, message| {
             into.push(message.clone());
             ControlFlow::Continue(())
         });
@@ -145,7 +145,7 @@ fn publish_counts(broker: &Broker, c: &CounterValues, started: Instant, maximum:
         ("messages/sent", messages_sent(c)),
         ("messages/stored", totals.messages as u64),
         ("store/messages/count", totals.messages as u64),
-        ("store/messages/bytes", totals.message_bytes as u64),
+        ("store/messages/bytes", totals.message_bytes),
         ("retained messages/count", totals.retained as u64),
         ("subscriptions/count", (totals.subscriptions + live) as u64),
         ("shared_subscriptions/count", (totals.shared_subscriptions + shared) as u64),

@@ -41,7 +41,9 @@ pub async fn prepare(
     if plain {
         return Ok(Prepared { stream, identity: None, tls: None });
     }
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, wrap(settings, listener, stream, peer)).await {
+    // Boxed: connections without handshakes need not have room for them.
+    let handshakes = Box::pin(wrap(settings, listener, stream, peer));
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshakes).await {
         Ok(result) => result,
         Err(_) => Err(Disconnected::ExceededTimeout),
     }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     auth::ClientAcl,
     broker::Broker,
-    session::{Env, QueueItem},
+    session::{Denied, Env, QueueItem},
 };
 use bytes::BytesMut;
 use mosquorum_cluster::{
@@ -238,12 +238,13 @@ impl Env for Side {
     fn may_unsubscribe(&mut self, filter: &TopicFilter) -> bool {
         self.access.may_unsubscribe(filter)
     }
-    fn note_denied(&mut self, publish: bool, topic: &str) {
-        if publish {
-            crate::debug!("Denied PUBLISH from {} ('{topic}')", self.client_id);
-        } else {
-            crate::debug!("Denied SUBSCRIBE from {} ('{topic}')", self.client_id);
-        }
+    fn note_denied(&mut self, what: Denied, topic: &str) {
+        let what = match what {
+            Denied::Publish => "Denied PUBLISH",
+            Denied::LargePublish => "Dropped too large PUBLISH",
+            Denied::Subscribe => "Denied SUBSCRIBE",
+        };
+        crate::debug!("{what} from {} ('{topic}')", self.client_id);
     }
 }
 

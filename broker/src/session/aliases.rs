@@ -1,6 +1,7 @@
 //! Topic aliases (MQTT 5.0 section 3.3.2.3.4), each direction on its own.
 //! Always true: an alias is between 1 and the maximum that the receiver announced; it lives as long as the connection.
-use mosquorum_proto::mqtt::{TopicName, Utf8};
+use super::SessionError;
+use mosquorum_proto::mqtt::{ReasonCode, TopicName, Utf8};
 use std::collections::HashMap;
 
 pub(super) struct InboundAliases {
@@ -13,10 +14,12 @@ impl InboundAliases {
         Self { maximum, topics: Vec::new() }
     }
 
-    /// Sets or looks up; `None` if the alias is out of range or has no topic yet.
-    pub(super) fn resolve(&mut self, alias: u16, topic: Option<TopicName>) -> Option<TopicName> {
+    /// Sets or looks up.
+    /// # Errors
+    /// Topic Alias Invalid when the alias is out of range, Protocol Error when it has no topic yet.
+    pub(super) fn resolve(&mut self, alias: u16, topic: Option<TopicName>) -> Result<TopicName, SessionError> {
         if alias == 0 || alias > self.maximum {
-            return None;
+            return Err(SessionError::Peer(ReasonCode::TopicAliasInvalid, "topic alias above the maximum"));
         }
         let slot = usize::from(alias) - 1;
         match topic {
@@ -25,9 +28,12 @@ impl InboundAliases {
                     self.topics.resize(slot + 1, None);
                 }
                 self.topics[slot] = Some(topic.detached());
-                Some(topic)
+                Ok(topic)
             }
-            None => self.topics.get(slot)?.clone(),
+            None => {
+                let known = self.topics.get(slot).cloned().flatten();
+                known.ok_or(SessionError::Peer(ReasonCode::ProtocolError, "topic alias without a topic"))
+            }
         }
     }
 }

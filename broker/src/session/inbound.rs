@@ -3,7 +3,7 @@
 //! retained one only after its commit (so that a SUBSCRIBE sees it one way or the other); acknowledgements leave in that
 //! order, each after commit and forwarding. A message without durable receivers is acknowledged only behind a read
 //! barrier where other nodes exist.
-use super::{Env, Session, SessionError, ticket};
+use super::{Denied, Env, Session, SessionError, ticket};
 use crate::live::router::{Choice, Targets};
 use mosquorum_cluster::{
     Answer,
@@ -82,7 +82,7 @@ impl Session {
         let count = env.count();
         count.publish_received += 1;
         count.publish_bytes_received += publish.payload.len() as u64;
-        let Publish { dup, qos, retain, topic, packet_id, mut properties, payload } = publish;
+        let Publish { dup: _, qos, retain, topic, packet_id, mut properties, payload } = publish;
         if qos > self.options.max_qos {
             return Err(SessionError::Peer(ReasonCode::QosNotSupported, "QoS above the listener's max_qos"));
         }
@@ -91,10 +91,7 @@ impl Session {
         }
         let alias = properties.as_mut().and_then(|p| p.topic_alias.take());
         let topic = match (alias, topic) {
-            (Some(alias), topic) => self.aliases_in.resolve(alias, topic).ok_or(SessionError::Peer(
-                ReasonCode::TopicAliasInvalid,
-                "topic alias is unknown or above the maximum",
-            ))?,
+            (Some(alias), topic) => self.aliases_in.resolve(alias, topic)?,
             (None, Some(topic)) => topic,
             (None, None) => {
                 return Err(SessionError::Peer(ReasonCode::ProtocolError, "neither topic nor topic alias"));
@@ -103,10 +100,9 @@ impl Session {
         if qos != QoS::AtMostOnce && self.quota_exceeded(qos, packet_id) {
             return Err(SessionError::Peer(ReasonCode::ReceiveMaximumExceeded, "receive maximum exceeded"));
         }
-        if qos == QoS::ExactlyOnce && self.is_repeated(packet_id, env) {
+        if qos == QoS::ExactlyOnce && self.is_repeated(packet_id, env)? {
             return Ok(());
         }
-        let _ = dup;
         let expiry_seconds = properties.as_mut().and_then(|p| p.message_expiry_interval.take());
         let properties = properties.filter(|p| **p != Default::default());
         let reason = self.refusal(&topic, payload.len(), env);
@@ -129,16 +125,26 @@ impl Session {
     }
 
     /// A QoS 2 packet that is already known: acknowledged again (at once, or when the first one is).
-    fn is_repeated(&mut self, packet_id: u16, env: &mut impl Env) -> bool {
+    fn is_repeated(&mut self, packet_id: u16, env: &mut impl Env) -> Result<bool, SessionError> {
         if self.pipeline.holds(packet_id) {
-            return true;
+            self.note_repeated(packet_id)?;
+            return Ok(true);
         }
         if !self.options.durable && self.received.contains(&packet_id) {
+            self.note_repeated(packet_id)?;
             env.count().pubrecs_sent += 1;
             self.send_ack(Packet::PubRec, packet_id, ReasonCode::Success, env);
-            return true;
+            return Ok(true);
         }
-        false
+        Ok(false)
+    }
+
+    /// Packets are sent again after a reconnect only [MQTT-4.4.0-1]; one more is let pass, for older clients with timers.
+    fn note_repeated(&mut self, packet_id: u16) -> Result<(), SessionError> {
+        if self.repeated.insert(packet_id) {
+            return Ok(());
+        }
+        Err(SessionError::Peer(ReasonCode::ProtocolError, "QoS 2 packet sent again and again [MQTT-4.4.0-1]"))
     }
 
     fn quota_exceeded(&self, qos: QoS, packet_id: u16) -> bool {
@@ -154,7 +160,7 @@ impl Session {
         let limit = self.options.message_size_limit as usize;
         if limit != 0 && payload_len > limit {
             env.count().dropped_too_large += 1;
-            return Some(ReasonCode::ImplementationSpecificError);
+            return Some(ReasonCode::PacketTooLarge);
         }
         if !env.may_write(topic) {
             return Some(ReasonCode::NotAuthorized);
@@ -165,7 +171,8 @@ impl Session {
     /// The message goes nowhere; 5.0 clients learn why, earlier ones cannot.
     fn refuse(&mut self, qos: QoS, packet_id: u16, reason: ReasonCode, topic: &TopicName, env: &mut impl Env) {
         env.count().publish_dropped += 1;
-        env.note_denied(true, topic.as_str());
+        let what = if reason == ReasonCode::NotAuthorized { Denied::Publish } else { Denied::LargePublish };
+        env.note_denied(what, topic.as_str());
         let reason = if self.is_v5() { reason } else { ReasonCode::Success };
         match qos {
             QoS::AtMostOnce => {}
@@ -219,10 +226,11 @@ impl Session {
     }
 
     fn acknowledge(&mut self, qos: QoS, packet_id: u16, reached: bool, env: &mut impl Env) {
-        let reason = if self.is_v5() && !reached { ReasonCode::NoMatchingSubscribers } else { ReasonCode::Success };
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => {
+                let known = reached || !self.is_v5();
+                let reason = if known { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
                 env.count().pubacks_sent += 1;
                 if reason == ReasonCode::Success {
                     let [high, low] = packet_id.to_be_bytes();
@@ -235,10 +243,16 @@ impl Session {
                 if !self.options.durable {
                     self.received.insert(packet_id);
                 }
+                // As Mosquitto, which looks for subscribers at PUBREL only: never "no matching subscribers".
                 env.count().pubrecs_sent += 1;
-                self.send_ack(Packet::PubRec, packet_id, reason, env);
+                self.send_ack(Packet::PubRec, packet_id, ReasonCode::Success, env);
             }
         }
+    }
+
+    /// Whether something that the client published has not reached everybody it must reach.
+    pub fn has_unrouted(&self) -> bool {
+        self.pipeline.routed < self.pipeline.first + self.pipeline.items.len() as u64
     }
 
     pub(super) fn on_pipeline_answer(
@@ -256,6 +270,10 @@ impl Session {
                         item.stage = Stage::Committed;
                         item.reached |= matched > 0;
                         item.duplicate = duplicate;
+                        let packet_id = item.packet_id;
+                        if duplicate {
+                            self.note_repeated(packet_id)?;
+                        }
                     }
                     Outcome::Superseded => return Err(SessionError::Superseded),
                     _ => item.stage = Stage::Committed,
@@ -372,16 +390,16 @@ impl Session {
             );
             return Ok(());
         }
-        let existed = self.received.remove(&ack.packet_id);
-        self.complete_release(ack.packet_id, existed, env);
+        self.received.remove(&ack.packet_id);
+        self.complete_release(ack.packet_id, env);
         Ok(())
     }
 
-    /// PUBCOMP: the packet identifier is free again.
-    pub(super) fn complete_release(&mut self, packet_id: u16, existed: bool, env: &mut impl Env) {
-        let known = existed || !self.is_v5();
-        let reason = if known { ReasonCode::Success } else { ReasonCode::PacketIdentifierNotFound };
+    /// PUBCOMP: the packet identifier is free again. One that was not known may be a PUBREL repeated after a reconnect,
+    /// so it is answered in the same way (as Mosquitto does).
+    pub(super) fn complete_release(&mut self, packet_id: u16, env: &mut impl Env) {
+        self.repeated.remove(&packet_id);
         env.count().pubcomps_sent += 1;
-        self.send_ack(Packet::PubComp, packet_id, reason, env);
+        self.send_ack(Packet::PubComp, packet_id, ReasonCode::Success, env);
     }
 }

@@ -31,7 +31,10 @@ use mosquorum_proto::mqtt::{
     Ack, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, Subscription, TopicFilter, TopicName, Utf8, encode,
 };
 use outbox::Outbox;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+};
 use subscribe::{Replay, Request};
 
 pub use outbox::QueueItem;
@@ -85,8 +88,17 @@ pub trait Env {
     fn may_write(&mut self, topic: &TopicName) -> bool;
     fn may_subscribe(&mut self, filter: &TopicFilter) -> bool;
     fn may_unsubscribe(&mut self, filter: &TopicFilter) -> bool;
-    /// A message of this client was dropped because it is not allowed or too large: for the log.
-    fn note_denied(&mut self, publish: bool, topic: &str);
+    /// Something that the client wanted was refused: for the log.
+    fn note_denied(&mut self, what: Denied, topic: &str);
+}
+
+/// What was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Denied {
+    Publish,
+    /// Larger than `message_size_limit`.
+    LargePublish,
+    Subscribe,
 }
 
 /// Fixed when the connection was accepted.
@@ -140,10 +152,14 @@ pub struct Session {
     aliases_in: InboundAliases,
     aliases_out: OutboundAliases,
     /// QoS 2 packet identifiers received from a client without a durable session, until PUBREL.
-    received: std::collections::BTreeSet<u16>,
+    received: BTreeSet<u16>,
+    /// Those that came again on this connection.
+    repeated: BTreeSet<u16>,
+    /// Packets that wait until what came before them is routed.
+    deferred: VecDeque<Packet>,
     requests: HashMap<u64, Request>,
     next_request: u64,
-    replays: std::collections::VecDeque<Replay>,
+    replays: VecDeque<Replay>,
     /// Live subscriptions (of sessions that are not durable).
     live: HashMap<TopicFilter, ()>,
     scratch: Vec<Arc<Message>>,
@@ -168,10 +184,12 @@ impl Session {
             outbox: Outbox::new(&options),
             aliases_in: InboundAliases::new(options.topic_alias_maximum_in),
             aliases_out: OutboundAliases::new(options.topic_alias_maximum_out),
-            received: Default::default(),
+            received: BTreeSet::new(),
+            repeated: BTreeSet::new(),
+            deferred: VecDeque::new(),
             requests: HashMap::new(),
             next_request: 0,
-            replays: Default::default(),
+            replays: VecDeque::new(),
             live: HashMap::new(),
             scratch: Vec::new(),
             options,
@@ -184,11 +202,33 @@ impl Session {
 
     /// A packet of the client, checked by the decoder.
     pub fn on_packet(&mut self, packet: Packet, env: &mut impl Env) -> Result<(), SessionError> {
+        if !self.deferred.is_empty() || self.must_wait(&packet) {
+            self.deferred.push_back(packet);
+            return Ok(());
+        }
+        self.handle(packet, env)
+    }
+
+    /// A client's own messages do not see the subscriptions that it makes or ends after them.
+    fn must_wait(&self, packet: &Packet) -> bool {
+        matches!(packet, Packet::Subscribe(_) | Packet::Unsubscribe(_)) && self.has_unrouted()
+    }
+
+    fn handle_deferred(&mut self, env: &mut impl Env) -> Result<(), SessionError> {
+        while self.deferred.front().is_some_and(|packet| !self.must_wait(packet)) {
+            if let Some(packet) = self.deferred.pop_front() {
+                self.handle(packet, env)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, packet: Packet, env: &mut impl Env) -> Result<(), SessionError> {
         match packet {
             Packet::Publish(publish) => self.on_publish(publish, env),
             Packet::PubAck(ack) => {
                 env.count().pubacks_received += 1;
-                self.on_puback(ack, env)
+                self.on_puback(ack)
             }
             Packet::PubRec(ack) => {
                 env.count().pubrecs_received += 1;
@@ -200,7 +240,7 @@ impl Session {
             }
             Packet::PubComp(ack) => {
                 env.count().pubcomps_received += 1;
-                self.on_pubcomp(ack, env)
+                self.on_pubcomp(ack)
             }
             Packet::Subscribe(subscribe) => {
                 env.count().subscribes_received += 1;
@@ -243,7 +283,10 @@ impl Session {
     pub fn on_answer(&mut self, number: u64, answer: Answer, env: &mut impl Env) -> Result<(), SessionError> {
         match number & 3 {
             ticket::REQUEST => self.on_request_answer(number >> 2, answer, env),
-            kind => self.on_pipeline_answer(number >> 2, kind, answer, env),
+            kind => {
+                self.on_pipeline_answer(number >> 2, kind, answer, env)?;
+                self.handle_deferred(env)
+            }
         }
     }
 
@@ -258,7 +301,7 @@ impl Session {
         self.replay(env);
         self.outbox.pump(queue_grew, &self.options, &mut self.aliases_out, !self.replays.is_empty(), env);
         if let Outbox::Durable(outbox) = &mut self.outbox
-            && let Some((acks, released)) = outbox.take_acks()
+            && let Some(outbox_durable::Acks { acks, released }) = outbox.take_acks()
         {
             let command = Command::Acknowledge {
                 client_id: self.options.client_id.clone(),
@@ -272,7 +315,7 @@ impl Session {
 
     /// Whether more may be read from the client.
     pub fn wants_input(&self) -> bool {
-        !self.pipeline.is_full() && self.requests.len() < REQUESTS_MAX
+        self.deferred.is_empty() && !self.pipeline.is_full() && self.requests.len() < REQUESTS_MAX
     }
 
     /// Since when the oldest packet of the client waits for the cluster.
@@ -321,6 +364,10 @@ impl Session {
         encode(&make(Ack::with_reason(packet_id, reason)), self.options.version, env.out());
     }
 }
+
+/// An acknowledgement of the client that does not fit the QoS or the state of what it answers.
+const WRONG_ACKNOWLEDGEMENT: SessionError =
+    SessionError::Peer(ReasonCode::ProtocolError, "acknowledgement of another kind than expected [MQTT-4.3]");
 
 /// SUBSCRIBE, UNSUBSCRIBE, PUBREL and acknowledgements waiting for the cluster; beyond it nothing more is read.
 const REQUESTS_MAX: usize = 1000;

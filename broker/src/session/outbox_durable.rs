@@ -4,7 +4,7 @@
 //! is durable; identifiers in flight are distinct, since at most 65,535 consecutive entries are; what this connection
 //! knows and the state does not yet (acknowledgements on their way) never makes it send an entry again.
 use super::{
-    Env, SessionOptions,
+    Env, SessionError, SessionOptions, WRONG_ACKNOWLEDGEMENT,
     aliases::OutboundAliases,
     outbox::{LiveQueue, QueueItem, Sent, send},
 };
@@ -30,6 +30,12 @@ struct InFlight {
     packet_id: u16,
     phase: Phase,
     bytes: u64,
+}
+
+/// Acknowledgements to be proposed, and the packet identifiers among them whose PUBREL follows their commit.
+pub(super) struct Acks {
+    pub(super) acks: Vec<(u16, AckKind)>,
+    pub(super) released: Vec<u16>,
 }
 
 pub(super) struct DurableOutbox {
@@ -101,7 +107,7 @@ impl DurableOutbox {
     }
 
     fn fits(&self, item: &QueueItem, options: &SessionOptions) -> bool {
-        let bytes = item.message.as_ref().map_or(0, |message| message.size_bytes() as u64);
+        let bytes = item.message.as_ref().map_or(0, |message| message.payload.len() as u64);
         options.send_window_bytes == 0
             || self.in_flight_count == 0
             || self.in_flight_bytes + bytes <= options.send_window_bytes
@@ -119,7 +125,7 @@ impl DurableOutbox {
             (Sent::Yes, QoS::AtLeastOnce) => Phase::PubAck,
             (Sent::Yes, QoS::ExactlyOnce) => Phase::PubRec,
         };
-        self.push(&item, phase, message.size_bytes() as u64);
+        self.push(&item, phase, message.payload.len() as u64);
     }
 
     fn push(&mut self, item: &QueueItem, phase: Phase, bytes: u64) {
@@ -128,9 +134,20 @@ impl DurableOutbox {
         self.in_flight.push_back(InFlight { seq: item.seq, packet_id: item.packet_id, phase, bytes });
     }
 
-    fn step(&mut self, packet_id: u16, from: Phase, to: Phase) -> bool {
-        let found = self.in_flight.iter_mut().find(|entry| entry.packet_id == packet_id && entry.phase == from);
-        let Some(entry) = found else { return false };
+    fn phase(&self, packet_id: u16) -> Option<Phase> {
+        let found = self.in_flight.iter().find(|entry| entry.packet_id == packet_id && entry.phase != Phase::Done);
+        found.map(|entry| entry.phase)
+    }
+
+    /// Moves the exchange on; `false` if there is none of this identifier.
+    /// # Errors
+    /// It waits for another packet.
+    fn step(&mut self, packet_id: u16, from: Phase, to: Phase) -> Result<bool, SessionError> {
+        let open = |entry: &&mut InFlight| entry.packet_id == packet_id && entry.phase != Phase::Done;
+        let Some(entry) = self.in_flight.iter_mut().find(open) else { return Ok(false) };
+        if entry.phase != from {
+            return Err(WRONG_ACKNOWLEDGEMENT);
+        }
         entry.phase = to;
         if to == Phase::Done {
             self.in_flight_count -= 1;
@@ -139,51 +156,59 @@ impl DurableOutbox {
                 self.in_flight.pop_front();
             }
         }
-        true
+        Ok(true)
     }
 
-    pub(super) fn on_puback(&mut self, packet_id: u16) {
-        if self.step(packet_id, Phase::PubAck, Phase::Done) {
+    pub(super) fn on_puback(&mut self, packet_id: u16) -> Result<(), SessionError> {
+        if self.step(packet_id, Phase::PubAck, Phase::Done)? {
             self.acks.push((packet_id, AckKind::PubAck));
         }
+        Ok(())
     }
 
-    /// `false` if the packet identifier is not in flight.
-    pub(super) fn on_pubrec(&mut self, packet_id: u16, refused: bool) -> bool {
+    /// `true` if PUBREL is to be sent at once; otherwise it follows the commit, or there is none.
+    pub(super) fn on_pubrec(&mut self, packet_id: u16, refused: bool) -> Result<bool, SessionError> {
         if refused {
-            if self.step(packet_id, Phase::PubRec, Phase::Done) {
+            if self.step(packet_id, Phase::PubRec, Phase::Done)? {
                 self.acks.push((packet_id, AckKind::PubRecError));
             }
-            return true;
+            return Ok(false);
         }
-        if self.step(packet_id, Phase::PubRec, Phase::Releasing) {
-            self.acks.push((packet_id, AckKind::PubRec));
-            self.released.push(packet_id);
-            return true;
+        match self.phase(packet_id) {
+            Some(Phase::Releasing) => Ok(false),
+            Some(Phase::PubComp) => Ok(true),
+            // It may be of an entry that is still to be sent again: then its exchange begins anew.
+            None => Ok(!self.more),
+            Some(_) => {
+                self.step(packet_id, Phase::PubRec, Phase::Releasing)?;
+                self.acks.push((packet_id, AckKind::PubRec));
+                self.released.push(packet_id);
+                Ok(false)
+            }
         }
-        self.in_flight.iter().any(|entry| entry.packet_id == packet_id)
     }
 
     pub(super) fn send_pubrels(&mut self, packet_ids: &[u16], env: &mut impl Env) {
         for packet_id in packet_ids {
-            if self.step(*packet_id, Phase::Releasing, Phase::PubComp) {
+            if matches!(self.step(*packet_id, Phase::Releasing, Phase::PubComp), Ok(true)) {
                 send_pubrel(*packet_id, env);
             }
         }
     }
 
-    pub(super) fn on_pubcomp(&mut self, packet_id: u16) {
-        if self.step(packet_id, Phase::PubComp, Phase::Done) {
+    pub(super) fn on_pubcomp(&mut self, packet_id: u16) -> Result<(), SessionError> {
+        if self.step(packet_id, Phase::PubComp, Phase::Done)? {
             self.acks.push((packet_id, AckKind::PubComp));
         }
+        Ok(())
     }
 
-    /// This round's acknowledgements, and the packet identifiers whose PUBREL follows their commit.
-    pub(super) fn take_acks(&mut self) -> Option<(Vec<(u16, AckKind)>, Vec<u16>)> {
+    /// What the client acknowledged in this round.
+    pub(super) fn take_acks(&mut self) -> Option<Acks> {
         if self.acks.is_empty() {
             return None;
         }
-        Some((std::mem::take(&mut self.acks), std::mem::take(&mut self.released)))
+        Some(Acks { acks: std::mem::take(&mut self.acks), released: std::mem::take(&mut self.released) })
     }
 
     pub(super) fn sent_before(&self) -> u64 {

@@ -3,13 +3,13 @@
 //! (the new message is dropped and counted, as Mosquitto does); nothing is sent twice, since the session ends with its
 //! connection.
 use super::{
-    Env, Session, SessionError, SessionOptions,
+    Env, Session, SessionError, SessionOptions, WRONG_ACKNOWLEDGEMENT,
     aliases::OutboundAliases,
     outbox::{LiveQueue, Outbox, Sent, send},
 };
 use crate::live::Delivery;
 use mosquorum_cluster::state::Message;
-use mosquorum_proto::mqtt::{Ack, Packet, QoS, ReasonCode, TopicFilter};
+use mosquorum_proto::mqtt::{Ack, QoS, TopicFilter};
 use std::{collections::VecDeque, sync::Arc};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl LocalOutbox {
         hold: bool,
         env: &mut impl Env,
     ) {
-        let size = delivery.message.size_bytes() as u64;
+        let size = delivery.message.payload.len() as u64;
         if !hold && self.queue.is_empty() && self.has_room(size, options) && !env.out_congested() {
             return self.send(delivery, options, aliases, env);
         }
@@ -83,7 +83,7 @@ impl LocalOutbox {
     ) {
         while !hold && !env.out_congested() {
             let Some(next) = self.queue.front() else { return };
-            let size = next.message.size_bytes() as u64;
+            let size = next.message.payload.len() as u64;
             if !self.has_room(size, options) {
                 return;
             }
@@ -102,12 +102,12 @@ impl LocalOutbox {
         env: &mut impl Env,
     ) {
         let packet_id = self.next_packet_id();
+        self.last_packet_id = packet_id;
         let sent = send(&delivery.message, &delivery.options, packet_id, false, options, aliases, env);
         if sent == Sent::Dropped {
             return;
         }
-        let bytes = delivery.message.size_bytes() as u64;
-        self.last_packet_id = packet_id;
+        let bytes = delivery.message.payload.len() as u64;
         self.in_flight_count += 1;
         self.in_flight_bytes += bytes;
         let phase = if delivery.options.qos == QoS::AtLeastOnce { Phase::PubAck } else { Phase::PubRec };
@@ -128,10 +128,20 @@ impl LocalOutbox {
         }
     }
 
-    /// Moves the exchange on if it is in this phase; `false` if there is no such.
-    fn step(&mut self, packet_id: u16, from: Phase, to: Phase) -> bool {
-        let found = self.in_flight.iter_mut().find(|entry| entry.packet_id == packet_id && entry.phase == from);
-        let Some(entry) = found else { return false };
+    fn phase(&self, packet_id: u16) -> Option<Phase> {
+        let found = self.in_flight.iter().find(|entry| entry.packet_id == packet_id && entry.phase != Phase::Done);
+        found.map(|entry| entry.phase)
+    }
+
+    /// Moves the exchange on; `false` if there is none of this identifier.
+    /// # Errors
+    /// It waits for another packet.
+    fn step(&mut self, packet_id: u16, from: Phase, to: Phase) -> Result<bool, SessionError> {
+        let open = |entry: &&mut InFlight| entry.packet_id == packet_id && entry.phase != Phase::Done;
+        let Some(entry) = self.in_flight.iter_mut().find(open) else { return Ok(false) };
+        if entry.phase != from {
+            return Err(WRONG_ACKNOWLEDGEMENT);
+        }
         entry.phase = to;
         entry.shared = None;
         if to == Phase::Done {
@@ -141,7 +151,7 @@ impl LocalOutbox {
                 self.in_flight.pop_front();
             }
         }
-        true
+        Ok(true)
     }
 
     pub(super) fn has_backlog(&self) -> bool {
@@ -161,56 +171,41 @@ impl LocalOutbox {
 }
 
 impl Session {
-    pub(super) fn on_puback(&mut self, ack: Ack, env: &mut impl Env) -> Result<(), SessionError> {
+    pub(super) fn on_puback(&mut self, ack: Ack) -> Result<(), SessionError> {
         match &mut self.outbox {
-            Outbox::Local(local) => {
-                local.step(ack.packet_id, Phase::PubAck, Phase::Done);
-            }
+            Outbox::Local(local) => local.step(ack.packet_id, Phase::PubAck, Phase::Done).map(|_| ()),
             Outbox::Durable(durable) => durable.on_puback(ack.packet_id),
         }
-        let _ = env;
-        Ok(())
     }
 
     pub(super) fn on_pubrec(&mut self, ack: Ack, env: &mut impl Env) -> Result<(), SessionError> {
         let refused = ack.reason as u8 >= 0x80;
-        match &mut self.outbox {
-            Outbox::Durable(durable) => {
-                if !durable.on_pubrec(ack.packet_id, refused) && !refused {
-                    self.send_unknown_pubrel(ack.packet_id, env);
-                }
-            }
+        let answer = match &mut self.outbox {
+            Outbox::Durable(durable) => durable.on_pubrec(ack.packet_id, refused)?,
             Outbox::Local(local) if refused => {
-                local.step(ack.packet_id, Phase::PubRec, Phase::Done);
+                local.step(ack.packet_id, Phase::PubRec, Phase::Done)?;
+                false
             }
             Outbox::Local(local) => {
-                let known = local.step(ack.packet_id, Phase::PubRec, Phase::PubComp)
-                    || local.in_flight.iter().any(|e| e.packet_id == ack.packet_id && e.phase == Phase::PubComp);
-                if known {
-                    env.count().pubrels_sent += 1;
-                    let [high, low] = ack.packet_id.to_be_bytes();
-                    env.out().extend_from_slice(&[0x62, 2, high, low]);
-                } else {
-                    self.send_unknown_pubrel(ack.packet_id, env);
+                if local.phase(ack.packet_id) != Some(Phase::PubComp) {
+                    local.step(ack.packet_id, Phase::PubRec, Phase::PubComp)?;
                 }
+                true
             }
+        };
+        if answer {
+            // A PUBREC for nothing that we sent too: the client can then complete the exchange.
+            env.count().pubrels_sent += 1;
+            let [high, low] = ack.packet_id.to_be_bytes();
+            env.out().extend_from_slice(&[0x62, 2, high, low]);
         }
         Ok(())
     }
 
-    /// A PUBREC for nothing that we sent: 5.0 says so in the PUBREL, earlier versions complete the exchange.
-    fn send_unknown_pubrel(&mut self, packet_id: u16, env: &mut impl Env) {
-        env.count().pubrels_sent += 1;
-        self.send_ack(Packet::PubRel, packet_id, ReasonCode::PacketIdentifierNotFound, env);
-    }
-
-    pub(super) fn on_pubcomp(&mut self, ack: Ack, _env: &mut impl Env) -> Result<(), SessionError> {
+    pub(super) fn on_pubcomp(&mut self, ack: Ack) -> Result<(), SessionError> {
         match &mut self.outbox {
-            Outbox::Local(local) => {
-                local.step(ack.packet_id, Phase::PubComp, Phase::Done);
-            }
+            Outbox::Local(local) => local.step(ack.packet_id, Phase::PubComp, Phase::Done).map(|_| ()),
             Outbox::Durable(durable) => durable.on_pubcomp(ack.packet_id),
         }
-        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! Always true: SUBACK leaves after every serving node routes to the filters (clean sessions) or the subscription is
 //! durable (durable ones); retained messages are read after that, behind a barrier where other nodes exist, so that what
 //! was acknowledged before is seen; live messages wait until the replay is through.
-use super::{Env, Session, SessionError, outbox::Outbox, ticket};
+use super::{Denied, Env, Session, SessionError, outbox::Outbox, ticket};
 use crate::live::{Delivery, subscriptions::RouteChange};
 use mosquorum_cluster::{
     Answer,
@@ -89,7 +89,7 @@ impl Session {
                 pending.reasons.push(granted(subscription.qos));
                 pending.accepted.push((subscription, false));
             } else {
-                env.note_denied(false, subscription.filter.as_str());
+                env.note_denied(Denied::Subscribe, subscription.filter.as_str());
                 let v5 = self.is_v5();
                 pending.reasons.push(if v5 { ReasonCode::NotAuthorized } else { ReasonCode::UnspecifiedError });
             }
@@ -163,10 +163,7 @@ impl Session {
                 }
                 self.send_unsuback(packet_id, reasons, env);
             }
-            (Request::PubRel { packet_id, .. }, Answer::Applied { outcome, .. }) => {
-                let existed = outcome == Outcome::Released { existed: true };
-                self.complete_release(packet_id, existed, env);
-            }
+            (Request::PubRel { packet_id, .. }, Answer::Applied { .. }) => self.complete_release(packet_id, env),
             (Request::Release(packet_ids), _) => {
                 if let Outbox::Durable(outbox) = &mut self.outbox {
                     outbox.send_pubrels(&packet_ids, env);

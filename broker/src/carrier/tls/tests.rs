@@ -182,6 +182,14 @@ async fn a_leaf_alone_is_completed_from_cafile_up_to_the_root() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_without_a_word_has_closed() {
+    let pki = Pki::new();
+    let (server, client) = shake(&pki.listener(), pki.connector(None)).await;
+    drop(client);
+    assert_eq!(server.unwrap().stream.read(&mut [0; 6]).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn versions_and_ciphers_are_those_of_the_listener() {
     let pki = Pki::new();
     let settings = TlsSettings {
