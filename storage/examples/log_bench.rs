@@ -101,7 +101,8 @@ fn main() {
     let bytes = log.bounds().bytes;
     log.shutdown();
     let started = Instant::now();
-    let (_log, found) = open(&dir);
+    let (log, found) = open(&dir);
     println!("reopened {:.0} MB in {:.2} s: {found:?}", bytes as f64 / 1e6, started.elapsed().as_secs_f64());
+    log.shutdown();
     std::fs::remove_dir_all(&dir).expect("we made it");
 }
