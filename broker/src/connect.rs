@@ -115,7 +115,8 @@ async fn read_connect(connection: &mut Connection, peer: &Peer) -> Result<Connec
             Ok(None) => {}
             Err(error) => {
                 if let Some((version, reason)) = error.connack() {
-                    send_connack(&mut connection.stream, version, &ConnAck::new(false, reason)).await;
+                    let connack = ConnAck::new(false, reason);
+                    send_connack(&mut connection.stream, version, &connack, usize::MAX).await;
                 }
                 return Err(crate::connection::describe_reason(error.reason_code()));
             }
@@ -131,14 +132,28 @@ async fn read_connect(connection: &mut Connection, peer: &Peer) -> Result<Connec
     }
 }
 
-async fn send_connack(stream: &mut Stream, version: ProtocolVersion, connack: &ConnAck) {
-    let mut out = BytesMut::new();
-    encode(&Packet::ConnAck(Box::new(connack.clone())), version, &mut out);
+/// Sends it, unless it is larger than what the client takes [MQTT-3.1.2-24].
+async fn send_connack(stream: &mut Stream, version: ProtocolVersion, connack: &ConnAck, size_max: usize) {
+    let out = encoded(connack, version);
+    if out.len() > size_max {
+        return;
+    }
     let write = async {
         let _ = stream.write_all(&out).await;
         let _ = stream.flush().await;
     };
     let _ = tokio::time::timeout(Duration::from_secs(5), write).await;
+}
+
+fn encoded(connack: &ConnAck, version: ProtocolVersion) -> BytesMut {
+    let mut out = BytesMut::new();
+    encode(&Packet::ConnAck(Box::new(connack.clone())), version, &mut out);
+    out
+}
+
+/// Largest packet in bytes that the client takes.
+fn packet_size_max(connect: &Connect) -> usize {
+    connect.maximum_packet_size.map_or(usize::MAX, |size| size as usize)
 }
 
 async fn attend(mut connection: Connection, connect: Connect, origin: Origin<'_>) {
@@ -147,7 +162,7 @@ async fn attend(mut connection: Connection, connect: Connect, origin: Origin<'_>
     let counters = &broker.counters;
     add(&counters.connects_received, 1);
     add(&counters.messages_received, 1);
-    let version = connect.version;
+    let (version, size_max) = (connect.version, packet_size_max(&connect));
     let name = if connect.client_id.is_empty() { peer.address.clone() } else { connect.client_id.to_string() };
     let admitted = match identify(&broker, &listener, connect, identity).await {
         Ok(client) => admit(&broker, &listener, &client).await.map(|admission| (client, admission)),
@@ -166,7 +181,7 @@ async fn attend(mut connection: Connection, connect: Connect, origin: Origin<'_>
                 add(&counters.connacks_sent, 1);
                 let mut connack = ConnAck::new(false, reason);
                 connack.maximum_qos = (listener.max_qos() != QoS::ExactlyOnce).then(|| listener.max_qos());
-                send_connack(&mut connection.stream, version, &connack).await;
+                send_connack(&mut connection.stream, version, &connack, size_max).await;
             }
             broker.log_end(&name, peer, &refusal.why);
             connection.stream.shut_down().await;
@@ -221,11 +236,20 @@ async fn identify(
     let (keep_alive_seconds, server_keep_alive) = keep_alive(&settings, &connect)?;
     let expiry_seconds = session_expiry(&settings, &connect);
     connect.password = None;
-    Ok(Client { id, assigned, username, connect, keep_alive_seconds, server_keep_alive, expiry_seconds })
+    let client = Client { id, assigned, username, connect, keep_alive_seconds, server_keep_alive, expiry_seconds };
+    let answer = encoded(&connack(broker, listener, &client, false), client.connect.version);
+    if answer.len() > packet_size_max(&client.connect) {
+        return Err(Refusal::silent(Disconnected::OversizePacket));
+    }
+    Ok(client)
 }
 
 fn check_will(broker: &Broker, listener: &Listener, connect: &Connect) -> Result<(), Refusal> {
     let Some(will) = &connect.will else { return Ok(()) };
+    // Requests to the broker itself are not made by the dead.
+    if will.topic.as_str().starts_with("$CONTROL/") {
+        return Err(Refusal::silent(Disconnected::NotAuthorised));
+    }
     let v5 = connect.version == ProtocolVersion::V5;
     let answer = |reason| if v5 { Some(reason) } else { None };
     let settings = broker.settings.load();

@@ -3,7 +3,10 @@
 //! wake-up; nothing is written without a valid lease; nothing is read while the session or the socket has enough to do.
 use crate::{
     broker::{Broker, Listener},
-    live::{Inbox, Order, side::Side},
+    live::{
+        Inbox, Order,
+        side::{Side, rescue},
+    },
     logging::lines::Disconnected,
     session::{Env, Session, SessionError},
     stream::Stream,
@@ -98,9 +101,45 @@ impl Service {
 
     /// Runs until the connection ends; then says goodbye where the protocol has a word for it.
     pub async fn run(mut self) -> (End, Session, Side) {
+        // What an earlier connection has sent goes out again before the client's packets are looked at.
+        self.side.begin_round();
+        self.session.pump(true, &mut self.side);
+        self.side.finish_round();
         let end = poll_fn(|cx| self.poll_rounds(cx)).await;
         self.say_goodbye(&end).await;
+        self.finish_routing(&end).await;
+        rescue(&self.io.broker, std::mem::take(&mut self.inbox.deliveries));
         (end, self.session, self.side)
+    }
+
+    /// What the client published before it left goes its way: a message that is committed must reach live subscribers
+    /// too, and a QoS 2 message that is sent again on the next connection would be taken for delivered.
+    async fn finish_routing(&mut self, end: &End) {
+        let may_not = matches!(end, End::NoMajority | End::Order(Order::LeaseLost) | End::Session(SessionError::Superseded));
+        if may_not || !self.session.has_unrouted() {
+            return;
+        }
+        let patience = self.io.commit_timeout;
+        let _ = tokio::time::timeout(patience, poll_fn(|cx| self.poll_routing(cx))).await;
+    }
+
+    fn poll_routing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            self.side.begin_round();
+            let mut answers = self.inbox.answers.drain(..);
+            let result = answers.try_for_each(|(ticket, answer)| self.session.on_answer(ticket, answer, &mut self.side));
+            drop(answers);
+            self.side.finish_round();
+            self.side.out.clear();
+            if result.is_err() || self.inbox.order == Some(Order::LeaseLost) || !self.session.has_unrouted() {
+                return Poll::Ready(());
+            }
+            rescue(&self.io.broker, std::mem::take(&mut self.inbox.deliveries));
+            if !self.side.mailbox.poll(cx) {
+                return Poll::Pending;
+            }
+            self.side.mailbox.clone().take(&mut self.inbox);
+        }
     }
 
     fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -129,11 +168,19 @@ impl Service {
         self.side.begin_round();
         let mut grew = false;
         let mailed = self.side.mailbox.clone().take(&mut self.inbox);
+        let order = self.take_order()?;
         if mailed {
             grew = self.open_mail()?;
         }
         if read {
             self.handle_packets()?;
+        }
+        if let Some(order) = order {
+            // What the client sent before counts, a DISCONNECT above all.
+            if !read && self.read(cx)? {
+                self.handle_packets()?;
+            }
+            return Err(End::Order(order));
         }
         self.session.pump(grew, &mut self.side);
         self.side.finish_round();
@@ -142,14 +189,19 @@ impl Service {
         Ok(read || mailed || (drained && self.session.has_backlog()))
     }
 
-    fn open_mail(&mut self) -> Result<bool, End> {
+    /// The order to go, if there is one.
+    fn take_order(&mut self) -> Result<Option<Order>, End> {
         match self.inbox.order.take() {
             Some(Order::Reloaded) => {
-                self.side.access = self.io.listener.access(&self.side.client_id, self.side.username.as_ref())
+                self.side.access = self.io.listener.access(&self.side.client_id, self.side.username.as_ref());
+                Ok(None)
             }
-            Some(order) => return Err(End::Order(order)),
-            None => {}
+            Some(Order::LeaseLost) => Err(End::Order(Order::LeaseLost)),
+            order => Ok(order),
         }
+    }
+
+    fn open_mail(&mut self) -> Result<bool, End> {
         for (ticket, answer) in self.inbox.answers.drain(..) {
             self.session.on_answer(ticket, answer, &mut self.side).map_err(End::Session)?;
         }

@@ -108,7 +108,7 @@ impl Env for Fake {
     fn may_unsubscribe(&mut self, _: &TopicFilter) -> bool {
         true
     }
-    fn note_denied(&mut self, _: bool, _: &str) {}
+    fn note_denied(&mut self, _: Denied, _: &str) {}
 }
 
 impl Fake {
