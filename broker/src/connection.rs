@@ -115,7 +115,8 @@ impl Service {
     /// What the client published before it left goes its way: a message that is committed must reach live subscribers
     /// too, and a QoS 2 message that is sent again on the next connection would be taken for delivered.
     async fn finish_routing(&mut self, end: &End) {
-        let may_not = matches!(end, End::NoMajority | End::Order(Order::LeaseLost) | End::Session(SessionError::Superseded));
+        let may_not =
+            matches!(end, End::NoMajority | End::Order(Order::LeaseLost) | End::Session(SessionError::Superseded));
         if may_not || !self.session.has_unrouted() {
             return;
         }
@@ -127,7 +128,8 @@ impl Service {
         loop {
             self.side.begin_round();
             let mut answers = self.inbox.answers.drain(..);
-            let result = answers.try_for_each(|(ticket, answer)| self.session.on_answer(ticket, answer, &mut self.side));
+            let result =
+                answers.try_for_each(|(ticket, answer)| self.session.on_answer(ticket, answer, &mut self.side));
             drop(answers);
             self.side.finish_round();
             self.side.out.clear();

@@ -107,7 +107,9 @@ pub enum AdminRequest {
 /// The other nodes' live side: who serves which clean client, which node wants which live messages.
 pub trait Peers: Send + Sync {
     /// Takes a client identifier for a connection of this node. Resolves when no other connection in the cluster can
-    /// deliver or acknowledge for it any more (the old one confirmed its end, or its node's lease ran out).
+    /// deliver or acknowledge for it any more (the old one confirmed its end, or its node's lease ran out). From before
+    /// this call on, [`LiveSide::fence`] must find the connection by its number; one that is fenced while it waits
+    /// gets [`Unavailable`]. Every claim that was won is released in the end.
     fn claim(&self, client_id: Utf8, owner: Owner) -> BoxFuture<'static, Result<Claim, Unavailable>>;
 
     /// The connection of `owner` is gone; forget the claim unless somebody else holds it by now.
@@ -118,7 +120,13 @@ pub trait Peers: Send + Sync {
 
     /// Live subscriptions of this node changed (already reference counted per filter, shared groups included).
     /// [`Answer::RoutesKnown`] comes when every serving node has them.
-    fn change_routes(&self, added: Vec<TopicFilter>, removed: Vec<TopicFilter>, reply: Arc<dyn Completion>, ticket: u64);
+    fn change_routes(
+        &self,
+        added: Vec<TopicFilter>,
+        removed: Vec<TopicFilter>,
+        reply: Arc<dyn Completion>,
+        ticket: u64,
+    );
 
     /// Nodes (other than this one) with live subscribers for the topic: bit set or short list, and shared groups there.
     fn routes(&self, topic: &str, into: &mut RemoteRoutes);

@@ -57,8 +57,10 @@ impl MemoryConsensus {
 
 impl Consensus for MemoryConsensus {
     fn submit(&self, submissions: Vec<Submission>) {
-        let (commands, replies): (Vec<_>, Vec<_>) =
-            submissions.into_iter().map(|submission| (submission.command, (submission.reply, submission.ticket))).unzip();
+        let (commands, replies): (Vec<_>, Vec<_>) = submissions
+            .into_iter()
+            .map(|submission| (submission.command, (submission.reply, submission.ticket)))
+            .unzip();
         let (applied, index) = self.apply(commands);
         for ((reply, ticket), outcome) in replies.into_iter().zip(applied.outcomes) {
             reply.complete(ticket, Answer::Applied { outcome, index });

@@ -20,10 +20,14 @@ use std::{
 const SOON: Duration = Duration::from_secs(30);
 
 fn publish(number: u64, now: Millis) -> Command {
+    publish_bytes(number, Bytes::from(format!("{number}")), now)
+}
+
+fn publish_bytes(number: u64, payload: Bytes, now: Millis) -> Command {
     Command::Publish(PublishCommand {
         message: Arc::new(Message {
             topic: TopicName::try_from(format!("t/{number}").as_str()).unwrap(),
-            payload: Bytes::from(format!("{number}")),
+            payload,
             qos: QoS::AtLeastOnce,
             retain: true,
             properties: None,
@@ -118,4 +122,30 @@ async fn nothing_that_was_answered_is_lost_when_nodes_die_one_after_the_other() 
         until("everything is applied", SOON, || answered.iter().all(|number| has_retained(node, *number))).await;
         assert!(node.failed.lock().unwrap().is_none());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_publish_larger_than_any_frame_reaches_every_node() {
+    const BYTES: usize = 24 << 20;
+    let plan = Plan::new(3);
+    let mut nodes = Vec::new();
+    for index in 0..3 {
+        nodes.push(start(plan.settings(index, 3)).await);
+    }
+    until("all serve", SOON, || nodes.iter().all(|node| node.consensus.available())).await;
+    let answers = Answers::new();
+    for (number, node) in nodes.iter().enumerate() {
+        let command = publish_bytes(number as u64, Bytes::from(vec![number as u8; BYTES]), node.consensus.now());
+        let (reply, ticket) = (answers.clone(), number as u64);
+        node.consensus.submit(vec![Submission { command, reply, ticket }]);
+    }
+    let mut answered: Vec<u64> = (0..3).map(|_| answers.next(SOON).expect("an answer").0).collect();
+    answered.sort_unstable();
+    assert_eq!(answered, [0, 1, 2]);
+    for node in &nodes {
+        until("it is everywhere", SOON, || (0..3).all(|number| has_retained(node, number))).await;
+    }
+    nodes[1].consensus.checkpoint().await.unwrap();
+    let term = nodes[0].consensus.status().term;
+    assert!(nodes.iter().all(|node| node.consensus.status().term == term && node.failed.lock().unwrap().is_none()));
 }

@@ -18,10 +18,13 @@ pub fn data_directory(cluster: &Cluster, node: usize) -> io::Result<PathBuf> {
     found.pop().ok_or_else(|| io::Error::other(format!("no data directory in {}", cluster.data_folder(node).display())))
 }
 
-/// Every file below a folder, in order of path.
+/// Every file below a folder, in order of path; a file stands for itself.
 /// # Errors
 /// Those of the file system.
 pub fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    if folder.is_file() {
+        return Ok(vec![folder.to_owned()]);
+    }
     let mut all = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {

@@ -104,8 +104,20 @@ pub async fn three_nodes() -> Option<Target> {
     Some(Target::of(SHARED.get_or_init(start).await))
 }
 
-/// What tests return; an error fails the test.
-pub type TestResult = std::result::Result<(), Box<dyn std::error::Error>>;
+/// An error in a test. It never comes into being: `?` panics where it stands, so the line is told and brokers under test
+/// print their logs.
+#[derive(Debug)]
+pub struct Failure;
+
+impl<E: std::fmt::Display> From<E> for Failure {
+    #[track_caller]
+    fn from(error: E) -> Self {
+        panic!("{error}")
+    }
+}
+
+/// What tests return.
+pub type TestResult = std::result::Result<(), Failure>;
 
 /// Runs each named `async fn(Target) -> TestResult` against one node.
 #[macro_export]
@@ -114,9 +126,7 @@ macro_rules! on_one_node {
         mod one_node {
             $(#[tokio::test]
             async fn $name() {
-                if let Err(error) = super::$name($crate::target::one_node().await).await {
-                    panic!("{error}");
-                }
+                let _ = super::$name($crate::target::one_node().await).await;
             })+
         }
     };
@@ -130,9 +140,7 @@ macro_rules! on_three_nodes {
             $(#[tokio::test]
             async fn $name() {
                 let Some(target) = $crate::target::three_nodes().await else { return };
-                if let Err(error) = super::$name(target).await {
-                    panic!("{error}");
-                }
+                let _ = super::$name(target).await;
             })+
         }
     };

@@ -6,7 +6,7 @@ use mosquorum_tests::{
     cluster::{Cluster, ClusterOptions, Ended, binary::is_stand_in},
     damage::{contents, data_directory, files, flip, log_file, scribble, used_bytes},
     skip::{has_program, skip},
-    target::TestResult,
+    target::{Failure, TestResult},
 };
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -21,7 +21,7 @@ fn skipped() -> bool {
 }
 
 /// Nodes with a backlog, all killed.
-async fn killed(name: &str, nodes: usize) -> Result<(Cluster, Backlog), Box<dyn std::error::Error>> {
+async fn killed(name: &str, nodes: usize) -> Result<(Cluster, Backlog), Failure> {
     let mut cluster = Cluster::start(ClusterOptions::new(name, nodes).persistent()).await?;
     let mut backlog = Backlog::create(cluster.address(0), "away", 64).await?;
     backlog.publish(cluster.address(0), MESSAGES).await?;
@@ -34,7 +34,7 @@ async fn starts_with_everything(mut cluster: Cluster, backlog: &Backlog) -> Test
         cluster.start_node(node)?;
     }
     cluster.wait_all_serving(PATIENCE * 2).await?;
-    backlog.fetch(cluster.address(cluster.len() - 1)).await
+    Ok(backlog.fetch(cluster.address(cluster.len() - 1)).await?)
 }
 
 /// The node ends by itself, names `named` in its log, and has changed none of `untouched`'s files.
@@ -47,7 +47,10 @@ async fn refuses_to_start(cluster: &mut Cluster, named: &str, untouched: &Path) 
     assert!(log.contains(named), "{named:?} is not in\n{log}");
     let after = contents(untouched)?;
     for (path, bytes) in &before {
-        assert!(after.get(path) == Some(bytes), "{} was changed", path.display());
+        // Opening a log may add to it; what was written stays.
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let kept = after.get(path).is_some_and(|now| now.starts_with(&bytes[..used]));
+        assert!(kept, "{} was changed", path.display());
     }
     Ok(())
 }
@@ -57,9 +60,19 @@ async fn a_torn_tail_is_cut_off_and_nothing_acknowledged_is_lost() -> TestResult
     if skipped() {
         return Ok(());
     }
+    // Behind a hole, as sectors of a later write may survive without those before.
     let (cluster, backlog) = killed("torn", 1).await?;
     let log = log_file(&data_directory(&cluster, 0)?)?;
-    scribble(&log, used_bytes(&log)?, 100)?;
+    scribble(&log, used_bytes(&log)? + 64, 100)?;
+    starts_with_everything(cluster, &backlog).await?;
+    // In the middle of the last record: an idle log ends with a record that acknowledges nothing.
+    let mut cluster = Cluster::start(ClusterOptions::new("torn-last", 1).persistent()).await?;
+    let mut backlog = Backlog::create(cluster.address(0), "away", 64).await?;
+    backlog.publish(cluster.address(0), MESSAGES).await?;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    cluster.kill_all();
+    let log = log_file(&data_directory(&cluster, 0)?)?;
+    scribble(&log, used_bytes(&log)? - 4, 100)?;
     starts_with_everything(cluster, &backlog).await
 }
 
@@ -143,10 +156,7 @@ async fn a_node_alone_with_a_damaged_snapshot_stops_and_changes_nothing() -> Tes
     let middle = fs::metadata(&snapshot)?.len() as usize / 2;
     flip(&snapshot, middle)?;
     let name = snapshot.file_name().and_then(|name| name.to_str()).ok_or("a name")?.to_owned();
-    let folder = cluster.data_folder(0).to_owned();
-    let log_folder = data_directory(&cluster, 0)?.join("log");
-    refuses_to_start(&mut cluster, &name, &log_folder).await?;
-    assert!(folder.join(&name).exists(), "nothing is deleted");
+    refuses_to_start(&mut cluster, &name, &snapshot).await?;
     flip(&snapshot, middle)?;
     starts_with_everything(cluster, &backlog).await
 }
@@ -217,7 +227,7 @@ async fn after_damage_of_one_of_three(
     // The node that came back is a full voter: with it, another one may be missing.
     cluster.kill(1);
     backlog.publish(cluster.address(2), 10).await?;
-    backlog.fetch(cluster.address(2)).await
+    Ok(backlog.fetch(cluster.address(2)).await?)
 }
 
 #[tokio::test]
@@ -288,10 +298,10 @@ async fn a_failed_fsync_on_one_of_three_leaves_the_others_serving() -> TestResul
     backlog.publish(cluster.address(1), 50).await?;
     cluster.start_node(2)?;
     cluster.wait_serving(2, PATIENCE * 2).await?;
-    backlog.fetch(cluster.address(2)).await
+    Ok(backlog.fetch(cluster.address(2)).await?)
 }
 
-/// A file system of 64 MiB of its own; unmounted when dropped.
+/// A file system of 256 MiB of its own; unmounted when dropped.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
@@ -299,7 +309,7 @@ impl SmallDisk {
         let path = std::env::temp_dir().join(format!("mosquorum-small-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).map_err(|error| error.to_string())?;
         let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=64m", "mosquorum-test"]).arg(&path).output();
+            Command::new("mount").args(["-t", "tmpfs", "-o", "size=256m", "mosquorum-test"]).arg(&path).output();
         match mounted {
             Ok(output) if output.status.success() => Ok(Self(path)),
             Ok(output) => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
@@ -332,11 +342,11 @@ async fn on_a_full_disk_nothing_new_is_acknowledged_and_nothing_acknowledged_is_
     options.data = Some(disk.0.clone());
     let mut cluster = Cluster::start(options).await?;
     let mut backlog = Backlog::create(cluster.address(0), "away", 60_000).await?;
-    // 64 MiB are full after a thousand messages of 60 kB at the latest.
-    let filled = backlog.publish_within(cluster.address(0), 5000, Duration::from_secs(4)).await;
+    // 256 MiB are full after five thousand messages of 60 kB at the latest.
+    let filled = backlog.publish_within(cluster.address(0), 6000, Duration::from_secs(4)).await;
     assert!(filled.is_err(), "the disk never got full");
     // Room comes back: from a node that went on, or from one that stopped with a clear line and is started again.
-    let bigger = Command::new("mount").args(["-o", "remount,size=512m"]).arg(&disk.0).status()?;
+    let bigger = Command::new("mount").args(["-o", "remount,size=1024m"]).arg(&disk.0).status()?;
     assert!(bigger.success());
     if !cluster.runs(0) {
         assert!(cluster.log_tail(0, 20).to_lowercase().contains("space"), "{}", cluster.log_tail(0, 20));
@@ -346,5 +356,5 @@ async fn on_a_full_disk_nothing_new_is_acknowledged_and_nothing_acknowledged_is_
     backlog.publish(cluster.address(0), 10).await?;
     let fetched = backlog.fetch(cluster.address(0)).await;
     drop(cluster);
-    fetched
+    Ok(fetched?)
 }

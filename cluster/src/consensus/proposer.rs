@@ -207,9 +207,11 @@ impl Proposer {
         self.resend.swap(false, Ordering::AcqRel)
     }
 
-    /// The first batch that is not answered, if any.
-    pub(super) fn first_unanswered(&self) -> Option<u64> {
-        self.inner.lock().in_flight.front().map(|b| b.batch.sequence)
+    /// The first batch that is not answered, if any, and the bytes of all that are on their way.
+    pub(super) fn unanswered(&self) -> Option<(u64, usize)> {
+        let inner = self.inner.lock();
+        let first = inner.in_flight.front()?.batch.sequence;
+        Some((first, inner.in_flight.iter().map(|b| b.batch.commands.len()).sum()))
     }
 
     /// The commands of an own batch that is about to be applied, which saves decoding them; given out once.

@@ -18,6 +18,8 @@ use tracing::debug;
 
 /// A batch that is not answered for so long is sent again, with all behind it.
 const RESEND_AFTER: Duration = Duration::from_secs(2);
+/// Large batches get so much more time.
+const SLOW_BYTES_PER_SECOND: u64 = 8 << 20;
 /// After a refusal, before the next try: the leader's own lease or an election takes about as long.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(25);
 /// Frames of the stream to the leader that wait for the connection.
@@ -62,7 +64,7 @@ impl Sender {
                     continue;
                 }
             };
-            let resend_at = progress.observe(self.proposer.first_unanswered());
+            let resend_at = progress.observe(self.proposer.unanswered());
             let broken = tokio::select! {
                 () = self.proposer.wake.notified() => self.proposer.must_resend(),
                 changed = leadership.changed() => {
@@ -195,14 +197,16 @@ struct Progress {
 }
 
 impl Progress {
-    /// When to send again, given the first batch that is not answered now.
-    fn observe(&mut self, first: Option<u64>) -> Option<Instant> {
+    /// When to send again, given the first batch that is not answered now and the bytes on their way.
+    fn observe(&mut self, unanswered: Option<(u64, usize)>) -> Option<Instant> {
+        let first = unanswered.map(|(first, _)| first);
         if first != self.first || self.since.is_none() {
             self.first = first;
             self.since = Some(Instant::now());
         }
-        first?;
-        self.since.map(|since| since + RESEND_AFTER)
+        let (_, bytes) = unanswered?;
+        let patience = RESEND_AFTER + Duration::from_micros(bytes as u64 * 1_000_000 / SLOW_BYTES_PER_SECOND);
+        self.since.map(|since| since + patience)
     }
 }
 

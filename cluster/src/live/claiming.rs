@@ -155,8 +155,8 @@ impl PeerLinks {
     fn fence_here(&self, to: NodeId, life: Incarnation, request: u64, client_id: Utf8, owner: Owner) {
         let lost = self.claimer.lock().fenced(owner);
         self.perform(lost.into_iter().collect());
-        // Of an earlier life nothing is left.
-        let over = self.me().is_none_or(|me| owner.incarnation < me.incarnation);
+        // Of an earlier life nothing is left once a later one has begun.
+        let over = self.me().is_some_and(|me| owner.incarnation < me.incarnation);
         let closed = (!over).then(|| self.live.fence(client_id, owner.connection, FenceReason::TakenOver));
         let peers: Weak<Self> = self.this.clone();
         let done = async move {

@@ -53,13 +53,11 @@ impl PeerLinks {
         self.check_ready();
     }
 
-    /// Nothing of an earlier life goes on.
+    /// Nothing of an earlier life goes on, but for what others are told of routes: that starts again.
     fn begin_life(&self, view: &ClusterView) {
         debug!(incarnation = view.me.incarnation.0, "live side begins a life");
-        let mut told = self.told.lock();
-        told.routes.clear();
+        // Routes are the broker's: it takes back those of the connections that it closes.
         self.links.load().values().for_each(|link| link.restart());
-        drop(told);
         let inbound: Vec<_> = self.inbound.lock().values().cloned().collect();
         for inbound in inbound {
             inbound.restart();

@@ -136,9 +136,14 @@ impl PeerLink {
         if inner.remote > incarnation { Settled::default() } else { self.let_go(&mut inner, incarnation) }
     }
 
-    /// This node begins another life: who waited is not there any more.
+    /// This node begins another life: the publishers that waited are not there any more; routes are told again.
     pub(crate) fn restart(&self) {
-        let forgotten = self.let_go(&mut self.inner.lock(), Incarnation(u64::MAX));
+        let mut inner = self.inner.lock();
+        let life = inner.remote;
+        let waiting = inner.lanes[CONTROL].outbox.reset().into_iter().filter_map(|(frame, _)| frame.pending);
+        inner.unsynced.extend(waiting.map(|pending| (life, pending)));
+        let forgotten = self.let_go(&mut inner, Incarnation(0));
+        drop(inner);
         drop(forgotten);
     }
 

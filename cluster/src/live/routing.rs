@@ -23,8 +23,8 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-/// Filters in one item.
-const FILTERS_PER_ITEM: usize = 4000;
+/// Filters in one item: so long lookups may have to wait when one arrives.
+const FILTERS_PER_ITEM: usize = 1000;
 
 /// This node's routes, and who has to acknowledge changes of them.
 #[derive(Default)]

@@ -29,8 +29,9 @@ use tonic::{Status, transport::Channel};
 pub(crate) const PART_BYTES: usize = 1 << 20;
 /// Requests of one append stream on their way at the same time.
 const APPENDS_IN_FLIGHT: usize = 16;
-/// An append stream on which an answer is due and none comes for so long is given up.
-const APPEND_ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
+/// An append stream on which an answer is due and none comes for so long is given up. A peer that is gone is noticed
+/// earlier, by the pings of its connection; a large entry may take its time.
+const APPEND_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// A snapshot transfer on which nothing moves for so long is given up.
 const SNAPSHOT_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 

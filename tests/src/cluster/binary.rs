@@ -50,19 +50,14 @@ pub fn is_stand_in() -> bool {
 fn cargo_build(build: Build) -> io::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(workspace()).args([
-        "build",
-        "-p",
-        "mosquorum",
-        "--bin",
-        "mosquorum",
-        "--message-format=json-render-diagnostics",
-    ]);
+    command.current_dir(workspace()).args(["build", "-p", "mosquorum", "--message-format=json-render-diagnostics"]);
     if std::env::var("MOSQUORUM_PROFILE").as_deref() == Ok("release") {
         command.arg("--release");
     }
     if build == Build::Faults {
-        command.args(["--features", "test-faults", "--target-dir", "target/faults"]);
+        command.args(["--bin", "mosquorum-faults", "--features", "test-faults"]);
+    } else {
+        command.args(["--bin", "mosquorum"]);
     }
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     if !output.status.success() {

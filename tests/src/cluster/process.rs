@@ -56,6 +56,10 @@ impl BrokerProcess {
         with_death_signal.extend_from_slice(words);
         let mut command = Command::new(&with_death_signal[0]);
         command.args(&with_death_signal[1..]).process_group(0);
+        // What steers tests is no configuration of the broker.
+        for (key, _) in std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("MOSQUORUM_")) {
+            command.env_remove(key);
+        }
         command.envs(environment.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(Self { child: spawn(command)?, ended: None })

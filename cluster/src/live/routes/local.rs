@@ -42,9 +42,4 @@ impl LocalRoutes {
     pub(crate) fn all(&self) -> impl Iterator<Item = &TopicFilter> {
         self.filters.iter().flat_map(|(filter, count)| std::iter::repeat_n(filter, *count as usize))
     }
-
-    /// This node begins a new life: its connections are gone.
-    pub(crate) fn clear(&mut self) {
-        self.filters.clear();
-    }
 }

@@ -21,7 +21,7 @@ fn a_node_that_is_cut_off_stops_serving_before_it_is_down_and_comes_back() {
     let (node, incarnation, at) = world.shared.downs()[0];
     assert_eq!((node, incarnation), (NodeId(3), Incarnation(1)));
     assert!(last_served < at);
-    assert!(at - started < Duration::from_millis(2200), "{:?}", at - started);
+    assert!(at - started < Duration::from_millis(3500), "{:?}", at - started);
     world.wait("its connections are closed", |world| *world.nodes[&3].live.lost.lock() == [Incarnation(1)]);
     assert!(world.nodes[&1].peers.may_serve() && world.nodes[&2].peers.may_serve());
     world.isolate(3, false);
@@ -42,7 +42,7 @@ fn a_killed_node_is_down_in_time() {
     world.wait("node 2 is down", |world| world.shared.downs().len() == 1);
     let after = world.shared.downs()[0].2 - killed;
     println!("declared down {after:?} after its death");
-    assert!(after < Duration::from_millis(2200), "{after:?}");
+    assert!(after < Duration::from_millis(3500), "{after:?}");
     assert!(after > Duration::from_millis(1000), "{after:?}");
 }
 
