@@ -6,7 +6,7 @@ use crate::{
 };
 use bytes::Bytes;
 use mosquorum_proto::{
-    mqtt::{PublishProperties, QoS, TopicFilter, TopicName, Utf8},
+    mqtt::{PropertyOrder, PublishProperties, QoS, TopicFilter, TopicName, Utf8},
     peer::live as wire,
 };
 use prost::Message as _;
@@ -107,6 +107,7 @@ fn properties_to_wire(properties: &PublishProperties) -> Bytes {
         correlation_data: properties.correlation_data.clone(),
         content_type: properties.content_type.as_ref().map(bytes),
         user_properties: user_properties.collect(),
+        order: properties.order.to_bits(),
     }
     .encode_to_vec()
     .into()
@@ -122,6 +123,7 @@ fn properties_from_wire(encoded: Bytes) -> Option<PublishProperties> {
         correlation_data: properties.correlation_data,
         content_type: optional(properties.content_type)?,
         user_properties: user.map(pair).collect::<Option<_>>()?,
+        order: PropertyOrder::from_bits(properties.order),
         ..PublishProperties::default()
     })
 }
@@ -174,6 +176,7 @@ mod tests {
                 correlation_data: Some(Bytes::from_static(b"\0\xff")),
                 content_type: Some("".into()),
                 user_properties: vec![("a".into(), "1".into()), ("a".into(), "2".into())],
+                order: PropertyOrder::from_bits(0o12345),
                 ..PublishProperties::default()
             })),
             ..(*message("a/b", b"payload", QoS::ExactlyOnce)).clone()
