@@ -58,14 +58,26 @@ impl Stage {
     }
 }
 
-/// A client that lives briefly, again and again, each time with a new will: leaves normally, dies (delay 0), or dies and
-/// comes back long before its will is due.
-pub async fn mortal(stage: Stage, name: String, delay_seconds: u32, mut random: Random) {
-    let identity = stage.identity(&name, ProtocolVersion::V5, true);
+/// How a client with a will goes on after it died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Afterlife {
+    /// Another client takes its place: the will must come.
+    Never,
+    /// Comes back at once: the broker may not even have noticed.
+    AtOnce,
+    /// Comes back at once, long before its will is due.
+    BeforeTheWill,
+}
+
+/// A client that lives briefly, again and again, each time with a new will: leaves normally, or dies.
+pub async fn mortal(stage: Stage, name: String, afterlife: Afterlife, mut random: Random) {
     let (number, mut sequence) = (stage.next_number(), 0);
+    let delay_seconds = if afterlife == Afterlife::BeforeTheWill { 120 } else { 0 };
     // A will with a delay is owed nothing only if its client returns in time.
     let mut must_return = false;
     while stage.is(Phase::Running) || (must_return && !stage.is(Phase::Over)) {
+        let client = if afterlife == Afterlife::Never { format!("{name}-{sequence}") } else { name.clone() };
+        let durable = afterlife != Afterlife::Never || random.chance(50);
         let plan = WillPlan {
             message: MessageId { publisher: number, sequence },
             topic: format!("will/{name}").into(),
@@ -73,6 +85,7 @@ pub async fn mortal(stage: Stage, name: String, delay_seconds: u32, mut random: 
             delay_seconds,
         };
         sequence += 1;
+        let identity = stage.identity(&client, ProtocolVersion::V5, durable);
         let node = stage.any_node(&mut random);
         let Ok(mut recorded) = identity.connect(node, Some(plan), &stage.recorder).await else {
             sleep(Duration::from_millis(random.between(50, 200))).await;

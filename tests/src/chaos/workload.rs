@@ -1,6 +1,6 @@
 //! Who does what in a chaos run. Rates are for a run of three nodes on two cores and scale with one number.
 use super::{
-    actors::{Stage, mortal, newcomer, reader},
+    actors::{Afterlife, Stage, mortal, newcomer, reader},
     contest::contest,
 };
 use crate::{
@@ -93,8 +93,11 @@ pub fn publishers(stage: &Stage, random: &Random, rate: u32, actors: &mut JoinSe
     plan.topics = vec!["shared/a".into(), "shared/b".into()];
     publisher(stage, plan, random.branch(740), actors);
     for index in 0..2 {
-        actors.spawn(mortal(stage.clone(), format!("mortal-now-{index}"), 0, random.branch(800 + index)));
-        actors.spawn(mortal(stage.clone(), format!("mortal-later-{index}"), 120, random.branch(820 + index)));
+        let lives = [("ended", Afterlife::Never), ("back", Afterlife::AtOnce), ("delayed", Afterlife::BeforeTheWill)];
+        for (kind, (name, afterlife)) in lives.into_iter().enumerate() {
+            let random = random.branch(800 + index * 3 + kind as u64);
+            actors.spawn(mortal(stage.clone(), format!("mortal-{name}-{index}"), afterlife, random));
+        }
         actors.spawn(newcomer(stage.clone(), format!("newcomer-{index}"), random.branch(840 + index)));
         actors.spawn(reader(stage.clone(), format!("reader-{index}"), retained_topics(), random.branch(860 + index)));
         actors.spawn(contest(stage.clone(), format!("contest-{index}"), random.branch(880 + index)));
