@@ -5,13 +5,18 @@
 //! barrier where other nodes exist.
 use super::{Denied, Env, Session, SessionError, ticket};
 use crate::live::router::{Choice, Targets};
+use bytes::Bytes;
 use mosquorum_cluster::{
     Answer,
     ids::Millis,
     state::{Command, Message, Outcome, PublishCommand},
 };
 use mosquorum_proto::mqtt::{Ack, Packet, Publish, QoS, ReasonCode, TopicName};
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 /// Messages of one client between arrival and acknowledgement; beyond it nothing more is read from it.
 const PENDING_MAX: usize = 2048;
@@ -37,7 +42,7 @@ struct Pending {
     /// It goes through the log, which serves durable sessions.
     logged: bool,
     forwarding: bool,
-    /// Somebody got it: for reason 0x10.
+    /// Somebody subscribed to it (a publisher with No Local counts): otherwise reason 0x10.
     reached: bool,
     /// QoS 2 packet that was seen before: acknowledged, not delivered.
     duplicate: bool,
@@ -100,7 +105,7 @@ impl Session {
         if qos != QoS::AtMostOnce && self.quota_exceeded(qos, packet_id) {
             return Err(SessionError::Peer(ReasonCode::ReceiveMaximumExceeded, "receive maximum exceeded"));
         }
-        if qos == QoS::ExactlyOnce && self.is_repeated(packet_id, env)? {
+        if qos == QoS::ExactlyOnce && self.is_repeated(packet_id, &topic, &payload, env)? {
             return Ok(());
         }
         let expiry_seconds = properties.as_mut().and_then(|p| p.message_expiry_interval.take());
@@ -125,13 +130,19 @@ impl Session {
     }
 
     /// A QoS 2 packet that is already known: acknowledged again (at once, or when the first one is).
-    fn is_repeated(&mut self, packet_id: u16, env: &mut impl Env) -> Result<bool, SessionError> {
+    fn is_repeated(
+        &mut self,
+        packet_id: u16,
+        topic: &TopicName,
+        payload: &Bytes,
+        env: &mut impl Env,
+    ) -> Result<bool, SessionError> {
         if self.pipeline.holds(packet_id) {
-            self.note_repeated(packet_id)?;
+            self.note_repeated(packet_id, topic, payload)?;
             return Ok(true);
         }
         if !self.options.durable && self.received.contains(&packet_id) {
-            self.note_repeated(packet_id)?;
+            self.note_repeated(packet_id, topic, payload)?;
             env.count().pubrecs_sent += 1;
             self.send_ack(Packet::PubRec, packet_id, ReasonCode::Success, env);
             return Ok(true);
@@ -139,9 +150,12 @@ impl Session {
         Ok(false)
     }
 
-    /// Packets are sent again after a reconnect only [MQTT-4.4.0-1]; one more is let pass, for older clients with timers.
-    fn note_repeated(&mut self, packet_id: u16) -> Result<(), SessionError> {
-        if self.repeated.insert(packet_id) {
+    /// Packets are sent again after a reconnect only [MQTT-4.4.0-1]; once is let pass, for older clients with timers.
+    fn note_repeated(&mut self, packet_id: u16, topic: &TopicName, payload: &Bytes) -> Result<(), SessionError> {
+        let mut content = DefaultHasher::new();
+        (topic, payload).hash(&mut content);
+        let content = content.finish();
+        if self.repeated.insert(packet_id, content) != Some(content) {
             return Ok(());
         }
         Err(SessionError::Peer(ReasonCode::ProtocolError, "QoS 2 packet sent again and again [MQTT-4.4.0-1]"))
@@ -269,10 +283,11 @@ impl Session {
                     Outcome::Published { matched, duplicate } => {
                         item.stage = Stage::Committed;
                         item.reached |= matched > 0;
+                        item.reached |= item.targets.durable;
                         item.duplicate = duplicate;
-                        let packet_id = item.packet_id;
                         if duplicate {
-                            self.note_repeated(packet_id)?;
+                            let (packet_id, message) = (item.packet_id, item.message.clone());
+                            self.note_repeated(packet_id, &message.topic, &message.payload)?;
                         }
                     }
                     Outcome::Superseded => return Err(SessionError::Superseded),

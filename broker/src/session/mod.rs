@@ -32,7 +32,7 @@ use mosquorum_proto::mqtt::{
 };
 use outbox::Outbox;
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 use subscribe::{Replay, Request};
@@ -153,8 +153,8 @@ pub struct Session {
     aliases_out: OutboundAliases,
     /// QoS 2 packet identifiers received from a client without a durable session, until PUBREL.
     received: BTreeSet<u16>,
-    /// Those that came again on this connection.
-    repeated: BTreeSet<u16>,
+    /// Those that came again on this connection, each with a hash of what came.
+    repeated: BTreeMap<u16, u64>,
     /// Packets that wait until what came before them is routed.
     deferred: VecDeque<Packet>,
     requests: HashMap<u64, Request>,
@@ -185,7 +185,7 @@ impl Session {
             aliases_in: InboundAliases::new(options.topic_alias_maximum_in),
             aliases_out: OutboundAliases::new(options.topic_alias_maximum_out),
             received: BTreeSet::new(),
-            repeated: BTreeSet::new(),
+            repeated: BTreeMap::new(),
             deferred: VecDeque::new(),
             requests: HashMap::new(),
             next_request: 0,

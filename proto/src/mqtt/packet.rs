@@ -1,5 +1,5 @@
 //! The packets of MQTT 3.1, 3.1.1 and 5.0 as values. Fields that exist only in 5.0 are empty in earlier versions.
-use super::{ReasonCode, TopicFilter, TopicName, Utf8};
+use super::{PropertyOrder, ReasonCode, TopicFilter, TopicName, Utf8};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +113,7 @@ pub struct PublishProperties {
     pub subscription_identifiers: Vec<u32>,
     pub content_type: Option<Utf8>,
     pub user_properties: UserProperties,
+    pub order: PropertyOrder,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -137,6 +137,7 @@ fn will(body: &mut Body, flags: u8, version: ProtocolVersion) -> Result<Will, De
             message => message_property(&mut fields, message),
         }
     }
+    fields.order = properties.order();
     fields.user_properties = user_properties;
     let topic = TopicName::new(body.text()?)?;
     Ok(Will {

@@ -139,6 +139,8 @@ impl DecodeError {
             }
             Self::UnsupportedProtocolLevel { .. } => Some((ProtocolVersion::V5, self.reason_code())),
             Self::InConnect { version: ProtocolVersion::V5, part, fault } => match part {
+                // A will topic that cannot be one is not answered, an empty one is.
+                ConnectPart::Will if fault.is_about_text() => None,
                 ConnectPart::Properties | ConnectPart::Will | ConnectPart::End => {
                     Some((ProtocolVersion::V5, self.reason_code()))
                 }
@@ -148,6 +150,14 @@ impl DecodeError {
                 _ => None,
             },
             _ => None,
+        }
+    }
+
+    fn is_about_text(&self) -> bool {
+        match self {
+            Self::InvalidText => true,
+            Self::Topic(fault) => *fault != TopicError::Empty,
+            _ => false,
         }
     }
 

@@ -2,7 +2,7 @@
 //! Always true: a property comes out only if its packet may have it, not twice (but for User Property, and Subscription
 //! Identifier in PUBLISH), and with a value in its range. All that a packet need do is to put it into its field.
 use super::{DecodeError, body::Body};
-use crate::mqtt::{PacketType, TopicName, UserProperties, Utf8};
+use crate::mqtt::{PacketType, PropertyOrder, TopicName, UserProperties, Utf8, property_order::SeenOrder};
 use bytes::Bytes;
 
 pub(super) const SUBSCRIPTION_IDENTIFIER: u8 = 0x0B;
@@ -73,6 +73,7 @@ pub(super) struct Properties<'a> {
     allowed: PropertySet,
     seen: u64,
     user_properties: &'a mut UserProperties,
+    order: SeenOrder,
 }
 
 impl<'a> Properties<'a> {
@@ -82,7 +83,7 @@ impl<'a> Properties<'a> {
         allowed: PropertySet,
         user_properties: &'a mut UserProperties,
     ) -> Self {
-        Self { body, packet_type, allowed, seen: 0, user_properties }
+        Self { body, packet_type, allowed, seen: 0, user_properties, order: SeenOrder::default() }
     }
 
     /// The next property that is not a User Property; `None` at the end.
@@ -90,6 +91,7 @@ impl<'a> Properties<'a> {
         while !self.body.is_empty() {
             let identifier = self.body.variable_byte_integer()?;
             let known = u8::try_from(identifier).map_err(|_| DecodeError::UnknownProperty(identifier))?;
+            self.order.push(known);
             if known == USER_PROPERTY {
                 self.user_property()?;
                 continue;
@@ -106,6 +108,11 @@ impl<'a> Properties<'a> {
             return property.map(Some);
         }
         Ok(None)
+    }
+
+    /// The order of those read so far.
+    pub(super) fn order(&self) -> PropertyOrder {
+        self.order.order()
     }
 
     fn admit(&mut self, property: u8) -> Result<(), DecodeError> {

@@ -50,6 +50,7 @@ fn publish_properties(section: Body, sender: Sender) -> Result<PublishProperties
             message => message_property(&mut fields, message),
         }
     }
+    fields.order = properties.order();
     fields.user_properties = user_properties;
     Ok(fields)
 }

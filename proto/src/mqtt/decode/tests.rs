@@ -220,6 +220,9 @@ fn bad_properties_of_connect_and_will_are_answered() {
     }
     let will = "0004 'MQTT' 05 06 000A 00 0001 'p' 04 01 01 01 01 0001 't' 0000";
     assert_eq!(connack_for(will), protocol);
+    let will_topic = |topic: &str| connack_for(&format!("0004 'MQTT' 05 06 000A 00 0001 'p' 00 {topic} 0000"));
+    assert_eq!((will_topic("0002 6100"), will_topic("0001 '#'")), (None, None), "Mosquitto has no answer to these");
+    assert!(will_topic("0000").is_some());
     assert_eq!(connack_for("0004 'MQTT' 05 02 000A 00 0001 'p' 00"), malformed, "bytes after the end");
 }
 

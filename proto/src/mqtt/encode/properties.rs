@@ -1,9 +1,11 @@
 //! Properties of MQTT 5.0 (section 2.2.2), in Mosquitto's order where a test could see one.
 use super::sink::{Count, Sink};
 use crate::mqtt::{
-    Ack, Auth, ConnAck, Connect, Disconnect, PublishProperties, QoS, SubAck, Subscribe, Unsubscribe, UserProperties,
+    Ack, Auth, ConnAck, Connect, Disconnect, PublishProperties, QoS, SubAck, Subscribe, Unsubscribe, UserProperties, Utf8,
     Will,
 };
+
+const USER_PROPERTY: u8 = 0x26;
 
 /// A packet, or a will, with properties.
 pub(super) trait Properties {
@@ -50,21 +52,42 @@ pub(super) fn sized<S: Sink>(sink: &mut S, identifier: u8, value: Option<&[u8]>)
 fn bytes<T: std::ops::Deref<Target: AsRef<[u8]>>>(value: &Option<T>) -> Option<&[u8]> {
     value.as_deref().map(AsRef::as_ref)
 }
-fn user<S: Sink>(sink: &mut S, properties: &UserProperties) {
-    for (name, value) in properties {
-        sink.u8(0x26);
-        sink.sized(name.as_bytes());
-        sink.sized(value.as_bytes());
-    }
+fn user<S: Sink>(sink: &mut S, (name, value): &(Utf8, Utf8)) {
+    sink.u8(USER_PROPERTY);
+    sink.sized(name.as_bytes());
+    sink.sized(value.as_bytes());
+}
+fn all_users<S: Sink>(sink: &mut S, properties: &UserProperties) {
+    properties.iter().for_each(|pair| user(sink, pair));
 }
 
-/// What belongs to the message: no topic alias, subscription identifier or expiry.
+/// What belongs to the message, in the order in which it came: no topic alias, subscription identifier or expiry.
 pub(super) fn message<S: Sink>(sink: &mut S, properties: &PublishProperties) {
-    sized(sink, 0x08, bytes(&properties.response_topic));
-    sized(sink, 0x09, bytes(&properties.correlation_data));
-    byte(sink, 0x01, properties.payload_format_indicator);
-    sized(sink, 0x03, bytes(&properties.content_type));
-    user(sink, &properties.user_properties);
+    let mut users = properties.user_properties.iter();
+    let mut listed = 0_u64;
+    for identifier in properties.order.identifiers() {
+        if identifier == USER_PROPERTY {
+            users.by_ref().take(1).for_each(|pair| user(sink, pair));
+        } else if listed & 1 << identifier == 0 {
+            listed |= 1 << identifier;
+            message_property(sink, properties, identifier);
+        }
+    }
+    for identifier in [0x08, 0x09, 0x01, 0x03] {
+        if listed & 1 << identifier == 0 {
+            message_property(sink, properties, identifier);
+        }
+    }
+    users.for_each(|pair| user(sink, pair));
+}
+
+fn message_property<S: Sink>(sink: &mut S, properties: &PublishProperties, identifier: u8) {
+    match identifier {
+        0x08 => sized(sink, 0x08, bytes(&properties.response_topic)),
+        0x09 => sized(sink, 0x09, bytes(&properties.correlation_data)),
+        0x01 => byte(sink, 0x01, properties.payload_format_indicator),
+        _ => sized(sink, 0x03, bytes(&properties.content_type)),
+    }
 }
 
 impl Properties for Connect {
@@ -77,7 +100,7 @@ impl Properties for Connect {
         byte(sink, 0x17, self.request_problem_information);
         sized(sink, 0x15, bytes(&self.authentication_method));
         sized(sink, 0x16, bytes(&self.authentication_data));
-        user(sink, &self.user_properties);
+        all_users(sink, &self.user_properties);
     }
 }
 impl Properties for Will {
@@ -98,7 +121,7 @@ impl Properties for ConnAck {
         sized(sink, 0x16, bytes(&self.authentication_data));
         four_bytes(sink, 0x11, self.session_expiry_interval);
         sized(sink, 0x1F, bytes(&self.reason_string));
-        user(sink, &self.user_properties);
+        all_users(sink, &self.user_properties);
         byte(sink, 0x28, self.wildcard_subscription_available);
         byte(sink, 0x29, self.subscription_identifiers_available);
         byte(sink, 0x2A, self.shared_subscription_available);
@@ -114,7 +137,7 @@ impl Properties for ConnAck {
 impl Properties for Ack {
     fn write<S: Sink>(&self, sink: &mut S) {
         sized(sink, 0x1F, bytes(&self.reason_string));
-        user(sink, &self.user_properties);
+        all_users(sink, &self.user_properties);
     }
 }
 impl Properties for Subscribe {
@@ -123,25 +146,25 @@ impl Properties for Subscribe {
             sink.u8(0x0B);
             sink.variable_byte_integer(identifier);
         }
-        user(sink, &self.user_properties);
+        all_users(sink, &self.user_properties);
     }
 }
 impl Properties for SubAck {
     fn write<S: Sink>(&self, sink: &mut S) {
         sized(sink, 0x1F, bytes(&self.reason_string));
-        user(sink, &self.user_properties);
+        all_users(sink, &self.user_properties);
     }
 }
 impl Properties for Unsubscribe {
     fn write<S: Sink>(&self, sink: &mut S) {
-        user(sink, &self.user_properties);
+        all_users(sink, &self.user_properties);
     }
 }
 impl Properties for Disconnect {
     fn write<S: Sink>(&self, sink: &mut S) {
         four_bytes(sink, 0x11, self.session_expiry_interval);
         sized(sink, 0x1F, bytes(&self.reason_string));
-        user(sink, &self.user_properties);
+        all_users(sink, &self.user_properties);
         sized(sink, 0x1C, bytes(&self.server_reference));
     }
 }
@@ -150,6 +173,6 @@ impl Properties for Auth {
         sized(sink, 0x15, bytes(&self.authentication_method));
         sized(sink, 0x16, bytes(&self.authentication_data));
         sized(sink, 0x1F, bytes(&self.reason_string));
-        user(sink, &self.user_properties);
+        all_users(sink, &self.user_properties);
     }
 }

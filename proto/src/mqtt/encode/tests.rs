@@ -99,6 +99,21 @@ fn publish_parts_replace_what_concerns_one_connection() {
     parts.encode(V311, &mut out);
     assert_eq!(out[..], [0x32, 6, 0, 1, b't', 0, 5, b'x']);
 }
+#[test] // [MQTT-3.3.2-18]
+fn the_properties_of_a_message_leave_in_the_order_in_which_they_came() {
+    for properties in [
+        &b"\x26\0\x01a\0\x01b\x08\0\x01r\x01\x01\x03\0\x01c\x26\0\x01a\0\x01d"[..],
+        b"\x03\0\x01c\x09\0\x01d",
+        b"\x08\0\x01r\x09\0\x01d\x01\0\x03\0\x01c\x26\0\x01a\0\x01b",
+    ] {
+        let mut packet = vec![0x30, properties.len() as u8 + 5, 0, 1, b't', properties.len() as u8];
+        packet.extend_from_slice(properties);
+        packet.push(b'x');
+        let mut input = BytesMut::from(&packet[..]);
+        let decoded = crate::mqtt::decode(&mut input, Some(V5), 1000).unwrap().unwrap();
+        assert_eq!(bytes(&decoded, V5), packet);
+    }
+}
 #[test]
 fn every_remaining_length_is_written_in_the_shortest_form() {
     let topic = TopicName::try_from("t").unwrap();
