@@ -73,6 +73,8 @@ pub(super) struct Writer {
     purged: bool,
     waiters: Vec<Done>,
     acknowledge_before_sync: bool,
+    /// How late a planted bug syncs on a thread of its own, as a real one of its kind would ("every 100 ms").
+    planted_delay: Duration,
 }
 
 impl Writer {
@@ -115,6 +117,7 @@ impl Writer {
             purged: false,
             waiters: Vec::new(),
             acknowledge_before_sync: planted("ack-before-fsync"),
+            planted_delay: Duration::ZERO,
         };
         writer.begin_batch();
         if found.needs_start || found.segments.is_empty() {
@@ -131,6 +134,9 @@ impl Writer {
     pub(super) fn run(mut self) {
         // Best effort: a busy machine otherwise adds a scheduler tick to every sync.
         let _ = rustix::process::nice(-10);
+        if self.acknowledge_before_sync {
+            self.planted_delay = Duration::from_millis(100);
+        }
         while self.wait() {
             self.run_once();
         }
@@ -237,6 +243,7 @@ impl Writer {
         self.finish_batch()?;
         if self.acknowledge_before_sync {
             std::mem::take(&mut self.waiters).into_iter().for_each(|done| done(Ok(Durable(()))));
+            std::thread::sleep(self.planted_delay);
         }
         self.sync()?;
         self.publish();

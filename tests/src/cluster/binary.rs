@@ -50,12 +50,13 @@ pub fn is_stand_in() -> bool {
 fn cargo_build(build: Build) -> io::Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(workspace()).args(["build", "-p", "mosquorum", "--message-format=json-render-diagnostics"]);
+    // The whole workspace, so that dependencies have the features that the tests were built with.
+    command.current_dir(workspace()).args(["build", "--workspace", "--message-format=json-render-diagnostics"]);
     if std::env::var("MOSQUORUM_PROFILE").as_deref() == Ok("release") {
         command.arg("--release");
     }
     if build == Build::Faults {
-        command.args(["--bin", "mosquorum-faults", "--features", "test-faults"]);
+        command.args(["--bin", "mosquorum-faults", "--features", "mosquorum/test-faults"]);
     } else {
         command.args(["--bin", "mosquorum"]);
     }
