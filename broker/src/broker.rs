@@ -49,6 +49,8 @@ pub struct Broker {
     pub clustered: bool,
     pub connections: AtomicUsize,
     pub listeners: ArcSwap<Vec<Arc<Listener>>>,
+    /// Held for writing while settings and rules are read again.
+    pub reloading: tokio::sync::RwLock<()>,
     next_connection: AtomicU64,
     runtime: tokio::runtime::Handle,
 }
@@ -69,6 +71,7 @@ impl Broker {
             clustered,
             connections: AtomicUsize::new(0),
             listeners: ArcSwap::default(),
+            reloading: tokio::sync::RwLock::default(),
             next_connection: AtomicU64::new(1),
             runtime: tokio::runtime::Handle::current(),
             settings: ArcSwap::from_pointee(settings),

@@ -11,7 +11,7 @@ use crate::{
         side::{MAILBOX_BYTES_MAX, Nobody, Side, rescue},
     },
     logging::lines::{self, ConnectedClient, Disconnected},
-    session::{Session, SessionOptions},
+    session::{MountPoint, Session, SessionOptions},
     stream::Stream,
 };
 use bytes::BytesMut;
@@ -20,7 +20,7 @@ use mosquorum_cluster::{
     ids::Epoch,
     state::{Command, ConnectCommand, DisconnectCommand, Outcome, Owner, QueueLimits},
 };
-use mosquorum_proto::mqtt::{ConnAck, Connect, Decoder, Packet, ProtocolVersion, QoS, ReasonCode, Utf8, Will, encode};
+use mosquorum_proto::mqtt::{ConnAck, Connect, Decoder, Packet, ProtocolVersion, QoS, ReasonCode, Utf8, encode};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -165,7 +165,7 @@ async fn attend(mut connection: Connection, connect: Connect, origin: Origin<'_>
     let (version, size_max) = (connect.version, packet_size_max(&connect));
     let name = if connect.client_id.is_empty() { peer.address.clone() } else { connect.client_id.to_string() };
     let admitted = match identify(&broker, &listener, connect, identity).await {
-        Ok(client) => admit(&broker, &listener, &client).await.map(|admission| (client, admission)),
+        Ok(client) => admit(&broker, &client).await.map(|admission| (client, admission)),
         Err(refusal) => Err(refusal),
     };
     match admitted {
@@ -196,6 +196,8 @@ async fn identify(
     mut connect: Connect,
     identity: Option<CertificateIdentity>,
 ) -> Result<Client, Refusal> {
+    // Whoever comes while the rules are read again is judged by the new ones.
+    drop(broker.reloading.read().await);
     let settings = broker.settings.load();
     let versions = &listener.settings().versions;
     let accepted = match connect.version {
@@ -207,6 +209,10 @@ async fn identify(
         return Err(Refusal::new(ReasonCode::UnsupportedProtocolVersion, Disconnected::ProtocolError));
     }
     check_will(broker, listener, &connect)?;
+    if let Some(will) = &mut connect.will {
+        let mounted = mount_point(listener).name(will.topic.clone());
+        will.topic = mounted.ok_or_else(|| Refusal::silent(Disconnected::MalformedPacket))?;
+    }
     if connect.authentication_method.is_some() {
         return Err(Refusal::new(ReasonCode::BadAuthenticationMethod, Disconnected::BadAuthenticationMethod));
     }
@@ -312,7 +318,7 @@ fn session_expiry(settings: &crate::config::Settings, connect: &Connect) -> u32 
 }
 
 /// Takes the client identifier and, where something durable is concerned, makes it so.
-async fn admit(broker: &Arc<Broker>, listener: &Listener, client: &Client) -> Result<Admission, Refusal> {
+async fn admit(broker: &Arc<Broker>, client: &Client) -> Result<Admission, Refusal> {
     if !broker.consensus.available() || !broker.peers.ready() {
         return Err(Refusal::unavailable());
     }
@@ -320,7 +326,7 @@ async fn admit(broker: &Arc<Broker>, listener: &Listener, client: &Client) -> Re
     let owner = Owner { node: origin.node, incarnation: origin.incarnation, connection: broker.next_connection() };
     let presence = broker.registry.apply(owner.connection);
     let wait = broker.settings.load().cluster.commit_timeout;
-    let admitted = tokio::time::timeout(wait, take_over(broker, listener, client, owner, presence)).await;
+    let admitted = tokio::time::timeout(wait, take_over(broker, client, owner, presence)).await;
     let admitted = admitted.unwrap_or_else(|_| Err(Refusal::unavailable()));
     if admitted.is_err() {
         broker.registry.leave(&client.id, owner.connection);
@@ -331,7 +337,6 @@ async fn admit(broker: &Arc<Broker>, listener: &Listener, client: &Client) -> Re
 
 async fn take_over(
     broker: &Arc<Broker>,
-    listener: &Listener,
     client: &Client,
     owner: Owner,
     presence: Presence,
@@ -352,13 +357,12 @@ async fn take_over(
         return Err(Refusal { answer, why: Disconnected::ServerBusy });
     }
     let mut admission = Admission { owner, presence, mailbox, epoch: None, session_present: false, durable: false };
-    join_state(broker, listener, client, &mut admission, in_state).await?;
+    join_state(broker, client, &mut admission, in_state).await?;
     Ok(admission)
 }
 
 async fn join_state(
     broker: &Arc<Broker>,
-    listener: &Listener,
     client: &Client,
     admission: &mut Admission,
     in_state: bool,
@@ -377,7 +381,7 @@ async fn join_state(
         username: client.username.clone(),
         clean_start: client.connect.clean_start,
         expiry_seconds: client.expiry_seconds,
-        will: client.connect.will.clone().map(|will| mounted(listener, will)),
+        will: client.connect.will.clone(),
         owner,
         limits: queue_limits(broker, client),
     }));
@@ -452,8 +456,8 @@ async fn ask(question: impl FnOnce(Arc<dyn Completion>)) -> Option<Answer> {
     receiver.await.ok()
 }
 
-fn mounted(_listener: &Listener, will: Will) -> Will {
-    will
+fn mount_point(listener: &Listener) -> MountPoint {
+    MountPoint::new(listener.settings().mount_point.as_deref())
 }
 
 fn send_window(broker: &Broker, client: &Client) -> u16 {
@@ -494,6 +498,7 @@ fn session_options(broker: &Broker, listener: &Listener, client: &Client, admiss
         topic_alias_maximum_out: if v5 { alias_out.min(listener.settings().max_topic_alias_broker) } else { 0 },
         max_qos: listener.max_qos(),
         retain_available: settings.retain.available,
+        mount_point: mount_point(listener),
         message_size_limit: settings.limits.message_size_limit_bytes.map_or(0, std::num::NonZeroU32::get),
         limits: queue_limits(broker, client),
     }

@@ -132,7 +132,10 @@ async fn attend_signals(broker: &Arc<Broker>) -> Result<(), NodeError> {
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => reload(broker),
+            _ = hangup.recv() => {
+                let _others_wait = broker.reloading.write().await;
+                reload(broker);
+            }
             _ = user1.recv() => checkpoint(broker),
             _ = user2.recv() => {}
             _ = reopen.recv() => logging::reopen(),

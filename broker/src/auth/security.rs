@@ -33,7 +33,7 @@ pub enum Authentication {
 impl Security {
     /// Checks user name and password of a CONNECT. Not for listeners that take the user name from a certificate.
     ///
-    /// With a user name and a password file the file decides. Otherwise `allow_anonymous` does, even about a client
+    /// With a user name and a password file the file decides; an empty password is none. Otherwise `allow_anonymous` does, even about a client
     /// that gave a user name (as in Mosquitto 2.1).
     pub async fn authenticate(
         &self,
@@ -43,8 +43,8 @@ impl Security {
     ) -> Authentication {
         let granted = match (&self.passwords, username) {
             (Some(file), Some(username)) => match password {
-                Some(password) => verifier.verify(file, username, password).await,
-                None => false,
+                Some(password) if !password.is_empty() => verifier.verify(file, username, password).await,
+                _ => false,
             },
             _ => self.allow_anonymous,
         };
@@ -167,6 +167,7 @@ mod tests {
             (false, Some(FILE), test, Some("test"), true),
             (true, Some(FILE), test, Some("bad"), false),
             (true, Some(FILE), test, None, false),
+            (true, Some(FILE), test, Some(""), false),
             (true, Some(FILE), None, None, true),
             (false, Some(FILE), None, Some("test"), false),
             (true, Some(FILE), Some(""), Some("test"), false),

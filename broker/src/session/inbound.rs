@@ -102,6 +102,8 @@ impl Session {
                 return Err(SessionError::Peer(ReasonCode::ProtocolError, "neither topic nor topic alias"));
             }
         };
+        let topic = self.options.mount_point.name(topic);
+        let topic = topic.ok_or(SessionError::Peer(ReasonCode::TopicNameInvalid, "topic too long below the mount point"))?;
         if qos != QoS::AtMostOnce && self.quota_exceeded(qos, packet_id) {
             return Err(SessionError::Peer(ReasonCode::ReceiveMaximumExceeded, "receive maximum exceeded"));
         }

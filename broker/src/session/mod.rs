@@ -6,6 +6,7 @@
 //! Not here: CONNECT (`connect`), sockets and timers (`connection`), who else is connected (`live`).
 mod aliases;
 mod inbound;
+mod mount_point;
 mod outbox;
 mod outbox_durable;
 mod outbox_local;
@@ -37,6 +38,7 @@ use std::{
 };
 use subscribe::{Replay, Request};
 
+pub use mount_point::MountPoint;
 pub use outbox::QueueItem;
 
 /// What a session needs of the node around it. The connection implements it; tests record.
@@ -126,6 +128,8 @@ pub struct SessionOptions {
     pub topic_alias_maximum_out: u16,
     pub max_qos: QoS,
     pub retain_available: bool,
+    /// Put before the client's topics.
+    pub mount_point: MountPoint,
     /// Payload bytes, 0 = no limit (message_size_limit).
     pub message_size_limit: u32,
     pub limits: QueueLimits,

@@ -164,11 +164,16 @@ pub(super) fn send(
         env.count().dropped_not_authorized += 1;
         return Sent::Dropped;
     }
+    let Some(stripped) = options.mount_point.strip(&message.topic) else {
+        env.count().dropped_not_authorized += 1;
+        return Sent::Dropped;
+    };
+    let topic = stripped.as_ref().unwrap_or(&message.topic);
     let mut parts = PublishParts {
         dup,
         qos: delivery.qos,
         retain: delivery.retain,
-        topic: Some(&message.topic),
+        topic: Some(topic),
         packet_id,
         properties: message.properties.as_deref(),
         message_expiry_interval: remaining,
@@ -180,7 +185,7 @@ pub(super) fn send(
         && let Some((alias, first)) = aliases.of(&message.topic)
     {
         parts.topic_alias = Some(alias);
-        parts.topic = first.then_some(&message.topic);
+        parts.topic = first.then_some(topic);
     }
     if options.client_maximum_packet_size < u32::MAX
         && parts.encoded_len(options.version) > options.client_maximum_packet_size as usize

@@ -80,6 +80,11 @@ impl Session {
             since: env.now(),
         };
         for mut subscription in packet.subscriptions {
+            let Some(filter) = self.options.mount_point.filter(subscription.filter) else {
+                pending.reasons.push(self.refused(ReasonCode::TopicFilterInvalid));
+                continue;
+            };
+            subscription.filter = filter;
             subscription.qos = subscription.qos.min(self.options.max_qos);
             if self.options.bridge {
                 subscription.no_local = subscription.filter.share_name().is_none();
@@ -90,8 +95,7 @@ impl Session {
                 pending.accepted.push((subscription, false));
             } else {
                 env.note_denied(Denied::Subscribe, subscription.filter.as_str());
-                let v5 = self.is_v5();
-                pending.reasons.push(if v5 { ReasonCode::NotAuthorized } else { ReasonCode::UnspecifiedError });
+                pending.reasons.push(self.refused(ReasonCode::NotAuthorized));
             }
         }
         if pending.accepted.is_empty() {
@@ -109,6 +113,11 @@ impl Session {
             self.subscribe_live(pending, env);
         }
         Ok(())
+    }
+
+    /// Before 5.0 there is only one way to say no.
+    fn refused(&self, reason: ReasonCode) -> ReasonCode {
+        if self.is_v5() { reason } else { ReasonCode::UnspecifiedError }
     }
 
     fn subscribe_live(&mut self, mut pending: PendingSubscribe, env: &mut impl Env) {
@@ -238,6 +247,10 @@ impl Session {
         let mut reasons = vec![ReasonCode::Success; packet.filters.len()];
         let (mut waiting, mut filters, mut removed) = (Vec::new(), Vec::new(), Vec::new());
         for (place, filter) in packet.filters.into_iter().enumerate() {
+            let Some(filter) = self.options.mount_point.filter(filter) else {
+                reasons[place] = ReasonCode::NoSubscriptionExisted;
+                continue;
+            };
             if !env.may_unsubscribe(&filter) {
                 reasons[place] = ReasonCode::NotAuthorized;
             } else if self.options.durable {

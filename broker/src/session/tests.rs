@@ -6,7 +6,7 @@ use mosquorum_cluster::{
     ids::LogIndex,
     state::{DeliveryOptions, Outcome},
 };
-use mosquorum_proto::mqtt::{Decoder, Publish, Subscribe};
+use mosquorum_proto::mqtt::{Decoder, Publish, PublishProperties, Subscribe};
 
 struct Fake {
     now: u64,
@@ -138,6 +138,7 @@ fn session(durable: bool) -> Session {
         topic_alias_maximum_out: 0,
         max_qos: QoS::ExactlyOnce,
         retain_available: true,
+        mount_point: MountPoint::default(),
         message_size_limit: 0,
         limits: QueueLimits {
             messages: 0,
@@ -157,6 +158,11 @@ fn publish(qos: QoS, id: u16, payload: &'static str, retain: bool) -> Packet {
     publish.packet_id = id;
     publish.retain = retain;
     Packet::Publish(publish)
+}
+
+fn subscribe(filter: &str) -> Packet {
+    let filter = TopicFilter::try_from(filter).expect("a filter");
+    Packet::Subscribe(Subscribe::new(9, vec![Subscription::new(filter, QoS::AtLeastOnce)]))
 }
 
 fn published(matched: u32, duplicate: bool) -> Answer {
@@ -298,11 +304,135 @@ fn no_more_than_the_receive_maximum_is_in_flight() {
 #[test]
 fn a_subscription_of_a_durable_session_is_acknowledged_only_after_its_commit() {
     let (mut session, mut env) = (session(true), fake());
-    let filter = TopicFilter::try_from("a/#").expect("a filter");
-    let subscribe = Subscribe::new(9, vec![Subscription::new(filter, QoS::AtLeastOnce)]);
-    session.on_packet(Packet::Subscribe(subscribe), &mut env).unwrap();
+    session.on_packet(subscribe("a/#"), &mut env).unwrap();
     assert!(env.sent().is_empty());
     let answer = Answer::Applied { outcome: Outcome::Subscribed { existed: vec![false] }, index: LogIndex(3) };
     session.on_answer(env.submitted[0].1, answer, &mut env).unwrap();
     assert!(matches!(env.sent()[..], [Packet::SubAck(_)]));
+}
+
+fn protocol_error(result: Result<(), SessionError>) -> bool {
+    matches!(result, Err(SessionError::Peer(ReasonCode::ProtocolError, _)))
+}
+
+fn deliver(session: &mut Session, qos: QoS, env: &mut Fake) {
+    let item = item(0, qos);
+    let delivery = Delivery { message: item.message.expect("it has one"), options: item.options, group: None };
+    session.on_delivery(delivery, env);
+}
+
+#[test]
+fn a_subscription_does_not_see_what_the_client_published_before_it() {
+    let (mut session, mut env) = (session(false), fake());
+    session.on_packet(publish(QoS::AtMostOnce, 0, "kept", true), &mut env).unwrap();
+    session.on_packet(subscribe("t"), &mut env).unwrap();
+    session.on_packet(Packet::PingReq, &mut env).unwrap();
+    assert!(env.sent().is_empty() && !session.wants_input());
+    let ticket = env.submitted[0].1;
+    session.on_answer(ticket, published(0, false), &mut env).unwrap();
+    assert_eq!(env.delivered, ["kept"]);
+    assert!(matches!(env.sent()[..], [Packet::SubAck(_), Packet::PingResp]));
+    assert!(session.wants_input());
+}
+
+#[test]
+fn a_retained_publish_is_unrouted_until_its_commit_is_known() {
+    let (mut session, mut env) = (session(false), fake());
+    session.on_packet(publish(QoS::AtMostOnce, 0, "kept", true), &mut env).unwrap();
+    assert!(session.has_unrouted(), "the connection must not end before");
+    let ticket = env.submitted[0].1;
+    session.on_answer(ticket, published(0, false), &mut env).unwrap();
+    assert!(!session.has_unrouted());
+}
+
+#[test]
+fn nobody_subscribed_is_said_in_puback_but_not_in_pubrec() {
+    // MQTT 5.0 section 3.4.2.1
+    let (mut session, mut env) = (session(false), fake());
+    session.on_packet(publish(QoS::AtLeastOnce, 1, "a", false), &mut env).unwrap();
+    session.on_packet(publish(QoS::ExactlyOnce, 2, "b", false), &mut env).unwrap();
+    let sent = env.sent();
+    let [Packet::PubAck(puback), Packet::PubRec(pubrec)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!((puback.reason, pubrec.reason), (ReasonCode::NoMatchingSubscribers, ReasonCode::Success));
+}
+
+#[test]
+fn a_qos_2_publish_that_comes_a_third_time_is_a_protocol_error() {
+    // [MQTT-4.4.0-1]
+    let (mut session, mut env) = (session(false), fake());
+    for _ in 0..2 {
+        session.on_packet(publish(QoS::ExactlyOnce, 5, "a", false), &mut env).unwrap();
+    }
+    assert!(protocol_error(session.on_packet(publish(QoS::ExactlyOnce, 5, "a", false), &mut env)));
+}
+
+#[test]
+fn an_unknown_topic_alias_is_a_protocol_error_and_one_above_the_maximum_invalid() {
+    // [MQTT-3.3.2-9]
+    let mut options = session(false).options;
+    options.topic_alias_maximum_in = 10;
+    let (mut session, mut env) = (Session::new(options), fake());
+    let by_alias = |alias| {
+        let Packet::Publish(mut publish) = publish(QoS::AtMostOnce, 0, "a", false) else { unreachable!() };
+        publish.topic = None;
+        publish.properties = Some(Box::new(PublishProperties { topic_alias: Some(alias), ..Default::default() }));
+        Packet::Publish(publish)
+    };
+    assert!(protocol_error(session.on_packet(by_alias(10), &mut env)));
+    let result = session.on_packet(by_alias(11), &mut env);
+    assert!(matches!(result, Err(SessionError::Peer(ReasonCode::TopicAliasInvalid, _))));
+}
+
+#[test]
+fn an_acknowledgement_of_the_wrong_kind_is_a_protocol_error() {
+    // [MQTT-4.3.2-1] [MQTT-4.3.3-1]
+    let ack = || Ack::new(1);
+    for durable in [false, true] {
+        for (qos, wrong) in [
+            (QoS::AtLeastOnce, Packet::PubRec(ack())),
+            (QoS::AtLeastOnce, Packet::PubComp(ack())),
+            (QoS::ExactlyOnce, Packet::PubAck(ack())),
+            (QoS::ExactlyOnce, Packet::PubComp(ack())),
+        ] {
+            let (mut session, mut env) = (session(durable), fake());
+            if durable {
+                env.queue.push(item(0, qos));
+                session.pump(true, &mut env);
+            } else {
+                deliver(&mut session, qos, &mut env);
+            }
+            assert!(matches!(env.sent()[..], [Packet::Publish(_)]));
+            assert!(protocol_error(session.on_packet(wrong.clone(), &mut env)), "{durable} {qos:?} {wrong:?}");
+        }
+    }
+}
+
+#[test]
+fn a_repeated_pubrec_is_answered_again() {
+    let (mut session, mut env) = (session(false), fake());
+    deliver(&mut session, QoS::ExactlyOnce, &mut env);
+    for _ in 0..2 {
+        session.on_packet(Packet::PubRec(Ack::new(1)), &mut env).unwrap();
+    }
+    assert!(matches!(env.sent()[..], [Packet::Publish(_), Packet::PubRel(_), Packet::PubRel(_)]));
+}
+
+#[test]
+fn a_pubrec_for_what_is_still_to_be_sent_again_gets_no_pubrel() {
+    let (mut session, mut env) = (session(true), fake());
+    env.queue.extend((0..3).map(|seq| item(seq, QoS::ExactlyOnce)));
+    session.pump(true, &mut env);
+    assert_eq!(env.sent().len(), 2, "the window");
+    session.on_packet(Packet::PubRec(Ack::new(3)), &mut env).unwrap();
+    assert!(env.sent().is_empty(), "the client would forget the identifier and take the message twice");
+}
+
+#[test]
+fn the_window_counts_payload_bytes() {
+    let mut options = session(true).options;
+    (options.send_window, options.send_window_bytes) = (20, 2);
+    let (mut session, mut env) = (Session::new(options), fake());
+    env.queue.extend((0..3).map(|seq| item(seq, QoS::AtLeastOnce)));
+    session.pump(true, &mut env);
+    assert_eq!(env.sent().len(), 2, "one byte each");
 }
