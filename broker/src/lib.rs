@@ -16,6 +16,7 @@ pub mod local_cluster;
 pub mod logging;
 pub mod node;
 pub mod persistent;
+pub mod program;
 pub mod random;
 pub mod session;
 pub mod stream;

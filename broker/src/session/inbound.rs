@@ -103,7 +103,8 @@ impl Session {
             }
         };
         let topic = self.options.mount_point.name(topic);
-        let topic = topic.ok_or(SessionError::Peer(ReasonCode::TopicNameInvalid, "topic too long below the mount point"))?;
+        let topic =
+            topic.ok_or(SessionError::Peer(ReasonCode::TopicNameInvalid, "topic too long below the mount point"))?;
         if qos != QoS::AtMostOnce && self.quota_exceeded(qos, packet_id) {
             return Err(SessionError::Peer(ReasonCode::ReceiveMaximumExceeded, "receive maximum exceeded"));
         }

@@ -1,8 +1,8 @@
 //! Properties of MQTT 5.0 (section 2.2.2), in Mosquitto's order where a test could see one.
 use super::sink::{Count, Sink};
 use crate::mqtt::{
-    Ack, Auth, ConnAck, Connect, Disconnect, PublishProperties, QoS, SubAck, Subscribe, Unsubscribe, UserProperties, Utf8,
-    Will,
+    Ack, Auth, ConnAck, Connect, Disconnect, PublishProperties, QoS, SubAck, Subscribe, Unsubscribe, UserProperties,
+    Utf8, Will,
 };
 
 const USER_PROPERTY: u8 = 0x26;

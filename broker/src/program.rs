@@ -1,0 +1,157 @@
+//! The program: words and environment in, exit code out.
+use crate::{
+    admin,
+    cli::{self, ClusterAction, ClusterCommand, Command, Run},
+    config::Settings,
+    daemon, local_cluster,
+    logging::{self, lines},
+    node,
+};
+use std::{path::PathBuf, process::ExitCode};
+
+/// Wrong words or a wrong configuration, as in Mosquitto.
+const EXIT_INVALID: u8 = 3;
+/// Anything else that keeps the broker from starting.
+const EXIT_FAILED: u8 = 1;
+
+/// What `main` of each binary is.
+pub fn main() -> ExitCode {
+    daemon::end_with_parent();
+    let command = match cli::parse(std::env::args_os()) {
+        Ok(command) => command,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(EXIT_INVALID);
+        }
+    };
+    match command {
+        Command::Print(text) => {
+            println!("{}", text.trim_end());
+            ExitCode::SUCCESS
+        }
+        Command::Cluster(command) => cluster(command),
+        Command::Run(run) => broker(&run),
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mqtt").build()
+}
+
+fn broker(run: &Run) -> ExitCode {
+    logging::install_panic_hook();
+    if let Some(count) = run.local_cluster {
+        return local_cluster(usize::from(count.get()), run.log_all == Some(true));
+    }
+    let settings = match load(run) {
+        Ok(settings) => settings,
+        Err(code) => return ExitCode::from(code),
+    };
+    if run.test_config {
+        lines::config_ok();
+        return ExitCode::SUCCESS;
+    }
+    if run.daemon && !daemon::is_detached() {
+        return match daemon::detach() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&format!("Error: cannot become a daemon: {error}"), EXIT_FAILED),
+        };
+    }
+    if let Err(error) = logging::start(&settings.log) {
+        return fail(&error, EXIT_INVALID);
+    }
+    logging::forward_library_events();
+    lines::starting();
+    lines::config_loaded(settings.config_file.as_deref());
+    settings.notes.iter().for_each(crate::config::Note::log);
+    if settings.local_only {
+        lines::local_only();
+    }
+    if let Some(path) = &run.tls_keylog
+        && let Err(error) = crate::carrier::tls::log_keys_to(path)
+    {
+        let text = format!("Error: Unable to open keylog file \"{}\": {error}", path.display());
+        return fail(&text, EXIT_FAILED);
+    }
+    let result = match runtime() {
+        Ok(runtime) => {
+            let result = runtime.block_on(node::run(settings)).map_err(|error| error.to_string());
+            runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+            result
+        }
+        Err(error) => Err(format!("Error: cannot start threads: {error}")),
+    };
+    let code = match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            crate::error!("{error}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    };
+    logging::flush();
+    code
+}
+
+fn load(run: &Run) -> Result<Settings, u8> {
+    if let Some(all) = run.log_all {
+        logging::set_types(if all { crate::config::LogTypes::ALL } else { crate::config::LogTypes::NONE });
+    }
+    if run.test_config && run.config_file.is_none() {
+        lines::config_missing_for_test();
+        return Err(EXIT_INVALID);
+    }
+    Settings::load(&run.sources()).map_err(|error| {
+        eprintln!("{error}");
+        error.exit_code()
+    })
+}
+
+fn fail(text: &str, code: u8) -> ExitCode {
+    eprintln!("{text}");
+    ExitCode::from(code)
+}
+
+fn local_cluster(count: usize, verbose: bool) -> ExitCode {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("Error: cannot start threads: {error}"), EXIT_FAILED),
+    };
+    match runtime.block_on(local_cluster::run(count, verbose)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&format!("Error: {error}"), EXIT_FAILED),
+    }
+}
+
+fn cluster(command: ClusterCommand) -> ExitCode {
+    let socket = match admin_socket(&command) {
+        Ok(socket) => socket,
+        Err(error) => return fail(&error, EXIT_INVALID),
+    };
+    let request = match command.action {
+        ClusterAction::Status if command.json => "status json".to_owned(),
+        ClusterAction::Status => "status".to_owned(),
+        ClusterAction::Add { name, address } => format!("add {name} {address}"),
+        ClusterAction::Remove { name } => format!("remove {name}"),
+        ClusterAction::TransferLeader { name: Some(name) } => format!("transfer-leader {name}"),
+        ClusterAction::TransferLeader { name: None } => "transfer-leader".to_owned(),
+        ClusterAction::Resize { voters } => format!("resize {voters}"),
+    };
+    match admin::request(&socket, &request) {
+        Ok(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, EXIT_FAILED),
+    }
+}
+
+/// `--socket`, else what the configuration names, else the default name here.
+fn admin_socket(command: &ClusterCommand) -> Result<PathBuf, String> {
+    if let Some(socket) = &command.socket {
+        return Ok(socket.clone());
+    }
+    let Some(file) = &command.config_file else { return Ok(PathBuf::from("mosquorum.sock")) };
+    let run = Run { config_file: Some(file.clone()), ..Run::default() };
+    let settings = Settings::load(&run.sources()).map_err(|error| error.to_string())?;
+    settings.cluster.admin_socket.ok_or_else(|| format!("Error: {} has no admin socket", file.display()))
+}
