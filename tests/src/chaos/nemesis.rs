@@ -1,6 +1,6 @@
 //! What breaks the nodes, when, and how it is taken back.
 //! Always true: one fault at a time; it is recorded as begun once it is in effect and as ended before anything is taken
-//! back, so nothing between the two had the nodes' help.
+//! back (of many nodes: before the one that makes a majority), so nothing between the two had the nodes' help.
 use crate::{
     client::session::Phase,
     cluster::Cluster,
@@ -177,20 +177,34 @@ impl Strike<'_> {
         let kind = if self.cluster.loses_unsynced() { FaultKind::PowerCut } else { FaultKind::Kill };
         self.began(kind, nodes);
         self.wait(self.rhythm.down).await;
-        self.ended();
+        self.start_again(nodes).await;
+        killed == nodes.len()
+    }
+
+    /// In any order. The last of many often comes late: the others then serve without it, so what only that one has on
+    /// disk is missed.
+    async fn start_again(&mut self, nodes: &[usize]) {
+        let all = self.cluster.len();
         let mut order = nodes.to_vec();
         for index in (1..order.len()).rev() {
             order.swap(index, self.random.below(index as u64 + 1) as usize);
         }
+        let last = order.len() - 1;
+        let mut ended = false;
         for (position, node) in order.into_iter().enumerate() {
-            if position > 0 {
-                self.wait((0, 500)).await;
+            match position {
+                0 => {}
+                _ if position == last && self.random.chance(50) => self.wait((1500, 4000)).await,
+                _ => self.wait((0, 400)).await,
+            }
+            let running = all - nodes.len() + position + 1;
+            if running * 2 > all && !std::mem::replace(&mut ended, true) {
+                self.ended();
             }
             if let Err(error) = self.cluster.start_node(node) {
                 eprintln!("node {node} cannot be started: {error}");
             }
         }
-        killed == nodes.len()
     }
 
     async fn pause(&mut self, nodes: &[usize]) -> bool {

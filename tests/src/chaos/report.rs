@@ -79,7 +79,11 @@ impl Outcome {
             "delivered": self.delivered,
             "durable_sessions": self.durable_sessions,
             "sessions_by_node": self.sessions_by_node,
-            "faults": self.faults.iter().map(|fault| format!("{} {:?}{}", fault.nemesis, fault.nodes, if fault.took_effect { "" } else { " without effect" })).collect::<Vec<_>>(),
+            "faults": self.faults.iter().map(|fault| format!("{} {:?}{}", fault.nemesis, fault.nodes, match (fault.took_effect, fault.leader_known) {
+                (false, _) => " without effect",
+                (true, false) => " (leader unknown)",
+                (true, true) => "",
+            })).collect::<Vec<_>>(),
             "recovery_ms": self.recovery_ms,
             "violations": self.violations.len(),
             "first_violations": self.violations.iter().take(5).map(ToString::to_string).collect::<Vec<_>>(),
@@ -155,7 +159,9 @@ pub fn summary(outcomes: &[Outcome]) -> String {
         outcomes.iter().filter(|o| o.why_it_does_not_count.is_none() || !o.violations.is_empty()).collect();
     let mut recoveries: Vec<u64> = counted.iter().flat_map(|o| o.recovery_ms.iter().copied()).collect();
     recoveries.sort_unstable();
-    let at = |percent: usize| recoveries.get(recoveries.len().saturating_sub(1) * percent / 100).copied().unwrap_or(0);
+    let at = |percent: usize| {
+        recoveries.get((recoveries.len() * percent).div_ceil(100).saturating_sub(1)).copied().unwrap_or(0)
+    };
     let mut text = format!(
         "{} runs, {} counted, {} with violations; {} acknowledged, {} delivered, {} faults; recovery median {} ms, p99 {} ms, worst {} ms\n",
         outcomes.len(),
