@@ -11,6 +11,7 @@ use crate::{
         side::{Nobody, publish_to_group},
     },
     logging::lines::{self, Disconnected},
+    reloading::Reloading,
     sys::SysTopics,
 };
 use arc_swap::ArcSwap;
@@ -49,8 +50,7 @@ pub struct Broker {
     pub clustered: bool,
     pub connections: AtomicUsize,
     pub listeners: ArcSwap<Vec<Arc<Listener>>>,
-    /// Held for writing while settings and rules are read again.
-    pub reloading: tokio::sync::RwLock<()>,
+    pub reloading: Reloading,
     next_connection: AtomicU64,
     runtime: tokio::runtime::Handle,
 }
@@ -71,7 +71,7 @@ impl Broker {
             clustered,
             connections: AtomicUsize::new(0),
             listeners: ArcSwap::default(),
-            reloading: tokio::sync::RwLock::default(),
+            reloading: Reloading::default(),
             next_connection: AtomicU64::new(1),
             runtime: tokio::runtime::Handle::current(),
             settings: ArcSwap::from_pointee(settings),
@@ -289,10 +289,17 @@ impl LiveSide for LiveHub {
 
     fn deliver(&self, message: Arc<Message>, ordinary: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
         let Some(broker) = self.broker.get() else { return Vec::new() };
-        for group in broker.router.deliver_forwarded(&message, ordinary, groups) {
-            broker.redispatch(message.clone(), &group, &mut Wakeups::default());
+        broker.router.deliver_forwarded(&message, ordinary, groups)
+    }
+
+    fn group_unserved(&self, message: Arc<Message>, group: TopicFilter) {
+        let Some(broker) = self.broker.get() else { return };
+        let (durable, _) = broker.consensus.state().read().group_members(&group);
+        if durable == 0 || message.qos == QoS::AtMostOnce {
+            return add(&broker.counters.dropped_no_member, 1);
         }
-        Vec::new()
+        let command = publish_to_group(message, group);
+        broker.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0 }]);
     }
 
     fn fence(&self, client_id: Utf8, connection: ConnectionId, reason: FenceReason) -> BoxFuture<'static, ()> {

@@ -196,8 +196,7 @@ async fn identify(
     mut connect: Connect,
     identity: Option<CertificateIdentity>,
 ) -> Result<Client, Refusal> {
-    // Whoever comes while the rules are read again is judged by the new ones.
-    drop(broker.reloading.read().await);
+    broker.reloading.over().await;
     let settings = broker.settings.load();
     let versions = &listener.settings().versions;
     let accepted = match connect.version {

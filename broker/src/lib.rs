@@ -18,6 +18,7 @@ pub mod node;
 pub mod persistent;
 pub mod program;
 pub mod random;
+pub mod reloading;
 pub mod session;
 pub mod stream;
 pub mod sys;

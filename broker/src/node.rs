@@ -124,7 +124,7 @@ fn open_listeners(broker: &Arc<Broker>) -> Result<Vec<(Arc<Listener>, listener::
 async fn attend_signals(broker: &Arc<Broker>) -> Result<(), NodeError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut hangup = broker.reloading.signal()?;
     let mut user1 = signal(SignalKind::user_defined1())?;
     let mut user2 = signal(SignalKind::user_defined2())?;
     let mut reopen = signal(SignalKind::from_raw(SIGRTMIN))?;
@@ -133,8 +133,9 @@ async fn attend_signals(broker: &Arc<Broker>) -> Result<(), NodeError> {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
-                let _others_wait = broker.reloading.write().await;
+                broker.reloading.begin();
                 reload(broker);
+                broker.reloading.end();
             }
             _ = user1.recv() => checkpoint(broker),
             _ = user2.recv() => {}

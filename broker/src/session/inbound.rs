@@ -24,9 +24,8 @@ const PENDING_BYTES_MAX: usize = 4 << 20;
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum Stage {
-    /// Nothing asked yet.
+    /// Not looked at yet, or waiting for the barrier that covers it.
     Fresh,
-    Barrier,
     BarrierPassed,
     /// Proposed.
     Commit,
@@ -57,6 +56,8 @@ pub(super) struct Pipeline {
     /// Items before this one are proposed (or need not be); before `routed`: delivered to live subscribers.
     proposed: u64,
     routed: u64,
+    /// A barrier is under way that covers the items before this one; later ones share the next.
+    barrier: Option<u64>,
     bytes: usize,
 }
 
@@ -71,6 +72,23 @@ impl Pipeline {
 
     fn get(&mut self, number: u64) -> Option<&mut Pending> {
         self.items.get_mut(usize::try_from(number.checked_sub(self.first)?).ok()?)
+    }
+
+    /// Asks for a barrier that covers everything that waits, unless one is under way.
+    fn ask_barrier(&mut self, env: &mut impl Env) {
+        if self.barrier.is_none() {
+            let end = self.first + self.items.len() as u64;
+            self.barrier = Some(end);
+            env.barrier(ticket::new(end, ticket::BARRIER));
+        }
+    }
+
+    fn barrier_passed(&mut self, end: u64) {
+        self.barrier = None;
+        let covered = usize::try_from(end.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        for item in self.items.iter_mut().take(covered).filter(|item| item.stage == Stage::Fresh) {
+            item.stage = Stage::BarrierPassed;
+        }
     }
 
     fn holds(&self, packet_id: u16) -> bool {
@@ -279,9 +297,10 @@ impl Session {
         answer: Answer,
         env: &mut impl Env,
     ) -> Result<(), SessionError> {
-        if let Some(item) = self.pipeline.get(number) {
+        if kind == ticket::BARRIER {
+            self.pipeline.barrier_passed(number);
+        } else if let Some(item) = self.pipeline.get(number) {
             match (kind, answer) {
-                (ticket::BARRIER, _) if item.stage == Stage::Barrier => item.stage = Stage::BarrierPassed,
                 (ticket::COMMIT, Answer::Applied { outcome, .. }) => match outcome {
                     Outcome::Published { matched, duplicate } => {
                         item.stage = Stage::Committed;
@@ -334,14 +353,9 @@ impl Session {
         let qos0 = item.message.qos == QoS::AtMostOnce;
         let durable = if qos0 { item.targets.queues_qos0 } else { item.targets.durable };
         let through_log = item.message.retain || exactly_once.is_some() || durable;
-        match item.stage {
-            Stage::Barrier => return false,
-            Stage::Fresh if !through_log && !qos0 && env.needs_barrier() => {
-                item.stage = Stage::Barrier;
-                env.barrier(ticket::new(number, ticket::BARRIER));
-                return false;
-            }
-            _ => {}
+        if item.stage == Stage::Fresh && !through_log && !qos0 && env.needs_barrier() {
+            self.pipeline.ask_barrier(env);
+            return false;
         }
         let choices = env.choose(&item.targets, &item.message, through_log);
         item.logged = through_log;

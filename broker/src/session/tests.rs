@@ -229,6 +229,20 @@ fn a_message_behind_one_that_waits_for_its_barrier_is_not_proposed_before_it() {
 }
 
 #[test]
+fn messages_that_wait_for_a_barrier_share_the_next_one() {
+    let (mut session, mut env) = (session(false), fake());
+    env.clustered = true;
+    for id in 1..=4 {
+        session.on_packet(publish(QoS::AtLeastOnce, id, "a", false), &mut env).unwrap();
+    }
+    assert_eq!(env.barriers.len(), 1);
+    session.on_answer(env.barriers[0], Answer::BarrierPassed, &mut env).unwrap();
+    assert_eq!((env.sent().len(), env.barriers.len()), (1, 2), "the first was covered, the others ask together");
+    session.on_answer(env.barriers[1], Answer::BarrierPassed, &mut env).unwrap();
+    assert_eq!((env.sent().len(), env.barriers.len()), (3, 2));
+}
+
+#[test]
 fn a_retained_message_reaches_live_subscribers_after_its_commit_and_before_later_ones() {
     let (mut session, mut env) = (session(false), fake());
     session.on_packet(publish(QoS::AtMostOnce, 0, "kept", true), &mut env).unwrap();
