@@ -30,6 +30,8 @@ use tokio::{
 const READ_BYTES: usize = 64 << 10;
 /// Rounds before other tasks get their turn.
 const ROUNDS_MAX: usize = 16;
+/// How soon a connection that others' traffic keeps from being read is looked at again.
+const CONGESTION_CHECK: Duration = Duration::from_millis(10);
 /// How often waiting for the cluster is looked at.
 const PATIENCE_CHECK: Duration = Duration::from_millis(500);
 
@@ -215,7 +217,14 @@ impl Service {
 
     /// Reads once and decodes; `true` if packets came (or bytes of one).
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        if !self.session.wants_input() || self.side.out.len() > 4 * READ_BYTES || self.io.broker.is_congested() {
+        let congested = self.io.broker.is_congested();
+        if congested || !self.session.wants_input() || self.side.out.len() > 4 * READ_BYTES {
+            // It is we who do not read: what the client says meanwhile counts when we do.
+            self.last_input = Instant::now();
+            let soon = self.last_input + CONGESTION_CHECK;
+            if congested && self.sleep.deadline() > soon {
+                self.sleep.as_mut().reset(soon);
+            }
             return Ok(false);
         }
         let (stream, partial, decoder) = (&mut self.io.stream, &mut self.io.partial, &mut self.io.decoder);
