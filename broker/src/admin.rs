@@ -74,6 +74,9 @@ async fn answer(broker: &Broker, mut stream: UnixStream) -> io::Result<()> {
     let answer = match words.as_slice() {
         ["status", "json"] => Ok(status_json(&broker.consensus.status())),
         ["status"] => Ok(status_table(&broker.consensus.status())),
+        ["add", name, address] => {
+            broker.consensus.admin(AdminRequest::Add { name: (*name).to_owned(), address: (*address).to_owned() }).await
+        }
         ["remove", name] => broker.consensus.admin(AdminRequest::Remove { name: (*name).to_owned() }).await,
         ["transfer-leader"] => broker.consensus.admin(AdminRequest::TransferLeader { to: None }).await,
         ["transfer-leader", to] => {

@@ -243,9 +243,10 @@ const CLUSTER_HELP: &str = "\
 Usage: mosquorum cluster COMMAND [--socket PATH | -c FILE] [--json]
 
  status                  members, leader, and how far each node is.
- add NAME HOST:PORT      let a node join as learner; it votes once it has caught up.
+ add NAME HOST:PORT      have a running node that found no cluster join this one; it votes once it has
+                         caught up. A node whose cluster_peer names a member joins by itself.
  remove NAME             take a node out for good.
- transfer-leader [NAME]  make this node, or the best one, the leader.
+ transfer-leader [NAME]  make NAME, or the node that is furthest, the leader.
  resize N                go to N voters, an odd number.
 
  --socket PATH           cluster_admin_socket of the node to ask.

@@ -99,9 +99,20 @@ pub struct MemberStatus {
 #[derive(Debug, Clone)]
 pub enum AdminRequest {
     Status,
-    Remove { name: String },
-    TransferLeader { to: Option<String> },
-    Resize { voters: usize },
+    /// Has a running node that belongs to no cluster yet join; `address` is its `host:port` between nodes.
+    Add {
+        name: String,
+        address: String,
+    },
+    Remove {
+        name: String,
+    },
+    TransferLeader {
+        to: Option<String>,
+    },
+    Resize {
+        voters: usize,
+    },
 }
 
 /// The other nodes' live side: who serves which clean client, which node wants which live messages.

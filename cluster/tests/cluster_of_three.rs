@@ -117,6 +117,27 @@ async fn a_fourth_node_joins_and_leaves_again() {
     .await;
 }
 
+/// The node lists a peer that never answers: it can neither form a cluster nor find one by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_node_that_finds_no_cluster_joins_when_an_operator_adds_it() {
+    let plan = Plan::new(3);
+    let mut nodes = vec![Some(start(plan.settings(0, 1)).await)];
+    all_serve(&nodes, 1).await;
+    let lost = RaftSettings { peers: vec![plan.addresses[2].clone()], ..plan.settings(1, 0) };
+    let add = |name: &str| AdminRequest::Add { name: name.into(), address: plan.addresses[1].clone() };
+    let member = nodes[0].as_ref().unwrap().consensus.clone();
+    let refusal = member.admin(add("node-1")).await.unwrap_err();
+    assert!(refusal.contains("no node answers"), "{refusal}");
+    nodes.push(Some(start(lost).await));
+    let refusal = member.admin(add("node-9")).await.unwrap_err();
+    assert!(refusal.contains("is named `node-1`"), "{refusal}");
+    let text = member.admin(add("node-1")).await.unwrap();
+    assert!(text.contains("2 nodes do"), "{text}");
+    all_serve(&nodes, 2).await;
+    let again = member.admin(add("node-1")).await.unwrap();
+    assert!(again.contains("votes"), "{again}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_wiped_node_comes_back_under_a_new_number_in_place_of_the_old() {
     let plan = Plan::new(3);

@@ -80,6 +80,8 @@ pub(crate) struct Shared {
     lives: AtomicU64,
     /// The state knows the current incarnation as up.
     serving: AtomicBool,
+    /// Where an operator said that this node, which does not vote yet, finds its cluster.
+    pub(crate) invitation: Mutex<Vec<String>>,
     /// Set while membership changes: one at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
     fatal: Fatal,
@@ -168,6 +170,7 @@ impl RaftConsensus {
             identity: OnceLock::new(),
             lives: AtomicU64::new(0),
             serving: AtomicBool::new(false),
+            invitation: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
             fatal,
             handle,

@@ -1,5 +1,5 @@
-//! What an operator asks for: `mosquorum cluster status | remove | transfer-leader | resize`.
-use super::{ask_first, changes};
+//! What an operator asks for: `mosquorum cluster status | add | remove | transfer-leader | resize`.
+use super::{add, ask_first, changes};
 use crate::{
     consensus::Shared,
     facade::AdminRequest,
@@ -18,6 +18,7 @@ pub(crate) async fn admin(shared: Arc<Shared>, request: AdminRequest) -> Result<
     use wire::admin_request::Request;
     let request = match request {
         AdminRequest::Status => return Ok(status_text(&shared)),
+        AdminRequest::Add { name, address } => Request::Add(wire::AddNode { name, address }),
         AdminRequest::Remove { name } => Request::Remove(name),
         AdminRequest::TransferLeader { to } => Request::TransferTo(to.unwrap_or_default()),
         AdminRequest::Resize { voters } => Request::Resize(voters as u32),
@@ -45,7 +46,12 @@ async fn forward(shared: &Shared, request: wire::admin_request::Request) -> Resu
         return Err(format!("no leader is known, {ASK_AGAIN}"));
     };
     let mut client = MembershipClient::new(shared.transport.channel(&leader.address, Purpose::Control));
-    match timeout(shared.settings.commit_timeout, client.admin(request)).await {
+    let patience = match &request.request {
+        // The leader says after a while that the new node is still copying the state.
+        Some(wire::admin_request::Request::Add(_)) => add::JOIN_WAIT + shared.settings.commit_timeout,
+        _ => shared.settings.commit_timeout,
+    };
+    match timeout(patience, client.admin(request)).await {
         Ok(Ok(reply)) => {
             let reply = reply.into_inner();
             if reply.done { Ok(reply.text) } else { Err(reply.text) }
@@ -62,6 +68,7 @@ pub(super) async fn lead(shared: &Arc<Shared>, request: wire::admin_request::Req
         return Err(ASK_AGAIN.into());
     }
     match request {
+        Request::Add(node) => add::add(shared, &node).await,
         Request::Remove(name) => {
             let node = find(&shared.view(), &name)?;
             remove(shared, node).await?;

@@ -7,7 +7,7 @@ use crate::{
 };
 use mosquorum_proto::peer::raft as wire;
 use rustls::crypto::ring;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
@@ -42,7 +42,8 @@ pub(super) async fn obtain(shared: &Arc<Shared>) -> Result<Admitted, String> {
     info!(peers = others.len(), "empty data directory: looking for the cluster, or for everybody to form it");
     let mut reminded = Instant::now();
     loop {
-        match look(shared, &others).await {
+        let invited = shared.invitation.lock().clone();
+        match look(shared, &others, invited).await {
             Finding::Clusters(addresses) => {
                 for address in addresses {
                     match ask_admission(shared, &address).await {
@@ -75,10 +76,10 @@ fn form() -> Result<Admitted, String> {
     Ok(Admitted { cluster, node: FOUNDER })
 }
 
-async fn look(shared: &Arc<Shared>, others: &[String]) -> Finding {
+async fn look(shared: &Arc<Shared>, others: &[String], invited: Vec<String>) -> Finding {
     let mut asked = JoinSet::new();
-    for address in others {
-        let (shared, address) = (shared.clone(), address.clone());
+    for address in others.iter().cloned().chain(invited).collect::<BTreeSet<_>>() {
+        let shared = shared.clone();
         asked.spawn(async move {
             let reply = hello(&shared, &address).await;
             (address, reply)
@@ -94,7 +95,7 @@ async fn look(shared: &Arc<Shared>, others: &[String]) -> Finding {
         return Finding::Clusters(clusters);
     }
     let own_set = shared.settings.forming_set();
-    for (address, reply) in &replies {
+    for (address, reply) in replies.iter().filter(|(address, _)| others.contains(address)) {
         match reply {
             Err(reason) => return Finding::Wait(format!("{address} does not answer: {reason}")),
             Ok(reply) if reply.peers != own_set => {
@@ -118,7 +119,7 @@ async fn look(shared: &Arc<Shared>, others: &[String]) -> Finding {
     }
 }
 
-async fn hello(shared: &Shared, address: &str) -> Result<wire::HelloReply, String> {
+pub(super) async fn hello(shared: &Shared, address: &str) -> Result<wire::HelloReply, String> {
     let mut client = MembershipClient::new(shared.transport.channel(address, Purpose::Control));
     let request = wire::HelloRequest { name: shared.settings.name.clone(), address: own_address(shared) };
     match timeout(HELLO_TIMEOUT, client.hello(request)).await {

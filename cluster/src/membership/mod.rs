@@ -3,6 +3,7 @@
 //! belongs to none and lists the same peers; a node number is the index of a committed entry and never used again; it is
 //! bound to the data directory before the node takes part; a stop or restart changes nothing here.
 //! Not here: how a majority decides (`raft`), which clients are served (`live`, `broker`).
+mod add;
 mod admin;
 mod changes;
 mod forming;
@@ -194,7 +195,7 @@ pub(super) fn ask_first(shared: &Shared, view: &crate::raft::View) -> Vec<String
     let leader = view.leader.and_then(|leader| view.member(leader));
     let own = own_address(shared);
     let known = leader.into_iter().chain(&view.members).map(|m| m.address.clone());
-    for address in known.chain(shared.settings.other_peers()) {
+    for address in known.chain(shared.settings.other_peers()).chain(shared.invitation.lock().clone()) {
         if address != own && !addresses.contains(&address) {
             addresses.push(address);
         }

@@ -12,6 +12,9 @@ use mosquorum_proto::peer::raft as wire;
 use std::sync::{Arc, Weak};
 use tonic::{Request, Response, Status};
 
+/// Addresses of an invitation that are kept.
+const INVITATION_MAX: usize = 64;
+
 #[derive(Clone)]
 pub(crate) struct MembershipService {
     pub(crate) shared: Weak<Shared>,
@@ -109,6 +112,17 @@ impl membership_server::Membership for MembershipService {
                 Ok(Response::new(wire::JoinReply { voter }))
             }
         }
+    }
+
+    async fn invite(&self, request: Request<wire::InviteRequest>) -> Result<Response<wire::InviteReply>, Status> {
+        let shared = self.shared()?;
+        let wire::InviteRequest { cluster, mut addresses } = request.into_inner();
+        if shared.identity().is_some_and(|identity| identity.cluster != cluster[..]) {
+            return Err(refused("this node belongs to another cluster".into()));
+        }
+        addresses.truncate(INVITATION_MAX);
+        *shared.invitation.lock() = addresses;
+        Ok(Response::new(wire::InviteReply {}))
     }
 
     async fn admin(&self, request: Request<wire::AdminRequest>) -> Result<Response<wire::AdminReply>, Status> {

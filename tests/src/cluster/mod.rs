@@ -394,6 +394,23 @@ impl Cluster {
         serde_json::from_slice(&output.stdout).ok()
     }
 
+    /// The answer of `mosquorum cluster <words>` to a node, or what it says on stderr.
+    /// # Errors
+    /// When the program cannot be run.
+    pub async fn operate(&self, node: usize, words: &str) -> io::Result<Result<String, String>> {
+        let mut command = tokio::process::Command::new(&self.binary);
+        command.arg("cluster").args(words.split(' ')).arg("--socket").arg(&self.nodes[node].admin_socket);
+        let output = command.kill_on_drop(true).stdin(std::process::Stdio::null()).output().await?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
+        Ok(if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) })
+    }
+
+    /// Where other nodes reach a node.
+    #[must_use]
+    pub fn cluster_address(&self, node: usize) -> SocketAddr {
+        self.nodes[node].place.cluster_address
+    }
+
     /// The node that leads, as far as a running node knows.
     pub async fn leader(&mut self) -> Option<usize> {
         for node in 0..self.len() {

@@ -1,0 +1,54 @@
+//! `mosquorum cluster add`: the leader tells a running node, which belongs to no cluster yet, where to join.
+//! Always true: the node itself asks for admission, as one that lists a member as its peer does; nothing is agreed on
+//! for a node that does not answer, so a mistyped address costs no majority.
+use super::forming::hello;
+use crate::{
+    consensus::Shared,
+    transport::{Purpose, services::raft::membership_client::MembershipClient},
+};
+use mosquorum_proto::peer::raft as wire;
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, sleep, timeout};
+
+/// How long the operator waits for a node to copy the state; the node goes on joining after that.
+pub(super) const JOIN_WAIT: Duration = Duration::from_secs(120);
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) async fn add(shared: &Arc<Shared>, node: &wire::AddNode) -> Result<String, String> {
+    let (name, address) = (&node.name, &node.address);
+    let identity = shared.identity().ok_or("this node does not belong to a cluster yet")?;
+    let found = hello(shared, address).await.map_err(|reason| {
+        format!("no node answers at {address}: {reason}; start it with cluster_listener and run this again")
+    })?;
+    if found.name != *name {
+        return Err(format!("the node at {address} is named `{}`, not `{name}`", found.name));
+    }
+    if !found.cluster.is_empty() && found.cluster[..] != identity.cluster {
+        return Err(format!(
+            "`{name}` belongs to another cluster: move its data directory away to let it join this one"
+        ));
+    }
+    invite(shared, address, &identity.cluster).await?;
+    let since = Instant::now();
+    while since.elapsed() < JOIN_WAIT {
+        let view = shared.view();
+        if let Some(member) = view.members.iter().find(|m| m.name == *name && m.address == *address && m.voter) {
+            return Ok(format!("{name} (n{}) votes, {} nodes do", member.node, view.voters()));
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    Err(format!("`{name}` was invited and goes on joining; `cluster status` shows when it votes"))
+}
+
+/// Gives the members' addresses to a node that looks for its cluster.
+async fn invite(shared: &Shared, address: &str, cluster: &[u8]) -> Result<(), String> {
+    let addresses = shared.view().members.iter().map(|m| m.address.clone()).collect();
+    let mut client = MembershipClient::new(shared.transport.channel(address, Purpose::Control));
+    match timeout(CALL_TIMEOUT, client.invite(wire::InviteRequest { cluster: cluster.to_vec().into(), addresses }))
+        .await
+    {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(status)) => Err(format!("{address} refuses: {}", status.message())),
+        Err(_) => Err(format!("{address} does not answer in time")),
+    }
+}

@@ -1,0 +1,59 @@
+//! What operators do to a running cluster: `mosquorum cluster add | remove | transfer-leader | status`.
+use mosquorum_tests::{
+    client::PATIENCE,
+    cluster::{Cluster, ClusterOptions, binary::is_stand_in},
+    skip::skip,
+};
+use std::time::{Duration, Instant};
+
+/// Makes a node list other peers than all.
+fn list_peers(cluster: &Cluster, node: usize, peers: &[usize]) {
+    let file = cluster.configuration_file(node);
+    let text = std::fs::read_to_string(file).expect("a configuration");
+    let kept = text.lines().filter(|line| !line.starts_with("cluster_peer ")).map(str::to_owned);
+    let listed = peers.iter().map(|peer| format!("cluster_peer {}", cluster.cluster_address(*peer)));
+    std::fs::write(file, listed.chain(kept).collect::<Vec<_>>().join("\n")).expect("a writable configuration");
+}
+
+async fn wait_leader(cluster: &mut Cluster, wanted: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while cluster.leader().await != Some(wanted) {
+        assert!(Instant::now() < deadline, "node {wanted} does not lead");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_is_added_made_the_leader_and_removed_while_the_cluster_runs() {
+    if is_stand_in() {
+        return skip("MOSQUORUM_BIN is Eclipse Mosquitto, which has no cluster");
+    }
+    // Node 3 lists a peer that never runs (4): it finds no cluster by itself.
+    let mut cluster = Cluster::prepare(ClusterOptions::new("operating", 5)).expect("files");
+    for node in 0..3 {
+        list_peers(&cluster, node, &[0, 1, 2]);
+    }
+    list_peers(&cluster, 3, &[4]);
+    for node in 0..4 {
+        cluster.start_node(node).expect("a process");
+    }
+    for node in 0..3 {
+        cluster.wait_serving(node, PATIENCE * 2).await.expect("three nodes form the cluster");
+    }
+    let nowhere = cluster.operate(1, &format!("add node-4 {}", cluster.cluster_address(4))).await.expect("an answer");
+    assert!(nowhere.as_ref().is_err_and(|text| text.contains("no node answers")), "{nowhere:?}");
+    let added = cluster.operate(1, &format!("add node-3 {}", cluster.cluster_address(3))).await.expect("an answer");
+    assert!(added.as_ref().is_ok_and(|text| text.contains("4 nodes do")), "{added:?}");
+    cluster.wait_serving(3, PATIENCE).await.expect("the added node serves");
+    cluster.operate(0, "transfer-leader node-3").await.expect("an answer").expect("it leads");
+    wait_leader(&mut cluster, 3).await;
+    cluster.operate(0, "transfer-leader node-2").await.expect("an answer").expect("it leads");
+    wait_leader(&mut cluster, 2).await;
+    let removed = cluster.operate(0, "remove node-3").await.expect("an answer");
+    assert!(removed.as_ref().is_ok_and(|text| text.contains("left the cluster")), "{removed:?}");
+    let unknown = cluster.operate(0, "remove node-3").await.expect("an answer");
+    assert!(unknown.as_ref().is_err_and(|text| text.contains("no node is named `node-3`")), "{unknown:?}");
+    let status = cluster.status(0).await.expect("a status");
+    let members = status["members"].as_array().expect("members").len();
+    assert_eq!(members, 3, "{status}");
+}
