@@ -1,1 +1,16 @@
-//! An MQTT client to a remote broker, cluster-aware. Skeleton: the bridge comes after the spine.
+//! The logic of a bridge: an MQTT client towards a remote broker, fed from a session of the local one.
+//! Always true: no I/O, clock or randomness in here; time and random numbers come in, packets go out. Packet identifiers
+//! towards the remote are a fixed function of those of the local session, so that whoever goes on with the local session
+//! goes on with every handshake, and nothing of a bridge needs a place of its own on disk.
+//! Not here: sockets, TLS, name resolution, placement in a cluster (`broker::bridges`).
+mod addresses;
+mod backoff;
+mod relay;
+mod settings;
+mod topics;
+
+pub use addresses::Addresses;
+pub use backoff::{Backoff, RestartTimeout};
+pub use relay::{Counts, Limits, Relay, RelayEnd, Remote};
+pub use settings::{BridgeSettings, ReloadType, StartType};
+pub use topics::{Direction, Topic, TopicLineError, Topics};

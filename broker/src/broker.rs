@@ -3,6 +3,7 @@
 //! one snapshot of them.
 use crate::{
     auth::{Authentication, ClientAcl, PasswordVerifier, Security},
+    bridges::Bridges,
     carrier::{Acceptor, TlsAcceptorSlot},
     config::{ListenerSettings, Settings},
     live::{
@@ -51,6 +52,7 @@ pub struct Broker {
     pub connections: AtomicUsize,
     pub listeners: ArcSwap<Vec<Arc<Listener>>>,
     pub reloading: Reloading,
+    pub bridges: Bridges,
     next_connection: AtomicU64,
     runtime: tokio::runtime::Handle,
 }
@@ -72,6 +74,7 @@ impl Broker {
             connections: AtomicUsize::new(0),
             listeners: ArcSwap::default(),
             reloading: Reloading::default(),
+            bridges: Bridges::default(),
             next_connection: AtomicU64::new(1),
             runtime: tokio::runtime::Handle::current(),
             settings: ArcSwap::from_pointee(settings),
@@ -109,9 +112,9 @@ impl Broker {
         now: Millis,
         into: &mut Vec<Arc<Message>>,
     ) -> Option<TopicName> {
-        if filter.matched_part().starts_with("$SYS") {
+        // Bridges of other brokers announce themselves below `$SYS` too; that is replicated like everything else.
+        if filter.matched_part().starts_with("$SYS") && cursor.is_none() {
             self.sys.matches(filter, into);
-            return None;
         }
         let state = self.consensus.state().read();
         let next = state.retained_matches(filter, cursor.as_ref(), max, into);

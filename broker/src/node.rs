@@ -60,9 +60,12 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         tasks.spawn(accept_when_ready(broker.clone(), listener, open));
     }
     tasks.spawn(sys::publish(broker.clone()));
+    let bridges = broker.clone();
+    tasks.spawn(async move { bridges.bridges.begin(&bridges).await });
     lines::running();
     let result = attend_signals(&broker).await;
     tasks.shutdown().await;
+    broker.bridges.stop().await;
     broker.close_all(Order::ShuttingDown, STOP_PATIENCE).await;
     broker.consensus.shutdown().await;
     if let Some(path) = &broker.settings.load().process.pid_file {
@@ -76,7 +79,11 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
 async fn accept_when_ready(broker: Arc<Broker>, listener: Arc<Listener>, open: listener::Open) {
     let patience = broker.settings.load().cluster.commit_timeout;
     let _ = tokio::time::timeout(patience, async {
-        while !(broker.consensus.available() && broker.peers.ready() && broker.peers.may_serve()) {
+        while !(broker.consensus.available()
+            && broker.peers.ready()
+            && broker.peers.may_serve()
+            && broker.bridges.are_prepared(&broker))
+        {
             tokio::time::sleep(READY_CHECK).await;
         }
     })
@@ -189,5 +196,6 @@ fn reload(broker: &Arc<Broker>) {
         listener.replace(settings.clone(), security.clone(), tls.clone());
     }
     broker.settings.store(Arc::new(new));
+    broker.bridges.apply(broker);
     broker.registry.order_all(Order::Reloaded);
 }

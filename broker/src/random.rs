@@ -17,6 +17,11 @@ pub fn uuid() -> String {
     )
 }
 
+/// Evenly distributed.
+pub fn number() -> u64 {
+    word(0x6272)
+}
+
 fn word(salt: u64) -> u64 {
     let mut hasher = RandomState::new().build_hasher();
     hasher.write_u64(salt);

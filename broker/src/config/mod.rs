@@ -3,6 +3,7 @@
 //! accepted with a note, or refused with a reason; an unknown one, or a bad value, is one line that says where.
 //! Layers: defaults < file (with `include_dir`) < environment `MOSQUORUM_<OPTION>` < flags.
 //! Not here: the files that options name (passwords, ACL: `auth`; certificates: the TLS loader).
+mod bridge_settings;
 mod bridges;
 mod build;
 mod error;
@@ -19,8 +20,9 @@ mod values;
 mod tests;
 
 pub use crate::logging::Level;
+pub use bridge_settings::{BridgeConfig, BridgeTls, RemoteAddress, Secret, TcpKeepAlive};
 pub use error::{ConfigError, EXIT_INVALID, EXIT_START, Note};
-pub use raw::{BridgeSection, Sources};
+pub use raw::Sources;
 pub use reload::ReloadReport;
 pub use settings::*;
 

@@ -70,7 +70,6 @@ pub struct OptionSpec {
 }
 
 const LATER: &str = "it is not supported yet";
-const BRIDGES: State = State::Refused("bridges are not supported yet");
 const NO_PSK: &str = "pre-shared keys need OpenSSL and this broker uses rustls, use certificates";
 const NO_ENGINE: &str = "engines need OpenSSL and this broker uses rustls, use PEM files";
 
@@ -105,9 +104,7 @@ const fn la(name: &'static str) -> OptionSpec {
 }
 /// Of a bridge.
 const fn b(name: &'static str) -> OptionSpec {
-    let mut row = row(name, Scope::Bridge, "", false);
-    row.state = BRIDGES;
-    row
+    row(name, Scope::Bridge, "", true)
 }
 const fn plugin(name: &'static str) -> OptionSpec {
     let mut row = row(name, Scope::Plugin, "", false);
@@ -127,6 +124,10 @@ const fn ours(name: &'static str, default: &'static str) -> OptionSpec {
 impl OptionSpec {
     const fn once(mut self) -> Self {
         self.repeat = Repeat::Error;
+        self
+    }
+    const fn not_mosquittos(mut self) -> Self {
+        self.ours = true;
         self
     }
     const fn list(mut self) -> Self {
@@ -316,7 +317,7 @@ const TABLE: &[OptionSpec] = &[
     b("keepalive_interval"),
     b("local_cleansession"),
     b("local_clientid").once(),
-    b("local_password").once(),
+    b("local_password").once().accepted("the local session of a bridge is not asked for a password"),
     b("local_username").once(),
     b("notification_topic").once(),
     b("notifications"),
@@ -324,6 +325,7 @@ const TABLE: &[OptionSpec] = &[
     b("password").as_("remote_password").once(),
     b("remote_clientid").once(),
     b("remote_password").once(),
+    b("remote_password_file").once().not_mosquittos(),
     b("remote_username").once(),
     b("restart_timeout"),
     b("round_robin"),
@@ -333,6 +335,7 @@ const TABLE: &[OptionSpec] = &[
     b("try_private"),
     b("username").as_("remote_username").once(),
     // Ours.
+    ours("bridge_orphan_expiry", "1d").reloads(),
     ours("cluster_admin_socket", "").once(),
     ours("cluster_advertise", "").once(),
     ours("cluster_cafile", "").once(),

@@ -51,7 +51,7 @@ pub(super) type Section = BTreeMap<String, Vec<Text>>;
 
 /// A `connection` section as written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BridgeSection {
+pub(super) struct BridgeSection {
     pub name: String,
     /// `FILE:LINE` of its `connection` line.
     pub origin: String,

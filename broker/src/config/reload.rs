@@ -55,9 +55,9 @@ fn merge(old: &Raw, new: Raw, report: &mut ReloadReport) -> Raw {
         report.needs_restart.push(format!("listener {place} (added)"));
     }
     if old.bridges != new.bridges {
-        report.needs_restart.push("connection".to_owned());
+        report.changed.push("connection".to_owned());
     }
-    Raw { globals, listeners, bridges: old.bridges.clone(), notes: new.notes }
+    Raw { globals, listeners, bridges: new.bridges, notes: new.notes }
 }
 
 /// What makes a listener the same one: its port and address, or its path.

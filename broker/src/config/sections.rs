@@ -234,10 +234,6 @@ impl FileSource {
             if self.bridges.iter().any(|bridge| bridge.name == name) {
                 return Err(ConfigError::new(format!("Error: Duplicate bridge name '{name}'.")));
             }
-            if let Some(reason) = spec.refusal(&line.rest) {
-                let error = ConfigError::refused(key, reason).at(&line.origin);
-                self.deferred.get_or_insert(error);
-            }
             self.bridges.push(BridgeSection {
                 name: name.to_owned(),
                 origin: line.origin.clone(),
@@ -252,6 +248,7 @@ impl FileSource {
         if line.rest.is_empty() {
             return Err(ConfigError::empty(key));
         }
+        self.note(spec, key);
         bridges::add(&mut self.bridges[index], spec, line)
     }
 

@@ -5,10 +5,11 @@
 use std::net::IpAddr;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::raw::{BridgeSection, Raw, Sources};
-use super::{Level, Note};
+use super::raw::{Raw, Sources};
+use super::{BridgeConfig, Level, Note};
 
 /// Everything the broker was told, from defaults, file, environment and flags.
 #[derive(Debug, Clone)]
@@ -37,8 +38,10 @@ pub struct Settings {
     /// `packet_buffer_size` = `websockets_headers_size`: bytes read ahead of a packet's length, and the most a
     /// WebSocket request header may have. Default 4096.
     pub packet_buffer_size_bytes: u16,
-    /// The `connection` sections as text, in the order of the file.
-    pub bridges: Vec<BridgeSection>,
+    /// `bridge_orphan_expiry`: so long what waits for a removed bridge is kept. Default 1d.
+    pub bridge_orphan_expiry: Duration,
+    /// The `connection` blocks, in the order of the file.
+    pub bridges: Vec<Arc<BridgeConfig>>,
     /// What the operator should read in the log about this configuration, in the order found.
     pub notes: Vec<Note>,
     pub(super) raw: Raw,

@@ -124,7 +124,7 @@ fn provider(settings: &TlsSettings) -> Result<CryptoProvider, TlsFileError> {
     Ok(CryptoProvider { cipher_suites, ..ring::default_provider() })
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     read_all(path, "it holds no certificate")
 }
 
@@ -140,7 +140,7 @@ fn describe_pem(error: pem::Error) -> String {
     }
 }
 
-fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFileError> {
+pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFileError> {
     let error = |why| TlsFileError::Key { path: path.to_owned(), why };
     PrivateKeyDer::from_pem_file(path).map_err(|cause| match cause {
         pem::Error::NoItemsFound if is_encrypted(path) => error("it is encrypted, which is not supported".to_owned()),
@@ -179,7 +179,7 @@ fn authorities(settings: &TlsSettings) -> Result<Vec<CertificateDer<'static>>, T
 }
 
 /// The names that `openssl rehash` makes, the only ones that OpenSSL looks at: eight hexadecimal digits, a dot, a number.
-fn hashed_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub(super) fn hashed_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let is_hashed = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('.'));
         name.is_some_and(|(hash, number)| {

@@ -1,13 +1,15 @@
-//! TLS of listeners: loading, the handshake, what it shows of the client.
+//! TLS of listeners, and towards the remotes of bridges (`client`): loading, the handshake, what it shows of the client.
 //! Always true: a reload replaces the whole configuration of a listener or nothing; it touches new connections only.
 //!
 //! Not possible with rustls: pre-shared keys, TLS 1.1 and older, encrypted key files, OpenSSL engines.
 mod ciphers;
+mod client;
 mod identity;
 mod keylog;
 mod load;
 mod verify;
 
+pub use client::client_config;
 pub use identity::CertificateIdentity;
 pub use keylog::log_keys_to;
 pub use load::TlsFileError;

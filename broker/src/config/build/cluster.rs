@@ -107,7 +107,7 @@ fn tls(values: Values<'_>) -> Result<Option<ClusterTls>, ConfigError> {
 }
 
 /// This machine's name; `localhost` if it has none.
-fn host_name() -> String {
+pub(super) fn host_name() -> String {
     match rustix::system::uname().nodename().to_str() {
         Ok(name) if !name.is_empty() && name != "(none)" => name.to_owned(),
         _ => "localhost".to_owned(),

@@ -1,5 +1,6 @@
 //! From layered text to validated types, for the whole broker.
 //! Always true: every value of every option is checked here, once; what depends on several options is decided here.
+mod bridge;
 mod cluster;
 mod listener;
 
@@ -23,6 +24,8 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
         persistence.enabled = true;
         notes.push(Note::info("A node of a cluster is persistent: 'persistence true' is assumed."));
     }
+    let limits = limits(values)?;
+    let bridges = bridge::build_all(&raw.bridges, &limits, cluster.links.is_some())?;
     let listeners = listener::build_all(&raw, sources, per_listener_settings, &mut notes)?;
     Ok(Settings {
         config_file: sources.file.clone(),
@@ -30,7 +33,7 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
         per_listener_settings,
         listeners,
         clientid_prefixes: values.string("clientid_prefixes")?,
-        limits: limits(values)?,
+        limits,
         delivery: delivery(values)?,
         retain: retain(values, &mut notes)?,
         persistence,
@@ -44,7 +47,10 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
                 "Error: Packet buffer size must be between 0 and 65535 inclusive.".to_owned()
             })?
             .unwrap_or(4096),
-        bridges: raw.bridges.clone(),
+        bridge_orphan_expiry: values
+            .last("bridge_orphan_expiry", |text| expiration("bridge_orphan_expiry", text))?
+            .unwrap_or(Duration::from_secs(86_400)),
+        bridges,
         notes,
         raw,
         sources: sources.clone(),

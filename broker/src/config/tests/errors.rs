@@ -154,7 +154,6 @@ fn what_is_not_supported_says_so_and_why() {
         ("listener 1\nhttp_dir a", "it is not supported yet"),
         ("enable_control_api true", "it is not supported yet"),
         ("plugin /x/dynsec.so", "Error: Plugin '/x/dynsec.so' cannot be loaded"),
-        ("connection a\naddress b\ntopic # out", "Error: The 'connection' option is not available: bridges"),
     ]);
     settings("enable_control_api false\nretry_interval 20\nwebsockets_log_level 255\n");
 }
@@ -176,7 +175,7 @@ fn plugin_lines_are_checked_before_the_plugin_is_refused() {
 }
 
 #[test]
-fn bridges_are_checked_before_they_are_refused() {
+fn bridges_are_checked() {
     for option in options::all().filter(|spec| spec.scope == options::Scope::Bridge) {
         if option.name != "connection" {
             let name = option.name;
@@ -196,6 +195,22 @@ fn bridges_are_checked_before_they_are_refused() {
         (&format!("{bridge}bridge_psk"), "Error: Empty 'bridge_psk' value in configuration."),
         (&format!("{bridge}bridge_psk x"), "Error: Invalid bridge configuration: missing bridge_identity."),
         (&format!("{bridge}bridge_identity x"), "Error: Invalid bridge configuration: missing bridge_psk."),
+        (
+            &format!("{bridge}bridge_identity x\nbridge_psk aa"),
+            "Error: The 'bridge_psk' option is not available: pre-shared keys need OpenSSL",
+        ),
+        (&format!("{bridge}bridge_require_ocsp true"), "Error: The 'bridge_require_ocsp' option is not available"),
+        (&format!("{bridge}topic a up"), "Error: Invalid bridge topic direction 'up', expected in, out or both."),
+        (&format!("{bridge}topic a out 0 x/+/"), "Error: Invalid bridge topic local prefix 'x/+/'"),
+        (&format!("{bridge}keepalive_interval 4"), "Error: Invalid 'keepalive_interval' value (4). Expected 5 to"),
+        (&format!("{bridge}start_type x"), "Error: Invalid 'start_type' value (x). Expected automatic or lazy or once"),
+        (&format!("{bridge}bridge_certfile x"), "Error: bridge_certfile and bridge_keyfile must both be given."),
+        (&format!("{bridge}remote_password x"), "Error: remote_password needs remote_username."),
+        (&format!("{bridge}bridge_protocol_version x"), "Error: Invalid 'bridge_protocol_version' value (x)."),
+        (
+            &format!("{bridge}cluster_listener 1\ncluster_insecure true"),
+            "Error: A bridge in a cluster needs a remote_clientid, the same on every node.",
+        ),
     ]);
 }
 

@@ -92,10 +92,10 @@ fn message_property<S: Sink>(sink: &mut S, properties: &PublishProperties, ident
 
 impl Properties for Connect {
     fn write<S: Sink>(&self, sink: &mut S) {
+        two_bytes(sink, 0x22, self.topic_alias_maximum);
         four_bytes(sink, 0x11, self.session_expiry_interval);
         two_bytes(sink, 0x21, self.receive_maximum);
         four_bytes(sink, 0x27, self.maximum_packet_size);
-        two_bytes(sink, 0x22, self.topic_alias_maximum);
         byte(sink, 0x19, self.request_response_information);
         byte(sink, 0x17, self.request_problem_information);
         sized(sink, 0x15, bytes(&self.authentication_method));

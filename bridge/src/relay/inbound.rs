@@ -1,0 +1,94 @@
+//! From the remote to the local broker.
+use super::{Relay, RelayEnd};
+use mosquorum_proto::mqtt::{Ack, Packet, ProtocolVersion, Publish, QoS, encoded_len};
+
+/// Of QoS 0 not more than this waits for the local broker; the other QoS are bounded by their packet identifiers.
+const OVERFLOW: usize = 4 * super::WAITING_MAX;
+
+impl Relay {
+    pub(super) fn on_remote_publish(&mut self, mut publish: Publish) -> Result<(), RelayEnd> {
+        let alias = publish.properties.as_mut().and_then(|properties| properties.topic_alias.take());
+        let name = match (alias, publish.topic.take()) {
+            (None, Some(name)) => name,
+            (Some(alias), Some(name)) => {
+                if alias == 0 || alias > self.settings.max_topic_alias {
+                    return Err(RelayEnd::Remote("a topic alias above the maximum"));
+                }
+                self.aliases.insert(alias, name.detached());
+                name
+            }
+            (Some(alias), None) => {
+                self.aliases.get(&alias).cloned().ok_or(RelayEnd::Remote("an unknown topic alias"))?
+            }
+            (None, None) => return Err(RelayEnd::Remote("PUBLISH without a topic")),
+        };
+        self.counts.received += 1;
+        let Some(name) = self.settings.topics.to_local(&name) else {
+            self.counts.dropped_topic += 1;
+            self.refuse(&publish);
+            return Ok(());
+        };
+        publish.topic = Some(name);
+        publish.retain &= self.limits.local_retain_available;
+        if let Some(properties) = &mut publish.properties {
+            properties.subscription_identifiers.clear();
+            if let Some(response) = &properties.response_topic {
+                properties.response_topic = Some(self.settings.topics.response_to_local(response));
+            }
+        }
+        let qos = publish.qos;
+        let packet = Packet::Publish(publish);
+        let too_large = encoded_len(&packet, ProtocolVersion::V5) > self.limits.local_max_packet_size as usize;
+        let Packet::Publish(publish) = packet else { return Ok(()) };
+        if qos == QoS::AtMostOnce && self.waiting_in.len() >= OVERFLOW {
+            self.counts.dropped_overflow += 1;
+        } else if too_large {
+            self.counts.dropped_too_large += 1;
+            self.notices.push(format!("a message of QoS {} is larger than max_packet_size and dropped", qos as u8));
+            self.refuse(&publish);
+        } else {
+            self.waiting_in.push_back(publish);
+        }
+        Ok(())
+    }
+
+    /// What can never be taken is answered, or it would come again for ever.
+    fn refuse(&mut self, publish: &Publish) {
+        match publish.qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => self.to_remote.push(Packet::PubAck(Ack::new(publish.packet_id))),
+            QoS::ExactlyOnce => self.to_remote.push(Packet::PubRec(Ack::new(publish.packet_id))),
+        }
+    }
+
+    pub(super) fn pump_in(&mut self) {
+        while let Some(next) = self.waiting_in.front() {
+            let counts = next.qos != QoS::AtMostOnce;
+            if counts && self.taken >= usize::from(self.limits.local_receive_maximum) {
+                return;
+            }
+            self.taken += usize::from(counts);
+            self.to_local.extend(self.waiting_in.pop_front().map(Packet::Publish));
+        }
+    }
+
+    /// The local broker has answered: its promise holds, so the remote may hear it.
+    pub(super) fn on_local_answer(&mut self, make: fn(Ack) -> Packet, ack: &Ack) {
+        let packet_id = ack.packet_id;
+        match make(Ack::new(packet_id)) {
+            Packet::PubComp(_) if self.own_complete.remove(&packet_id) => return,
+            Packet::PubAck(_) | Packet::PubComp(_) => self.taken = self.taken.saturating_sub(1),
+            Packet::PubRec(_) if ack.reason.is_error() => self.taken = self.taken.saturating_sub(1),
+            _ => {}
+        }
+        // "Nobody subscribed" is no news for the remote.
+        let answer = match ack.reason.is_error() {
+            true => Ack::with_reason(packet_id, ack.reason),
+            false => Ack::new(packet_id),
+        };
+        if ack.reason.is_error() {
+            self.notices.push(format!("the local broker refused a message with reason {:?}", ack.reason));
+        }
+        self.to_remote.push(make(answer));
+    }
+}

@@ -1,0 +1,405 @@
+//! One connection of a bridge, from the remote's CONNACK to its end: packets of either side in, packets for either out.
+//! Always true: the remote gets an acknowledgement only after the local broker gave one for the same packet, and the local
+//! session one only after the remote gave it; at most the remote's Receive Maximum is on its way to the remote, and the
+//! local broker's to the local one; messages go out only after what was asked at the beginning has been answered, so that
+//! no packet identifier stands for two things.
+//! Not here: the sockets, CONNECT's answers before this connection was accepted (`broker::bridges`).
+mod inbound;
+mod limits;
+mod outbound;
+#[cfg(test)]
+mod tests;
+
+pub use limits::{Limits, Remote};
+
+use crate::BridgeSettings;
+use mosquorum_proto::mqtt::{
+    Connect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, Subscribe, Subscription,
+    TopicName, Unsubscribe, Will,
+};
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Packets of one side that wait for the other; beyond it that side is not read.
+const WAITING_MAX: usize = 256;
+/// The local session outlives its connections for as long as the bridge is configured: longer than any clock runs.
+const KEPT: u32 = u32::MAX - 1;
+/// Packet identifiers of requests to the local broker; it keeps them apart from those of messages.
+const LOCAL_REQUEST: PacketId = u16::MAX;
+
+/// What went through, since the connection began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub sent: u64,
+    pub received: u64,
+    /// Larger than the remote takes.
+    pub dropped_too_large: u64,
+    /// The remote answered with an error.
+    pub dropped_refused: u64,
+    /// The mapped topic is no topic name, or an alias stands for nothing.
+    pub dropped_topic: u64,
+    /// QoS 0 that the local broker did not take in time.
+    pub dropped_overflow: u64,
+}
+
+/// Why the connection must end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RelayEnd {
+    /// The remote does what the protocol does not allow.
+    Remote(&'static str),
+    RemoteDisconnected(ReasonCode),
+    /// No answer to PINGREQ.
+    KeepAlive,
+    Local(&'static str),
+}
+
+impl std::fmt::Display for RelayEnd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Remote(why) => write!(f, "protocol error of the remote: {why}"),
+            Self::RemoteDisconnected(reason) => write!(f, "the remote disconnected with reason {reason:?}"),
+            Self::KeepAlive => write!(f, "the remote did not answer within the keep alive"),
+            Self::Local(why) => write!(f, "the local session ended: {why}"),
+        }
+    }
+}
+
+/// A message on its way to the remote, by the remote's packet identifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// QoS 1, and it is QoS 1 here.
+    Once,
+    /// QoS 2 on both sides, PUBREC awaited.
+    Exactly,
+    /// PUBREC came and went to the local session.
+    Received,
+    /// PUBREL went out.
+    Released,
+    /// QoS 2 here, QoS 1 there.
+    Lowered,
+}
+
+pub struct Relay {
+    settings: Arc<BridgeSettings>,
+    version: ProtocolVersion,
+    remote: Remote,
+    limits: Limits,
+    shift: PacketId,
+    last_id: PacketId,
+    pub to_remote: Vec<Packet>,
+    pub to_local: Vec<Packet>,
+    /// One line each for the log.
+    pub notices: Vec<String>,
+    pub counts: Counts,
+    asked: HashMap<PacketId, String>,
+    waiting_out: VecDeque<Publish>,
+    sent: HashMap<PacketId, Sent>,
+    /// Exchanges that we finish with the local session ourselves.
+    own_release: BTreeSet<PacketId>,
+    waiting_in: VecDeque<Publish>,
+    taken: usize,
+    /// PUBRELs of ours to the local session for what a former session of the remote had begun.
+    own_complete: BTreeSet<PacketId>,
+    aliases: HashMap<u16, TopicName>,
+    finishing: bool,
+    last_out: Duration,
+    ping_since: Option<Duration>,
+}
+
+impl Relay {
+    /// The remote has accepted. `stale`: QoS 2 identifiers that the local session holds; `last_id`: the highest identifier
+    /// used towards the remote so far, see [`Self::last_id`].
+    #[must_use]
+    pub fn new(
+        settings: Arc<BridgeSettings>,
+        remote: Remote,
+        limits: Limits,
+        stale: &[PacketId],
+        last_id: PacketId,
+        now: Duration,
+    ) -> Self {
+        let mut relay = Self {
+            version: remote.version,
+            shift: PacketId::from(settings.asks_remote()),
+            settings,
+            limits,
+            last_id,
+            to_remote: Vec::new(),
+            to_local: Vec::new(),
+            notices: Vec::new(),
+            counts: Counts::default(),
+            asked: HashMap::new(),
+            waiting_out: VecDeque::new(),
+            sent: HashMap::new(),
+            own_release: BTreeSet::new(),
+            waiting_in: VecDeque::new(),
+            taken: 0,
+            own_complete: BTreeSet::new(),
+            aliases: HashMap::new(),
+            finishing: false,
+            last_out: now,
+            ping_since: None,
+            remote,
+        };
+        relay.open(stale);
+        relay
+    }
+
+    /// What the next connection begins to count from.
+    #[must_use]
+    pub fn last_id(&self) -> PacketId {
+        self.last_id
+    }
+
+    /// CONNECT for the local broker.
+    #[must_use]
+    pub fn local_connect(settings: &BridgeSettings, window: u16, retain: bool) -> Connect {
+        let mut connect = Connect::new(ProtocolVersion::V5, settings.local_client_id.clone());
+        connect.clean_start = settings.local_clean_session;
+        connect.keep_alive_seconds = 0;
+        connect.user_name.clone_from(&settings.local_username);
+        connect.session_expiry_interval = (!settings.local_clean_session).then_some(KEPT);
+        connect.receive_maximum = Some(window.max(1));
+        connect.will = settings.notification_topic.clone().map(|topic| state_will(topic, QoS::AtLeastOnce, retain));
+        connect
+    }
+
+    /// CONNECT for the remote. `window`: messages that the local broker takes at once.
+    #[must_use]
+    pub fn remote_connect(
+        settings: &BridgeSettings,
+        attempt: &Limits,
+        window: Option<u16>,
+        password: Option<bytes::Bytes>,
+    ) -> Connect {
+        let version = attempt.version;
+        let mut connect = Connect::new(version, settings.remote_client_id.clone());
+        connect.bridge = attempt.try_private && version != ProtocolVersion::V5;
+        connect.clean_start = settings.clean_session;
+        connect.keep_alive_seconds = settings.keep_alive_seconds;
+        connect.user_name.clone_from(&settings.remote_username);
+        connect.password = password;
+        if version == ProtocolVersion::V5 {
+            connect.receive_maximum = settings.receive_maximum.or(window);
+            connect.topic_alias_maximum = (settings.max_topic_alias > 0).then_some(settings.max_topic_alias);
+            connect.session_expiry_interval =
+                (settings.session_expiry_seconds > 0).then_some(settings.session_expiry_seconds);
+        }
+        if !settings.notifications_local_only {
+            let qos = attempt.max_qos.min(QoS::AtLeastOnce);
+            connect.will =
+                settings.notification_topic.clone().map(|topic| state_will(topic, qos, attempt.retain_available));
+        }
+        connect
+    }
+
+    /// SUBSCRIBE packets for the local session. `replay`: retained messages too.
+    #[must_use]
+    pub fn local_subscribes(settings: &BridgeSettings, replay: impl Fn(QoS) -> bool) -> Vec<Subscribe> {
+        let subscriptions: Vec<Subscription> = settings
+            .topics
+            .outgoing()
+            .map(|topic| Subscription {
+                filter: topic.local.clone(),
+                qos: topic.qos,
+                no_local: topic.local.share_name().is_none(),
+                retain_as_published: true,
+                retain_handling: match replay(topic.qos) {
+                    true => RetainHandling::SendAtSubscribe,
+                    false => RetainHandling::DoNotSend,
+                },
+            })
+            .collect();
+        if subscriptions.is_empty() { Vec::new() } else { vec![Subscribe::new(LOCAL_REQUEST, subscriptions)] }
+    }
+
+    /// What is asked and announced at the beginning.
+    fn open(&mut self, stale: &[PacketId]) {
+        let settings = self.settings.clone();
+        if !self.remote.session_present {
+            for packet_id in stale {
+                // The remote has forgotten these exchanges; a new one may use the same identifier.
+                self.own_complete.insert(*packet_id);
+                self.to_local.push(Packet::PubRel(mosquorum_proto::mqtt::Ack::new(*packet_id)));
+            }
+        }
+        if let Some(topic) = &settings.notification_topic {
+            self.announce(topic);
+        }
+        for topic in &settings.topics.0 {
+            let remote = topic.remote.clone();
+            if topic.direction.is_in() {
+                let packet_id = self.ask(format!("SUBSCRIBE to {}", remote.as_str()));
+                let mut subscription = Subscription::new(remote, topic.qos.min(self.remote.max_qos));
+                if self.version == ProtocolVersion::V5 {
+                    subscription.no_local = subscription.filter.share_name().is_none();
+                    subscription.retain_as_published = true;
+                }
+                self.to_remote.push(Packet::Subscribe(Subscribe::new(packet_id, vec![subscription])));
+            } else if settings.attempt_unsubscribe {
+                let packet_id = self.ask(String::new());
+                self.to_remote.push(Packet::Unsubscribe(Unsubscribe::new(packet_id, vec![remote])));
+            }
+        }
+        let fresh = !self.remote.session_present;
+        // What a durable subscription of QoS 1 or 2 missed is in the queue already.
+        let missed = |qos| fresh || settings.local_clean_session || qos == QoS::AtMostOnce;
+        for subscribe in Self::local_subscribes(&settings, missed) {
+            self.to_local.push(Packet::Subscribe(subscribe));
+        }
+        self.pump();
+    }
+
+    fn announce(&mut self, topic: &TopicName) {
+        let mut publish = Publish::new(topic.clone(), &b"1"[..]);
+        publish.retain = self.limits.local_retain_available;
+        self.to_local.push(Packet::Publish(publish.clone()));
+        if self.settings.notifications_local_only {
+            return;
+        }
+        publish.retain = self.remote.retain_available;
+        publish.qos = self.remote.max_qos.min(QoS::AtLeastOnce);
+        if publish.qos != QoS::AtMostOnce {
+            publish.packet_id = self.ask(String::new());
+        }
+        self.to_remote.push(Packet::Publish(publish));
+    }
+
+    /// A packet identifier for something whose answer is awaited; `what` is named if it is refused.
+    fn ask(&mut self, what: String) -> PacketId {
+        loop {
+            self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+            if !self.asked.contains_key(&self.last_id) && !self.sent.contains_key(&self.last_id) {
+                self.asked.insert(self.last_id, what);
+                return self.last_id;
+            }
+        }
+    }
+
+    /// Whether a packet of the local session may be given to us.
+    #[must_use]
+    pub fn wants_local(&self) -> bool {
+        self.waiting_out.len() < WAITING_MAX
+    }
+
+    #[must_use]
+    pub fn wants_remote(&self) -> bool {
+        // Both sides waiting for each other's acknowledgements must not leave both unread.
+        self.waiting_in.len() < WAITING_MAX || !self.wants_local()
+    }
+
+    /// Nothing new goes out any more; what is on its way may end.
+    pub fn finish(&mut self) {
+        self.finishing = true;
+    }
+
+    /// Nothing is on its way.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.sent.is_empty() && self.taken == 0
+    }
+
+    /// Nothing is on its way or waits.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.asked.is_empty()
+            && self.sent.is_empty()
+            && self.waiting_out.is_empty()
+            && self.waiting_in.is_empty()
+            && self.taken == 0
+    }
+
+    /// # Errors
+    /// The connection must end.
+    pub fn on_remote(&mut self, packet: Packet) -> Result<(), RelayEnd> {
+        match packet {
+            Packet::Publish(publish) => self.on_remote_publish(publish)?,
+            Packet::PubAck(ack) => self.on_puback(&ack),
+            Packet::PubRec(ack) => self.on_pubrec(&ack),
+            Packet::PubRel(ack) => self.to_local.push(Packet::PubRel(mosquorum_proto::mqtt::Ack::new(ack.packet_id))),
+            Packet::PubComp(ack) => self.on_pubcomp(&ack),
+            Packet::SubAck(suback) => {
+                let what = self.asked.remove(&suback.packet_id).unwrap_or_default();
+                if let Some(reason) = suback.reasons.iter().find(|reason| reason.is_error()) {
+                    self.notices.push(format!("the remote refused {what} with reason {reason:?}"));
+                }
+            }
+            Packet::UnsubAck(unsuback) => {
+                self.asked.remove(&unsuback.packet_id);
+            }
+            Packet::PingResp => self.ping_since = None,
+            Packet::PingReq => self.to_remote.push(Packet::PingResp),
+            Packet::Disconnect(disconnect) => return Err(RelayEnd::RemoteDisconnected(disconnect.reason)),
+            _ => return Err(RelayEnd::Remote("a packet that a server does not send")),
+        }
+        self.pump();
+        Ok(())
+    }
+
+    /// # Errors
+    /// The connection must end.
+    pub fn on_local(&mut self, packet: Packet) -> Result<(), RelayEnd> {
+        match packet {
+            Packet::Publish(publish) => self.waiting_out.push_back(publish),
+            Packet::PubRel(ack) => self.on_local_pubrel(ack.packet_id),
+            Packet::PubAck(ack) => self.on_local_answer(Packet::PubAck, &ack),
+            Packet::PubRec(ack) => self.on_local_answer(Packet::PubRec, &ack),
+            Packet::PubComp(ack) => self.on_local_answer(Packet::PubComp, &ack),
+            Packet::SubAck(suback) => {
+                if let Some(reason) = suback.reasons.iter().find(|reason| reason.is_error()) {
+                    self.notices.push(format!("the local broker refused a subscription with reason {reason:?}"));
+                }
+            }
+            Packet::UnsubAck(_) | Packet::PingResp => {}
+            Packet::Disconnect(_) => return Err(RelayEnd::Local("the broker closed it")),
+            _ => return Err(RelayEnd::Local("an unexpected packet")),
+        }
+        self.pump();
+        Ok(())
+    }
+
+    fn pump(&mut self) {
+        self.pump_out();
+        self.pump_in();
+    }
+
+    /// Time passes; `now` counts from any fixed point. Returns when to call again.
+    /// # Errors
+    /// The remote is silent.
+    pub fn on_time(&mut self, now: Duration) -> Result<Duration, RelayEnd> {
+        let keep_alive = Duration::from_secs(self.remote.keep_alive_seconds.into());
+        if keep_alive.is_zero() {
+            return Ok(now + Duration::from_secs(3600));
+        }
+        if let Some(since) = self.ping_since {
+            let deadline = since + keep_alive;
+            return if now >= deadline { Err(RelayEnd::KeepAlive) } else { Ok(deadline) };
+        }
+        let due = self.last_out + keep_alive;
+        if now < due {
+            return Ok(due);
+        }
+        self.to_remote.push(Packet::PingReq);
+        self.ping_since = Some(now);
+        Ok(now + keep_alive)
+    }
+
+    /// Something was written to the remote.
+    pub fn wrote_remote(&mut self, now: Duration) {
+        self.last_out = now;
+    }
+
+    /// Something was read from it: it lives.
+    pub fn heard_remote(&mut self, now: Duration) {
+        if let Some(since) = &mut self.ping_since {
+            *since = now;
+        }
+    }
+}
+
+fn state_will(topic: TopicName, qos: QoS, retain: bool) -> Will {
+    Will { topic, payload: bytes::Bytes::from_static(b"0"), qos, retain, delay_interval_seconds: 0, properties: None }
+}

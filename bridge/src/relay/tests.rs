@@ -1,0 +1,246 @@
+use super::*;
+use crate::{ReloadType, RestartTimeout, StartType, Topic, Topics};
+use mosquorum_proto::mqtt::{Ack, ConnAck, Disconnect, PublishProperties, SubAck, Utf8};
+
+fn settings(lines: &[&str]) -> BridgeSettings {
+    BridgeSettings {
+        name: "b".into(),
+        topics: Topics(lines.iter().map(|line| Topic::parse(line).unwrap()).collect()),
+        version: ProtocolVersion::V5,
+        remote_client_id: Utf8::from("host.b"),
+        remote_username: None,
+        local_client_id: Utf8::from("local.host.b"),
+        local_username: None,
+        clean_session: false,
+        local_clean_session: false,
+        notification_topic: None,
+        notifications_local_only: false,
+        keep_alive_seconds: 60,
+        try_private: true,
+        attempt_unsubscribe: false,
+        outgoing_retain: true,
+        max_packet_size: 0,
+        max_topic_alias: 10,
+        receive_maximum: None,
+        session_expiry_seconds: 0,
+        start_type: StartType::Automatic,
+        restart_timeout: RestartTimeout::default(),
+        reload_type: ReloadType::Lazy,
+        round_robin: false,
+    }
+}
+
+fn relay_with(settings: BridgeSettings, connack: &ConnAck, stale: &[PacketId]) -> Relay {
+    let limits = Limits::new(&settings);
+    let remote = Remote::new(connack, &settings, &limits);
+    let mut relay = Relay::new(Arc::new(settings), remote, limits, stale, 0, Duration::ZERO);
+    relay.to_local.clear();
+    relay
+}
+
+fn relay(lines: &[&str]) -> Relay {
+    relay_with(settings(lines), &ConnAck::default(), &[])
+}
+
+fn publish(topic: &str, qos: QoS, packet_id: PacketId) -> Publish {
+    let mut publish = Publish::new(TopicName::new(Utf8::from(topic)).unwrap(), &b"x"[..]);
+    (publish.qos, publish.packet_id) = (qos, packet_id);
+    publish
+}
+
+fn taken(packets: &mut Vec<Packet>) -> Vec<Packet> {
+    std::mem::take(packets)
+}
+
+#[test]
+fn a_message_goes_out_and_is_acknowledged_here_only_when_the_remote_has_it() {
+    let mut relay = relay(&["a/# out 1 \"\" site/"]);
+    relay.on_local(Packet::Publish(publish("a/b", QoS::AtLeastOnce, 7))).unwrap();
+    assert_eq!(taken(&mut relay.to_remote), [Packet::Publish(publish("site/a/b", QoS::AtLeastOnce, 7))]);
+    assert!(relay.to_local.is_empty());
+    relay.on_remote(Packet::PubAck(Ack::new(8))).unwrap();
+    assert!(relay.to_local.is_empty(), "an acknowledgement of nothing is ignored");
+    relay.on_remote(Packet::PubAck(Ack::new(7))).unwrap();
+    assert_eq!(taken(&mut relay.to_local), [Packet::PubAck(Ack::new(7))]);
+    assert!(relay.is_idle());
+}
+
+#[test]
+fn each_step_of_qos_2_goes_out_after_the_local_session_has_made_the_one_before_durable() {
+    let mut relay = relay(&["a out 2"]);
+    relay.on_local(Packet::Publish(publish("a", QoS::ExactlyOnce, 3))).unwrap();
+    taken(&mut relay.to_remote);
+    relay.on_remote(Packet::PubRec(Ack::new(3))).unwrap();
+    assert!(relay.to_remote.is_empty());
+    assert_eq!(taken(&mut relay.to_local), [Packet::PubRec(Ack::new(3))]);
+    relay.on_local(Packet::PubRel(Ack::new(3))).unwrap();
+    assert_eq!(taken(&mut relay.to_remote), [Packet::PubRel(Ack::new(3))]);
+    relay.on_remote(Packet::PubComp(Ack::new(3))).unwrap();
+    assert_eq!(taken(&mut relay.to_local), [Packet::PubComp(Ack::new(3))]);
+    assert!(relay.is_idle());
+}
+
+#[test]
+fn another_node_goes_on_with_the_same_identifiers() {
+    let mut settings = settings(&["a both 2"]);
+    settings.attempt_unsubscribe = true;
+    let answered = |relay: &mut Relay| {
+        let Some(Packet::Subscribe(subscribe)) = relay.to_remote.pop() else { panic!("{:?}", relay.to_remote) };
+        let suback = SubAck::new(subscribe.packet_id, vec![ReasonCode::GrantedQos2]);
+        relay.on_remote(Packet::SubAck(suback)).unwrap();
+    };
+    let mut first = relay_with(settings.clone(), &ConnAck::default(), &[]);
+    answered(&mut first);
+    first.on_local(Packet::Publish(publish("a", QoS::ExactlyOnce, u16::MAX))).unwrap();
+    let Some(Packet::Publish(sent)) = first.to_remote.pop() else { panic!() };
+    let mut second = relay_with(settings, &ConnAck::new(true, ReasonCode::Success), &[]);
+    answered(&mut second);
+    second.on_local(Packet::PubRel(Ack::new(u16::MAX))).unwrap();
+    assert_eq!(taken(&mut second.to_remote), [Packet::PubRel(Ack::new(sent.packet_id))]);
+    second.on_remote(Packet::PubComp(Ack::new(sent.packet_id))).unwrap();
+    assert_eq!(taken(&mut second.to_local), [Packet::PubComp(Ack::new(u16::MAX))]);
+}
+
+#[test]
+fn the_remote_is_answered_only_after_the_local_broker() {
+    let mut relay = relay(&["# out 0"]);
+    relay.on_remote(Packet::Publish(publish("c", QoS::AtLeastOnce, 20))).unwrap();
+    assert_eq!(taken(&mut relay.to_local), [Packet::Publish(publish("c", QoS::AtLeastOnce, 20))]);
+    assert!(relay.to_remote.is_empty());
+    let nobody = Ack::with_reason(20, ReasonCode::NoMatchingSubscribers);
+    relay.on_local(Packet::PubAck(nobody)).unwrap();
+    assert_eq!(taken(&mut relay.to_remote), [Packet::PubAck(Ack::new(20))]);
+}
+
+#[test]
+fn nothing_goes_out_before_the_questions_at_the_beginning_are_answered() {
+    let mut relay = relay(&["a both 1"]);
+    let Some(Packet::Subscribe(subscribe)) = taken(&mut relay.to_remote).pop() else { panic!() };
+    assert!(subscribe.subscriptions[0].no_local && subscribe.subscriptions[0].retain_as_published);
+    relay.on_local(Packet::Publish(publish("a", QoS::AtLeastOnce, 1))).unwrap();
+    assert!(relay.to_remote.is_empty());
+    let refused = SubAck::new(subscribe.packet_id, vec![ReasonCode::NotAuthorized]);
+    relay.on_remote(Packet::SubAck(refused)).unwrap();
+    assert_eq!(taken(&mut relay.to_remote), [Packet::Publish(publish("a", QoS::AtLeastOnce, 2))]);
+    assert!(relay.notices[0].contains("SUBSCRIBE to a"), "{:?}", relay.notices);
+}
+
+#[test]
+fn the_limits_of_the_remote_are_kept() {
+    let mut connack = ConnAck::new(false, ReasonCode::Success);
+    connack.receive_maximum = Some(1);
+    connack.maximum_qos = Some(QoS::AtLeastOnce);
+    connack.retain_available = Some(false);
+    connack.maximum_packet_size = Some(40);
+    let mut relay = relay_with(settings(&["# out 2"]), &connack, &[]);
+    let mut large = publish("a", QoS::ExactlyOnce, 1);
+    large.payload = vec![0; 64].into();
+    relay.on_local(Packet::Publish(large)).unwrap();
+    assert_eq!((relay.counts.dropped_too_large, relay.to_remote.len()), (1, 0));
+    assert_eq!(taken(&mut relay.to_local), [Packet::PubRec(Ack::new(1))]);
+    relay.on_local(Packet::PubRel(Ack::new(1))).unwrap();
+    assert_eq!(taken(&mut relay.to_local), [Packet::PubComp(Ack::new(1))]);
+    for id in [2, 3] {
+        let retained = Publish { retain: true, ..publish("a", QoS::ExactlyOnce, id) };
+        relay.on_local(Packet::Publish(retained)).unwrap();
+    }
+    assert_eq!(taken(&mut relay.to_remote), [Packet::Publish(publish("a", QoS::AtLeastOnce, 2))]);
+    relay.on_remote(Packet::PubAck(Ack::new(2))).unwrap();
+    assert_eq!(taken(&mut relay.to_remote), [Packet::Publish(publish("a", QoS::AtLeastOnce, 3))]);
+    assert_eq!(taken(&mut relay.to_local), [Packet::PubRec(Ack::new(2))]);
+}
+
+#[test]
+fn the_local_broker_is_not_given_more_than_it_takes_at_once() {
+    let settings = settings(&["# out 0"]);
+    let limits = Limits { local_receive_maximum: 1, ..Limits::new(&settings) };
+    let remote = Remote::new(&ConnAck::default(), &settings, &limits);
+    let mut relay = Relay::new(Arc::new(settings), remote, limits, &[], 0, Duration::ZERO);
+    relay.to_local.clear();
+    for id in [1, 2] {
+        relay.on_remote(Packet::Publish(publish("a", QoS::AtLeastOnce, id))).unwrap();
+    }
+    assert_eq!(taken(&mut relay.to_local).len(), 1);
+    relay.on_local(Packet::PubAck(Ack::new(1))).unwrap();
+    assert_eq!(taken(&mut relay.to_local), [Packet::Publish(publish("a", QoS::AtLeastOnce, 2))]);
+}
+
+#[test]
+fn a_remote_that_forgot_the_session_does_not_have_new_messages_taken_for_old_ones() {
+    let settings = settings(&["# in 2"]);
+    let limits = Limits::new(&settings);
+    let remote = Remote::new(&ConnAck::default(), &settings, &limits);
+    let mut relay = Relay::new(Arc::new(settings), remote, limits, &[9], 0, Duration::ZERO);
+    assert_eq!(relay.to_local[0], Packet::PubRel(Ack::new(9)));
+    taken(&mut relay.to_remote);
+    relay.on_local(Packet::PubComp(Ack::new(9))).unwrap();
+    assert!(relay.to_remote.is_empty());
+}
+
+#[test]
+fn aliases_of_the_remote_are_resolved_and_properties_cross() {
+    let mut relay = relay(&["answers/# in 1 \"\" site/", "# out 0"]);
+    taken(&mut relay.to_remote);
+    let mut first = publish("site/answers/1", QoS::AtMostOnce, 0);
+    first.properties = Some(Box::new(PublishProperties {
+        topic_alias: Some(2),
+        content_type: Some(Utf8::from("text")),
+        subscription_identifiers: vec![4],
+        ..PublishProperties::default()
+    }));
+    let mut second = first.clone();
+    second.topic = None;
+    for packet in [first, second] {
+        relay.on_remote(Packet::Publish(packet)).unwrap();
+        let Some(Packet::Publish(local)) = relay.to_local.pop() else { panic!() };
+        assert_eq!(local.topic.unwrap().as_str(), "answers/1");
+        let properties = local.properties.unwrap();
+        assert_eq!(properties.content_type.as_deref(), Some("text"));
+        assert!(properties.topic_alias.is_none() && properties.subscription_identifiers.is_empty());
+    }
+    let mut unknown = publish("a", QoS::AtMostOnce, 0);
+    unknown.topic = None;
+    unknown.properties = Some(Box::new(PublishProperties { topic_alias: Some(3), ..PublishProperties::default() }));
+    assert!(relay.on_remote(Packet::Publish(unknown)).is_err());
+}
+
+#[test]
+fn a_silent_remote_is_left_and_a_speaking_one_is_not() {
+    let mut relay = relay(&["# out 0"]);
+    let at = Duration::from_secs;
+    assert_eq!(relay.on_time(at(59)), Ok(at(60)));
+    assert_eq!(relay.on_time(at(60)), Ok(at(120)));
+    assert_eq!(taken(&mut relay.to_remote), [Packet::PingReq]);
+    relay.heard_remote(at(100));
+    assert_eq!(relay.on_time(at(120)), Ok(at(160)));
+    assert_eq!(relay.on_time(at(160)), Err(RelayEnd::KeepAlive));
+}
+
+#[test]
+fn refusals_lower_what_is_tried_next() {
+    let mut limits = Limits::new(&settings(&["# out 0"]));
+    assert!(limits.lower(ReasonCode::UnsupportedProtocolVersion).is_some());
+    assert_eq!(limits.version, ProtocolVersion::V311);
+    assert!(limits.lower(ReasonCode::UnsupportedProtocolVersion).is_some() && !limits.try_private);
+    assert!(limits.lower(ReasonCode::UnsupportedProtocolVersion).is_none());
+    assert!(limits.lower(ReasonCode::QosNotSupported).is_some());
+    assert_eq!(limits.max_qos, QoS::AtLeastOnce);
+    assert!(limits.lower(ReasonCode::NotAuthorized).is_none());
+}
+
+#[test]
+fn the_state_is_announced_on_both_sides_and_left_as_a_will() {
+    let mut settings = settings(&["a out 1"]);
+    settings.notification_topic = Some(TopicName::new(Utf8::from("state")).unwrap());
+    let limits = Limits::new(&settings);
+    let connect = Relay::remote_connect(&settings, &limits, Some(20), None);
+    assert_eq!(connect.will.map(|will| (will.topic.as_str().to_owned(), will.retain)), Some(("state".into(), true)));
+    assert!(Relay::local_connect(&settings, 20, true).will.is_some());
+    let remote = Remote::new(&ConnAck::default(), &settings, &limits);
+    let mut relay = Relay::new(Arc::new(settings), remote, limits, &[], 0, Duration::ZERO);
+    for packets in [&mut relay.to_local, &mut relay.to_remote] {
+        let Packet::Publish(publish) = &packets[0] else { panic!("{packets:?}") };
+        assert_eq!((&publish.payload[..], publish.retain), (&b"1"[..], true));
+    }
+    assert!(relay.on_local(Packet::Disconnect(Disconnect::new(ReasonCode::SessionTakenOver))).is_err());
+}

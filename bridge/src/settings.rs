@@ -1,0 +1,60 @@
+//! What a `connection` block says, as values; nothing about sockets.
+use crate::{RestartTimeout, Topics};
+use mosquorum_proto::mqtt::{ProtocolVersion, TopicName, Utf8};
+use std::time::Duration;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartType {
+    Automatic,
+    /// Begins when enough is queued, ends when idle.
+    Lazy {
+        threshold: usize,
+        idle_timeout: Duration,
+    },
+    Once,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReloadType {
+    /// Changed settings hold from the next reconnection on.
+    Lazy,
+    Immediate,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeSettings {
+    pub name: String,
+    pub topics: Topics,
+    pub version: ProtocolVersion,
+    pub remote_client_id: Utf8,
+    pub remote_username: Option<Utf8>,
+    pub local_client_id: Utf8,
+    pub local_username: Option<Utf8>,
+    pub clean_session: bool,
+    pub local_clean_session: bool,
+    /// Where the state is announced, if at all.
+    pub notification_topic: Option<TopicName>,
+    pub notifications_local_only: bool,
+    pub keep_alive_seconds: u16,
+    pub try_private: bool,
+    pub attempt_unsubscribe: bool,
+    pub outgoing_retain: bool,
+    /// 0: no limit of our own.
+    pub max_packet_size: u32,
+    pub max_topic_alias: u16,
+    /// `None`: as many as a session may have in flight.
+    pub receive_maximum: Option<u16>,
+    pub session_expiry_seconds: u32,
+    pub start_type: StartType,
+    pub restart_timeout: RestartTimeout,
+    pub reload_type: ReloadType,
+    pub round_robin: bool,
+}
+
+impl BridgeSettings {
+    /// Whether SUBSCRIBE or UNSUBSCRIBE is sent to the remote at each connection.
+    #[must_use]
+    pub fn asks_remote(&self) -> bool {
+        self.topics.0.iter().any(|topic| topic.direction.is_in() || self.attempt_unsubscribe)
+    }
+}

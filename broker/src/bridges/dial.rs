@@ -1,0 +1,65 @@
+//! From an address to a byte stream: name, TCP, TLS. Each attempt resolves the name anew and reads the files anew.
+use crate::{
+    carrier::tls::client_config,
+    config::{BridgeConfig, RemoteAddress},
+    stream::Stream,
+};
+use rustls::pki_types::ServerName;
+use socket2::{SockRef, TcpKeepalive};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+
+/// Name, TCP and TLS together.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// # Errors
+/// Why not, for the operator.
+pub(super) async fn dial(config: &BridgeConfig, address: &RemoteAddress) -> Result<Stream, String> {
+    match tokio::time::timeout(PATIENCE, connect(config, address)).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("{address} does not answer")),
+    }
+}
+
+async fn connect(config: &BridgeConfig, address: &RemoteAddress) -> Result<Stream, String> {
+    let found = lookup_host((address.host.as_str(), address.port)).await;
+    let found = found.map_err(|error| format!("the name {} cannot be resolved: {error}", address.host))?;
+    let mut failed = format!("the name {} has no address", address.host);
+    for place in found {
+        match open(config, place).await {
+            Ok(stream) => return secure(config, address, stream).await,
+            Err(error) => failed = format!("cannot connect to {address}: {error}"),
+        }
+    }
+    Err(failed)
+}
+
+async fn open(config: &BridgeConfig, place: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = if place.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(host) = &config.bind_address {
+        let mut own = lookup_host((host.as_str(), 0)).await?;
+        let usable = own.find(|own| own.is_ipv4() == place.is_ipv4());
+        let none = || std::io::Error::other(format!("bridge_bind_address {host} has no address of this kind"));
+        socket.bind(usable.ok_or_else(none)?)?;
+    }
+    let options = SockRef::from(&socket);
+    if let Some(keepalive) = config.tcp_keepalive {
+        let probes = TcpKeepalive::new().with_time(keepalive.idle).with_interval(keepalive.interval);
+        options.set_tcp_keepalive(&probes.with_retries(keepalive.count))?;
+    }
+    if let Some(timeout) = config.tcp_user_timeout {
+        options.set_tcp_user_timeout(Some(timeout))?;
+    }
+    socket.set_nodelay(true)?;
+    socket.connect(place).await
+}
+
+async fn secure(config: &BridgeConfig, address: &RemoteAddress, stream: TcpStream) -> Result<Stream, String> {
+    let Some(tls) = &config.tls else { return Ok(Stream::Tcp(stream)) };
+    let name = ServerName::try_from(address.host.clone())
+        .map_err(|_| format!("{} is no name that a certificate can have", address.host))?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(client_config(tls)?));
+    let secured = connector.connect(name, stream).await;
+    let secured = secured.map_err(|error| format!("TLS with {address} failed: {error}"))?;
+    Ok(Stream::Other(Box::new(secured)))
+}

@@ -1,0 +1,196 @@
+//! The local side: a connection like any other, over memory instead of a socket, that is not asked who it is.
+use super::wire::Wire;
+use crate::{
+    auth::{Acl, Security},
+    broker::{Broker, Listener, Peer},
+    carrier::Prepared,
+    config::{ListenAddress, ListenerProtocol, ListenerSettings, ProtocolVersions, SecuritySettings},
+    connect,
+    stream::Stream,
+};
+use mosquorum_bridge::{BridgeSettings, Relay};
+use mosquorum_proto::mqtt::{
+    ConnAck, Connect, Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, TopicFilter,
+    Unsubscribe, Utf8,
+};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use tokio::io::DuplexStream;
+
+/// Bytes in memory between the bridge and its session, each way.
+const PIPE_BYTES: usize = 64 * 1024;
+/// Messages that the local session may have on its way through a bridge.
+const WINDOW_MAX: u16 = 200;
+
+pub(super) type LocalWire = Wire<DuplexStream>;
+
+/// What local sessions of bridges connect through: nothing is asked, everything is allowed.
+pub(super) fn listener() -> Arc<Listener> {
+    let settings = ListenerSettings {
+        address: ListenAddress::Unix("bridge".into()),
+        protocol: ListenerProtocol::Mqtt,
+        versions: ProtocolVersions { v3: false, v4: false, v5: true },
+        max_connections: None,
+        max_qos: 2,
+        max_topic_alias: 0,
+        max_topic_alias_broker: 0,
+        mount_point: None,
+        use_username_as_clientid: false,
+        websockets_origins: Vec::new(),
+        tls: None,
+        security: SecuritySettings {
+            allow_anonymous: true,
+            allow_zero_length_clientid: false,
+            auto_id_prefix: String::new(),
+            password_file: None,
+            acl_file: None,
+        },
+    };
+    let security = Security {
+        allow_anonymous: true,
+        allow_zero_length_clientid: false,
+        auto_id_prefix: String::new(),
+        clientid_prefixes: None,
+        passwords: None,
+        acl: Arc::new(Acl::open()),
+    };
+    Arc::new(Listener::new(settings, Arc::new(security), None))
+}
+
+/// Connects the bridge's session. When this returns no other node has it.
+/// # Errors
+/// Why not.
+pub(super) async fn connect(
+    broker: &Arc<Broker>,
+    listener: &Arc<Listener>,
+    bridge: &BridgeSettings,
+) -> Result<(LocalWire, ConnAck), String> {
+    let mut wire = open(broker, listener, &bridge.name);
+    let settings = broker.settings.load_full();
+    let window = settings.limits.max_inflight_messages.map_or(WINDOW_MAX, |max| max.get().min(WINDOW_MAX));
+    let connect = Relay::local_connect(bridge, window, settings.retain.available);
+    let patience = settings.cluster.commit_timeout + Duration::from_secs(5);
+    let connack = tokio::time::timeout(patience, wire.connect(connect)).await;
+    let connack = connack.map_err(|_| "the local session cannot be taken now".to_owned())?;
+    let connack = connack.map_err(|error| format!("the local session cannot be taken: {error}"))?;
+    match connack.reason {
+        ReasonCode::Success => Ok((wire, connack)),
+        reason => Err(format!("the local broker refused the session of the bridge: {reason:?}")),
+    }
+}
+
+/// QoS 2 identifiers that the session has received and not released.
+pub(super) fn received(broker: &Broker, bridge: &BridgeSettings) -> Vec<PacketId> {
+    let state = broker.consensus.state().read();
+    state.session(&bridge.local_client_id).map(|session| session.inbound().to_vec()).unwrap_or_default()
+}
+
+/// Messages that wait in the session's queue.
+pub(super) fn queued(broker: &Broker, bridge: &BridgeSettings) -> usize {
+    let state = broker.consensus.state().read();
+    state.session(&bridge.local_client_id).map_or(0, |session| session.queue().len())
+}
+
+/// Makes the subscriptions of the session those of the configuration, so that messages wait from now on, and says that
+/// the bridge is not connected.
+/// # Errors
+/// Why not.
+pub(super) async fn prepare(
+    broker: &Arc<Broker>,
+    listener: &Arc<Listener>,
+    bridge: &BridgeSettings,
+) -> Result<(), String> {
+    let (mut wire, _) = connect(broker, listener, bridge).await?;
+    let wanted: BTreeSet<&TopicFilter> = bridge.topics.outgoing().map(|topic| &topic.local).collect();
+    let left: Vec<TopicFilter> = {
+        let state = broker.consensus.state().read();
+        let known = state.session(&bridge.local_client_id).map(|session| session.subscriptions());
+        known.into_iter().flat_map(|known| known.keys()).filter(|known| !wanted.contains(known)).cloned().collect()
+    };
+    let mut answers = 0;
+    if !left.is_empty() {
+        wire.send(&Packet::Unsubscribe(Unsubscribe::new(1, left))).await?;
+        answers += 1;
+    }
+    while answers > 0 {
+        if matches!(wire.receive().await?, Packet::UnsubAck(_)) {
+            answers -= 1;
+        }
+    }
+    subscribe(&mut wire, bridge).await?;
+    leave(wire, Disconnect::new(ReasonCode::DisconnectWithWill)).await;
+    Ok(())
+}
+
+/// What is published after this comes to the session. What it sends meanwhile is redelivered or, of QoS 0, lost.
+pub(super) async fn subscribe(wire: &mut LocalWire, bridge: &BridgeSettings) -> Result<(), String> {
+    for subscribe in Relay::local_subscribes(bridge, |_: QoS| false) {
+        wire.send(&Packet::Subscribe(subscribe)).await?;
+        while !matches!(wire.receive().await?, Packet::SubAck(_)) {}
+    }
+    Ok(())
+}
+
+/// The state of bridges, ours and others', is true only as long as the node lives: a node alone that starts does not
+/// repeat what was true before.
+pub(super) async fn forget_announcements(broker: &Arc<Broker>, listener: &Arc<Listener>) {
+    let Ok(filter) = TopicFilter::new(Utf8::from_static("$SYS/#")) else { return };
+    let mut known = Vec::new();
+    let mut cursor = None;
+    loop {
+        cursor = broker.consensus.state().read().retained_matches(&filter, cursor.as_ref(), 1000, &mut known);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if known.is_empty() {
+        return;
+    }
+    let mut connect = Connect::new(ProtocolVersion::V5, format!("mosquorum-{}", crate::random::uuid()));
+    connect.keep_alive_seconds = 0;
+    let mut wire = open(broker, listener, "start");
+    let forget = async {
+        wire.connect(connect).await?;
+        for message in &known {
+            let mut publish = Publish::new(message.topic.clone(), &b""[..]);
+            (publish.retain, publish.qos, publish.packet_id) = (true, QoS::AtLeastOnce, 1);
+            wire.send(&Packet::Publish(publish)).await?;
+            wire.receive().await?;
+        }
+        wire.send(&Packet::Disconnect(Disconnect::new(ReasonCode::Success))).await
+    };
+    if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(10), forget).await {
+        crate::warning!("Old states of bridges stay: {error}.");
+    }
+}
+
+/// A connection of our own to this broker.
+fn open(broker: &Arc<Broker>, listener: &Arc<Listener>, name: &str) -> LocalWire {
+    let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
+    let prepared = Prepared { stream: Stream::Other(Box::new(theirs)), identity: None, tls: None };
+    let peer = Peer { address: format!("bridge {name}"), port: 0 };
+    tokio::spawn(connect::serve(broker.clone(), listener.clone(), prepared, peer));
+    Wire::new(ours, ProtocolVersion::V5, u32::MAX)
+}
+
+/// The bridge is no longer configured: its session and what waits in it end after `expiry`.
+pub(super) async fn orphan(
+    broker: &Arc<Broker>,
+    listener: &Arc<Listener>,
+    bridge: &BridgeSettings,
+    expiry: Duration,
+) -> Result<(), String> {
+    if bridge.local_clean_session {
+        return Ok(());
+    }
+    let (wire, _) = connect(broker, listener, bridge).await?;
+    let mut disconnect = Disconnect::new(ReasonCode::DisconnectWithWill);
+    disconnect.session_expiry_interval = Some(u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX - 1));
+    leave(wire, disconnect).await;
+    Ok(())
+}
+
+async fn leave(mut wire: LocalWire, disconnect: Disconnect) {
+    let _ = wire.send(&Packet::Disconnect(disconnect)).await;
+    // Until the broker has closed it; what it still sends is repeated later.
+    while wire.receive().await.is_ok() {}
+}

@@ -1,0 +1,131 @@
+//! Bridges: `connection` blocks as tasks. The logic is in the crate `mosquorum_bridge`; here are sockets and time.
+//! Always true: each block has one task per node, and at most one of the cluster has the bridge's local session, without
+//! which nothing is said to the remote; nothing of a bridge runs on a connection's or listener's task.
+mod carry;
+mod dial;
+mod local;
+mod placement;
+mod status;
+mod supervisor;
+mod wire;
+
+use crate::{
+    broker::{Broker, Listener},
+    config::BridgeConfig,
+};
+use parking_lot::Mutex;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::watch, task::JoinHandle};
+
+/// How long bridges have to let go at a stop.
+const READY_CHECK: Duration = Duration::from_millis(20);
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a bridge's task is told.
+#[derive(Debug, Clone)]
+pub(super) enum Wanted {
+    Run(Arc<BridgeConfig>),
+    /// The block is gone from the configuration.
+    Removed,
+    /// The node stops.
+    Stop,
+}
+
+struct Running {
+    config: Arc<BridgeConfig>,
+    prepared: watch::Receiver<bool>,
+    wanted: watch::Sender<Wanted>,
+    task: JoinHandle<()>,
+}
+
+/// All bridges of this node.
+pub struct Bridges {
+    /// What the former life of a node alone announced is forgotten.
+    begun: AtomicBool,
+    listener: Arc<Listener>,
+    running: Mutex<BTreeMap<String, Running>>,
+}
+
+impl Default for Bridges {
+    fn default() -> Self {
+        Self { begun: AtomicBool::new(false), listener: local::listener(), running: Mutex::default() }
+    }
+}
+
+impl Bridges {
+    /// Starts the bridges of the settings, once the state can be written.
+    pub async fn begin(&self, broker: &Arc<Broker>) {
+        while !(broker.consensus.available() && broker.peers.ready() && broker.peers.may_serve()) {
+            tokio::time::sleep(READY_CHECK).await;
+        }
+        if !broker.clustered {
+            local::forget_announcements(broker, &self.listener).await;
+        }
+        self.begun.store(true, Ordering::Release);
+        self.apply(broker);
+    }
+
+    /// Whether each bridge of this node has its subscriptions, so that what is published from now on waits for it.
+    pub fn are_prepared(&self, broker: &Broker) -> bool {
+        self.begun.load(Ordering::Acquire)
+            && self
+                .running
+                .lock()
+                .iter()
+                .all(|(name, bridge)| *bridge.prepared.borrow() || !placement::is_here(broker, name))
+    }
+
+    /// Makes the running bridges those of the settings; what did not change is not touched.
+    pub fn apply(&self, broker: &Arc<Broker>) {
+        if !self.begun.load(Ordering::Acquire) {
+            return;
+        }
+        let settings = broker.settings.load_full();
+        let mut running = self.running.lock();
+        running.retain(|name, bridge| {
+            let kept = settings.bridges.iter().any(|config| config.settings.name == *name);
+            if !kept {
+                let _ = bridge.wanted.send(Wanted::Removed);
+            }
+            kept
+        });
+        for config in &settings.bridges {
+            match running.get_mut(&config.settings.name) {
+                Some(bridge) if *bridge.config == **config => {}
+                Some(bridge) => {
+                    bridge.config = config.clone();
+                    let _ = bridge.wanted.send(Wanted::Run(config.clone()));
+                }
+                None => {
+                    let (wanted, receiver) = watch::channel(Wanted::Run(config.clone()));
+                    let (sender, prepared) = watch::channel(false);
+                    let (broker, listener) = (broker.clone(), self.listener.clone());
+                    let task = tokio::spawn(supervisor::run(broker, listener, receiver, sender));
+                    let name = config.settings.name.clone();
+                    running.insert(name, Running { config: config.clone(), prepared, wanted, task });
+                }
+            }
+        }
+    }
+
+    /// Ends all of them, so that other nodes can take them over.
+    pub async fn stop(&self) {
+        let all = std::mem::take(&mut *self.running.lock());
+        for bridge in all.values() {
+            let _ = bridge.wanted.send(Wanted::Stop);
+        }
+        let _ = tokio::time::timeout(STOP_PATIENCE, async {
+            for (_, bridge) in all {
+                let _ = bridge.task.await;
+            }
+        })
+        .await;
+    }
+}

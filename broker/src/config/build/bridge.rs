@@ -1,0 +1,279 @@
+//! One `connection` block, from text to what its bridge runs with.
+use crate::config::raw::{BridgeSection, Section, Text};
+use crate::config::values::{Values, invalid, number, word};
+use crate::config::{BridgeConfig, BridgeTls, ConfigError, Limits, RemoteAddress, Secret, TcpKeepAlive, TlsVersion};
+use mosquorum_bridge::{BridgeSettings, ReloadType, RestartTimeout, StartType, Topic, Topics};
+use mosquorum_proto::mqtt::{ProtocolVersion, TopicName, Utf8};
+use std::{sync::Arc, time::Duration};
+
+const DEFAULT_PORT: u16 = 1883;
+const SECONDS_MAX: i32 = 7200;
+
+pub(super) fn build_all(
+    sections: &[BridgeSection],
+    limits: &Limits,
+    clustered: bool,
+) -> Result<Vec<Arc<BridgeConfig>>, ConfigError> {
+    let mut all: Vec<Arc<BridgeConfig>> = Vec::new();
+    for section in sections {
+        let bridge = build(section, limits, clustered).map_err(|error| error.at(&section.origin))?;
+        let local = &bridge.settings.local_client_id;
+        if all.iter().any(|other| other.settings.local_client_id == *local) {
+            let text = format!("Error: Two bridges have the local_clientid '{local}', it must differ.");
+            return Err(ConfigError::new(text).at(&section.origin));
+        }
+        all.push(Arc::new(bridge));
+    }
+    Ok(all)
+}
+
+fn build(section: &BridgeSection, limits: &Limits, clustered: bool) -> Result<BridgeConfig, ConfigError> {
+    let mut options = Section::new();
+    for (name, text, origin) in &section.directives {
+        let text = Text { text: text.clone(), origin: Some(origin.clone()) };
+        options.entry(name.clone()).or_default().push(text);
+    }
+    let values = Values(&options);
+    refuse_what_rustls_lacks(values)?;
+    let version = version(values)?;
+    let remote_client_id = match values.string("remote_clientid")? {
+        Some(id) => id,
+        None if clustered => {
+            let why = "Error: A bridge in a cluster needs a remote_clientid, the same on every node.";
+            return Err(ConfigError::new(why));
+        }
+        None => format!("{}.{}", super::cluster::host_name(), section.name),
+    };
+    let remote_username = values.string("remote_username")?;
+    let password = values.string("remote_password")?;
+    let password_file = values.path("remote_password_file")?;
+    let has_password = password.is_some() || password_file.is_some();
+    if has_password && remote_username.is_none() && version != ProtocolVersion::V5 {
+        return Err(ConfigError::new("Error: remote_password needs remote_username."));
+    }
+    if password.is_some() && password_file.is_some() {
+        return Err(ConfigError::new("Error: Only one of remote_password and remote_password_file may be given."));
+    }
+    let clean_session = values.switch("cleansession")?.unwrap_or(false);
+    let start_type = start_type(values)?;
+    // Only what is kept while the bridge is away can start it.
+    let local_clean_session =
+        values.switch("local_cleansession")?.unwrap_or(clean_session) && !matches!(start_type, StartType::Lazy { .. });
+    let settings = BridgeSettings {
+        name: section.name.clone(),
+        topics: topics(values)?,
+        version,
+        local_client_id: Utf8::from(
+            values.string("local_clientid")?.unwrap_or_else(|| format!("local.{remote_client_id}")),
+        ),
+        local_username: values.string("local_username")?.map(Utf8::from),
+        notification_topic: notification_topic(values, &remote_client_id)?,
+        remote_client_id: Utf8::from(remote_client_id),
+        remote_username: remote_username.map(Utf8::from),
+        clean_session,
+        local_clean_session,
+        notifications_local_only: values.switch("notifications_local_only")?.unwrap_or(false),
+        keep_alive_seconds: ranged(values, "keepalive_interval", 5, 65535)?.unwrap_or(60),
+        try_private: values.switch("try_private")?.unwrap_or(true),
+        attempt_unsubscribe: values.switch("bridge_attempt_unsubscribe")?.unwrap_or(true),
+        outgoing_retain: values.switch("bridge_outgoing_retain")?.unwrap_or(true),
+        max_packet_size: ranged(values, "bridge_max_packet_size", 0, i32::MAX)?.unwrap_or(0),
+        max_topic_alias: ranged(values, "bridge_max_topic_alias", 0, 65535)?.unwrap_or(10),
+        receive_maximum: ranged(values, "bridge_receive_maximum", 1, 65535)?
+            .or(limits.max_inflight_messages.map(std::num::NonZeroU16::get)),
+        session_expiry_seconds: session_expiry(values)?,
+        start_type,
+        restart_timeout: restart_timeout(values)?,
+        reload_type: choice(
+            values,
+            "bridge_reload_type",
+            &[("lazy", ReloadType::Lazy), ("immediate", ReloadType::Immediate)],
+        )?
+        .unwrap_or(ReloadType::Lazy),
+        round_robin: values.switch("round_robin")?.unwrap_or(false),
+    };
+    Ok(BridgeConfig {
+        settings: Arc::new(settings),
+        addresses: addresses(values)?,
+        bind_address: values.string("bridge_bind_address")?,
+        tcp_keepalive: tcp_keepalive(values)?,
+        tcp_user_timeout: ranged(values, "bridge_tcp_user_timeout", 0, i32::MAX)?.map(Duration::from_millis),
+        tls: tls(values)?,
+        password: password.map(Secret),
+        password_file,
+    })
+}
+
+fn refuse_what_rustls_lacks(values: Values<'_>) -> Result<(), ConfigError> {
+    let why = "pre-shared keys need OpenSSL and this broker uses rustls, use certificates";
+    for name in ["bridge_psk", "bridge_identity"] {
+        if values.has(name) {
+            return Err(values.at(name, ConfigError::refused(name, why)));
+        }
+    }
+    if values.switch("bridge_require_ocsp")? == Some(true) {
+        let why = "stapled OCSP answers are not checked by rustls";
+        return Err(values.at("bridge_require_ocsp", ConfigError::refused("bridge_require_ocsp", why)));
+    }
+    Ok(())
+}
+
+fn ranged<T: TryFrom<i32>>(values: Values<'_>, name: &str, min: i32, max: i32) -> Result<Option<T>, ConfigError> {
+    values.last(name, |text| {
+        let value = number(name, text)?;
+        let wrong = || invalid(name, &value.to_string(), &format!("{min} to {max}"));
+        if value < min || value > max {
+            return Err(wrong());
+        }
+        T::try_from(value).map_err(|_| wrong())
+    })
+}
+
+fn choice<T: Copy>(values: Values<'_>, name: &str, known: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
+    values.last(name, |text| {
+        let written = word(name, text)?;
+        let found = known.iter().find(|(word, _)| *word == written);
+        let names: Vec<_> = known.iter().map(|(word, _)| *word).collect();
+        found.map(|(_, value)| *value).ok_or_else(|| invalid(name, written, &names.join(" or ")))
+    })
+}
+
+fn version(values: Values<'_>) -> Result<ProtocolVersion, ConfigError> {
+    let known =
+        [("mqttv31", ProtocolVersion::V31), ("mqttv311", ProtocolVersion::V311), ("mqttv50", ProtocolVersion::V5)];
+    Ok(choice(values, "bridge_protocol_version", &known)?.unwrap_or(ProtocolVersion::V311))
+}
+
+fn start_type(values: Values<'_>) -> Result<StartType, ConfigError> {
+    let idle: u64 = ranged(values, "idle_timeout", 1, i32::MAX)?.unwrap_or(60);
+    let lazy = StartType::Lazy {
+        threshold: ranged(values, "threshold", 1, i32::MAX)?.unwrap_or(10),
+        idle_timeout: Duration::from_secs(idle),
+    };
+    let known = [("automatic", StartType::Automatic), ("lazy", lazy), ("once", StartType::Once)];
+    if let Some("manual") = values.texts("start_type").last().map(|text| text.text.trim()) {
+        return Err(values.at("start_type", ConfigError::new("Error: Manual start_type is not supported.")));
+    }
+    Ok(choice(values, "start_type", &known)?.unwrap_or(StartType::Automatic))
+}
+
+fn topics(values: Values<'_>) -> Result<Topics, ConfigError> {
+    let all =
+        values.all("topic", |text| Topic::parse(text).map_err(|error| ConfigError::new(format!("Error: {error}."))))?;
+    let mut topics: Vec<Topic> = Vec::with_capacity(all.len());
+    for topic in all {
+        if !topics.contains(&topic) {
+            topics.push(topic);
+        }
+    }
+    Ok(Topics(topics))
+}
+
+fn notification_topic(values: Values<'_>, client_id: &str) -> Result<Option<TopicName>, ConfigError> {
+    let written = values.string("notification_topic")?;
+    if values.switch("notifications")? == Some(false) {
+        return Ok(None);
+    }
+    let text = written.unwrap_or_else(|| format!("$SYS/broker/connection/{client_id}/state"));
+    match TopicName::new(Utf8::from(text.clone())) {
+        Ok(topic) => Ok(Some(topic)),
+        Err(_) => Err(values.at("notification_topic", invalid("notification_topic", &text, "a topic name"))),
+    }
+}
+
+fn session_expiry(values: Values<'_>) -> Result<u32, ConfigError> {
+    let name = "bridge_session_expiry_interval";
+    let seconds = values.last(name, |text| {
+        let value = crate::config::values::long_number(name, text)?;
+        u32::try_from(value).map_err(|_| invalid(name, &value.to_string(), "0 to 4294967295"))
+    })?;
+    Ok(seconds.unwrap_or(0))
+}
+
+fn restart_timeout(values: Values<'_>) -> Result<RestartTimeout, ConfigError> {
+    let name = "restart_timeout";
+    let timeout = values.last(name, |text| {
+        let numbers = text.split_whitespace().map(|word| number(name, word)).collect::<Result<Vec<_>, _>>()?;
+        let seconds = |value: i32| Duration::from_secs(u64::try_from(value).unwrap_or(0));
+        match numbers[..] {
+            [base] if (1..=3600).contains(&base) => Ok(RestartTimeout::Constant(seconds(base))),
+            [base, cap, ref rest @ ..]
+                if (1..=3600).contains(&base) && (base..=SECONDS_MAX).contains(&cap) && rest.len() <= 1 =>
+            {
+                let stable = rest.first().copied().unwrap_or(2 * base);
+                if stable < 0 {
+                    return Err(invalid(name, text, "seconds that count as stable"));
+                }
+                Ok(RestartTimeout::Jitter { base: seconds(base), cap: seconds(cap), stable: seconds(stable) })
+            }
+            _ => Err(invalid(name, text, "1 to 3600, or base, cap up to 7200 and the seconds that count as stable")),
+        }
+    })?;
+    Ok(timeout.unwrap_or_default())
+}
+
+fn addresses(values: Values<'_>) -> Result<Vec<RemoteAddress>, ConfigError> {
+    let all = values.last("address", |text| text.split_whitespace().map(address).collect::<Result<Vec<_>, _>>())?;
+    all.filter(|all| !all.is_empty()).ok_or_else(|| ConfigError::empty("address"))
+}
+
+fn address(word: &str) -> Result<RemoteAddress, ConfigError> {
+    let wrong = || invalid("address", word, "HOST[:PORT]");
+    let (host, port) = match word.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?),
+        None => (word, DEFAULT_PORT),
+    };
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if host.is_empty() {
+        return Err(wrong());
+    }
+    Ok(RemoteAddress { host: host.to_owned(), port })
+}
+
+fn tcp_keepalive(values: Values<'_>) -> Result<Option<TcpKeepAlive>, ConfigError> {
+    let name = "bridge_tcp_keepalive";
+    values.last(name, |text| {
+        let numbers = text.split_whitespace().map(|word| number(name, word)).collect::<Result<Vec<_>, _>>()?;
+        let [idle, interval, count] = numbers[..] else {
+            return Err(invalid(name, text, "idle, interval and count"));
+        };
+        let positive = |value: i32| {
+            u32::try_from(value)
+                .ok()
+                .filter(|value| *value > 0)
+                .ok_or_else(|| invalid(name, text, "three numbers above 0"))
+        };
+        Ok(TcpKeepAlive {
+            idle: Duration::from_secs(positive(idle)?.into()),
+            interval: Duration::from_secs(positive(interval)?.into()),
+            count: positive(count)?,
+        })
+    })
+}
+
+fn tls(values: Values<'_>) -> Result<Option<BridgeTls>, ConfigError> {
+    let (certfile, keyfile) = (values.path("bridge_certfile")?, values.path("bridge_keyfile")?);
+    let known = [("tlsv1.2", TlsVersion::V12), ("tlsv1.3", TlsVersion::V13)];
+    let min_version = choice(values, "bridge_tls_version", &known)?.unwrap_or(TlsVersion::V12);
+    let tls = BridgeTls {
+        cafile: values.path("bridge_cafile")?,
+        capath: values.path("bridge_capath")?,
+        os_certs: values.switch("bridge_tls_use_os_certs")?.unwrap_or(false),
+        identity: match (certfile, keyfile) {
+            (Some(certfile), Some(keyfile)) => Some((certfile, keyfile)),
+            (None, None) => None,
+            _ => return Err(ConfigError::new("Error: bridge_certfile and bridge_keyfile must both be given.")),
+        },
+        insecure: values.switch("bridge_insecure")?.unwrap_or(false),
+        alpn: values.string("bridge_alpn")?,
+        min_version,
+        ciphers: values.string("bridge_ciphers")?,
+        ciphers_tls13: values.string("bridge_ciphers_tls1.3")?,
+    };
+    let on = tls.cafile.is_some() || tls.capath.is_some() || tls.os_certs;
+    if !on && tls.identity.is_some() {
+        let why = "Error: bridge_certfile needs bridge_cafile, bridge_capath or bridge_tls_use_os_certs.";
+        return Err(ConfigError::new(why));
+    }
+    Ok(on.then_some(tls))
+}

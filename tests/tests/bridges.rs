@@ -1,0 +1,161 @@
+//! Bridges between real brokers: nothing lost, exactly once, once per cluster.
+use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
+use mosquorum_tests::{
+    client::{Connection, PATIENCE, Result, message},
+    cluster::{Cluster, ClusterOptions},
+};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+use tokio::time::sleep;
+
+fn bridge_lines(options: ClusterOptions, hub: &Cluster, version: &str, lines: &[&str]) -> ClusterOptions {
+    let options = options
+        .with_listener("connection link")
+        .with_listener(&format!(
+            "address {}",
+            hub.addresses().iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        ))
+        .with_listener("remote_clientid site-1")
+        .with_listener(&format!("bridge_protocol_version {version}"))
+        .with_listener("restart_timeout 1");
+    lines.iter().fold(options, |options, line| options.with_listener(line))
+}
+
+/// A session that stays when its connection goes.
+async fn durable(cluster: &Cluster, node: usize, id: &str, filter: &str) -> Result<Connection> {
+    let mut connect = Connect::new(ProtocolVersion::V5, id);
+    connect.clean_start = false;
+    connect.session_expiry_interval = Some(3600);
+    let (mut connection, connack) = Connection::connect(cluster.address(node), connect).await?;
+    if !connack.session_present {
+        connection.subscribe_to(filter, QoS::ExactlyOnce).await?;
+    }
+    Ok(connection)
+}
+
+async fn publisher(cluster: &Cluster, node: usize, id: &str) -> Result<Connection> {
+    let (connection, _) = Connection::connect(cluster.address(node), Connect::new(ProtocolVersion::V5, id)).await?;
+    Ok(connection)
+}
+
+/// The node whose log says last that it connected the bridge.
+async fn bridging_node(cluster: &Cluster, except: Option<usize>) -> usize {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let holder = (0..cluster.len()).filter(|node| Some(*node) != except).find(|node| {
+            let log = cluster.log(*node);
+            let (up, down) = (log.rfind("Bridge link connected"), log.rfind("Bridge link lost"));
+            up.is_some() && up > down
+        });
+        if let Some(node) = holder {
+            return node;
+        }
+        assert!(Instant::now() < deadline, "no node has the bridge");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Receives until every payload of `0..count` came; how often each did.
+async fn receive_all(connection: &mut Connection, count: u32) -> BTreeMap<u32, u32> {
+    let mut seen = BTreeMap::new();
+    while seen.len() < count as usize {
+        let publish = connection.receive().await.unwrap_or_else(|error| {
+            let missing: Vec<_> = (0..count).filter(|n| !seen.contains_key(n)).take(10).collect();
+            panic!("{error}: {} of {count} came, missing {missing:?}...", seen.len())
+        });
+        let number = std::str::from_utf8(&publish.payload).expect("text").parse().expect("a number");
+        *seen.entry(number).or_insert(0) += 1;
+    }
+    seen
+}
+
+#[tokio::test]
+async fn messages_cross_in_both_directions_under_their_prefixes_in_every_version_and_qos() {
+    for version in ["mqttv31", "mqttv311", "mqttv50"] {
+        let hub = Cluster::start(ClusterOptions::new("bridge-hub", 1)).await.expect("a hub");
+        let lines = ["topic out/# out 2 \"\" site/", "topic in/# in 2 \"\" site/"];
+        let site = Cluster::start(bridge_lines(ClusterOptions::new("bridge-site", 1), &hub, version, &lines));
+        let site = site.await.expect("a site");
+        bridging_node(&site, None).await;
+        let mut at_hub = durable(&hub, 0, "hub-reader", "site/out/#").await.expect("a reader");
+        let mut at_site = durable(&site, 0, "site-reader", "in/#").await.expect("a reader");
+        let mut from_site = publisher(&site, 0, "site-writer").await.expect("a writer");
+        let mut from_hub = publisher(&hub, 0, "hub-writer").await.expect("a writer");
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            from_site.publish(message("out/a", "x", qos)).await.expect("published");
+            let publish = at_hub.receive().await.expect("it crosses");
+            assert_eq!((publish.topic.unwrap().as_str(), publish.qos), ("site/out/a", qos));
+            from_hub.publish(message("site/in/a", "y", qos)).await.expect("published");
+            let publish = at_site.receive().await.expect("it crosses");
+            assert_eq!((publish.topic.unwrap().as_str(), publish.qos), ("in/a", qos));
+        }
+        at_hub.expect_nothing().await.expect("nothing comes back");
+    }
+}
+
+#[tokio::test]
+async fn what_is_published_while_the_hub_is_away_arrives_once_and_in_order() {
+    let mut hub = Cluster::start(ClusterOptions::new("bridge-away-hub", 1).persistent()).await.expect("a hub");
+    let lines = ["topic q/# out 2"];
+    let options = ClusterOptions::new("bridge-away-site", 1).persistent().with("max_queued_messages 0");
+    let mut site = Cluster::start(bridge_lines(options, &hub, "mqttv50", &lines)).await.expect("a site");
+    bridging_node(&site, None).await;
+    drop(durable(&hub, 0, "reader", "q/#").await.expect("a reader"));
+    hub.kill(0);
+    let mut writer = publisher(&site, 0, "writer").await.expect("a writer");
+    for n in 0..100 {
+        writer.publish(message("q/a", n.to_string(), QoS::ExactlyOnce)).await.expect("published");
+    }
+    site.kill(0);
+    site.start_node(0).expect("it starts");
+    site.wait_serving(0, PATIENCE).await.expect("it serves");
+    hub.start_node(0).expect("it starts");
+    hub.wait_serving(0, PATIENCE).await.expect("it serves");
+    let mut reader = durable(&hub, 0, "reader", "q/#").await.expect("a reader");
+    for n in 0..100 {
+        let publish = reader.receive().await.expect("it arrives");
+        assert_eq!(&publish.payload[..], n.to_string().as_bytes());
+    }
+    reader.expect_nothing().await.expect("each once");
+}
+
+#[tokio::test]
+async fn one_node_of_a_cluster_has_the_bridge_and_another_goes_on_when_it_dies() {
+    let hub = Cluster::start(ClusterOptions::new("bridge-once-hub", 1).persistent()).await.expect("a hub");
+    let lines = ["topic up/# out 2", "topic down/# in 2"];
+    let options = ClusterOptions::new("bridge-once-site", 3).with("max_queued_messages 0");
+    let mut site = Cluster::start(bridge_lines(options, &hub, "mqttv311", &lines)).await.expect("a site");
+    let holder = bridging_node(&site, None).await;
+    let others: Vec<usize> = (0..3).filter(|node| *node != holder).collect();
+    let mut at_hub = durable(&hub, 0, "hub-reader", "up/#").await.expect("a reader");
+    let mut at_site = durable(&site, others[0], "site-reader", "down/#").await.expect("a reader");
+    let mut up = publisher(&site, others[1], "site-writer").await.expect("a writer");
+    let mut down = publisher(&hub, 0, "hub-writer").await.expect("a writer");
+    const COUNT: u32 = 300;
+    let died = async {
+        sleep(Duration::from_millis(300)).await;
+        site.kill(holder);
+        Instant::now()
+    };
+    let publish_up = async {
+        for n in 0..COUNT {
+            up.publish(message("up/a", n.to_string(), QoS::ExactlyOnce)).await.expect("published");
+        }
+    };
+    let publish_down = async {
+        for n in 0..COUNT {
+            down.publish(message("down/a", n.to_string(), QoS::ExactlyOnce)).await.expect("published");
+        }
+    };
+    let (died, (), (), hub_saw, site_saw) =
+        tokio::join!(died, publish_up, publish_down, receive_all(&mut at_hub, COUNT), receive_all(&mut at_site, COUNT));
+    println!("all across {:?} after the death", died.elapsed());
+    assert!(hub_saw.values().chain(site_saw.values()).all(|times| *times == 1), "{hub_saw:?} {site_saw:?}");
+    at_hub.expect_nothing().await.expect("each once");
+    at_site.expect_nothing().await.expect("each once");
+    let heir = bridging_node(&site, Some(holder)).await;
+    let sessions = hub.log(0).matches("as site-1 ").count();
+    assert_eq!(sessions, 2, "the hub saw one session per holder, the last on node {heir}");
+}
