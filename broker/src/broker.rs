@@ -5,7 +5,7 @@ use crate::{
     auth::{Authentication, ClientAcl, PasswordVerifier, Security},
     bridges::Bridges,
     carrier::{Acceptor, TlsAcceptorSlot},
-    config::{ListenerSettings, Settings},
+    config::{BridgeConfig, ListenerSettings, Settings},
     live::{
         Counters, Mailbox, Order, Registry, Router, Wakeups, add,
         router::Choice,
@@ -126,6 +126,11 @@ impl Broker {
     /// check_retain_source: whoever published it must still be allowed to.
     fn source_may_still_write(&self, message: &Message) -> bool {
         if !self.settings.load().retain.check_source || message.publisher_id.is_empty() {
+            return true;
+        }
+        // Bridges are not asked, so neither is what they brought.
+        let is_bridge = |bridge: &Arc<BridgeConfig>| bridge.settings.local_client_id == message.publisher_id;
+        if self.settings.load().bridges.iter().any(is_bridge) {
             return true;
         }
         let listeners = self.listeners.load();

@@ -133,7 +133,7 @@ async fn one_node_of_a_cluster_has_the_bridge_and_another_goes_on_when_it_dies()
     let mut at_site = durable(&site, others[0], "site-reader", "down/#").await.expect("a reader");
     let mut up = publisher(&site, others[1], "site-writer").await.expect("a writer");
     let mut down = publisher(&hub, 0, "hub-writer").await.expect("a writer");
-    const COUNT: u32 = 300;
+    const COUNT: u32 = 120;
     let died = async {
         sleep(Duration::from_millis(300)).await;
         site.kill(holder);
@@ -158,4 +158,40 @@ async fn one_node_of_a_cluster_has_the_bridge_and_another_goes_on_when_it_dies()
     let heir = bridging_node(&site, Some(holder)).await;
     let sessions = hub.log(0).matches("as site-1 ").count();
     assert_eq!(sessions, 2, "the hub saw one session per holder, the last on node {heir}");
+}
+
+#[tokio::test]
+async fn a_node_that_stops_hands_its_bridge_over() {
+    let hub = Cluster::start(ClusterOptions::new("bridge-drain-hub", 1)).await.expect("a hub");
+    let options = ClusterOptions::new("bridge-drain-site", 3);
+    let lines = ["topic up/# out 2"];
+    let mut site = Cluster::start(bridge_lines(options, &hub, "mqttv50", &lines)).await.expect("a site");
+    let mut at_hub = durable(&hub, 0, "hub-reader", "up/#").await.expect("a reader");
+    let holder = bridging_node(&site, None).await;
+    let mut writer = publisher(&site, (holder + 1) % 3, "writer").await.expect("a writer");
+    writer.publish(message("up/a", "0", QoS::ExactlyOnce)).await.expect("published");
+    let stopped = Instant::now();
+    site.stop_node(holder).await.expect("it stops");
+    println!("stopped after {:?}", stopped.elapsed());
+    for n in 1..50 {
+        writer.publish(message("up/a", n.to_string(), QoS::ExactlyOnce)).await.expect("published");
+    }
+    let heir = bridging_node(&site, Some(holder)).await;
+    println!("node {heir} has the bridge {:?} after the stop of node {holder} began", stopped.elapsed());
+    let seen = receive_all(&mut at_hub, 50).await;
+    assert!(seen.values().all(|times| *times == 1), "{seen:?}");
+    at_hub.expect_nothing().await.expect("each once");
+}
+
+#[tokio::test]
+async fn a_dead_nodes_bridge_is_taken_over() {
+    let hub = Cluster::start(ClusterOptions::new("bridge-death-hub", 1)).await.expect("a hub");
+    let lines = ["topic up/# out 1"];
+    let options = ClusterOptions::new("bridge-death-site", 3);
+    let mut site = Cluster::start(bridge_lines(options, &hub, "mqttv50", &lines)).await.expect("a site");
+    let holder = bridging_node(&site, None).await;
+    let killed = Instant::now();
+    site.kill(holder);
+    let heir = bridging_node(&site, Some(holder)).await;
+    println!("node {heir} has the bridge {:?} after the death of node {holder}", killed.elapsed());
 }

@@ -44,7 +44,7 @@ impl Relay {
             self.counts.dropped_overflow += 1;
         } else if too_large {
             self.counts.dropped_too_large += 1;
-            self.notices.push(format!("a message of QoS {} is larger than max_packet_size and dropped", qos as u8));
+            self.note(format!("a message of QoS {} is larger than max_packet_size and dropped", qos as u8));
             self.refuse(&publish);
         } else {
             self.waiting_in.push_back(publish);
@@ -87,7 +87,7 @@ impl Relay {
             false => Ack::new(packet_id),
         };
         if ack.reason.is_error() {
-            self.notices.push(format!("the local broker refused a message with reason {:?}", ack.reason));
+            self.note(format!("the local broker refused a message with reason {:?}", ack.reason));
         }
         self.to_remote.push(make(answer));
     }

@@ -25,6 +25,8 @@ use std::{
 
 /// Packets of one side that wait for the other; beyond it that side is not read.
 const WAITING_MAX: usize = 256;
+/// Lines for the log that one connection may give; what they would say is also counted.
+const NOTICES_MAX: usize = 20;
 /// The local session outlives its connections for as long as the bridge is configured: longer than any clock runs.
 const KEPT: u32 = u32::MAX - 1;
 /// Packet identifiers of requests to the local broker; it keeps them apart from those of messages.
@@ -93,6 +95,7 @@ pub struct Relay {
     pub to_local: Vec<Packet>,
     /// One line each for the log.
     pub notices: Vec<String>,
+    noted: usize,
     pub counts: Counts,
     asked: HashMap<PacketId, String>,
     waiting_out: VecDeque<Publish>,
@@ -130,6 +133,7 @@ impl Relay {
             to_remote: Vec::new(),
             to_local: Vec::new(),
             notices: Vec::new(),
+            noted: 0,
             counts: Counts::default(),
             asked: HashMap::new(),
             waiting_out: VecDeque::new(),
@@ -146,6 +150,11 @@ impl Relay {
         };
         relay.open(stale);
         relay
+    }
+
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.settings.name
     }
 
     /// What the next connection begins to count from.
@@ -324,7 +333,7 @@ impl Relay {
             Packet::SubAck(suback) => {
                 let what = self.asked.remove(&suback.packet_id).unwrap_or_default();
                 if let Some(reason) = suback.reasons.iter().find(|reason| reason.is_error()) {
-                    self.notices.push(format!("the remote refused {what} with reason {reason:?}"));
+                    self.note(format!("the remote refused {what} with reason {reason:?}"));
                 }
             }
             Packet::UnsubAck(unsuback) => {
@@ -350,7 +359,7 @@ impl Relay {
             Packet::PubComp(ack) => self.on_local_answer(Packet::PubComp, &ack),
             Packet::SubAck(suback) => {
                 if let Some(reason) = suback.reasons.iter().find(|reason| reason.is_error()) {
-                    self.notices.push(format!("the local broker refused a subscription with reason {reason:?}"));
+                    self.note(format!("the local broker refused a subscription with reason {reason:?}"));
                 }
             }
             Packet::UnsubAck(_) | Packet::PingResp => {}
@@ -359,6 +368,14 @@ impl Relay {
         }
         self.pump();
         Ok(())
+    }
+
+    /// For the log, as long as that is not too much.
+    fn note(&mut self, text: String) {
+        self.noted += 1;
+        if self.noted <= NOTICES_MAX {
+            self.notices.push(text);
+        }
     }
 
     fn pump(&mut self) {

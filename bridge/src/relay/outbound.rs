@@ -115,7 +115,7 @@ impl Relay {
         if reason.is_error() {
             self.counts.dropped_refused += 1;
             if self.counts.dropped_refused == 1 {
-                self.notices.push(format!("the remote refused a message with reason {reason:?}"));
+                self.note(format!("the remote refused a message with reason {reason:?}"));
             }
         }
     }

@@ -146,8 +146,8 @@ pub(super) async fn carry<T>(
             }
             value = &mut other => return Ended::Interrupted(value),
         }
-        for notice in relay.notices.drain(..) {
-            crate::warning!("Bridge: {notice}.");
+        for notice in std::mem::take(&mut relay.notices) {
+            crate::warning!("Bridge {}: {notice}.", relay.name());
         }
     }
 }
