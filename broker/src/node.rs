@@ -157,10 +157,12 @@ const SIGRTMIN: i32 = 34;
 /// SIGUSR1: traffic goes on meanwhile.
 fn checkpoint(broker: &Arc<Broker>) {
     let written = broker.consensus.checkpoint();
-    lines::saving_database(&broker.settings.load().persistence.path());
+    let path = broker.settings.load().persistence.path();
+    lines::saving_database(&path);
     tokio::spawn(async move {
-        if let Err(error) = written.await {
-            crate::error!("Error saving the state: {error}");
+        match written.await {
+            Ok(()) => lines::saved_database(&path),
+            Err(error) => crate::error!("Error saving the state: {error}"),
         }
     });
 }

@@ -12,6 +12,20 @@ pub struct NodeId(pub u64);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
+/// Lives under one start of the process: as many leases as it may lose.
+const LIFE_BITS: u32 = 20;
+
+impl Incarnation {
+    pub(crate) fn new(boots: u64, life: u64) -> Self {
+        Self((boots << LIFE_BITS) | life)
+    }
+
+    /// The start of the process that it belongs to.
+    pub(crate) fn boots(self) -> u64 {
+        self.0 >> LIFE_BITS
+    }
+}
+
 /// Index of an entry in the Raft log; the first is 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct LogIndex(pub u64);

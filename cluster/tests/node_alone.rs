@@ -83,6 +83,33 @@ async fn a_removed_persistence_file_means_an_empty_start_and_deletes_nothing() {
     node.consensus.shutdown().await;
 }
 
+/// Twice, since the first life after a restore writes files of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_copy_of_the_persistence_file_alone_restores_the_node() {
+    let (dir, elsewhere) = (TempDir::new(), TempDir::new());
+    let answers = Answers::new();
+    let node = start(settings(&dir)).await;
+    until("serving", SOON, || node.consensus.available()).await;
+    node.submit(&answers, 0..100);
+    expect_in_order(&answers, 0..100);
+    node.consensus.checkpoint().await.unwrap();
+    let (before, origin) = (node.consensus.status(), node.consensus.origin());
+    std::fs::copy(dir.0.join("mosquorum.db"), elsewhere.0.join("mosquorum.db")).unwrap();
+    node.consensus.shutdown().await;
+    drop(node);
+    let mut last = origin.incarnation;
+    for tickets in [100..200, 200..300] {
+        let node = start(settings(&elsewhere)).await;
+        until("serving again", SOON, || node.consensus.available()).await;
+        assert!(node.consensus.status().applied > before.snapshot);
+        assert!(node.consensus.origin().incarnation > last);
+        last = node.consensus.origin().incarnation;
+        node.submit(&answers, tickets.clone());
+        expect_in_order(&answers, tickets);
+        node.consensus.shutdown().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn without_persistence_the_same_way_goes_through_memory() {
     let dir = TempDir::new();

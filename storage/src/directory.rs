@@ -120,6 +120,14 @@ impl DataDirectory {
         self.save(Identity { cluster_id, node_id, node_name: node_name.to_owned(), shards, boots: 1 })
     }
 
+    /// Raises the boot counter of a directory that has an identity, durably, if it is lower than `boots`.
+    pub fn raise_boots(&mut self, boots: u64) -> Result<(), DirectoryError> {
+        match self.identity.clone() {
+            Some(identity) if identity.boots < boots => self.save(Identity { boots, ..identity }).map(drop),
+            _ => Ok(()),
+        }
+    }
+
     fn save(&mut self, identity: Identity) -> Result<&Identity, DirectoryError> {
         let path = self.path.join(IDENTITY_FILE);
         let written = crate::fs::write_file_atomically(&*self.fs, &path, identity.encode().as_bytes());

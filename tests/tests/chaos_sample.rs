@@ -10,6 +10,9 @@ use tokio::sync::Mutex;
 /// Two chaos runs at once on two cores would only measure each other.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
+/// How often a node alone is killed, or loses power, in one test.
+const CYCLES: usize = 50;
+
 fn seed() -> u64 {
     let clock = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |time| time.as_secs());
     std::env::var("MOSQUORUM_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or_else(clock)
@@ -96,8 +99,8 @@ async fn three_nodes_keep_their_promises_when_the_leader_is_cut_off() {
 fn single(power_cut: bool) -> ChaosOptions {
     let mut options = short(1);
     options.power_cut = power_cut;
-    options.rhythm = Rhythm { peace: (300, 900), down: (0, 100), cut: (0, 0), faults_max: 8 };
-    (options.seconds, options.faults_min) = (120, 8);
+    options.rhythm = Rhythm { peace: (50, 700), down: (0, 100), cut: (0, 0), faults_max: CYCLES };
+    (options.seconds, options.faults_min) = (300, CYCLES);
     options
 }
 

@@ -180,6 +180,11 @@ pub fn acl_dangerous_name(kind: &str, name: &str) {
 pub fn outgoing_dropped(client_id: &str) {
     notice!("Outgoing messages are being dropped for client {client_id}.");
 }
+/// From now on a copy of the file restores everything up to the request.
+pub fn saved_database(path: &Path) {
+    info!("Saved the state to {}.", path.display());
+}
+
 pub fn saving_database(path: &Path) {
     info!("Saving in-memory database to {}.", path.display());
 }

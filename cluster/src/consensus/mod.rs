@@ -264,7 +264,7 @@ impl Shared {
     pub(crate) fn next_origin(&self) -> Option<Origin> {
         let identity = self.identity.get()?;
         let life = self.lives.fetch_add(1, Ordering::AcqRel);
-        Some(Origin { node: NodeId(identity.node), incarnation: Incarnation((identity.boots << 20) | life) })
+        Some(Origin { node: NodeId(identity.node), incarnation: Incarnation::new(identity.boots, life) })
     }
 
     pub(crate) fn view(&self) -> View {

@@ -5,7 +5,11 @@ use super::{
     replica::{Observer, Position, Replica, ReplicaParts, SHARD, fill_store, load_state},
     settings::{Persistence, RaftSettings},
 };
-use crate::{ids::NodeId, raft::encoding::MembershipAt, state::State};
+use crate::{
+    ids::NodeId,
+    raft::{encoding::MembershipAt, vote_after_snapshot},
+    state::State,
+};
 use mosquorum_storage::{
     directory::{DataDirectory, DirectoryError, Identity},
     fs::{Fs, MemoryFs, RealFs, move_aside, write_file_atomically},
@@ -15,6 +19,7 @@ use mosquorum_storage::{
 };
 use parking_lot::RwLock;
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -46,6 +51,11 @@ pub enum StartError {
     NoSnapshot { snapshot: PathBuf, data_dir: PathBuf, purged: u64 },
     #[error("{} is a snapshot of another cluster than {}", snapshot.display(), data_dir.display())]
     ForeignSnapshot { snapshot: PathBuf, data_dir: PathBuf },
+    #[error(
+        "{} is a snapshot of a cluster of {voters} nodes: only a snapshot of a node alone restores a node alone",
+        snapshot.display()
+    )]
+    ClusterSnapshot { snapshot: PathBuf, voters: usize },
     #[error("{0}")]
     State(String),
     #[error("{}: {source}", path.display())]
@@ -130,7 +140,7 @@ impl Disk {
 
     /// Opens log and state of a directory that has an identity. Blocks.
     pub(crate) fn open_node(
-        &self,
+        &mut self,
         state: Arc<RwLock<State>>,
         observer: Arc<dyn Observer>,
     ) -> Result<Opened, StartError> {
@@ -139,14 +149,23 @@ impl Disk {
         if recovered.truncated_torn_tail_bytes > 0 {
             info!(bytes = recovered.truncated_torn_tail_bytes, "cut off log records that a crash had torn");
         }
-        let bounds = log.bounds();
-        let pristine = bounds.last.is_none() && bounds.purged.is_none() && log.vote().is_none();
-        self.check_log_is_ours(pristine)?;
         let snapshot_path = match &self.snapshot_path {
             Some(path) => path.clone(),
             None => self.directory.snapshot_dir()?.join("state.snapshot"),
         };
         let snapshot = self.read_snapshot_meta(&identity, &snapshot_path)?;
+        if let Some((Some(last), _)) = snapshot
+            && self.snapshot_path.is_some()
+            && !self.log_was_used()?
+        {
+            restart_log(&log, last)?;
+            info!(snapshot = %snapshot_path.display(), "restoring the node from its persistence file alone");
+        }
+        let bounds = log.bounds();
+        let pristine = bounds.last.is_none() && bounds.purged.is_none() && log.vote().is_none();
+        if pristine && self.log_was_used()? {
+            return Err(self.log_lost());
+        }
         if pristine && snapshot.as_ref().is_some_and(|(last, _)| last.is_some()) {
             return Err(self.log_lost());
         }
@@ -156,7 +175,11 @@ impl Disk {
             return Err(self.log_lost());
         }
         let node = NodeId(identity.node_id);
-        *state.write() = load_state(&store, node)?;
+        let loaded = load_state(&store, node)?;
+        // A restored node's counter begins anew; what it served under then may not come again.
+        self.directory.raise_boots(loaded.last_incarnation(node).boots() + 1)?;
+        let identity = self.directory.identity().cloned().unwrap_or(identity);
+        *state.write() = loaded;
         info!(
             applied = position.last.map_or(0, |id| id.index),
             log_last = bounds.last.map_or(0, |id| id.index),
@@ -181,13 +204,30 @@ impl Disk {
     }
 
     /// A log that was used before and is empty now is not this node's log.
-    fn check_log_is_ours(&self, pristine: bool) -> Result<(), StartError> {
+    fn log_was_used(&self) -> Result<bool, StartError> {
         let marker = self.data_dir.join(LOG_MARKER);
-        let io = |source| StartError::Io { path: marker.clone(), source };
-        if self.fs.exists(&marker).map_err(io)? {
-            return if pristine { Err(self.log_lost()) } else { Ok(()) };
+        self.fs.exists(&marker).map_err(|source| StartError::Io { path: marker.clone(), source })
+    }
+
+    /// Binds the empty directory of a node alone to what its persistence file says, if there is one: a backup is that
+    /// file. Returns whether it did.
+    fn adopt_snapshot(&mut self, name: &str) -> Result<bool, StartError> {
+        let Some(path) = self.snapshot_path.clone().filter(|_| self.alone) else { return Ok(false) };
+        let io = |source| StartError::Io { path: path.clone(), source };
+        if !self.fs.exists(&path).map_err(io)? {
+            return Ok(false);
         }
-        Ok(())
+        snapshot::verify(&*self.fs, &path)?;
+        let (meta, _) = SnapshotReader::open(&*self.fs, &path)?;
+        let membership = MembershipAt::from_bytes(&meta.membership).map_err(|e| StartError::State(e.to_string()))?;
+        let voters: BTreeSet<u64> = membership.record.configs.iter().flatten().copied().collect();
+        match voters.first() {
+            Some(node) if voters.len() == 1 => self.directory.initialise(meta.cluster_id, *node, name, 1)?,
+            // The file that a node writes before it serves: nothing is in it.
+            None if meta.last.is_none() => return Ok(false),
+            _ => return Err(StartError::ClusterSnapshot { snapshot: path.clone(), voters: voters.len() }),
+        };
+        Ok(true)
     }
 
     /// The log is about to hold its first entry or vote.
@@ -273,6 +313,13 @@ impl Disk {
     }
 }
 
+/// An unused log goes on where the snapshot ends. Done again after a crash, until the log is used.
+fn restart_log(log: &Log, last: LogId) -> Result<(), LogError> {
+    log.save_vote(&vote_after_snapshot(last))?;
+    log.reset_to(last)?;
+    log.flush().map(drop)
+}
+
 fn file_system(memory: bool) -> Arc<dyn Fs> {
     if memory {
         return Arc::new(MemoryFs::default());
@@ -292,11 +339,9 @@ pub(crate) fn open(
     observer: &Arc<dyn Observer>,
 ) -> Result<(Disk, Option<Opened>), StartError> {
     let once = || {
-        let disk = Disk::open(settings)?;
-        let opened = match disk.directory.identity() {
-            Some(_) => Some(disk.open_node(state.clone(), observer.clone())?),
-            None => None,
-        };
+        let mut disk = Disk::open(settings)?;
+        let known = disk.directory.identity().is_some() || disk.adopt_snapshot(&settings.name)?;
+        let opened = if known { Some(disk.open_node(state.clone(), observer.clone())?) } else { None };
         Ok::<_, StartError>((disk, opened))
     };
     match once() {

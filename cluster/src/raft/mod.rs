@@ -15,6 +15,7 @@ mod voters;
 pub(crate) use engine::{Engine, EngineError, EngineStart, Leadership, NotLeader, View};
 pub(crate) use network::{PART_BYTES, Speaker, cut};
 pub(crate) use service::{RaftService, collect_parts, peer_of};
+pub(crate) use types::vote_after_snapshot;
 
 #[cfg(test)]
 mod conformance;

@@ -81,6 +81,11 @@ pub(crate) fn vote_to_bytes(vote: &Vote) -> [u8; 17] {
     bytes
 }
 
+/// The vote, as bytes, of a node that has nothing but a snapshot up to `last`: what it is elected with next is later.
+pub(crate) fn vote_after_snapshot(last: StoredLogId) -> [u8; 17] {
+    vote_to_bytes(&Vote { leader_id: leader_id(last.term, last.node), committed: false })
+}
+
 pub(crate) fn vote_from_bytes(bytes: &[u8]) -> Option<Vote> {
     let bytes: &[u8; 17] = bytes.try_into().ok()?;
     let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes of 17"));

@@ -1,6 +1,6 @@
 //! What the broker reads of the state while it routes and delivers.
 use super::{Message, Session, State, session::Options};
-use crate::ids::{LogIndex, Millis, NodeId};
+use crate::ids::{Incarnation, LogIndex, Millis, NodeId};
 use mosquorum_proto::mqtt::{QoS, TopicFilter};
 use std::num::NonZeroU32;
 
@@ -30,6 +30,11 @@ impl From<Options> for SubscriptionOptions {
 }
 
 impl State {
+    /// The last incarnation that a node served under, as far as the state knows.
+    pub fn last_incarnation(&self, node: NodeId) -> Incarnation {
+        self.nodes.records.get(&node).map_or(Incarnation(0), |record| record.incarnation)
+    }
+
     #[must_use]
     pub fn applied(&self) -> LogIndex {
         self.applied

@@ -3,7 +3,6 @@
 use crate::{
     client::{
         message,
-        publisher::{Publisher, PublisherPlan},
         session::{Identity, Phase, PhaseWatch, Recorded},
         subscriber::{Habit, Subscriber, SubscriberPlan},
         topic_filter,
@@ -13,6 +12,7 @@ use crate::{
 };
 use mosquorum_proto::mqtt::{Packet, PacketId, ProtocolVersion, QoS, Subscription};
 use std::{
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -123,8 +123,16 @@ pub async fn newcomer(stage: Stage, name: String, mut random: Random) {
     let mut round = 0;
     while stage.is(Phase::Running) {
         round += 1;
+        // Each round leaves a session behind: the cluster is to have hundreds, not thousands.
+        sleep(Duration::from_millis(random.between(50, 400))).await;
         let node = stage.any_node(&mut random);
         let topic: Arc<str> = format!("fresh/{name}/{round}").into();
+        // Connected before, since a CONNECT may bring a node up to date.
+        let publisher = stage.identity(&format!("{name}-{round}-pub"), ProtocolVersion::V5, false);
+        let Ok(publisher) = publisher.connect((node + 1) % stage.nodes.len(), None, &stage.recorder).await else {
+            sleep(Duration::from_millis(random.between(50, 200))).await;
+            continue;
+        };
         let plan = SubscriberPlan {
             identity: stage.identity(
                 &format!("{name}-{round}"),
@@ -138,29 +146,14 @@ pub async fn newcomer(stage: Stage, name: String, mut random: Random) {
         };
         let mut subscriber = Subscriber::new(plan, stage.recorder.clone(), random.branch(round * 2));
         if !subscriber.connect(node, &stage.phase).await {
-            return;
+            return publisher.abandon();
         }
         let offline = random.chance(50);
         if offline {
             let normally = random.chance(50);
             subscriber.leave(normally).await;
         }
-        let publisher = PublisherPlan {
-            identity: stage.identity(&format!("{name}-{round}-pub"), ProtocolVersion::V5, true),
-            number: stage.next_number(),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            topics: vec![topic],
-            window: 3,
-            rate: 1000,
-            filler: 16,
-            total: Some(3),
-            first_node: (node + 1) % stage.nodes.len(),
-        };
-        let publisher = Publisher::new(publisher, stage.recorder.clone(), random.branch(round * 2 + 1))
-            .run(stage.phase.clone())
-            .await;
-        let owed = publisher.acknowledged as usize;
+        let owed = publish_three(&stage, publisher, &topic).await;
         while subscriber.dealt_with.len() < owed && !stage.is(Phase::Over) {
             let node = stage.any_node(&mut random);
             if !subscriber.is_connected() && !subscriber.connect(node, &stage.phase).await {
@@ -172,6 +165,37 @@ pub async fn newcomer(stage: Stage, name: String, mut random: Random) {
         }
         subscriber.leave(true).await;
     }
+}
+
+/// Publishes three messages at once; how many were acknowledged before the connection ended.
+async fn publish_three(stage: &Stage, mut publisher: Recorded, topic: &Arc<str>) -> usize {
+    let (connection, number) = (publisher.number, stage.next_number());
+    let mut under_way = HashMap::new();
+    for sequence in 0..3 {
+        let id = MessageId { publisher: number, sequence };
+        under_way.insert(send_recorded(&mut publisher, id, topic), id);
+    }
+    let mut acknowledged = 0;
+    if publisher.link.flush().await.is_err() {
+        publisher.lost();
+        return 0;
+    }
+    while !under_way.is_empty() {
+        match publisher.link.recv().await {
+            Ok(Packet::PubAck(ack)) if !ack.reason.is_error() => {
+                let Some(message) = under_way.remove(&ack.packet_id) else { continue };
+                publisher.record(Event::PublishAcknowledged { connection, message });
+                acknowledged += 1;
+            }
+            Ok(Packet::Disconnect(_) | Packet::PubAck(_)) | Err(_) => {
+                publisher.lost();
+                return acknowledged;
+            }
+            Ok(_) => {}
+        }
+    }
+    publisher.disconnect().await;
+    acknowledged
 }
 
 /// Reads what is retained on one of the topics, through any node, again and again.

@@ -20,6 +20,11 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 /// Longest wait for everything that is owed, counted from the last progress.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+/// The same where a planted bug makes it vain.
+const DRAIN_PATIENCE_PLANTED: Duration = Duration::from_secs(8);
+
+/// Load after the last of a given number of faults.
+const AFTERMATH: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone)]
 pub struct ChaosOptions {
@@ -106,9 +111,12 @@ pub async fn run(options: &ChaosOptions) -> io::Result<Outcome> {
     let faults = torment(&mut cluster, &options.nemeses, options.rhythm, until, &recorder, &mut random, &watch).await;
     if options.rhythm.faults_max == usize::MAX {
         sleep(until.saturating_duration_since(Instant::now())).await;
+    } else {
+        // What the last fault did to publishers is seen while there is a load.
+        sleep(AFTERMATH).await;
     }
     let _ = phase.send(Phase::Draining);
-    drain(&recorder).await;
+    drain(&recorder, if options.plant.is_some() { DRAIN_PATIENCE_PLANTED } else { DRAIN_PATIENCE }).await;
     recorder.record(Event::Drained);
     final_reads(&stage).await;
     let _ = phase.send(Phase::Over);
@@ -142,7 +150,7 @@ async fn wait_subscribed(recorder: &Recorder, actors: &JoinSet<()>) {
 }
 
 /// Waits until nothing is owed any more and every publish is answered, or nothing moves for a long time.
-async fn drain(recorder: &Recorder) {
+async fn drain(recorder: &Recorder, patience: Duration) {
     let mut last = usize::MAX;
     let mut last_progress = Instant::now();
     loop {
@@ -156,7 +164,7 @@ async fn drain(recorder: &Recorder) {
         if owed.len() < last {
             (last, last_progress) = (owed.len(), Instant::now());
         }
-        if last_progress.elapsed() > DRAIN_PATIENCE {
+        if last_progress.elapsed() > patience {
             println!("  {} owed when the drain was given up:", owed.len());
             owed.iter().take(5).for_each(|text| println!("    {text}"));
             return;

@@ -194,15 +194,22 @@ impl Connection {
     /// When the connection ends or a packet is malformed.
     pub async fn recv_forever(&mut self) -> Result<Packet> {
         loop {
-            if let Some(packet) = self.waiting.pop_front() {
-                return Ok(packet);
-            }
-            if let Some(packet) = self.decoder.decode(&mut self.input).map_err(ClientError::Decode)? {
+            if let Some(packet) = self.buffered()? {
                 return Ok(packet);
             }
             if self.stream.read_buf(&mut self.input).await? == 0 {
                 return Err(ClientError::Closed);
             }
+        }
+    }
+
+    /// The next packet that has come already.
+    /// # Errors
+    /// When it is malformed.
+    pub fn buffered(&mut self) -> Result<Option<Packet>> {
+        match self.waiting.pop_front() {
+            Some(packet) => Ok(Some(packet)),
+            None => self.decoder.decode(&mut self.input).map_err(ClientError::Decode),
         }
     }
 

@@ -1,0 +1,106 @@
+//! The figures of the promises, each on a cluster that it starts itself:
+//! `MOSQUORUM_PROFILE=release cargo run --release -p mosquorum-tests --bin measure -- --help`.
+use mosquorum_tests::measure::{
+    Measured,
+    checkpoint::{self, CheckpointOptions},
+    enqueue::{self, EnqueueOptions},
+    failover::{self, FailoverOptions},
+};
+use std::{process::ExitCode, str::FromStr};
+
+const HELP: &str = "\
+measure: what the promises cost, on a cluster of processes that this starts (MOSQUORUM_PROFILE=release for real figures)
+  failover    kill -9 of the leader under load until the next acknowledged publish through another node
+      --kills N (20)  --rate N messages per second (1000)
+  checkpoint  SIGUSR1 on a node with much state: latency before and during, memory, restoring from the file alone
+      --megabytes N (500)  --rate N (10000)  --seconds N of the time before (10)  --durable
+  enqueue     QoS 1 for offline durable sessions: PUBACKs per second, and everything fetched afterwards
+      --nodes N (3)  --sessions N (10)  --messages N for each (10000)  --payload BYTES (64)  --window N (200)
+  --json      one line of JSON instead of a table
+exit code: 0 measured, 1 failed, 3 usage";
+
+struct Words {
+    words: std::vec::IntoIter<String>,
+    json: bool,
+}
+
+impl Words {
+    fn number<T: FromStr>(&mut self, option: &str) -> Result<T, String> {
+        let text = self.words.next().ok_or_else(|| format!("{option} needs a number"))?;
+        text.parse().map_err(|_| format!("{option}: {text:?} is not a number"))
+    }
+}
+
+async fn measured(words: &mut Words) -> Result<Measured, String> {
+    let what = words.words.next().ok_or(HELP)?;
+    match what.as_str() {
+        "failover" => {
+            let mut options = FailoverOptions::default();
+            while let Some(option) = words.words.next() {
+                match option.as_str() {
+                    "--kills" => options.kills = words.number(&option)?,
+                    "--rate" => options.rate = words.number(&option)?,
+                    "--json" => words.json = true,
+                    _ => return Err(HELP.into()),
+                }
+            }
+            Ok(failover::run(&options).await)
+        }
+        "checkpoint" => {
+            let mut options = CheckpointOptions::default();
+            while let Some(option) = words.words.next() {
+                match option.as_str() {
+                    "--megabytes" => options.megabytes = words.number(&option)?,
+                    "--rate" => options.rate = words.number(&option)?,
+                    "--seconds" => options.seconds = words.number(&option)?,
+                    "--durable" => options.durable = true,
+                    "--json" => words.json = true,
+                    _ => return Err(HELP.into()),
+                }
+            }
+            Ok(checkpoint::run(&options).await)
+        }
+        "enqueue" => {
+            let mut options = EnqueueOptions::default();
+            while let Some(option) = words.words.next() {
+                match option.as_str() {
+                    "--nodes" => options.nodes = words.number(&option)?,
+                    "--sessions" => options.sessions = words.number(&option)?,
+                    "--messages" => options.messages = words.number(&option)?,
+                    "--payload" => options.payload = words.number(&option)?,
+                    "--window" => options.window = words.number(&option)?,
+                    "--json" => words.json = true,
+                    _ => return Err(HELP.into()),
+                }
+            }
+            Ok(enqueue::run(&options).await)
+        }
+        _ => Err(HELP.into()),
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut words = Words { words: arguments.into_iter(), json: false };
+    match measured(&mut words).await {
+        Err(usage) => {
+            eprintln!("{usage}");
+            ExitCode::from(3)
+        }
+        Ok(Err(error)) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+        Ok(Ok(figures)) => {
+            if words.json {
+                println!("{figures}");
+            } else {
+                for (name, value) in figures.as_object().into_iter().flatten() {
+                    println!("{name:<26} {value}");
+                }
+            }
+            ExitCode::SUCCESS
+        }
+    }
+}

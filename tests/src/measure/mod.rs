@@ -1,0 +1,68 @@
+//! The figures that belong to the promises: how long a lost leader is felt, what a checkpoint costs those who are being
+//! served, how fast messages for offline sessions are made durable. Each starts its own cluster and checks what came.
+//! Not here: load against any broker by its address (`mosquorum bench`).
+pub mod checkpoint;
+pub mod enqueue;
+pub mod failover;
+
+use crate::client::{Connection, Result};
+use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
+use std::{net::SocketAddr, time::Duration};
+
+/// Ends a measurement: a broker that did not do its part is a result too.
+pub type Measured = std::result::Result<serde_json::Value, Box<dyn std::error::Error + Send + Sync>>;
+
+/// A session that outlives its connection by an hour.
+fn durable(name: &str) -> Connect {
+    let mut connect = Connect::new(ProtocolVersion::V5, name);
+    (connect.clean_start, connect.session_expiry_interval) = (false, Some(3600));
+    connect.receive_maximum = Some(1000);
+    connect
+}
+
+/// Makes a durable session with one subscription and leaves it alone.
+async fn offline_session(address: SocketAddr, name: &str, filter: &str) -> Result<()> {
+    let (mut client, _) = Connection::connected(address, durable(name)).await?;
+    client.subscribe_to(filter, QoS::AtLeastOnce).await?;
+    client.disconnect().await
+}
+
+/// The value below which `share` (0 to 1) of the sorted values lie.
+fn quantile(sorted: &[Duration], share: f64) -> Duration {
+    let rank = (share * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or_default()
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e5).round() / 100.0
+}
+
+/// Resident memory of a process, MiB.
+fn resident_mib(process: Option<u32>) -> u64 {
+    let status = process.and_then(|id| std::fs::read_to_string(format!("/proc/{id}/status")).ok()).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
+/// User and system time of a process so far, seconds.
+fn cpu_seconds(process: Option<u32>) -> f64 {
+    let stat = process.and_then(|id| std::fs::read_to_string(format!("/proc/{id}/stat")).ok()).unwrap_or_default();
+    // Fields are counted after the name, which may contain anything: utime and stime are the 12th and 13th of these.
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_values_that_were_measured() {
+        let sorted: Vec<Duration> = (1..=20).map(Duration::from_millis).collect();
+        assert_eq!(quantile(&sorted, 0.5), Duration::from_millis(10));
+        assert_eq!(quantile(&sorted, 0.99), Duration::from_millis(20));
+        assert_eq!(quantile(&sorted, 1.0), Duration::from_millis(20));
+        assert_eq!(quantile(&[], 0.5), Duration::ZERO);
+    }
+}
