@@ -195,3 +195,41 @@ async fn a_dead_nodes_bridge_is_taken_over() {
     let heir = bridging_node(&site, Some(holder)).await;
     println!("node {heir} has the bridge {:?} after the death of node {holder}", killed.elapsed());
 }
+
+#[tokio::test]
+async fn a_reload_adds_and_removes_a_bridge_and_leaves_the_others_alone() {
+    let hub = Cluster::start(ClusterOptions::new("bridge-reload-hub", 1)).await.expect("a hub");
+    let lines = ["topic first/# out 1"];
+    let options = ClusterOptions::new("bridge-reload-site", 1);
+    let mut site = Cluster::start(bridge_lines(options, &hub, "mqttv50", &lines)).await.expect("a site");
+    bridging_node(&site, None).await;
+    let before = std::fs::read_to_string(site.configuration_file(0)).expect("a configuration");
+    let second = format!(
+        "{before}connection second\naddress {}\nremote_clientid site-2\ntopic second/# out 1\nrestart_timeout 1\n",
+        hub.address(0)
+    );
+    let mut at_hub = durable(&hub, 0, "reader", "#").await.expect("a reader");
+    let mut writer = publisher(&site, 0, "writer").await.expect("a writer");
+    std::fs::write(site.configuration_file(0), &second).expect("written");
+    site.signal(0, rustix::process::Signal::HUP);
+    wait_for(&site, "Bridge second connected", 1).await;
+    writer.publish(message("second/a", "1", QoS::AtLeastOnce)).await.expect("published");
+    assert_eq!(at_hub.receive().await.expect("it crosses").topic.expect("a topic").as_str(), "second/a");
+    std::fs::write(site.configuration_file(0), &before).expect("written");
+    site.signal(0, rustix::process::Signal::HUP);
+    wait_for(&hub, "Client site-2 [", 1).await;
+    writer.publish(message("second/a", "2", QoS::AtLeastOnce)).await.expect("published");
+    writer.publish(message("first/a", "3", QoS::AtLeastOnce)).await.expect("published");
+    assert_eq!(at_hub.receive().await.expect("it crosses").topic.expect("a topic").as_str(), "first/a");
+    at_hub.expect_nothing().await.expect("the removed bridge carries nothing");
+    assert_eq!(site.log(0).matches("Bridge link connected").count(), 1, "the first bridge stayed connected");
+}
+
+/// Waits until the broker has logged `text` so often.
+async fn wait_for(cluster: &Cluster, text: &str, times: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    while cluster.log(0).matches(text).count() < times {
+        assert!(Instant::now() < deadline, "no {text:?} in the log:\n{}", cluster.log_tail(0, 20));
+        sleep(Duration::from_millis(20)).await;
+    }
+}

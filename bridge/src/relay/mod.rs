@@ -27,6 +27,8 @@ use std::{
 const WAITING_MAX: usize = 256;
 /// Lines for the log that one connection may give; what they would say is also counted.
 const NOTICES_MAX: usize = 20;
+/// So long the remote may take to answer what is asked at the beginning.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 /// The local session outlives its connections for as long as the bridge is configured: longer than any clock runs.
 const KEPT: u32 = u32::MAX - 1;
 /// Packet identifiers of requests to the local broker; it keeps them apart from those of messages.
@@ -98,6 +100,9 @@ pub struct Relay {
     noted: usize,
     pub counts: Counts,
     asked: HashMap<PacketId, String>,
+    asked_since: Duration,
+    /// The remote may know these from an earlier connection.
+    reserved: BTreeSet<PacketId>,
     waiting_out: VecDeque<Publish>,
     sent: HashMap<PacketId, Sent>,
     /// Exchanges that we finish with the local session ourselves.
@@ -113,7 +118,8 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// The remote has accepted. `stale`: QoS 2 identifiers that the local session holds; `last_id`: the highest identifier
+    /// The remote has accepted. `stale`: QoS 2 identifiers of the remote that the
+    /// local session holds; `in_flight`: identifiers of the local session that an earlier connection may have used; `last_id`: the highest identifier
     /// used towards the remote so far, see [`Self::last_id`].
     #[must_use]
     pub fn new(
@@ -121,6 +127,7 @@ impl Relay {
         remote: Remote,
         limits: Limits,
         stale: &[PacketId],
+        in_flight: &[PacketId],
         last_id: PacketId,
         now: Duration,
     ) -> Self {
@@ -136,6 +143,8 @@ impl Relay {
             noted: 0,
             counts: Counts::default(),
             asked: HashMap::new(),
+            asked_since: now,
+            reserved: BTreeSet::new(),
             waiting_out: VecDeque::new(),
             sent: HashMap::new(),
             own_release: BTreeSet::new(),
@@ -148,6 +157,7 @@ impl Relay {
             ping_since: None,
             remote,
         };
+        relay.reserved = in_flight.iter().map(|local| relay.remote_id(*local)).collect();
         relay.open(stale);
         relay
     }
@@ -281,7 +291,8 @@ impl Relay {
     fn ask(&mut self, what: String) -> PacketId {
         loop {
             self.last_id = self.last_id.checked_add(1).unwrap_or(1);
-            if !self.asked.contains_key(&self.last_id) && !self.sent.contains_key(&self.last_id) {
+            let taken = self.asked.contains_key(&self.last_id) || self.sent.contains_key(&self.last_id);
+            if !taken && !self.reserved.contains(&self.last_id) {
                 self.asked.insert(self.last_id, what);
                 return self.last_id;
             }
@@ -387,6 +398,9 @@ impl Relay {
     /// # Errors
     /// The remote is silent.
     pub fn on_time(&mut self, now: Duration) -> Result<Duration, RelayEnd> {
+        if !self.asked.is_empty() && now >= self.asked_since + ANSWER_PATIENCE {
+            return Err(RelayEnd::Remote("no answer to what was asked at the beginning"));
+        }
         let keep_alive = Duration::from_secs(self.remote.keep_alive_seconds.into());
         if keep_alive.is_zero() {
             return Ok(now + Duration::from_secs(3600));

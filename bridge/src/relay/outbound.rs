@@ -4,7 +4,7 @@ use mosquorum_proto::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, QoS
 
 impl Relay {
     /// The identifier towards the remote; the reverse of [`Self::local_id_of`].
-    fn remote_id(&self, local: PacketId) -> PacketId {
+    pub(super) fn remote_id(&self, local: PacketId) -> PacketId {
         if self.shift == 0 { local } else { local.checked_add(1).unwrap_or(1) }
     }
 

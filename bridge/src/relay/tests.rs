@@ -33,7 +33,7 @@ fn settings(lines: &[&str]) -> BridgeSettings {
 fn relay_with(settings: BridgeSettings, connack: &ConnAck, stale: &[PacketId]) -> Relay {
     let limits = Limits::new(&settings);
     let remote = Remote::new(connack, &settings, &limits);
-    let mut relay = Relay::new(Arc::new(settings), remote, limits, stale, 0, Duration::ZERO);
+    let mut relay = Relay::new(Arc::new(settings), remote, limits, stale, &[], 0, Duration::ZERO);
     relay.to_local.clear();
     relay
 }
@@ -155,7 +155,7 @@ fn the_local_broker_is_not_given_more_than_it_takes_at_once() {
     let settings = settings(&["# out 0"]);
     let limits = Limits { local_receive_maximum: 1, ..Limits::new(&settings) };
     let remote = Remote::new(&ConnAck::default(), &settings, &limits);
-    let mut relay = Relay::new(Arc::new(settings), remote, limits, &[], 0, Duration::ZERO);
+    let mut relay = Relay::new(Arc::new(settings), remote, limits, &[], &[], 0, Duration::ZERO);
     relay.to_local.clear();
     for id in [1, 2] {
         relay.on_remote(Packet::Publish(publish("a", QoS::AtLeastOnce, id))).unwrap();
@@ -170,7 +170,7 @@ fn a_remote_that_forgot_the_session_does_not_have_new_messages_taken_for_old_one
     let settings = settings(&["# in 2"]);
     let limits = Limits::new(&settings);
     let remote = Remote::new(&ConnAck::default(), &settings, &limits);
-    let mut relay = Relay::new(Arc::new(settings), remote, limits, &[9], 0, Duration::ZERO);
+    let mut relay = Relay::new(Arc::new(settings), remote, limits, &[9], &[], 0, Duration::ZERO);
     assert_eq!(relay.to_local[0], Packet::PubRel(Ack::new(9)));
     taken(&mut relay.to_remote);
     relay.on_local(Packet::PubComp(Ack::new(9))).unwrap();
@@ -237,10 +237,23 @@ fn the_state_is_announced_on_both_sides_and_left_as_a_will() {
     assert_eq!(connect.will.map(|will| (will.topic.as_str().to_owned(), will.retain)), Some(("state".into(), true)));
     assert!(Relay::local_connect(&settings, 20, true).will.is_some());
     let remote = Remote::new(&ConnAck::default(), &settings, &limits);
-    let mut relay = Relay::new(Arc::new(settings), remote, limits, &[], 0, Duration::ZERO);
+    let mut relay = Relay::new(Arc::new(settings), remote, limits, &[], &[], 0, Duration::ZERO);
     for packets in [&mut relay.to_local, &mut relay.to_remote] {
         let Packet::Publish(publish) = &packets[0] else { panic!("{packets:?}") };
         assert_eq!((&publish.payload[..], publish.retain), (&b"1"[..], true));
     }
     assert!(relay.on_local(Packet::Disconnect(Disconnect::new(ReasonCode::SessionTakenOver))).is_err());
+}
+
+#[test]
+fn questions_do_not_use_identifiers_that_an_earlier_connection_may_have_left_at_the_remote() {
+    let settings = settings(&["a both 2"]);
+    let limits = Limits::new(&settings);
+    let remote = Remote::new(&ConnAck::default(), &settings, &limits);
+    let relay = Relay::new(Arc::new(settings), remote, limits, &[], &[1, 2, 3], 0, Duration::ZERO);
+    let Packet::Subscribe(subscribe) = &relay.to_remote[0] else { panic!("{:?}", relay.to_remote) };
+    assert_eq!(subscribe.packet_id, 1, "the messages have 2, 3 and 4 at the remote");
+    let mut relay = relay;
+    assert_eq!(relay.ask(String::new()), 5);
+    assert!(relay.on_time(Duration::from_secs(30)).is_err(), "a remote that does not answer is left");
 }

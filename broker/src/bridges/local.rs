@@ -20,6 +20,8 @@ use tokio::io::DuplexStream;
 const PIPE_BYTES: usize = 64 * 1024;
 /// Messages that the local session may have on its way through a bridge.
 const WINDOW_MAX: u16 = 200;
+/// More than ever are: QoS 0 between them has no identifier, released ones are counted too.
+const IN_FLIGHT_MAX: u16 = 4 * WINDOW_MAX;
 
 pub(super) type LocalWire = Wire<DuplexStream>;
 
@@ -82,6 +84,14 @@ pub(super) async fn connect(
 pub(super) fn received(broker: &Broker, bridge: &BridgeSettings) -> Vec<PacketId> {
     let state = broker.consensus.state().read();
     state.session(&bridge.local_client_id).map(|session| session.inbound().to_vec()).unwrap_or_default()
+}
+
+/// Identifiers of the messages that may be on their way to the remote.
+pub(super) fn in_flight(broker: &Broker, bridge: &BridgeSettings) -> Vec<PacketId> {
+    let state = broker.consensus.state().read();
+    let session = state.session(&bridge.local_client_id);
+    let entries = session.into_iter().flat_map(|session| session.queue().iter_from(0));
+    entries.map(|entry| entry.packet_id()).filter(|id| *id != 0).take(usize::from(IN_FLIGHT_MAX)).collect()
 }
 
 /// Messages that wait in the session's queue.

@@ -262,13 +262,15 @@ impl Supervisor {
         let settings = self.settings().clone();
         let name = settings.name.clone();
         let stale = local::received(&self.broker, &settings);
+        let in_flight = local::in_flight(&self.broker, &settings);
         let mut limits = self.limits.clone();
         limits.local_receive_maximum = connack.receive_maximum.unwrap_or(u16::MAX);
         limits.local_max_packet_size = connack.maximum_packet_size.unwrap_or(u32::MAX);
         limits.local_retain_available = connack.retain_available.unwrap_or(true);
         let started = Instant::now();
         let described = Remote::new(&answer, &settings, &limits);
-        let mut relay = Relay::new(settings.clone(), described, limits, &stale, self.last_id, Duration::ZERO);
+        let mut relay =
+            Relay::new(settings.clone(), described, limits, &stale, &in_flight, self.last_id, Duration::ZERO);
         self.status.connected();
         self.publish_status();
         crate::notice!("Bridge {name} connected to {}.", self.config.addresses[self.addresses.current()]);
