@@ -60,6 +60,12 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         tasks.spawn(accept_when_ready(broker.clone(), listener, open));
     }
     tasks.spawn(sys::publish(broker.clone()));
+    let publisher = Arc::downgrade(&broker);
+    logging::set_topic_sink(Box::new(move |topic, line| {
+        if let Some(broker) = publisher.upgrade() {
+            sys::publish_line(&broker, topic, line);
+        }
+    }));
     let bridges = broker.clone();
     tasks.spawn(async move { bridges.bridges.begin(&bridges).await });
     lines::running();

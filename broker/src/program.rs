@@ -2,7 +2,7 @@
 use crate::{
     admin,
     cli::{self, ClusterAction, ClusterCommand, Command, Run},
-    config::Settings,
+    config::{ProcessSettings, Settings},
     daemon, local_cluster,
     logging::{self, lines},
     node,
@@ -50,6 +50,9 @@ fn broker(run: &Run) -> ExitCode {
     if run.test_config {
         lines::config_ok();
         return ExitCode::SUCCESS;
+    }
+    if let Err(error) = check_user(&settings.process, rustix::process::geteuid().is_root()) {
+        return fail(&error, EXIT_INVALID);
     }
     if run.daemon && !daemon::is_detached() {
         return match daemon::detach() {
@@ -145,6 +148,18 @@ fn cluster(command: ClusterCommand) -> ExitCode {
     }
 }
 
+/// `user` matters to root alone, as in Mosquitto. Changing it is not built: a process that was told to drop its rights
+/// must not go on with them.
+fn check_user(process: &ProcessSettings, root: bool) -> Result<(), String> {
+    if root && process.user_is_explicit && process.user != "root" {
+        return Err(format!(
+            "Error: user {0}: this broker does not change its user; start it as {0} (systemd: User={0}), or say user root.",
+            process.user
+        ));
+    }
+    Ok(())
+}
+
 /// `--socket`, else what the configuration names, else the default name here.
 fn admin_socket(command: &ClusterCommand) -> Result<PathBuf, String> {
     if let Some(socket) = &command.socket {
@@ -154,4 +169,26 @@ fn admin_socket(command: &ClusterCommand) -> Result<PathBuf, String> {
     let run = Run { config_file: Some(file.clone()), ..Run::default() };
     let settings = Settings::load(&run.sources()).map_err(|error| error.to_string())?;
     settings.cluster.admin_socket.ok_or_else(|| format!("Error: {} has no admin socket", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+
+    #[test]
+    fn root_that_is_told_to_be_somebody_else_does_not_go_on_as_root() {
+        let file = std::env::temp_dir().join(format!("mosquorum-user-{}.conf", std::process::id()));
+        let checked = |text: &str, root: bool| {
+            std::fs::write(&file, text).expect("a temporary file");
+            let run = Run { config_file: Some(file.clone()), ..Run::default() };
+            let sources: Sources = run.sources();
+            check_user(&Settings::load(&sources).expect("a good configuration").process, root)
+        };
+        assert!(checked("user somebody\n", true).is_err_and(|text| text.contains("start it as somebody")));
+        assert_eq!(checked("user somebody\n", false), Ok(()));
+        assert_eq!(checked("user root\n", true), Ok(()));
+        assert_eq!(checked("listener 1883\n", true), Ok(()));
+        let _ = std::fs::remove_file(&file);
+    }
 }

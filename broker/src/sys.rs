@@ -32,21 +32,32 @@ impl SysTopics {
         if retained.get(topic.as_str()).is_some_and(|known| known.payload == value.as_bytes()) {
             return;
         }
-        let message = Arc::new(Message {
-            topic: topic.clone(),
-            payload: Bytes::from(value),
-            qos: QoS::ExactlyOnce,
-            retain: true,
-            properties: None,
-            expiry_seconds: None,
-            received_at: Millis(0),
-            publisher_id: Utf8::default(),
-            publisher_name: None,
-        });
+        let message = own_message(topic.clone(), value, true);
         retained.insert(topic, message.clone());
         drop(retained);
         broker.publish_here(message);
     }
+}
+
+/// `log_dest topic`: a line goes to whoever has subscribed to `$SYS/broker/log/#` here; nothing is kept.
+pub fn publish_line(broker: &Broker, topic: &'static str, line: &str) {
+    if let Ok(topic) = TopicName::new(Utf8::from(topic)) {
+        broker.publish_here(own_message(topic, line.to_owned(), false));
+    }
+}
+
+fn own_message(topic: TopicName, text: String, retain: bool) -> Arc<Message> {
+    Arc::new(Message {
+        topic,
+        payload: Bytes::from(text),
+        qos: QoS::ExactlyOnce,
+        retain,
+        properties: None,
+        expiry_seconds: None,
+        received_at: Millis(0),
+        publisher_id: Utf8::default(),
+        publisher_name: None,
+    })
 }
 
 /// Rates over 1, 5 and 15 minutes, as an exponentially weighted mean per minute.

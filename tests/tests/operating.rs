@@ -1,8 +1,11 @@
-//! What operators do to a running cluster: `mosquorum cluster add | remove | transfer-leader | status`.
+//! What operators do with a running broker: `mosquorum cluster add | remove | transfer-leader | status`, and watching
+//! its log over MQTT.
+use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
-    client::PATIENCE,
+    client::{Connection, PATIENCE},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in},
     skip::skip,
+    target::TestResult,
 };
 use std::time::{Duration, Instant};
 
@@ -56,4 +59,21 @@ async fn a_node_is_added_made_the_leader_and_removed_while_the_cluster_runs() {
     let status = cluster.status(0).await.expect("a status");
     let members = status["members"].as_array().expect("members").len();
     assert_eq!(members, 3, "{status}");
+}
+
+#[tokio::test]
+async fn log_dest_topic_brings_log_lines_to_their_subscribers() -> TestResult {
+    let cluster = Cluster::start(ClusterOptions::new("log-topic", 1).with("log_dest topic")).await?;
+    let connect = |name: &str| Connect::new(ProtocolVersion::V5, name);
+    let (mut watcher, _) = Connection::connected(cluster.address(0), connect("watcher")).await?;
+    watcher.subscribe_to("$SYS/broker/log/N", QoS::AtMostOnce).await?;
+    let (_other, _) = Connection::connected(cluster.address(0), connect("watched-client")).await?;
+    loop {
+        let line = watcher.receive().await?;
+        assert_eq!(line.topic.as_ref().map(|topic| topic.as_str()), Some("$SYS/broker/log/N"));
+        assert!(!line.retain);
+        if String::from_utf8_lossy(&line.payload).contains("watched-client") {
+            return Ok(());
+        }
+    }
 }

@@ -31,7 +31,7 @@ use mosquorum_cluster::{
 use mosquorum_proto::mqtt::{
     Ack, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, Subscription, TopicFilter, TopicName, Utf8, encode,
 };
-use outbox::Outbox;
+use outbox::{Held, Outbox};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
@@ -164,6 +164,7 @@ pub struct Session {
     requests: HashMap<u64, Request>,
     next_request: u64,
     replays: VecDeque<Replay>,
+    held: Held,
     /// Live subscriptions (of sessions that are not durable).
     live: HashMap<TopicFilter, ()>,
     scratch: Vec<Arc<Message>>,
@@ -194,6 +195,7 @@ impl Session {
             requests: HashMap::new(),
             next_request: 0,
             replays: VecDeque::new(),
+            held: Held::default(),
             live: HashMap::new(),
             scratch: Vec::new(),
             options,
@@ -296,14 +298,18 @@ impl Session {
 
     /// Messages for live subscriptions of this client.
     pub fn on_delivery(&mut self, delivery: Delivery, env: &mut impl Env) {
-        self.outbox.on_delivery(delivery, &self.options, &mut self.aliases_out, !self.replays.is_empty(), env);
+        if self.replays.is_empty() {
+            self.outbox.on_delivery(delivery, &self.options, &mut self.aliases_out, false, env);
+        } else {
+            self.held.hold(delivery, &self.options, env);
+        }
     }
 
     /// Called after inputs were handled, and when `out` has drained: sends what may be sent now and hands the
     /// acknowledgements of this round to the cluster.
     pub fn pump(&mut self, queue_grew: bool, env: &mut impl Env) {
+        self.outbox.pump(queue_grew, &self.options, &mut self.aliases_out, env);
         self.replay(env);
-        self.outbox.pump(queue_grew, &self.options, &mut self.aliases_out, !self.replays.is_empty(), env);
         if let Outbox::Durable(outbox) = &mut self.outbox
             && let Some(outbox_durable::Acks { acks, released }) = outbox.take_acks()
         {
@@ -344,7 +350,8 @@ impl Session {
         if !removed.is_empty() {
             env.change_routes(Vec::new(), removed, ticket::new(self.next_request, ticket::REQUEST));
         }
-        for (message, group) in self.outbox.take_shared() {
+        let held = self.held.take().into_iter().filter_map(|delivery| Some((delivery.message, delivery.group?)));
+        for (message, group) in self.outbox.take_shared().into_iter().chain(held) {
             env.choose_again(message, &group);
         }
         let epoch = self.options.epoch.filter(|_| !superseded)?;

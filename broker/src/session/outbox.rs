@@ -44,22 +44,23 @@ impl Outbox {
         }
     }
 
+    /// Sends a message or lets it wait. One of a replay is never dropped: [`Self::takes_replay`] bounds how many come.
     pub(super) fn on_delivery(
         &mut self,
         delivery: Delivery,
         options: &SessionOptions,
         aliases: &mut OutboundAliases,
-        hold: bool,
+        replayed: bool,
         env: &mut impl Env,
     ) {
         if delivery.options.qos != QoS::AtMostOnce
             && let Self::Local(local) = self
         {
-            return local.on_delivery(delivery, options, aliases, hold, env);
+            return local.on_delivery(delivery, options, aliases, replayed, env);
         }
         let live = self.live();
-        if hold || env.out_congested() || !live.waiting.is_empty() {
-            return live.hold(delivery, env);
+        if env.out_congested() || !live.waiting.is_empty() {
+            return live.hold(delivery, replayed, env);
         }
         send(&delivery.message, &delivery.options, 0, false, options, aliases, env);
     }
@@ -69,16 +70,15 @@ impl Outbox {
         queue_grew: bool,
         options: &SessionOptions,
         aliases: &mut OutboundAliases,
-        hold: bool,
         env: &mut impl Env,
     ) {
         let live = self.live();
-        while !hold && !env.out_congested() {
+        while !env.out_congested() {
             let Some(delivery) = live.pop() else { break };
             send(&delivery.message, &delivery.options, 0, false, options, aliases, env);
         }
         match self {
-            Self::Local(local) => local.pump(options, aliases, hold, env),
+            Self::Local(local) => local.pump(options, aliases, env),
             Self::Durable(durable) => durable.pump(queue_grew, options, aliases, env),
         }
     }
@@ -90,11 +90,11 @@ impl Outbox {
         }
     }
 
-    /// Whether more retained messages may be taken from the state: what has been taken must have left the queue first.
+    /// Whether more retained messages may be taken from the state: most of what has been taken must have left first.
     pub(super) fn takes_replay(&self) -> bool {
         match self {
-            Self::Local(local) => local.queue_is_short(),
-            Self::Durable(_) => true,
+            Self::Local(local) => local.live.waiting.is_empty() && local.queue_is_short(),
+            Self::Durable(durable) => durable.live.waiting.is_empty(),
         }
     }
 
@@ -114,7 +114,7 @@ impl Outbox {
     }
 }
 
-/// QoS 0 deliveries that found the socket full (or a replay of retained messages under way).
+/// QoS 0 deliveries that found the socket full.
 #[derive(Default)]
 pub(super) struct LiveQueue {
     pub(super) waiting: VecDeque<Delivery>,
@@ -125,9 +125,9 @@ pub(super) struct LiveQueue {
 const LIVE_BYTES_MAX: usize = 4 << 20;
 
 impl LiveQueue {
-    fn hold(&mut self, delivery: Delivery, env: &mut impl Env) {
+    fn hold(&mut self, delivery: Delivery, replayed: bool, env: &mut impl Env) {
         let size = delivery.message.size_bytes() + 64;
-        if self.bytes + size > LIVE_BYTES_MAX && !self.waiting.is_empty() {
+        if self.bytes + size > LIVE_BYTES_MAX && !self.waiting.is_empty() && !replayed {
             env.count().dropped_slow_reader += 1;
             return;
         }
@@ -139,6 +139,36 @@ impl LiveQueue {
         let delivery = self.waiting.pop_front()?;
         self.bytes -= delivery.message.size_bytes() + 64;
         Some(delivery)
+    }
+}
+
+/// Live messages that came while retained ones are replayed: they follow when the replay is through.
+#[derive(Default)]
+pub(super) struct Held {
+    waiting: VecDeque<Delivery>,
+    bytes: usize,
+}
+
+impl Held {
+    /// At the bounds of the queue that it will join, the new message is dropped and counted.
+    pub(super) fn hold(&mut self, delivery: Delivery, options: &SessionOptions, env: &mut impl Env) {
+        let (size, limits) = (delivery.message.size_bytes() + 64, &options.limits);
+        let qos0 = delivery.options.qos == QoS::AtMostOnce;
+        if qos0 && self.bytes + size > LIVE_BYTES_MAX && !self.waiting.is_empty() {
+            env.count().dropped_slow_reader += 1;
+        } else if !qos0 && limits.messages != 0 && self.waiting.len() >= limits.messages as usize {
+            env.count().dropped_queue_full += 1;
+        } else if !qos0 && limits.bytes != 0 && (self.bytes + size) as u64 > limits.bytes {
+            env.count().dropped_queue_bytes += 1;
+        } else {
+            self.bytes += size;
+            self.waiting.push_back(delivery);
+        }
+    }
+
+    pub(super) fn take(&mut self) -> VecDeque<Delivery> {
+        self.bytes = 0;
+        std::mem::take(&mut self.waiting)
     }
 }
 

@@ -46,19 +46,19 @@ impl LocalOutbox {
         delivery: Delivery,
         options: &SessionOptions,
         aliases: &mut OutboundAliases,
-        hold: bool,
+        replayed: bool,
         env: &mut impl Env,
     ) {
         let size = delivery.message.payload.len() as u64;
-        if !hold && self.queue.is_empty() && self.has_room(size, options) && !env.out_congested() {
+        if self.queue.is_empty() && self.has_room(size, options) && !env.out_congested() {
             return self.send(delivery, options, aliases, env);
         }
         let limits = &options.limits;
-        if limits.messages != 0 && self.queue.len() >= limits.messages as usize && !delivery.options.retain {
+        if !replayed && limits.messages != 0 && self.queue.len() >= limits.messages as usize {
             env.count().dropped_queue_full += 1;
             return;
         }
-        if limits.bytes != 0 && self.queue_bytes + size > limits.bytes {
+        if !replayed && limits.bytes != 0 && self.queue_bytes + size > limits.bytes {
             env.count().dropped_queue_bytes += 1;
             return;
         }
@@ -74,14 +74,8 @@ impl LocalOutbox {
                 || self.in_flight_bytes + size <= options.send_window_bytes)
     }
 
-    pub(super) fn pump(
-        &mut self,
-        options: &SessionOptions,
-        aliases: &mut OutboundAliases,
-        hold: bool,
-        env: &mut impl Env,
-    ) {
-        while !hold && !env.out_congested() {
+    pub(super) fn pump(&mut self, options: &SessionOptions, aliases: &mut OutboundAliases, env: &mut impl Env) {
+        while !env.out_congested() {
             let Some(next) = self.queue.front() else { return };
             let size = next.message.payload.len() as u64;
             if !self.has_room(size, options) {

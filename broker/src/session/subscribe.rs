@@ -203,7 +203,7 @@ impl Session {
     /// Sends retained messages while there is room; called again when `out` has drained.
     pub(super) fn replay(&mut self, env: &mut impl Env) {
         while !env.out_congested() && self.outbox.takes_replay() {
-            let Some(replay) = self.replays.front_mut() else { return };
+            let Some(replay) = self.replays.front_mut() else { break };
             let mut found = std::mem::take(&mut self.scratch);
             found.clear();
             let next = env.retained(&replay.subscription.filter, replay.cursor.take(), REPLAY_CHUNK, &mut found);
@@ -218,6 +218,11 @@ impl Session {
                 self.send_retained(&subscription, identifier, message, env);
             }
             self.scratch = found;
+        }
+        if self.replays.is_empty() {
+            for delivery in self.held.take() {
+                self.outbox.on_delivery(delivery, &self.options, &mut self.aliases_out, false, env);
+            }
         }
     }
 
@@ -240,7 +245,7 @@ impl Session {
         }
         let options = DeliveryOptions { qos, retain: true, identifiers: identifier.into_iter().collect() };
         let delivery = Delivery { message, options, group: None };
-        self.outbox.on_delivery(delivery, &self.options, &mut self.aliases_out, false, env);
+        self.outbox.on_delivery(delivery, &self.options, &mut self.aliases_out, true, env);
     }
 
     pub(super) fn on_unsubscribe(&mut self, packet: Unsubscribe, env: &mut impl Env) -> Result<(), SessionError> {

@@ -1,5 +1,5 @@
 //! Retained messages (MQTT 5.0 sections 3.3.1.3 and 3.8.3.1).
-use mosquorum_proto::mqtt::{Publish, QoS, RetainHandling, Subscription};
+use mosquorum_proto::mqtt::{Packet, ProtocolVersion, Publish, QoS, RetainHandling, Subscription};
 use mosquorum_tests::{
     client::{Connection, Result, message, topic_filter},
     on_both,
@@ -169,6 +169,39 @@ async fn a_shared_subscription_gets_no_retained_message(target: Target) -> TestR
     Ok(())
 }
 
+/// More than windows, queues and socket buffers hold at once.
+async fn many_all_come_before_what_is_published_after_the_subscription(target: Target) -> TestResult {
+    const MANY: usize = 2000;
+    let base = target.unique("many");
+    let mut publisher = target.at_a("filler").await?;
+    for window in 0..MANY / 20 {
+        for number in window * 20..(window + 1) * 20 {
+            let mut publish = message(&format!("{base}/{number}"), vec![b'x'; 4000], QoS::AtLeastOnce);
+            (publish.retain, publish.packet_id) = (true, publisher.next_packet_id());
+            publisher.queue(&Packet::Publish(publish));
+        }
+        publisher.flush().await?;
+        for _ in 0..20 {
+            publisher.expect_puback().await?;
+        }
+    }
+    for (name, qos, durable) in
+        [("qos0", QoS::AtMostOnce, false), ("qos1", QoS::AtLeastOnce, false), ("durable", QoS::AtMostOnce, true)]
+    {
+        let packet = if durable { Target::durable_packet } else { Target::connect_packet };
+        let (mut reader, _) = Connection::connected(target.b, packet(&target, ProtocolVersion::V311, name)).await?;
+        reader.subscribe_to(&format!("{base}/#"), qos).await?;
+        target.publish(&format!("{base}/0"), "live", false).await?;
+        for number in 0..MANY {
+            let kept = reader.receive().await?;
+            assert!(kept.retain && kept.payload.len() == 4000, "{name}: {number} came, then {kept:?}");
+        }
+        assert_eq!(reader.receive().await?.payload, "live", "{name}");
+        reader.disconnect().await?;
+    }
+    Ok(())
+}
+
 on_both!(
     a_later_subscriber_gets_it_with_retain_set_and_an_earlier_one_without,
     the_last_one_replaces_the_others,
@@ -181,4 +214,5 @@ on_both!(
     a_wildcard_gets_every_match,
     qos_0_is_retained_too,
     a_shared_subscription_gets_no_retained_message,
+    many_all_come_before_what_is_published_after_the_subscription,
 );
