@@ -38,10 +38,12 @@ fn raft_settings(settings: &Settings) -> RaftSettings {
     let mut raft = RaftSettings::alone(PathBuf::from(data_dir), &settings.cluster.name);
     raft.persistence = Persistence::Disk;
     raft.commit_timeout = settings.cluster.commit_timeout;
-    raft.autosave_interval = match settings.persistence.autosave {
-        Autosave::Every(interval) => Some(interval),
-        Autosave::Never | Autosave::AfterChanges(_) => None,
-    };
+    match settings.persistence.autosave {
+        Autosave::Every(interval) => raft.autosave_interval = Some(interval),
+        // An entry of the log holds one change or, under load, many that came together.
+        Autosave::AfterChanges(changes) => raft.autosave_entries = Some(u64::from(changes.get())),
+        Autosave::Never => {}
+    }
     match &settings.cluster.links {
         None => raft.snapshot_path = Some(file),
         Some(links) => {

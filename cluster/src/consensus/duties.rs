@@ -41,7 +41,9 @@ pub(crate) async fn checkpoints(shared: Arc<Shared>, engine: Arc<Engine>) {
         }
         let grown = (found + log.stats().bytes_written).saturating_sub(written_before);
         let due = shared.settings.autosave_interval.is_some_and(|interval| snapshot_at.elapsed() >= interval);
-        let changed = engine.view().applied > engine.view().snapshot;
+        let view = engine.view();
+        let changed = view.applied > view.snapshot;
+        let due = due || shared.settings.autosave_entries.is_some_and(|most| view.applied >= view.snapshot + most);
         if changed && (due || grown >= shared.settings.snapshot_log_bytes) {
             written_before = found + log.stats().bytes_written;
             snapshot_at = Instant::now();

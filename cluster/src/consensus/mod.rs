@@ -312,8 +312,8 @@ impl Shared {
         let engine = self.engine.swap(None);
         if let Some(engine) = engine {
             engine.shutdown().await;
-            let replica = engine.replica.clone();
-            let flushed = tokio::task::spawn_blocking(move || replica.checkpoint()).await;
+            let (replica, to_file) = (engine.replica.clone(), self.settings.snapshot_path.is_some());
+            let flushed = tokio::task::spawn_blocking(move || replica.leave(to_file)).await;
             if let Ok(Err(error)) = flushed {
                 tracing::warn!(%error, "state not written at the end; it is rebuilt from the log at the next start");
             }

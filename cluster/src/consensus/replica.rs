@@ -23,7 +23,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::watch;
 
@@ -32,6 +32,10 @@ pub(crate) const SHARD: u32 = 0;
 pub(crate) const STATE_FORMAT: u32 = 1;
 /// The membership as of the checkpoint; the state's own keys start lower.
 pub(crate) const MEMBERSHIP_KEY: &[u8] = b"\xff\xffmembership";
+
+/// So much of a snapshot is written at once, the rest at a pace that leaves most of the disk to the log.
+const UNPACED_BYTES: u64 = 4 << 20;
+const PACE_BYTES_PER_SECOND: f64 = 64e6;
 
 /// A committed entry.
 #[derive(Debug, Clone)]
@@ -103,6 +107,8 @@ pub(crate) struct Replica {
     snapshot: Mutex<Option<(Option<LogId>, MembershipAt)>>,
     /// The snapshot was written for the library, which is about to ask for it.
     snapshot_is_due: AtomicBool,
+    /// The node is stopping: nobody is served whom a snapshot could slow down.
+    in_a_hurry: AtomicBool,
     observer: Arc<dyn Observer>,
 }
 
@@ -134,6 +140,7 @@ impl Replica {
             node: parts.node,
             snapshot: Mutex::new(parts.snapshot),
             snapshot_is_due: AtomicBool::new(false),
+            in_a_hurry: AtomicBool::new(false),
             observer: parts.observer,
         })
     }
@@ -269,16 +276,32 @@ impl Replica {
             format: STATE_FORMAT,
         };
         let mut writer = SnapshotWriter::create(self.fs.clone(), &self.snapshot_path, meta)?;
+        let began = Instant::now();
         for entry in entries {
             let (key, value) = entry?;
             if key != MEMBERSHIP_KEY {
                 writer.add(&key, &value)?;
+                if !self.in_a_hurry.load(Ordering::Relaxed) {
+                    std::thread::sleep(ahead_of_pace(writer.written(), began.elapsed()));
+                }
             }
         }
         writer.finish()?;
         snapshot::verify(&*self.fs, &self.snapshot_path)?;
         *self.snapshot.lock() = Some((last, membership.clone()));
         Ok((last, membership))
+    }
+
+    /// What a node that stops leaves: the state in its store, and in its own snapshot file if that is what operators
+    /// copy (`to_file`). Blocks.
+    pub(crate) fn leave(&self, to_file: bool) -> Result<(), ReplicaError> {
+        self.in_a_hurry.store(true, Ordering::Relaxed);
+        let snapshot = self.current_snapshot().and_then(|(last, _)| last);
+        if to_file && self.position.lock().last != snapshot {
+            self.build_snapshot().map(drop)
+        } else {
+            self.checkpoint()
+        }
     }
 
     /// Makes a received snapshot the state of this node. Blocks.
@@ -301,6 +324,13 @@ impl Replica {
         self.applied.send_replace(position.last.map_or(0, |id| id.index));
         Ok(())
     }
+}
+
+/// How long a snapshot that has written so much waits, so that the log keeps most of the disk.
+fn ahead_of_pace(written: u64, elapsed: Duration) -> Duration {
+    let due = Duration::from_secs_f64(written.saturating_sub(UNPACED_BYTES) as f64 / PACE_BYTES_PER_SECOND);
+    // Sleeps of less than that cost more than they give.
+    due.checked_sub(elapsed).filter(|ahead| *ahead >= Duration::from_millis(4)).unwrap_or_default()
 }
 
 /// Replaces the content of a store with that of a snapshot file. Interrupted, the store is marked incomplete.

@@ -26,6 +26,8 @@ pub struct RaftSettings {
     pub snapshot_log_bytes: u64,
     /// `autosave_interval`: at most so long between snapshots while there are changes.
     pub autosave_interval: Option<Duration>,
+    /// `autosave_on_changes`: a snapshot once so many log entries came since the last one.
+    pub autosave_entries: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -52,6 +54,7 @@ impl RaftSettings {
             commit_timeout: Duration::from_secs(10),
             snapshot_log_bytes: 256 << 20,
             autosave_interval: None,
+            autosave_entries: None,
         }
     }
 

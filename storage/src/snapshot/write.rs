@@ -1,5 +1,5 @@
 //! Writing a snapshot.
-//! Always true: at most [`SYNC_EVERY_BYTES`] are unsynced, so that the log's syncs never wait behind gigabytes.
+//! Always true: at most [`SYNC_EVERY_BYTES`] are unsynced, so that the log's syncs never wait behind more.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::fs::{Fs, FsFile, OpenMode, parent, with_suffix};
 
-const SYNC_EVERY_BYTES: u64 = 8 << 20;
+const SYNC_EVERY_BYTES: u64 = 512 << 10;
 
 /// Writes a snapshot to `<path>.tmp`; [`SnapshotWriter::finish`] gives it its name. Dropped before, it leaves nothing.
 #[derive(Debug)]
