@@ -63,11 +63,16 @@ impl Relay {
 
     pub(super) fn pump_in(&mut self) {
         while let Some(next) = self.waiting_in.front() {
-            let counts = next.qos != QoS::AtMostOnce;
-            if counts && self.taken >= usize::from(self.limits.local_receive_maximum) {
+            let (counts, packet_id) = (next.qos != QoS::AtMostOnce, next.packet_id);
+            // One that is sent again takes no place of its own.
+            let fits = self.taken.len() < usize::from(self.limits.local_receive_maximum);
+            if counts && !fits && !self.taken.contains(&packet_id) {
                 return;
             }
-            self.taken += usize::from(counts);
+            if counts {
+                self.taken.insert(packet_id);
+                self.left.remove(&packet_id);
+            }
             self.to_local.extend(self.waiting_in.pop_front().map(Packet::Publish));
         }
     }
@@ -76,10 +81,14 @@ impl Relay {
     pub(super) fn on_local_answer(&mut self, make: fn(Ack) -> Packet, ack: &Ack) {
         let packet_id = ack.packet_id;
         match make(Ack::new(packet_id)) {
-            Packet::PubComp(_) if self.own_complete.remove(&packet_id) => return,
-            Packet::PubAck(_) | Packet::PubComp(_) => self.taken = self.taken.saturating_sub(1),
-            Packet::PubRec(_) if ack.reason.is_error() => self.taken = self.taken.saturating_sub(1),
-            _ => {}
+            Packet::PubRec(_) if !ack.reason.is_error() => {}
+            packet => {
+                self.taken.remove(&packet_id);
+                self.left.remove(&packet_id);
+                if matches!(packet, Packet::PubComp(_)) && self.own_complete.remove(&packet_id) {
+                    return;
+                }
+            }
         }
         // "Nobody subscribed" is no news for the remote.
         let answer = match ack.reason.is_error() {

@@ -58,6 +58,10 @@ impl Limits {
     }
 }
 
+/// What a remote that cannot say so is taken to allow: Mosquitto's `max_inflight_messages`. Its version 2.0 closes
+/// connections that have more on their way, whatever protocol they speak.
+const RECEIVE_MAXIMUM_V3: u16 = 20;
+
 /// What the remote said in its CONNACK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
@@ -79,7 +83,10 @@ impl Remote {
             version: tried.version,
             // MQTT 3.1 has no such flag.
             session_present: connack.session_present && tried.version != ProtocolVersion::V31,
-            receive_maximum: connack.receive_maximum.unwrap_or(u16::MAX),
+            receive_maximum: match tried.version {
+                ProtocolVersion::V5 => connack.receive_maximum.unwrap_or(u16::MAX),
+                _ => RECEIVE_MAXIMUM_V3,
+            },
             max_packet_size: connack.maximum_packet_size.unwrap_or(u32::MAX).min(own),
             max_qos: connack.maximum_qos.unwrap_or(QoS::ExactlyOnce).min(tried.max_qos),
             retain_available: connack.retain_available.unwrap_or(true) && tried.retain_available,

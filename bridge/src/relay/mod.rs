@@ -108,7 +108,10 @@ pub struct Relay {
     /// Exchanges that we finish with the local session ourselves.
     own_release: BTreeSet<PacketId>,
     waiting_in: VecDeque<Publish>,
-    taken: usize,
+    /// What the local broker counts against its Receive Maximum, by the remote's identifiers.
+    taken: BTreeSet<PacketId>,
+    /// Of these, what an earlier connection left there and the remote has not come back to.
+    left: BTreeSet<PacketId>,
     /// PUBRELs of ours to the local session for what a former session of the remote had begun.
     own_complete: BTreeSet<PacketId>,
     aliases: HashMap<u16, TopicName>,
@@ -149,7 +152,8 @@ impl Relay {
             sent: HashMap::new(),
             own_release: BTreeSet::new(),
             waiting_in: VecDeque::new(),
-            taken: 0,
+            taken: stale.iter().copied().collect(),
+            left: stale.iter().copied().collect(),
             own_complete: BTreeSet::new(),
             aliases: HashMap::new(),
             finishing: false,
@@ -319,7 +323,7 @@ impl Relay {
     /// Nothing is on its way.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.sent.is_empty() && self.taken == 0
+        self.sent.is_empty() && self.taken.is_subset(&self.left)
     }
 
     /// Nothing is on its way or waits.
@@ -329,7 +333,7 @@ impl Relay {
             && self.sent.is_empty()
             && self.waiting_out.is_empty()
             && self.waiting_in.is_empty()
-            && self.taken == 0
+            && self.taken.is_subset(&self.left)
     }
 
     /// # Errors

@@ -257,3 +257,39 @@ fn questions_do_not_use_identifiers_that_an_earlier_connection_may_have_left_at_
     assert_eq!(relay.ask(String::new()), 5);
     assert!(relay.on_time(Duration::from_secs(30)).is_err(), "a remote that does not answer is left");
 }
+
+/// The local broker still counts what an earlier connection brought and the remote has not released.
+#[test]
+fn what_an_earlier_connection_left_takes_its_place_in_the_local_window() {
+    let settings = settings(&["a in 2"]);
+    let mut limits = Limits::new(&settings);
+    limits.local_receive_maximum = 2;
+    let connack = ConnAck { session_present: true, ..ConnAck::default() };
+    let remote = Remote::new(&connack, &settings, &limits);
+    let mut relay = Relay::new(Arc::new(settings), remote, limits, &[4, 5], &[], 0, Duration::ZERO);
+    let Some(Packet::Subscribe(subscribe)) = taken(&mut relay.to_remote).pop() else { panic!() };
+    relay.on_remote(Packet::SubAck(SubAck::new(subscribe.packet_id, vec![ReasonCode::GrantedQos2]))).unwrap();
+    assert!(relay.is_idle(), "what the remote may never come back to keeps nobody busy");
+    taken(&mut relay.to_local);
+    relay.on_remote(Packet::Publish(publish("a", QoS::ExactlyOnce, 5))).unwrap();
+    assert_eq!(taken(&mut relay.to_local).len(), 1, "sent again, it needs no place of its own");
+    relay.on_remote(Packet::Publish(publish("a", QoS::ExactlyOnce, 6))).unwrap();
+    assert_eq!(taken(&mut relay.to_local), [], "the window is full");
+    relay.on_remote(Packet::PubRel(Ack::new(4))).unwrap();
+    taken(&mut relay.to_local);
+    relay.on_local(Packet::PubComp(Ack::new(4))).unwrap();
+    assert_eq!(taken(&mut relay.to_local), [Packet::Publish(publish("a", QoS::ExactlyOnce, 6))]);
+}
+
+#[test]
+fn a_remote_that_cannot_say_how_much_it_takes_gets_what_mosquitto_takes() {
+    let mut settings = settings(&["a out 1"]);
+    settings.version = ProtocolVersion::V311;
+    let mut relay = relay_with(settings, &ConnAck::default(), &[]);
+    for packet_id in 1..=30 {
+        relay.on_local(Packet::Publish(publish("a", QoS::AtLeastOnce, packet_id))).unwrap();
+    }
+    assert_eq!(taken(&mut relay.to_remote).len(), 20);
+    relay.on_remote(Packet::PubAck(Ack::new(1))).unwrap();
+    assert_eq!(taken(&mut relay.to_remote).len(), 1);
+}
