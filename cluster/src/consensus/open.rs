@@ -249,7 +249,11 @@ impl Disk {
         if !self.fs.exists(path).map_err(io)? {
             return Ok(None);
         }
-        let (meta, _) = SnapshotReader::open(&*self.fs, path)?;
+        // The file that operators keep is looked at as a whole: a backup that is damaged is of no use when it is needed.
+        let meta = match self.snapshot_path {
+            Some(_) => snapshot::verify(&*self.fs, path)?.0,
+            None => SnapshotReader::open(&*self.fs, path)?.0,
+        };
         if meta.cluster_id != identity.cluster_id {
             return Err(StartError::ForeignSnapshot { snapshot: path.to_owned(), data_dir: self.data_dir.clone() });
         }
