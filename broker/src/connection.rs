@@ -168,6 +168,7 @@ impl Service {
     /// Everything that can be done now; `false` when the next round must be woken for.
     fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         self.side.borrow_buffer();
+        let held_back = self.too_much_waits();
         let read = self.read(cx)?;
         self.side.begin_round();
         let mut grew = false;
@@ -190,7 +191,14 @@ impl Service {
         self.side.finish_round();
         let drained = self.flush(cx)?;
         self.check_time(cx)?;
-        Ok(read || mailed || (drained && self.session.has_backlog()))
+        // Who was not read for what waited is read again: nothing else would wake for its packets.
+        let released = held_back && !self.too_much_waits();
+        Ok(read || mailed || released || (drained && self.session.has_backlog()))
+    }
+
+    /// A client that does not take what it is sent is not read either.
+    fn too_much_waits(&self) -> bool {
+        self.side.out.len() - self.written > 4 * READ_BYTES
     }
 
     /// The order to go, if there is one.
@@ -218,7 +226,7 @@ impl Service {
     /// Reads once and decodes; `true` if packets came (or bytes of one).
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let congested = self.io.broker.is_congested();
-        if congested || !self.session.wants_input() || self.side.out.len() > 4 * READ_BYTES {
+        if congested || !self.session.wants_input() || self.too_much_waits() {
             // It is we who do not read: what the client says meanwhile counts when we do.
             self.last_input = Instant::now();
             let soon = self.last_input + CONGESTION_CHECK;

@@ -31,6 +31,13 @@ fn short(nodes: usize) -> ChaosOptions {
     options
 }
 
+/// One of the three runs that, with the kills of a node alone and the planted bugs, make a sample of five minutes.
+fn sample() -> ChaosOptions {
+    let mut options = short(3);
+    (options.seconds, options.acknowledged_min, options.faults_min) = (35, 2000, 2);
+    options
+}
+
 async fn outcome(options: &ChaosOptions) -> Outcome {
     println!("MOSQUORUM_SEED={}", options.seed);
     let outcome = run(options).await.expect("the cluster starts");
@@ -69,14 +76,14 @@ async fn must_be_caught(bug: &str, nemeses: &[Nemesis], power_cut: bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_keep_their_promises_under_kills_and_pauses() {
     if !stand_in() {
-        must_hold(short(3)).await;
+        must_hold(sample()).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_keep_their_promises_under_power_cuts() {
     if !stand_in() {
-        let mut options = short(3);
+        let mut options = sample();
         options.power_cut = true;
         options.nemeses = vec![Nemesis::KillAll, Nemesis::KillLeader, Nemesis::KillFollower];
         must_hold(options).await;
@@ -91,7 +98,7 @@ async fn three_nodes_keep_their_promises_when_the_leader_is_cut_off() {
     if let Some(why) = why_no_namespaces() {
         return skip(&why);
     }
-    let mut options = short(3);
+    let mut options = sample();
     options.nemeses = vec![Nemesis::PartitionLeader];
     must_hold(options).await;
 }

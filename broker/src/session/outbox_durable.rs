@@ -87,7 +87,7 @@ impl DurableOutbox {
             self.more = items.len() == wanted;
             let mut stuck = false;
             for item in items.drain(..) {
-                stuck |= !self.fits(&item, options);
+                stuck |= env.out_congested() || !self.fits(&item, options);
                 if !stuck {
                     self.next_seq = item.seq + 1;
                     self.send(item, options, aliases, env);
@@ -216,7 +216,7 @@ impl DurableOutbox {
     }
 
     pub(super) fn has_backlog(&self) -> bool {
-        !self.live.waiting.is_empty() || (self.more && self.in_flight_count == 0)
+        !self.live.waiting.is_empty() || self.more
     }
 }
 

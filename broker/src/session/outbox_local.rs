@@ -149,7 +149,7 @@ impl LocalOutbox {
     }
 
     pub(super) fn has_backlog(&self) -> bool {
-        !self.live.waiting.is_empty() || (!self.queue.is_empty() && self.in_flight_count == 0)
+        !self.live.waiting.is_empty() || !self.queue.is_empty()
     }
 
     /// Retained messages wait in the state, not here.

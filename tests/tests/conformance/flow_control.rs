@@ -89,6 +89,50 @@ async fn a_packet_too_large_for_the_client_is_not_sent(target: Target) -> TestRe
     Ok(())
 }
 
+/// Messages that fill every socket buffer at once, to a client that acknowledges each, and to one that acknowledges only
+/// when it has as many as it may hold: both get all of them, in order.
+async fn large_messages_do_not_stall(target: Target) -> TestResult {
+    const MANY: u16 = 60;
+    for (name, durable, at_the_end) in
+        [("each", false, false), ("end", false, true), ("durable-each", true, false), ("durable-end", true, true)]
+    {
+        let topic = target.unique(name);
+        let packet = if durable { Target::durable_packet } else { Target::connect_packet };
+        let mut connect = packet(&target, ProtocolVersion::V5, name);
+        connect.receive_maximum = Some(15);
+        let (mut reader, _) = Connection::connected(target.b, connect.clone()).await?;
+        reader.subscribe_to(&topic, QoS::AtLeastOnce).await?;
+        let mut present = Some(reader);
+        if durable && let Some(reader) = present.take() {
+            reader.disconnect().await?;
+        }
+        let mut publisher = target.at_a(&format!("{name}-publisher")).await?;
+        for number in 0..MANY {
+            let mut payload = vec![b'x'; 100_000];
+            payload[..2].copy_from_slice(&number.to_be_bytes());
+            publisher.publish(message(&topic, payload, QoS::AtLeastOnce)).await?;
+        }
+        let mut reader = match present {
+            Some(reader) => reader,
+            None => Connection::connected(target.b, connect).await?.0,
+        };
+        let mut held = Vec::new();
+        for number in 0..MANY {
+            let publish = reader.expect_publish().await.map_err(|error| format!("{name}, {number}: {error}"))?;
+            assert_eq!(publish.payload[..2], number.to_be_bytes(), "{name}");
+            held.push(publish.packet_id);
+            if !at_the_end || held.len() == 15 {
+                for packet_id in held.drain(..) {
+                    reader.queue(&Packet::PubAck(Ack::new(packet_id)));
+                }
+                reader.flush().await?;
+            }
+        }
+        reader.disconnect().await?;
+    }
+    Ok(())
+}
+
 /// [MQTT-3.2.2-15]
 #[tokio::test]
 async fn a_packet_too_large_for_the_broker_ends_the_connection() -> TestResult {
@@ -107,7 +151,8 @@ async fn a_packet_too_large_for_the_broker_ends_the_connection() -> TestResult {
 on_both!(
     the_broker_keeps_to_the_clients_receive_maximum,
     qos_2_counts_until_pubcomp,
-    a_packet_too_large_for_the_client_is_not_sent
+    a_packet_too_large_for_the_client_is_not_sent,
+    large_messages_do_not_stall
 );
 
 mod alone {
