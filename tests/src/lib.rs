@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod damage;
 pub mod history;
 pub mod measure;
+pub mod pods;
 pub mod power;
 pub mod random;
 pub mod skip;

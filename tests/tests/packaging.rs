@@ -1,0 +1,91 @@
+//! What `deploy/` is made of: the chart as helm renders it, the unit, the Debian package.
+//! Tools that are missing are named; in CI that is a failure.
+use mosquorum_tests::{
+    cluster::{
+        Build, TestFolder,
+        binary::{self, is_stand_in},
+        folder::workspace,
+    },
+    pods::tools,
+    skip::{has_program, skip},
+};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Runs a program and returns what it printed; its failure is the test's.
+fn run(program: impl AsRef<Path>, words: &[&str]) -> String {
+    let program = program.as_ref();
+    let output = Command::new(program).args(words).current_dir(workspace()).output().expect("it runs");
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{} {words:?}: {}\n{text}", program.display(), output.status);
+    text
+}
+
+#[test]
+fn the_chart_renders_what_was_reviewed_and_what_kubernetes_accepts() {
+    if let Err(why) = tools::install() {
+        return skip(&why);
+    }
+    println!("{}", run(workspace().join("deploy/helm/tests/check"), &[]));
+}
+
+#[test]
+fn the_unit_is_valid_and_gives_the_broker_nothing_it_does_not_need() {
+    if !has_program("systemd-analyze") {
+        return skip("no systemd-analyze (package systemd)");
+    }
+    let folder = TestFolder::new("unit").expect("a folder");
+    let unit = std::fs::read_to_string(workspace().join("deploy/systemd/mosquorum.service")).expect("the unit");
+    // A program that is there: the one of the unit is only where the package is installed.
+    let unit = unit.replace("ExecStart=/usr/sbin/mosquorum ", "ExecStart=/bin/true ");
+    let path = folder.path().join("mosquorum.service");
+    std::fs::write(&path, unit).expect("written");
+    let path = path.display().to_string();
+    let warnings = run("systemd-analyze", &["verify", "--man=no", &path]);
+    let ours: Vec<&str> = warnings.lines().filter(|line| line.contains("mosquorum")).collect();
+    assert!(ours.is_empty(), "{ours:?}");
+    // 0 is a unit that may do nothing, 10 one that may do all; ssh has 9.6.
+    run("systemd-analyze", &["security", "--offline=yes", "--threshold=15", &path]);
+}
+
+/// The Debian package with the broker under test in it.
+fn package(folder: &Path) -> PathBuf {
+    let binary = binary::path(Build::Plain).expect("a broker").display().to_string();
+    let output = folder.display().to_string();
+    let build = workspace().join("deploy/debian/build");
+    let path = run(build, &["--binary", &binary, "--output", &output]);
+    PathBuf::from(path.lines().last().expect("the package's path"))
+}
+
+#[test]
+fn the_debian_package_holds_program_unit_account_and_configuration() {
+    if is_stand_in() {
+        return skip("MOSQUORUM_BIN is Eclipse Mosquitto");
+    }
+    if let Some(missing) = ["dpkg-deb", "python3"].into_iter().find(|program| !has_program(program)) {
+        return skip(&format!("no {missing}"));
+    }
+    let folder = TestFolder::new("package").expect("a folder");
+    let package = package(folder.path()).display().to_string();
+    let root = folder.path().join("root");
+    run("dpkg-deb", &["--extract", &package, &root.display().to_string()]);
+    for file in [
+        "usr/lib/systemd/system/mosquorum.service",
+        "usr/lib/sysusers.d/mosquorum.conf",
+        "usr/lib/tmpfiles.d/mosquorum.conf",
+        "etc/default/mosquorum",
+        "etc/mosquorum/mosquitto.conf",
+        "usr/share/doc/mosquorum/copyright",
+    ] {
+        assert!(root.join(file).is_file(), "{file}");
+    }
+    let version = run(root.join("usr/sbin/mosquorum"), &["--version"]);
+    let fields = run("dpkg-deb", &["--field", &package]);
+    let version = version.split_whitespace().nth(1).expect("a version");
+    assert!(fields.contains(&format!("Version: {version}\n")), "{fields}");
+    // What an administrator changed survives an upgrade.
+    let conffiles = run("dpkg-deb", &["--info", &package, "conffiles"]);
+    assert_eq!(conffiles, "/etc/mosquorum/mosquitto.conf\n/etc/default/mosquorum\n");
+}
