@@ -16,6 +16,11 @@ pub enum Command {
     /// Print this to stdout and exit with 0 (`--help`, `--version`, `--options`).
     Print(String),
     Cluster(ClusterCommand),
+    /// `mosquorum healthcheck`: whether a node is ready, by its health listener.
+    HealthCheck {
+        url: Option<String>,
+        config_file: Option<PathBuf>,
+    },
 }
 
 /// Serve, or check the configuration.
@@ -102,6 +107,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, CliEr
     if words.next_if(|word| word == "cluster").is_some() {
         return cluster(words);
     }
+    if words.next_if(|word| word == "healthcheck").is_some() {
+        return health_check(words);
+    }
     let mut run = Run::default();
     while let Some(word) = words.next() {
         match word.to_str().unwrap_or_default() {
@@ -180,6 +188,28 @@ fn cluster(words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
     Ok(Command::Cluster(ClusterCommand { action, socket, config_file, json }))
 }
 
+fn health_check(mut words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
+    let (mut url, mut config_file) = (None, None);
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("-h" | "--help") => return Ok(Command::Print(HEALTH_CHECK_HELP.to_owned())),
+            Some("--url") => match words.next().and_then(|url| url.into_string().ok()) {
+                Some(text) => url = Some(text),
+                None => return fail("Error: --url argument given, but no URL specified."),
+            },
+            Some("-c" | "--config-file") => match words.next() {
+                Some(path) => config_file = Some(PathBuf::from(path)),
+                None => return fail("Error: -c argument given, but no config file specified."),
+            },
+            _ => {
+                let word = word.to_string_lossy();
+                return fail(format!("Error: Unknown option '{word}'. Try healthcheck --help."));
+            }
+        }
+    }
+    Ok(Command::HealthCheck { url, config_file })
+}
+
 fn action(words: &[&str]) -> Result<ClusterAction, CliError> {
     Ok(match words {
         ["status"] => ClusterAction::Status,
@@ -214,7 +244,8 @@ fn help(program: &str) -> String {
     format!(
         "mosquorum version {VERSION}, an MQTT v5.0/v3.1.1/v3.1 broker that may be a cluster.\n\n\
 Usage: {program} [-c config_file] [-d] [-h] [-p port] [-v]\n\
-       {program} cluster status|add|remove|transfer-leader|resize ...\n{HELP}"
+       {program} cluster status|add|remove|transfer-leader|resize ...\n\
+       {program} healthcheck [--url URL | -c config_file]\n{HELP}"
     )
 }
 
@@ -237,6 +268,16 @@ MOSQUORUM_MAX_PACKET_SIZE=1000000; commas separate the values of log_dest, log_t
 cluster_peer.
 
 Exit codes: 0 after a normal end, 1 when it cannot start, 3 for a wrong configuration or flag.
+";
+
+const HEALTH_CHECK_HELP: &str = "\
+Usage: mosquorum healthcheck [--url URL | -c FILE]
+
+Asks a node's health_listener whether clients can be sent to it. Exit code 0 if it is ready (or, at
+/livez, alive), else 1 with the reasons.
+
+ --url URL               what to ask; http://127.0.0.1:9883/readyz if nothing says otherwise.
+ -c FILE                 take the address from this configuration file.
 ";
 
 const CLUSTER_HELP: &str = "\
@@ -319,6 +360,18 @@ mod tests {
             let command = parsed(&format!("cluster {words} --socket s --json"));
             assert_eq!(command, Ok(Command::Cluster(expected)), "{words}");
         }
+    }
+
+    #[test]
+    fn a_health_check_asks_a_url_or_what_a_file_says() {
+        let asked = |url: Option<&str>, file: Option<&str>| {
+            Ok(Command::HealthCheck { url: url.map(str::to_owned), config_file: file.map(PathBuf::from) })
+        };
+        assert_eq!(parsed("healthcheck"), asked(None, None));
+        assert_eq!(parsed("healthcheck --url http://h:1/livez"), asked(Some("http://h:1/livez"), None));
+        assert_eq!(parsed("healthcheck -c a.conf"), asked(None, Some("a.conf")));
+        assert!(parsed("healthcheck --url").is_err_and(|text| text.contains("no URL")));
+        assert!(parsed("healthcheck now").is_err_and(|text| text.contains("Unknown option 'now'")));
     }
 
     #[test]

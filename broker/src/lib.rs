@@ -11,6 +11,7 @@ pub mod config;
 pub mod connect;
 pub mod connection;
 pub mod daemon;
+pub mod health;
 pub mod listener;
 pub mod live;
 pub mod local_cluster;

@@ -7,6 +7,7 @@ use crate::{
     broker::{Broker, Listener, LiveHub},
     carrier::{TlsFileError, TlsSet},
     config::Settings,
+    health::Health,
     listener::{self, ListenError},
     live::Order,
     logging::{self, lines},
@@ -41,6 +42,7 @@ pub enum NodeError {
 
 /// Runs until a signal ends it.
 pub async fn run(settings: Settings) -> Result<(), NodeError> {
+    let health = settings.health_listener.map(Health::open).transpose()?;
     let hub = Arc::new(LiveHub::default());
     let mut tasks = JoinSet::new();
     let (consensus, peers) = join(&settings, hub.clone(), &mut tasks).await?;
@@ -55,6 +57,10 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         std::fs::write(&path, format!("{}\n", std::process::id())).map_err(|error| {
             NodeError::Storage(format!("Error: unable to write pid file {}: {error}", path.display()))
         })?;
+    }
+    if let Some(health) = &health {
+        health.attach(broker.clone());
+        tasks.spawn(health.beat());
     }
     for (listener, open) in opened {
         tasks.spawn(accept_when_ready(broker.clone(), listener, open));

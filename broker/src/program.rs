@@ -3,7 +3,7 @@ use crate::{
     admin,
     cli::{self, ClusterAction, ClusterCommand, Command, Run},
     config::{ProcessSettings, Settings},
-    daemon, local_cluster,
+    daemon, health, local_cluster,
     logging::{self, lines},
     node,
 };
@@ -30,6 +30,7 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Cluster(command) => cluster(command),
+        Command::HealthCheck { url, config_file } => health_check(url, config_file),
         Command::Run(run) => broker(&run),
     }
 }
@@ -142,6 +143,31 @@ fn cluster(command: ClusterCommand) -> ExitCode {
     match admin::request(&socket, &request) {
         Ok(answer) => {
             println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&error, EXIT_FAILED),
+    }
+}
+
+/// Without `--url` asks the listener of the configuration file or of the environment, else the usual one.
+fn health_check(url: Option<String>, config_file: Option<PathBuf>) -> ExitCode {
+    let configured = |config_file: Option<PathBuf>| {
+        let run = Run { config_file, ..Run::default() };
+        let settings = Settings::load(&run.sources()).map_err(|error| error.to_string())?;
+        let own = |address: std::net::SocketAddr| match (address.ip().is_unspecified(), address.is_ipv4()) {
+            (true, true) => format!("http://127.0.0.1:{}/readyz", address.port()),
+            (true, false) => format!("http://[::1]:{}/readyz", address.port()),
+            _ => format!("http://{address}/readyz"),
+        };
+        Ok(settings.health_listener.map_or(health::check::DEFAULT_URL.to_owned(), own))
+    };
+    let answer = match url {
+        Some(url) => health::check::ask(&url),
+        None => configured(config_file).and_then(|url| health::check::ask(&url)),
+    };
+    match answer {
+        Ok(text) => {
+            println!("{text}");
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, EXIT_FAILED),

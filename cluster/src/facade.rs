@@ -82,6 +82,12 @@ pub struct ClusterStatus {
     pub commit: LogIndex,
     pub applied: LogIndex,
     pub snapshot: LogIndex,
+    /// The last entry in this node's log.
+    pub last: LogIndex,
+    /// This node's log starts behind it.
+    pub purged: LogIndex,
+    /// Committed entries, as the leader last said, that are not applied here yet.
+    pub behind: u64,
     pub members: Vec<MemberStatus>,
 }
 

@@ -105,7 +105,7 @@ impl Consensus for MemoryConsensus {
             term: 1,
             commit: index,
             applied: index,
-            snapshot: LogIndex(0),
+            last: index,
             members: vec![MemberStatus {
                 node: ORIGIN.node,
                 name: self.name.clone(),
@@ -113,6 +113,7 @@ impl Consensus for MemoryConsensus {
                 serving: true,
                 ..MemberStatus::default()
             }],
+            ..ClusterStatus::default()
         }
     }
 

@@ -8,6 +8,7 @@ pub mod client;
 pub mod cluster;
 pub mod damage;
 pub mod history;
+pub mod http;
 pub mod measure;
 pub mod pods;
 pub mod power;

@@ -346,6 +346,7 @@ const TABLE: &[OptionSpec] = &[
     ours("cluster_listener", "").once(),
     ours("cluster_name", "").once(),
     ours("cluster_peer", "").list(),
+    ours("health_listener", "").once(),
     ours("log_format", "text").reloads(),
 ];
 

@@ -2,7 +2,7 @@
 //! Always true: a value of these types has passed every check that needs no other file and no network; nothing below
 //! `main` reads the configuration file or the environment.
 //! Not here: how text becomes these types (`build`), what a password or ACL file contains (`auth`).
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,6 +31,9 @@ pub struct Settings {
     pub log: LogSettings,
     pub process: ProcessSettings,
     pub cluster: ClusterSettings,
+    /// `health_listener PORT [ADDRESS]` (ours): HTTP for probes and metrics, without credentials; loopback unless an
+    /// address is given. Default none.
+    pub health_listener: Option<SocketAddr>,
     /// `sys_interval`: seconds between `$SYS` updates. `None` (written 0) turns them off. Default 10.
     pub sys_interval: Option<Duration>,
     /// `set_tcp_nodelay` (default false).

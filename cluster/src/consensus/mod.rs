@@ -301,6 +301,9 @@ impl Shared {
             commit: LogIndex(view.commit),
             applied: LogIndex(view.applied),
             snapshot: LogIndex(view.snapshot),
+            last: LogIndex(view.last),
+            purged: LogIndex(view.purged),
+            behind: view.cluster_commit.max(view.commit).saturating_sub(view.applied),
             members: members.collect(),
         }
     }

@@ -95,8 +95,12 @@ pub(crate) struct View {
     pub(crate) term: u64,
     pub(crate) last: u64,
     pub(crate) commit: u64,
+    /// Committed by a majority as the leader last said: may lie beyond what this node has.
+    pub(crate) cluster_commit: u64,
     pub(crate) applied: u64,
     pub(crate) snapshot: u64,
+    /// The log starts behind it.
+    pub(crate) purged: u64,
     pub(crate) members: Vec<MemberView>,
     /// Why the group stopped for good, if it did.
     pub(crate) stopped: Option<String>,
@@ -234,8 +238,10 @@ impl Engine {
             term: m.current_term,
             last: m.last_log_index.unwrap_or(0),
             commit: m.local_committed.map_or(0, |id| id.index),
+            cluster_commit: m.cluster_committed.map_or(0, |id| id.index),
             applied: m.last_applied.map_or(0, |id| id.index),
             snapshot: m.snapshot.map_or(0, |id| id.index),
+            purged: m.purged.map_or(0, |id| id.index),
             members: members.collect(),
             stopped: m.running_state.as_ref().err().map(ToString::to_string),
         }

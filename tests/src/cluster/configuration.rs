@@ -34,6 +34,9 @@ pub(super) fn text(
     if options.persistence {
         line(format!("persistence_location {}/", data.display()));
     }
+    if !mosquitto {
+        line(format!("health_listener {} {}", place.health_address.port(), place.health_address.ip()));
+    }
     if places.len() > 1 {
         line(format!("cluster_name {}", node_name(node)));
         line(format!("cluster_listener {} {}", place.cluster_address.port(), place.cluster_address.ip()));

@@ -411,6 +411,12 @@ impl Cluster {
         self.nodes[node].place.cluster_address
     }
 
+    /// Where a node answers probes and tells its metrics.
+    #[must_use]
+    pub fn health_address(&self, node: usize) -> SocketAddr {
+        self.nodes[node].place.health_address
+    }
+
     /// The node that leads, as far as a running node knows.
     pub async fn leader(&mut self) -> Option<usize> {
         for node in 0..self.len() {

@@ -15,6 +15,7 @@ use std::{
 pub(super) struct Place {
     pub(super) client_address: SocketAddr,
     pub(super) cluster_address: SocketAddr,
+    pub(super) health_address: SocketAddr,
     namespace: Option<String>,
 }
 
@@ -56,6 +57,7 @@ pub(super) fn places(address: Ipv4Addr, nodes: usize) -> Vec<Place> {
     let place = |node: usize| Place {
         client_address: SocketAddr::new(IpAddr::V4(address), 1883 + node as u16),
         cluster_address: SocketAddr::new(IpAddr::V4(address), 7883 + node as u16),
+        health_address: SocketAddr::new(IpAddr::V4(address), 9883 + node as u16),
         namespace: None,
     };
     (0..nodes).map(place).collect()
@@ -134,6 +136,7 @@ impl Namespaces {
         let place = |(node, name): (usize, &String)| Place {
             client_address: SocketAddr::new(self.address(node).into(), 1883),
             cluster_address: SocketAddr::new(self.address(node).into(), 7883),
+            health_address: SocketAddr::new(self.address(node).into(), 9883),
             namespace: Some(name.clone()),
         };
         self.names.iter().enumerate().map(place).collect()

@@ -10,6 +10,7 @@ use super::{
     Autosave, ConfigError, Delivery, Level, Limits, LogDestinations, LogSettings, LogTypes, Note, PersistenceSettings,
     ProcessSettings, RetainSettings, Settings,
 };
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
@@ -40,6 +41,7 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
         log: log(values)?,
         process: process(values)?,
         cluster,
+        health_listener: health_listener(values)?,
         sys_interval: sys_interval(values)?,
         tcp_nodelay: values.switch("set_tcp_nodelay")?.unwrap_or(false),
         packet_buffer_size_bytes: values
@@ -154,6 +156,22 @@ fn process(values: Values<'_>) -> Result<ProcessSettings, ConfigError> {
         user_is_explicit: user.is_some(),
         user: user.unwrap_or_else(|| "mosquitto".to_owned()),
         pid_file: values.path("pid_file")?,
+    })
+}
+
+fn health_listener(values: Values<'_>) -> Result<Option<SocketAddr>, ConfigError> {
+    const NAME: &str = "health_listener";
+    values.last(NAME, |text| {
+        let (port, address) = values::port_and_word(NAME, text)?;
+        let port = u16::try_from(port)
+            .ok()
+            .filter(|port| *port > 0)
+            .ok_or_else(|| invalid(NAME, &port.to_string(), "a port from 1 to 65535"))?;
+        let address = match address {
+            None => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            Some(word) => word.parse().map_err(|_| invalid(NAME, word, "an IP address after the port"))?,
+        };
+        Ok(SocketAddr::new(address, port))
     })
 }
 

@@ -1,0 +1,125 @@
+//! What operators see of a broker beside MQTT: probes and metrics on `health_listener`.
+use mosquorum_tests::{
+    client::PATIENCE,
+    cluster::{Cluster, ClusterOptions, Wiring, binary::is_stand_in, why_no_namespaces},
+    http,
+    skip::skip,
+};
+use std::time::{Duration, Instant};
+
+const STAND_IN: &str = "MOSQUORUM_BIN is Eclipse Mosquitto, which has no health listener";
+
+/// Waits until `/readyz` of a node has this status; how long that took, and the reasons given last.
+async fn wait_readiness(cluster: &Cluster, node: usize, wanted: u16) -> (Duration, String) {
+    let since = Instant::now();
+    loop {
+        let answer = http::get(cluster.health_address(node), "/readyz").await;
+        if let Ok((status, body)) = &answer
+            && *status == wanted
+        {
+            return (since.elapsed(), body.clone());
+        }
+        assert!(
+            since.elapsed() < 2 * PATIENCE,
+            "node {node}: {answer:?}, not {wanted}\n{}",
+            cluster.log_tail(node, 30)
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+async fn health_check(cluster: &Cluster, node: usize, path: &str) -> (bool, String) {
+    let url = format!("http://{}{path}", cluster.health_address(node));
+    let mut command = tokio::process::Command::new(cluster.binary());
+    let output = command.args(["healthcheck", "--url", &url]).kill_on_drop(true).output().await.expect("a program");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&text).trim().to_owned())
+}
+
+#[tokio::test]
+async fn a_node_is_alive_from_its_start_and_ready_when_it_serves() {
+    if is_stand_in() {
+        return skip(STAND_IN);
+    }
+    let mut cluster = Cluster::prepare(ClusterOptions::new("readiness", 3)).expect("files");
+    let nobody = health_check(&cluster, 0, "/livez").await;
+    assert!(!nobody.0 && nobody.1.starts_with("Error: no answer from http://"), "{nobody:?}");
+    cluster.start_node(0).expect("a process");
+    let (_, reasons) = wait_readiness(&cluster, 0, 503).await;
+    assert!(reasons.contains("starting") || reasons.contains("not a voter"), "{reasons}");
+    assert_eq!(health_check(&cluster, 0, "/livez").await, (true, "alive".to_owned()));
+    let unready = health_check(&cluster, 0, "/readyz").await;
+    assert!(!unready.0 && unready.1.contains(" answers 503: "), "{unready:?}");
+    for node in [1, 2] {
+        cluster.start_node(node).expect("a process");
+    }
+    for node in 0..3 {
+        wait_readiness(&cluster, node, 200).await;
+        cluster.wait_serving(node, PATIENCE).await.expect("a ready node serves");
+    }
+    assert_eq!(health_check(&cluster, 2, "/readyz").await, (true, "ready".to_owned()));
+    // Without --url, where the configuration file says.
+    let file = cluster.configuration_file(1).display().to_string();
+    let mut command = tokio::process::Command::new(cluster.binary());
+    assert!(command.args(["healthcheck", "-c", &file]).status().await.expect("a program").success());
+    cluster.kill(0);
+    cluster.kill(1);
+    let (_, reasons) = wait_readiness(&cluster, 2, 503).await;
+    assert!(reasons.contains("majority") || reasons.contains("lease"), "{reasons}");
+}
+
+#[tokio::test]
+async fn a_health_listener_answers_get_and_head_alone_and_nothing_long() {
+    if is_stand_in() {
+        return skip(STAND_IN);
+    }
+    let cluster = Cluster::start(ClusterOptions::new("health-http", 1)).await.expect("a node");
+    let address = cluster.health_address(0);
+    let status = async |request: &[u8]| {
+        let answer = http::exchange(address, request).await.expect("an answer");
+        String::from_utf8_lossy(&answer).split(' ').nth(1).map(str::to_owned).unwrap_or_default()
+    };
+    assert_eq!(status(b"HEAD /livez HTTP/1.1\r\n\r\n").await, "200");
+    assert_eq!(status(b"GET /other HTTP/1.1\r\n\r\n").await, "404");
+    assert_eq!(status(b"POST /readyz HTTP/1.1\r\nContent-Length: 0\r\n\r\n").await, "405");
+    assert_eq!(status(b"\x00\x01\x02\r\n\r\n").await, "400");
+    assert_eq!(status(&[b"GET /".as_slice(), &[b'a'; 8 << 10]].concat()[..8 << 10]).await, "431");
+    // Many that say nothing do not keep the next one from being answered.
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(tokio::net::TcpStream::connect(address).await.expect("a connection"));
+    }
+    assert_eq!(http::get(address, "/readyz").await.expect("an answer"), (200, "ready\n".to_owned()));
+}
+
+#[tokio::test]
+async fn readiness_ends_within_2_s_of_a_partition_and_is_back_within_10_s_of_its_end() {
+    if is_stand_in() {
+        return skip(STAND_IN);
+    }
+    if let Some(why) = why_no_namespaces() {
+        return skip(&why);
+    }
+    let mut options = ClusterOptions::new("readiness-cut", 3);
+    options.wiring = Wiring::Namespaces;
+    let cluster = Cluster::start(options).await.expect("a cluster");
+    let (mut lost, mut found) = (Vec::new(), Vec::new());
+    // Each node once, so the leader too; a stall of the machine may spoil one round.
+    for node in 0..3 {
+        for other in 0..3 {
+            wait_readiness(&cluster, other, 200).await;
+        }
+        cluster.partition(&[node]).expect("nft works");
+        lost.push(wait_readiness(&cluster, node, 503).await.0);
+        for other in (0..3).filter(|other| *other != node) {
+            wait_readiness(&cluster, other, 200).await;
+        }
+        cluster.heal().expect("nft works");
+        found.push(wait_readiness(&cluster, node, 200).await.0);
+    }
+    eprintln!("503 after {lost:?}, 200 after {found:?}");
+    lost.sort();
+    found.sort();
+    assert!(lost[1] < Duration::from_secs(2), "503 after {lost:?}");
+    assert!(found[1] < Duration::from_secs(10), "200 after {found:?}");
+}
