@@ -18,7 +18,7 @@ mod certificates;
 mod configuration;
 pub mod folder;
 mod network;
-mod process;
+pub(crate) mod process;
 
 pub use binary::Build;
 pub use folder::TestFolder;

@@ -86,6 +86,9 @@ pub struct Namespaces {
     subnet: (u8, u8),
 }
 
+/// Of a subnet, without ours.
+const ADDRESSES: usize = 250;
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 impl Namespaces {
@@ -98,19 +101,48 @@ impl Namespaces {
         let stem = format!("mq{}x{number}", std::process::id());
         let mut namespaces = Self { bridge: stem.clone(), names: Vec::new(), subnet: (0, 0) };
         namespaces.make_bridge()?;
-        for node in 0..nodes {
-            let name = format!("{stem}n{node}");
-            let outer = format!("{stem}v{node}");
-            run("ip", &["netns", "add", &name])?;
-            namespaces.names.push(name.clone());
-            run("ip", &["link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &name])?;
-            run("ip", &["link", "set", &outer, "master", &namespaces.bridge, "up"])?;
-            let address = format!("{}/24", namespaces.address(node));
-            run("ip", &["-n", &name, "addr", "add", &address, "dev", "eth0"])?;
-            run("ip", &["-n", &name, "link", "set", "eth0", "up"])?;
-            run("ip", &["-n", &name, "link", "set", "lo", "up"])?;
+        for _ in 0..nodes {
+            namespaces.add()?;
         }
         Ok(namespaces)
+    }
+
+    /// One more namespace, with an address that none had before; its number.
+    /// # Errors
+    /// When `ip` fails or all addresses are used up.
+    pub fn add(&mut self) -> io::Result<usize> {
+        let node = self.names.len();
+        if node >= ADDRESSES {
+            return Err(io::Error::other("no address is left in the subnet"));
+        }
+        let name = format!("{}n{node}", self.bridge);
+        let outer = format!("{}v{node}", self.bridge);
+        run("ip", &["netns", "add", &name])?;
+        self.names.push(name.clone());
+        run("ip", &["link", "add", &outer, "type", "veth", "peer", "name", "eth0", "netns", &name])?;
+        run("ip", &["link", "set", &outer, "master", &self.bridge, "up"])?;
+        let address = format!("{}/24", self.address(node));
+        run("ip", &["-n", &name, "addr", "add", &address, "dev", "eth0"])?;
+        run("ip", &["-n", &name, "link", "set", "eth0", "up"])?;
+        run("ip", &["-n", &name, "link", "set", "lo", "up"])?;
+        Ok(node)
+    }
+
+    /// Takes a namespace away; its number and address are not used again.
+    pub fn remove(&self, node: usize) {
+        let _ = run("ip", &["netns", "del", &self.names[node]]);
+    }
+
+    /// What `ip netns` calls it.
+    #[must_use]
+    pub fn name(&self, node: usize) -> &str {
+        &self.names[node]
+    }
+
+    /// This machine's own address on the bridge.
+    #[must_use]
+    pub fn gateway(&self) -> Ipv4Addr {
+        Ipv4Addr::new(10, self.subnet.0, self.subnet.1, 254)
     }
 
     fn make_bridge(&mut self) -> io::Result<()> {
@@ -128,7 +160,8 @@ impl Namespaces {
         Err(io::Error::other("no free subnet"))
     }
 
-    fn address(&self, node: usize) -> Ipv4Addr {
+    #[must_use]
+    pub fn address(&self, node: usize) -> Ipv4Addr {
         Ipv4Addr::new(10, self.subnet.0, self.subnet.1, 1 + node as u8)
     }
 

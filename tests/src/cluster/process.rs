@@ -20,7 +20,7 @@ pub enum Ended {
 }
 
 #[derive(Debug)]
-pub(super) struct BrokerProcess {
+pub(crate) struct BrokerProcess {
     child: Child,
     ended: Option<Ended>,
 }
@@ -47,7 +47,7 @@ fn spawn(command: Command) -> io::Result<Child> {
 
 impl BrokerProcess {
     /// `words`: the program and its arguments, after wrappers that replace themselves by it.
-    pub(super) fn start(words: &[String], environment: &[(String, String)], log: &Path) -> io::Result<Self> {
+    pub(crate) fn start(words: &[String], environment: &[(String, String)], log: &Path) -> io::Result<Self> {
         let log = OpenOptions::new().create(true).append(true).open(log)?;
         let mut with_death_signal: Vec<String> = Vec::new();
         if crate::skip::has_program("setpriv") {
@@ -65,7 +65,7 @@ impl BrokerProcess {
         Ok(Self { child: spawn(command)?, ended: None })
     }
 
-    pub(super) fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
@@ -73,12 +73,12 @@ impl BrokerProcess {
         Pid::from_raw(i32::try_from(self.child.id()).ok()?)
     }
 
-    pub(super) fn signal(&self, signal: Signal) -> bool {
+    pub(crate) fn signal(&self, signal: Signal) -> bool {
         self.ended.is_none() && self.pid().is_some_and(|pid| kill_process(pid, signal).is_ok())
     }
 
     /// How it ended, if it did.
-    pub(super) fn ended(&mut self) -> Option<Ended> {
+    pub(crate) fn ended(&mut self) -> Option<Ended> {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().ok().flatten().map(how);
         }
@@ -86,14 +86,14 @@ impl BrokerProcess {
     }
 
     /// SIGKILL to the whole group, without waiting.
-    pub(super) fn send_kill(&self) {
+    pub(crate) fn send_kill(&self) {
         if let (None, Some(pid)) = (self.ended, self.pid()) {
             let _ = kill_process_group(pid, Signal::KILL);
         }
     }
 
     /// True if it ran until now and is gone.
-    pub(super) fn kill_9(&mut self) -> bool {
+    pub(crate) fn kill_9(&mut self) -> bool {
         if self.ended.is_some() {
             return false;
         }
@@ -103,11 +103,11 @@ impl BrokerProcess {
     }
 
     /// SIGSTOP, and waits until the kernel says that it is stopped.
-    pub(super) fn pause(&mut self) -> bool {
+    pub(crate) fn pause(&mut self) -> bool {
         self.signal(Signal::STOP) && self.wait_state(|state| state == 'T' || state == 't')
     }
 
-    pub(super) fn resume(&mut self) -> bool {
+    pub(crate) fn resume(&mut self) -> bool {
         self.signal(Signal::CONT) && self.wait_state(|state| state != 'T' && state != 't')
     }
 
