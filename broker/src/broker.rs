@@ -12,6 +12,7 @@ use crate::{
         side::{Nobody, publish_to_group},
     },
     logging::lines::{self, Disconnected},
+    metrics::Clients,
     reloading::Reloading,
     sys::SysTopics,
 };
@@ -187,6 +188,7 @@ pub struct Listener {
     pub security: ArcSwap<Security>,
     pub tls: TlsAcceptorSlot,
     pub connections: AtomicUsize,
+    pub clients: Clients,
 }
 
 impl Listener {
@@ -196,6 +198,7 @@ impl Listener {
             security: ArcSwap::new(security),
             tls: TlsAcceptorSlot::new(tls),
             connections: AtomicUsize::new(0),
+            clients: Clients::default(),
         }
     }
 

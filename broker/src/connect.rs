@@ -527,6 +527,7 @@ async fn run(mut connection: Connection, client: Client, admission: Admission, p
     if *durable {
         broker.router.attach_durable(owner.connection, mailbox.clone());
     }
+    let _in_service = listener.clients.enter(client.connect.version);
     log_connected(&broker, &client, peer);
     add(&broker.counters.connacks_sent, 1);
     add(&broker.counters.clients_total, 1);

@@ -16,6 +16,7 @@ pub mod listener;
 pub mod live;
 pub mod local_cluster;
 pub mod logging;
+pub mod metrics;
 pub mod node;
 pub mod persistent;
 pub mod program;

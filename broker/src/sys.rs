@@ -8,13 +8,17 @@ use mosquorum_proto::mqtt::{QoS, TopicFilter, TopicName, Utf8};
 use parking_lot::RwLock;
 use std::{
     ops::ControlFlow,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
 #[derive(Default)]
 pub struct SysTopics {
     retained: RwLock<RetainedTree<Arc<Message>>>,
+    connected_max: AtomicUsize,
 }
 
 impl SysTopics {
@@ -23,6 +27,11 @@ impl SysTopics {
             into.push(message.clone());
             ControlFlow::Continue(())
         });
+    }
+
+    /// Most clients connected at a time, this number included.
+    pub fn note_connected(&self, connected: usize) -> usize {
+        self.connected_max.fetch_max(connected, Relaxed).max(connected)
     }
 
     /// Keeps and publishes a value, if it is new.
@@ -106,7 +115,6 @@ fn messages_sent(c: &CounterValues) -> u64 {
 pub async fn publish(broker: Arc<Broker>) {
     let started = Instant::now();
     let mut loads = loads();
-    let mut maximum = 0;
     let version = format!("mosquorum version {} (mosquitto version {})", lines::VERSION, lines::MOSQUITTO_VERSION);
     broker.sys.set(&broker, "$SYS/broker/version", version);
     loop {
@@ -115,7 +123,7 @@ pub async fn publish(broker: Arc<Broker>) {
             continue;
         };
         let counts = broker.counters.read();
-        publish_counts(&broker, &counts, started, &mut maximum);
+        publish_counts(&broker, &counts, started);
         for load in &mut loads {
             publish_load(&broker, load, &counts, interval);
         }
@@ -134,9 +142,9 @@ fn publish_load(broker: &Broker, load: &mut Load, counts: &CounterValues, interv
     }
 }
 
-fn publish_counts(broker: &Broker, c: &CounterValues, started: Instant, maximum: &mut usize) {
+fn publish_counts(broker: &Broker, c: &CounterValues, started: Instant) {
     let connected = broker.registry.len();
-    *maximum = (*maximum).max(connected);
+    let maximum = broker.sys.note_connected(connected);
     let (live, shared) = broker.router.subscription_counts();
     let state = broker.consensus.state().read();
     let totals = state.totals();
@@ -149,7 +157,7 @@ fn publish_counts(broker: &Broker, c: &CounterValues, started: Instant, maximum:
         ("clients/disconnected", disconnected),
         ("clients/inactive", disconnected),
         ("clients/active", connected as u64),
-        ("clients/maximum", *maximum as u64),
+        ("clients/maximum", maximum as u64),
         ("clients/expired", expired),
         ("connections/socket/count", c.sockets_opened - c.sockets_closed),
         ("messages/received", c.messages_received),

@@ -3,6 +3,7 @@
 //! many nodes look the same from here.
 use crate::{
     ids::{ConnectionId, Epoch, Incarnation, LogIndex, Millis, NodeId},
+    metrics::{ConsensusMetrics, PeerMetrics},
     state::{Command, Effect, Message, Origin, Outcome, Owner, State},
 };
 use mosquorum_proto::mqtt::{TopicFilter, Utf8};
@@ -65,6 +66,11 @@ pub trait Consensus: Send + Sync {
 
     /// Status for `mosquorum cluster status`, the `$SYS` tree and logs.
     fn status(&self) -> ClusterStatus;
+
+    /// Figures for operators.
+    fn metrics(&self) -> ConsensusMetrics {
+        ConsensusMetrics::default()
+    }
 
     /// Membership change asked for over the admin socket; the text is for the operator.
     fn admin(&self, request: AdminRequest) -> BoxFuture<'static, Result<String, String>>;
@@ -162,6 +168,11 @@ pub trait Peers: Send + Sync {
     /// Whether links to other nodes hold so much that publishers of QoS 1 and 2 should not be read any further.
     fn congested(&self) -> bool {
         false
+    }
+
+    /// Figures for operators.
+    fn metrics(&self) -> PeerMetrics {
+        PeerMetrics::default()
     }
 
     /// Whether this node knows every serving node's routes, and may thus admit connections. [`Peers::may_serve`] is

@@ -7,6 +7,7 @@ pub mod ids;
 pub mod live;
 mod membership;
 pub mod memory;
+pub mod metrics;
 mod raft;
 pub mod retained_tree;
 pub mod state;

@@ -62,7 +62,7 @@ fn run(log: &Log, batch: u64, in_flight: usize, seconds: f64) {
         at(0.5),
         at(0.99),
         at(1.0),
-        (after.sync_micros_sum - before.sync_micros_sum) as f64 / (after.syncs - before.syncs).max(1) as f64 / 1e3,
+        (after.sync.sum_micros - before.sync.sum_micros) as f64 / (after.syncs - before.syncs).max(1) as f64 / 1e3,
         after.segments - before.segments,
         after.recycled - before.recycled,
         after.segment_waits - before.segment_waits,

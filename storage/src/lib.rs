@@ -6,6 +6,7 @@
 
 pub mod directory;
 pub mod fs;
+pub mod histogram;
 pub mod kv;
 pub mod log;
 pub mod snapshot;

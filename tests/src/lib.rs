@@ -10,6 +10,7 @@ pub mod damage;
 pub mod history;
 pub mod http;
 pub mod measure;
+pub mod metrics;
 pub mod pods;
 pub mod power;
 pub mod random;

@@ -1,9 +1,12 @@
 //! What operators see of a broker beside MQTT: probes and metrics on `health_listener`.
+use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
-    client::PATIENCE,
+    client::{Connection, PATIENCE, message},
     cluster::{Cluster, ClusterOptions, Wiring, binary::is_stand_in, why_no_namespaces},
     http,
+    metrics::Scrape,
     skip::skip,
+    target::TestResult,
 };
 use std::time::{Duration, Instant};
 
@@ -122,4 +125,64 @@ async fn readiness_ends_within_2_s_of_a_partition_and_is_back_within_10_s_of_its
     found.sort();
     assert!(lost[1] < Duration::from_secs(2), "503 after {lost:?}");
     assert!(found[1] < Duration::from_secs(10), "200 after {found:?}");
+}
+
+async fn scrape(cluster: &Cluster, node: usize) -> Scrape {
+    let (status, text) = http::get(cluster.health_address(node), "/metrics").await.expect("an answer");
+    assert_eq!(status, 200);
+    Scrape::parse(&text).unwrap_or_else(|wrong| panic!("{wrong}\n{text}"))
+}
+
+#[tokio::test]
+async fn a_scrape_of_three_nodes_tells_what_clients_raft_and_links_did() -> TestResult {
+    if is_stand_in() {
+        skip(STAND_IN);
+        return Ok(());
+    }
+    let cluster = Cluster::start(ClusterOptions::new("metrics", 3)).await?;
+    let mut durable = Connect::new(ProtocolVersion::V5, "durable");
+    durable.session_expiry_interval = Some(3600);
+    let (mut subscriber, _) = Connection::connected(cluster.address(1), durable).await?;
+    subscriber.subscribe_to("metered/#", QoS::ExactlyOnce).await?;
+    let (mut clean, _) =
+        Connection::connected(cluster.address(2), Connect::new(ProtocolVersion::V311, "clean")).await?;
+    clean.subscribe_to("metered/#", QoS::AtMostOnce).await?;
+    let (mut publisher, _) =
+        Connection::connected(cluster.address(0), Connect::new(ProtocolVersion::V5, "publisher")).await?;
+    for (count, qos) in [(5, QoS::AtLeastOnce), (3, QoS::ExactlyOnce)] {
+        for _ in 0..count {
+            publisher.publish(message("metered/power", &b"0123456789"[..], qos)).await?;
+        }
+    }
+    for _ in 0..8 {
+        subscriber.receive().await?;
+        clean.receive().await?;
+    }
+    let scrapes = [scrape(&cluster, 0).await, scrape(&cluster, 1).await, scrape(&cluster, 2).await];
+    let received = |qos: &str| scrapes[0].get("mosquorum_publishes_received_total", &[("qos", qos)]);
+    assert_eq!((received("0"), received("1"), received("2")), (Some(0.0), Some(5.0), Some(3.0)));
+    assert_eq!(scrapes[0].get("mosquorum_publish_received_bytes_total", &[]), Some(80.0));
+    assert_eq!(scrapes[2].get("mosquorum_publishes_sent_total", &[("qos", "0")]), Some(8.0));
+    let listener = cluster.address(2).to_string();
+    let clients = scrapes[2].get("mosquorum_clients", &[("listener", listener.as_str()), ("protocol", "3.1.1")]);
+    assert_eq!(clients, Some(1.0));
+    let leaders = scrapes.iter().map(|one| one.get("mosquorum_raft_role", &[("role", "leader")]).unwrap_or(0.0));
+    assert_eq!(leaders.sum::<f64>(), 1.0);
+    for (node, one) in scrapes.iter().enumerate() {
+        assert_eq!(one.get("mosquorum_ready", &[]), Some(1.0), "node {node}");
+        assert_eq!(one.sum("mosquorum_peer_up"), 2.0, "node {node}");
+        assert_eq!(one.sum("mosquorum_raft_role"), 1.0, "node {node}");
+        assert_eq!(one.get("mosquorum_cluster_members", &[("kind", "voter")]), Some(3.0), "node {node}");
+        assert_eq!(one.get("mosquorum_sessions", &[("state", "connected")]), Some(1.0), "node {node}");
+        for histogram in ["commit", "fsync", "apply"] {
+            let count = one.get(&format!("mosquorum_{histogram}_duration_seconds_count"), &[]);
+            assert!(count.is_some_and(|count| count > 0.0), "node {node}: {histogram} {count:?}");
+        }
+        let term = one.get("mosquorum_raft_term", &[]);
+        assert!(term >= Some(1.0) && term == scrapes[0].get("mosquorum_raft_term", &[]), "node {node}: {term:?}");
+        assert!(one.get("process_resident_memory_bytes", &[]) > Some(1e6), "node {node}");
+        let ends = one.get("mosquorum_certificate_expiry_timestamp_seconds", &[("use", "cluster")]);
+        assert!(ends > Some(1.7e9), "node {node}: {ends:?}");
+    }
+    Ok(())
 }

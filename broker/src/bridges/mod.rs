@@ -12,8 +12,10 @@ mod wire;
 use crate::{
     broker::{Broker, Listener},
     config::BridgeConfig,
+    metrics::model::Reading,
 };
 use parking_lot::Mutex;
+use status::Status;
 use std::{
     collections::BTreeMap,
     sync::{
@@ -40,6 +42,7 @@ pub(super) enum Wanted {
 
 struct Running {
     config: Arc<BridgeConfig>,
+    status: Arc<Status>,
     prepared: watch::Receiver<bool>,
     wanted: watch::Sender<Wanted>,
     task: JoinHandle<()>,
@@ -107,12 +110,20 @@ impl Bridges {
                     let (wanted, receiver) = watch::channel(Wanted::Run(config.clone()));
                     let (sender, prepared) = watch::channel(false);
                     let (broker, listener) = (broker.clone(), self.listener.clone());
-                    let task = tokio::spawn(supervisor::run(broker, listener, receiver, sender));
+                    let status = Arc::new(Status::default());
+                    let task = tokio::spawn(supervisor::run(broker, listener, receiver, sender, status.clone()));
                     let name = config.settings.name.clone();
-                    running.insert(name, Running { config: config.clone(), prepared, wanted, task });
+                    running.insert(name, Running { config: config.clone(), status, prepared, wanted, task });
                 }
             }
         }
+    }
+
+    /// What each bridge of the configuration has done on this node.
+    pub fn read_metrics(&self, broker: &Broker, reading: &mut Reading) {
+        let all: Vec<_> =
+            self.running.lock().values().map(|bridge| (bridge.config.clone(), bridge.status.clone())).collect();
+        status::read_metrics(broker, &all, reading);
     }
 
     /// Ends all of them, so that other nodes can take them over.

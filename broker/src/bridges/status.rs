@@ -1,8 +1,9 @@
 //! What a bridge says about itself under `$SYS/broker/bridges/NAME/`, on the node that runs it.
-use super::local;
-use crate::broker::Broker;
+use super::{local, placement};
+use crate::{broker::Broker, config::BridgeConfig, metrics::model::Reading};
 use mosquorum_bridge::{BridgeSettings, Counts};
 use parking_lot::Mutex;
+use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub(super) struct Status {
@@ -61,6 +62,43 @@ impl Status {
             broker.sys.set(broker, &topic(name), value.to_string());
         }
         broker.sys.set(broker, &topic("last_error"), inner.last_error);
+    }
+}
+
+/// Metrics of all bridges that this node may run.
+pub(super) fn read_metrics(broker: &Broker, bridges: &[(Arc<BridgeConfig>, Arc<Status>)], r: &mut Reading) {
+    let read: Vec<(&BridgeSettings, Inner)> =
+        bridges.iter().map(|(config, status)| (&*config.settings, status.inner.lock().clone())).collect();
+    let total = |inner: &Inner| sum(inner.before, inner.now);
+    let family = r.gauge("mosquorum_bridge_here", "Whether it is this node's turn to run the bridge.");
+    for (bridge, _) in &read {
+        family.with([("bridge", &bridge.name)], placement::is_here(broker, &bridge.name).into());
+    }
+    let family = r.gauge("mosquorum_bridge_up", "Whether this node has the bridge connected to its remote.");
+    read.iter().for_each(|(bridge, inner)| family.with([("bridge", &bridge.name)], inner.connected.into()));
+    let family = r.gauge("mosquorum_bridge_queued_messages", "Messages that wait for the remote.");
+    for (bridge, _) in &read {
+        family.with([("bridge", &bridge.name)], local::queued(broker, bridge) as u64);
+    }
+    let family = r.counter("mosquorum_bridge_connections_total", "Connections that the remote has accepted.");
+    read.iter().for_each(|(bridge, inner)| family.with([("bridge", &bridge.name)], inner.connections));
+    let family = r.counter("mosquorum_bridge_messages_total", "Messages that this node carried, by direction.");
+    for (bridge, inner) in &read {
+        family.with([("bridge", &bridge.name), ("direction", "out")], total(inner).sent);
+        family.with([("bridge", &bridge.name), ("direction", "in")], total(inner).received);
+    }
+    let help = "Messages of a bridge that were dropped on this node, by reason.";
+    let family = r.counter("mosquorum_bridge_dropped_total", help);
+    for (bridge, inner) in &read {
+        let all = total(inner);
+        for (reason, count) in [
+            ("too_large", all.dropped_too_large),
+            ("refused", all.dropped_refused),
+            ("topic", all.dropped_topic),
+            ("overflow", all.dropped_overflow),
+        ] {
+            family.with([("bridge", &bridge.name), ("reason", reason)], count);
+        }
     }
 }
 

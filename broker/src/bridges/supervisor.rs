@@ -63,9 +63,9 @@ pub(super) async fn run(
     listener: Arc<Listener>,
     mut wanted: watch::Receiver<Wanted>,
     told: watch::Sender<bool>,
+    status: Arc<Status>,
 ) {
     let Wanted::Run(config) = wanted.borrow_and_update().clone() else { return };
-    let status = Arc::new(Status::default());
     let mut bridge = Supervisor {
         addresses: Addresses::new(config.addresses.len(), config.settings.round_robin),
         backoff: Backoff::new(config.settings.restart_timeout.clone()),

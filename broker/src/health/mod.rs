@@ -1,11 +1,15 @@
-//! `health_listener`: HTTP for probes. `/livez`: the process works; `/readyz`: clients should be sent here.
+//! `health_listener`: HTTP for probes and scrapers. `/livez`: the process works; `/readyz`: clients should be sent here;
+//! `/metrics`: everything that is counted.
 //! Always true: it answers from a thread of its own, from the start of the process to its end, so that neither load nor
 //! a long start looks like death; requests are bounded in bytes, time and number; it changes nothing.
 pub mod check;
 mod http;
 mod readiness;
 
-use crate::broker::Broker;
+use crate::{
+    broker::Broker,
+    metrics::{self, exposition},
+};
 use http::{Parsed, REQUEST_BYTES_MAX, Reply, Request};
 use readiness::Facts;
 use std::{
@@ -129,7 +133,8 @@ impl Patient {
         match request.path.as_str() {
             "/livez" => self.livez(),
             "/readyz" => self.readyz(),
-            _ => Reply::text(404, "/livez or /readyz\n"),
+            "/metrics" => self.metrics(),
+            _ => Reply::text(404, "/livez, /readyz or /metrics\n"),
         }
     }
 
@@ -145,6 +150,12 @@ impl Patient {
     fn readyz(&self) -> Reply {
         let reasons = readiness::reasons(&self.facts());
         if reasons.is_empty() { Reply::text(200, "ready\n") } else { Reply::text(503, reasons.join("\n") + "\n") }
+    }
+
+    fn metrics(&self) -> Reply {
+        let ready = readiness::reasons(&self.facts()).is_empty();
+        let reading = metrics::read(self.broker.get().map(Arc::as_ref), ready);
+        Reply { status: 200, content_type: exposition::CONTENT_TYPE, body: exposition::text(&reading) }
     }
 
     fn facts(&self) -> Facts {

@@ -28,7 +28,9 @@ counters! {
     bytes_received, bytes_sent,
     messages_received, messages_sent,
     /// PUBLISH packets of any QoS.
-    publish_received, publish_sent, publish_bytes_received, publish_bytes_sent,
+    publish_received, publish_sent,
+    publish_received_qos1, publish_received_qos2, publish_sent_qos1, publish_sent_qos2,
+    publish_bytes_received, publish_bytes_sent,
     /// PUBLISH packets that were not passed on: no rights, too large, expired.
     publish_dropped,
     connects_received, connacks_sent,

@@ -104,6 +104,8 @@ impl Session {
     pub(super) fn on_publish(&mut self, publish: Publish, env: &mut impl Env) -> Result<(), SessionError> {
         let count = env.count();
         count.publish_received += 1;
+        count.publish_received_qos1 += u64::from(publish.qos == QoS::AtLeastOnce);
+        count.publish_received_qos2 += u64::from(publish.qos == QoS::ExactlyOnce);
         count.publish_bytes_received += publish.payload.len() as u64;
         let Publish { dup: _, qos, retain, topic, packet_id, mut properties, payload } = publish;
         if qos > self.options.max_qos {

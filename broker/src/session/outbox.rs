@@ -229,6 +229,8 @@ pub(super) fn send(
     parts.encode(options.version, env.out());
     let count = env.count();
     count.publish_sent += 1;
+    count.publish_sent_qos1 += u64::from(delivery.qos == QoS::AtLeastOnce);
+    count.publish_sent_qos2 += u64::from(delivery.qos == QoS::ExactlyOnce);
     count.publish_bytes_sent += message.payload.len() as u64;
     Sent::Yes
 }

@@ -28,6 +28,7 @@ use crate::{
     facade::{AdminRequest, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Submission},
     ids::{Incarnation, LogIndex, Millis, NodeId},
     membership,
+    metrics::ConsensusMetrics,
     raft::{Engine, RaftService, View},
     state::{Command, Origin, State},
     transport::{self, MESSAGE_BYTES_MAX, Transport, services::raft as services},
@@ -308,6 +309,23 @@ impl Shared {
         }
     }
 
+    fn metrics(&self) -> ConsensusMetrics {
+        let engine = self.engine.load_full();
+        let log = self.log();
+        let (stats, bounds) = log.map(|log| (log.stats(), log.bounds())).unwrap_or_default();
+        ConsensusMetrics {
+            role: engine.as_ref().map(|engine| engine.view().role).unwrap_or_default(),
+            commit: self.proposer.latency.read(),
+            apply: engine.as_ref().map(|engine| engine.replica.apply_latency()).unwrap_or_default(),
+            fsync: stats.sync,
+            proposed_bytes: self.proposer.outstanding_bytes() as u64,
+            log_entries: stats.entries,
+            log_written_bytes: stats.bytes_written,
+            log_size_bytes: bounds.bytes,
+            log_segment_waits: stats.segment_waits,
+        }
+    }
+
     async fn shutdown(self: Arc<Self>) {
         self.set_serving(false);
         self.proposer.restart(None, None);
@@ -366,6 +384,10 @@ impl Consensus for RaftConsensus {
 
     fn status(&self) -> ClusterStatus {
         self.shared.status()
+    }
+
+    fn metrics(&self) -> ConsensusMetrics {
+        self.shared.metrics()
     }
 
     fn admin(&self, request: AdminRequest) -> BoxFuture<'static, Result<String, String>> {

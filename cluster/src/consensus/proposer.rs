@@ -8,6 +8,7 @@
 use crate::{
     facade::{Answer, Completion, Submission},
     ids::LogIndex,
+    metrics::Histogram,
     raft::encoding::encode_command,
     state::{Command, Origin, Outcome},
 };
@@ -41,6 +42,8 @@ pub(crate) struct Proposer {
     /// Something changed that the sender ([`super::sender`]) must look at.
     pub(super) wake: Notify,
     outstanding_bytes: AtomicUsize,
+    /// From the forming of a batch to its apply here.
+    pub(super) latency: Histogram,
     resend: AtomicBool,
 }
 
@@ -70,6 +73,7 @@ struct InFlight {
     commands: Option<Vec<Command>>,
     replies: Vec<Option<Reply>>,
     bytes: usize,
+    since: Instant,
 }
 
 /// A batch as it is sent: to the log of this node if it leads, or to the leader.
@@ -136,6 +140,10 @@ impl Proposer {
 
     pub(crate) fn congested(&self) -> bool {
         self.outstanding_bytes.load(Ordering::Relaxed) > CONGESTED_BYTES
+    }
+
+    pub(super) fn outstanding_bytes(&self) -> usize {
+        self.outstanding_bytes.load(Ordering::Relaxed)
     }
 
     pub(crate) fn origin(&self) -> Option<Origin> {
@@ -255,6 +263,7 @@ impl Proposer {
             inner.in_flight.pop_front()
         };
         let Some(answered) = answered else { return };
+        self.latency.observe(answered.since.elapsed());
         self.outstanding_bytes.fetch_sub(answered.bytes, Ordering::Relaxed);
         self.wake.notify_one();
         for (reply, outcome) in answered.replies.into_iter().zip(outcomes) {
@@ -300,7 +309,13 @@ impl Inner {
             commands: encoded.into(),
         };
         self.next_sequence += 1;
-        self.in_flight.push_back(InFlight { batch: batch.clone(), commands: Some(commands), replies, bytes });
+        self.in_flight.push_back(InFlight {
+            batch: batch.clone(),
+            commands: Some(commands),
+            replies,
+            bytes,
+            since: Instant::now(),
+        });
         batch
     }
 }

@@ -5,6 +5,7 @@
 use super::stateful::{self, Verdict};
 use crate::{
     ids::{LogIndex, NodeId},
+    metrics::{Histogram, HistogramValues},
     raft::encoding::{BatchHeader, Content, MembershipAt, decode_commands},
     state::{Batch, Effect, Origin, Outcome, State},
 };
@@ -110,6 +111,7 @@ pub(crate) struct Replica {
     /// The node is stopping: nobody is served whom a snapshot could slow down.
     in_a_hurry: AtomicBool,
     observer: Arc<dyn Observer>,
+    apply_latency: Histogram,
 }
 
 /// Up to where the log is applied.
@@ -142,7 +144,12 @@ impl Replica {
             snapshot_is_due: AtomicBool::new(false),
             in_a_hurry: AtomicBool::new(false),
             observer: parts.observer,
+            apply_latency: Histogram::default(),
         })
+    }
+
+    pub(crate) fn apply_latency(&self) -> HistogramValues {
+        self.apply_latency.read()
     }
 
     pub(crate) fn fs(&self) -> Arc<dyn Fs> {
@@ -177,6 +184,7 @@ impl Replica {
     /// Applies entries in order: decoding outside the state's lock, then all under one lock, then whoever waits.
     pub(crate) fn apply(&self, entries: Vec<Committed>) -> io::Result<()> {
         let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(()) };
+        let since = Instant::now();
         let mut batches = Vec::with_capacity(entries.len());
         let mut membership = None;
         for entry in entries {
@@ -211,6 +219,7 @@ impl Replica {
         self.observer.on_applied(effects, own);
         self.applied.send_replace(last.index);
         ignored.into_iter().for_each(|(origin, sequence)| self.observer.on_ignored(origin, sequence));
+        self.apply_latency.observe(since.elapsed());
         Ok(())
     }
 

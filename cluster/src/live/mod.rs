@@ -31,6 +31,7 @@ use crate::{
     RaftConsensus,
     facade::{BoxFuture, Claim, Completion, Forward, LiveSide, Peers, RemoteRoutes, Unavailable},
     ids::{Epoch, Incarnation, NodeId},
+    metrics::{LinkMetrics, PeerMetrics},
     state::{Origin, Owner},
     transport::{MESSAGE_BYTES_MAX, services::live::peer_server::PeerServer},
 };
@@ -254,6 +255,27 @@ impl Peers for PeerLinks {
 
     fn congested(&self) -> bool {
         self.links.load().values().any(|link| link.congested())
+    }
+
+    fn metrics(&self) -> PeerMetrics {
+        let links = self.links.load();
+        let links = links.values().map(|link| LinkMetrics {
+            node: link.node,
+            up: link.is_up(),
+            queued_bytes: link.data_bytes() as u64,
+            sent: link.counters.sent.load(Ordering::Relaxed),
+            dropped: link.counters.dropped.load(Ordering::Relaxed),
+            refused: link.counters.refused.load(Ordering::Relaxed),
+        });
+        let stats = self.stats();
+        PeerMetrics {
+            links: links.collect(),
+            received: stats.received,
+            invalid: stats.invalid,
+            remote_filters: stats.remote_filters,
+            claims_pending: stats.claims_pending,
+            claims_held: stats.claims_held,
+        }
     }
 
     fn ready(&self) -> bool {

@@ -112,6 +112,12 @@ impl PeerLink {
         self.data_bytes.load(Ordering::Relaxed) > self.bytes_max
     }
 
+    /// Both lanes are open, and the other side was told everything.
+    pub(crate) fn is_up(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.synced && inner.lanes.iter().all(|lane| lane.opened)
+    }
+
     pub(crate) fn data_bytes(&self) -> usize {
         self.data_bytes.load(Ordering::Relaxed)
     }

@@ -9,13 +9,14 @@ use super::{
 };
 use crate::{
     consensus::{clock::ClusterClock, replica::Replica},
+    metrics::Role,
     transport::{PeerIdentity, Transport},
 };
 use bytes::Bytes;
 use mosquorum_proto::peer::raft as wire;
 use mosquorum_storage::log::Log;
 use openraft::{
-    ChangeMembers, Config, Instant as _, Raft, ReadPolicy, SnapshotPolicy,
+    ChangeMembers, Config, Instant as _, Raft, ReadPolicy, ServerState, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
     errors::{ClientWriteError, LinearizableReadError, RaftError},
     impls::ProgressResponder,
@@ -92,6 +93,7 @@ pub(crate) struct MemberView {
 pub(crate) struct View {
     pub(crate) leader: Option<u64>,
     pub(crate) is_leader: bool,
+    pub(crate) role: Role,
     pub(crate) term: u64,
     pub(crate) last: u64,
     pub(crate) commit: u64,
@@ -235,6 +237,13 @@ impl Engine {
         View {
             leader: m.current_leader,
             is_leader: m.current_leader == Some(self.node()),
+            role: match m.state {
+                ServerState::Leader => Role::Leader,
+                ServerState::Follower => Role::Follower,
+                ServerState::Candidate => Role::Candidate,
+                ServerState::Learner => Role::Learner,
+                ServerState::Shutdown => Role::None,
+            },
             term: m.current_term,
             last: m.last_log_index.unwrap_or(0),
             commit: m.local_committed.map_or(0, |id| id.index),

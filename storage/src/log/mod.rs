@@ -36,9 +36,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 pub use error::LogError;
-pub use types::{
-    Done, Durable, LogBounds, LogEntry, LogId, LogOptions, LogStats, Recovered, SYNC_MICROS_BUCKETS, WriterMode,
-};
+pub use types::{Done, Durable, LogBounds, LogEntry, LogId, LogOptions, LogStats, Recovered, WriterMode};
 
 use crate::fs::{Fs, parent};
 use format::{ALIGN, BODY_BYTES_MAX, Kind, RECORD_HEADER_BYTES, parse_header};

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::LogError;
+use crate::histogram::HistogramValues;
 
 /// Identity of an entry: the term and node of the leader that made it, and its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
@@ -95,10 +96,6 @@ pub struct LogBounds {
     pub bytes: u64,
 }
 
-/// Upper bounds (microseconds) of the buckets of [`LogStats::sync_micros`]; the last bucket has none.
-pub const SYNC_MICROS_BUCKETS: [u64; 12] =
-    [100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000];
-
 /// Counters since the log was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogStats {
@@ -112,8 +109,7 @@ pub struct LogStats {
     pub recycled: u64,
     /// Times the writer had to wait for the next segment: the disk is slow or full.
     pub segment_waits: u64,
-    /// Number of syncs per bucket of [`SYNC_MICROS_BUCKETS`].
-    pub sync_micros: [u64; 13],
-    pub sync_micros_sum: u64,
+    /// How long they took.
+    pub sync: HistogramValues,
     pub sync_micros_max: u64,
 }

@@ -20,7 +20,7 @@ use super::format::{
 use super::recovery::Found;
 use super::segments::{Prepared, Segments};
 use super::shared::{Command, Shared};
-use super::types::{Done, Durable, LogId, LogOptions, SYNC_MICROS_BUCKETS};
+use super::types::{Done, Durable, LogId, LogOptions};
 use super::view::{Segment, Written};
 use crate::fs::FsFile;
 
@@ -399,12 +399,11 @@ impl Writer {
         let started = Instant::now();
         let outcome = self.current.file.sync_data();
         outcome.map_err(|error| LogError::io("sync", &self.current.path, error))?;
-        let micros = started.elapsed().as_micros() as u64;
+        let took = started.elapsed();
         let mut stats = self.shared.stats.lock();
         stats.syncs += 1;
-        stats.sync_micros_sum += micros;
-        stats.sync_micros_max = stats.sync_micros_max.max(micros);
-        stats.sync_micros[SYNC_MICROS_BUCKETS.partition_point(|bound| *bound < micros)] += 1;
+        stats.sync.observe(took);
+        stats.sync_micros_max = stats.sync_micros_max.max(took.as_micros() as u64);
         self.durable = Position { generation: self.current.generation, offset: self.current.end };
         Ok(())
     }

@@ -18,6 +18,7 @@ use super::Prepared;
 use crate::{
     config::{Settings, TlsSettings},
     logging::lines::Disconnected,
+    metrics::certificates::expiry,
     stream::Stream,
 };
 use arc_swap::ArcSwapOption;
@@ -28,6 +29,8 @@ use std::{io, sync::Arc};
 pub struct Acceptor {
     config: Arc<ServerConfig>,
     settings: TlsSettings,
+    /// When the first certificate of the chain ends, in seconds since 1970.
+    expires: Option<u64>,
 }
 
 /// The acceptors of all listeners, in the order of `Settings::listeners`; `None` where there is no TLS.
@@ -78,6 +81,11 @@ impl TlsAcceptorSlot {
         self.0.store(acceptor);
     }
 
+    /// When the certificate in use ends, in seconds since 1970.
+    pub fn expires(&self) -> Option<u64> {
+        self.0.load().as_ref()?.expires
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.load().is_none()
     }
@@ -89,7 +97,8 @@ impl TlsAcceptorSlot {
 
 impl Acceptor {
     fn load(settings: &TlsSettings) -> Result<Self, TlsFileError> {
-        Ok(Self { config: Arc::new(load::server_config(settings)?), settings: settings.clone() })
+        let config = Arc::new(load::server_config(settings)?);
+        Ok(Self { config, settings: settings.clone(), expires: expiry(&settings.certfile) })
     }
 
     pub(super) async fn accept(&self, stream: Stream) -> Result<Prepared, HandshakeError> {

@@ -1,0 +1,198 @@
+//! Metrics: every counter of `$SYS`, and what only operators need, as one reading.
+//! Always true: a reading asks nobody and waits for nothing but short locks; it does not visit connections, so it costs the
+//! same with 20,000 of them.
+pub(crate) mod certificates;
+mod cluster;
+pub mod exposition;
+pub mod model;
+mod process;
+
+use crate::{
+    broker::Broker,
+    config::{ListenAddress, ListenerProtocol},
+    live::counters::CounterValues,
+    logging::lines::{MOSQUITTO_VERSION, VERSION},
+};
+use model::Reading;
+use mosquorum_proto::mqtt::ProtocolVersion;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+/// Clients in service at one listener, by version of their protocol.
+#[derive(Debug, Default)]
+pub struct Clients([AtomicUsize; 3]);
+
+/// Counts one client until it is dropped.
+pub struct InService<'a>(&'a AtomicUsize);
+
+const VERSIONS: [&str; 3] = ["3.1", "3.1.1", "5.0"];
+
+impl Clients {
+    pub fn enter(&self, version: ProtocolVersion) -> InService<'_> {
+        let count = match version {
+            ProtocolVersion::V31 => &self.0[0],
+            ProtocolVersion::V311 => &self.0[1],
+            ProtocolVersion::V5 => &self.0[2],
+        };
+        count.fetch_add(1, Relaxed);
+        InService(count)
+    }
+}
+
+impl Drop for InService<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Everything, now. Without a broker (it is still starting) only what the process itself knows.
+#[must_use]
+pub fn read(broker: Option<&Broker>, ready: bool) -> Reading {
+    let mut reading = Reading::default();
+    let build = reading.gauge("mosquorum_build_info", "Versions; always 1.");
+    build.with([("version", VERSION), ("mosquitto_version", MOSQUITTO_VERSION)], 1);
+    reading.gauge("mosquorum_ready", "Whether clients should be sent to this node.").whole(ready.into());
+    process::read(&mut reading);
+    if let Some(broker) = broker {
+        let counts = broker.counters.read();
+        traffic(&counts, &mut reading);
+        packets(&counts, &mut reading);
+        drops(broker, &counts, &mut reading);
+        listeners(broker, &mut reading);
+        state(broker, &counts, &mut reading);
+        cluster::read(broker, &mut reading);
+        broker.bridges.read_metrics(broker, &mut reading);
+        certificates::read(broker, &mut reading);
+    }
+    reading
+}
+
+fn traffic(c: &CounterValues, r: &mut Reading) {
+    r.counter("mosquorum_received_bytes_total", "Bytes read from clients.").whole(c.bytes_received);
+    r.counter("mosquorum_sent_bytes_total", "Bytes written to clients.").whole(c.bytes_sent);
+    let by_qos = |all: u64, one: u64, two: u64| [("0", all.saturating_sub(one + two)), ("1", one), ("2", two)];
+    let received = by_qos(c.publish_received, c.publish_received_qos1, c.publish_received_qos2);
+    let sent = by_qos(c.publish_sent, c.publish_sent_qos1, c.publish_sent_qos2);
+    let family = r.counter("mosquorum_publishes_received_total", "PUBLISH packets from clients.");
+    received.iter().for_each(|(qos, count)| family.with([("qos", qos)], *count));
+    let family = r.counter("mosquorum_publishes_sent_total", "PUBLISH packets to clients.");
+    sent.iter().for_each(|(qos, count)| family.with([("qos", qos)], *count));
+    let help = "Payload bytes of PUBLISH packets from clients.";
+    r.counter("mosquorum_publish_received_bytes_total", help).whole(c.publish_bytes_received);
+    let help = "Payload bytes of PUBLISH packets to clients.";
+    r.counter("mosquorum_publish_sent_bytes_total", help).whole(c.publish_bytes_sent);
+    r.counter("mosquorum_connections_opened_total", "Network connections.").whole(c.sockets_opened);
+    r.counter("mosquorum_connections_closed_total", "Network connections that ended.").whole(c.sockets_closed);
+    r.counter("mosquorum_clients_accepted_total", "CONNECT packets answered with success.").whole(c.clients_total);
+    let help = "Connections and CONNECT packets refused, for any reason.";
+    r.counter("mosquorum_clients_refused_total", help).whole(c.clients_refused);
+}
+
+fn packets(c: &CounterValues, r: &mut Reading) {
+    let received = [
+        ("connect", c.connects_received),
+        ("publish", c.publish_received),
+        ("puback", c.pubacks_received),
+        ("pubrec", c.pubrecs_received),
+        ("pubrel", c.pubrels_received),
+        ("pubcomp", c.pubcomps_received),
+        ("subscribe", c.subscribes_received),
+        ("unsubscribe", c.unsubscribes_received),
+        ("pingreq", c.pings_received),
+        ("disconnect", c.disconnects_received),
+        ("auth", c.auths_received),
+    ];
+    let sent = [
+        ("connack", c.connacks_sent),
+        ("publish", c.publish_sent),
+        ("puback", c.pubacks_sent),
+        ("pubrec", c.pubrecs_sent),
+        ("pubrel", c.pubrels_sent),
+        ("pubcomp", c.pubcomps_sent),
+        ("suback", c.subacks_sent),
+        ("unsuback", c.unsubacks_sent),
+        ("pingresp", c.pings_sent),
+        ("disconnect", c.disconnects_sent),
+    ];
+    let family = r.counter("mosquorum_packets_received_total", "MQTT packets from clients, by type.");
+    received.iter().for_each(|(kind, count)| family.with([("type", kind)], *count));
+    let family = r.counter("mosquorum_packets_sent_total", "MQTT packets to clients, by type.");
+    sent.iter().for_each(|(kind, count)| family.with([("type", kind)], *count));
+}
+
+fn drops(broker: &Broker, c: &CounterValues, r: &mut Reading) {
+    let links = broker.peers.metrics().links;
+    let link_full = links.iter().map(|link| link.dropped + link.refused).sum();
+    let reasons = [
+        ("queue_full", c.dropped_queue_full),
+        ("queue_bytes", c.dropped_queue_bytes),
+        ("expired", c.dropped_expired),
+        ("session_ended", c.dropped_session_ended),
+        ("not_authorized", c.dropped_not_authorized),
+        ("too_large", c.dropped_too_large),
+        ("slow_reader", c.dropped_slow_reader),
+        ("no_group_member", c.dropped_no_member),
+        ("peer_link_full", link_full),
+        ("publish_refused", c.publish_dropped),
+    ];
+    let help = "Messages that did not reach a client or queue they were meant for, by reason.";
+    let family = r.counter("mosquorum_messages_dropped_total", help);
+    reasons.iter().for_each(|(reason, count)| family.with([("reason", reason)], *count));
+}
+
+fn listeners(broker: &Broker, r: &mut Reading) {
+    let listeners = broker.listeners.load();
+    let settings: Vec<_> = listeners.iter().map(|listener| listener.settings()).collect();
+    let names: Vec<String> = settings.iter().map(|settings| name(&settings.address)).collect();
+    let help = "Open network connections of a listener, those without a CONNECT yet included.";
+    let family = r.gauge("mosquorum_connections", help);
+    for ((listener, settings), name) in listeners.iter().zip(&settings).zip(&names) {
+        let transport = match settings.protocol {
+            ListenerProtocol::Mqtt => "mqtt",
+            ListenerProtocol::Websockets => "websockets",
+        };
+        family.with([("listener", name), ("transport", transport)], listener.connections.load(Relaxed) as u64);
+    }
+    let family = r.gauge("mosquorum_clients", "Clients in service, by version of their protocol.");
+    for (listener, name) in listeners.iter().zip(&names) {
+        for (version, count) in VERSIONS.iter().zip(&listener.clients.0) {
+            family.with([("listener", name), ("protocol", version)], count.load(Relaxed) as u64);
+        }
+    }
+}
+
+/// A listener as operators know it: its port, with the address if there is one, or its path.
+pub(crate) fn name(address: &ListenAddress) -> String {
+    match address {
+        ListenAddress::Tcp { port, host: Some(host), .. } if host.contains(':') => format!("[{host}]:{port}"),
+        ListenAddress::Tcp { port, host: Some(host), .. } => format!("{host}:{port}"),
+        ListenAddress::Tcp { port, host: None, .. } => port.to_string(),
+        ListenAddress::Unix(path) => path.display().to_string(),
+    }
+}
+
+fn state(broker: &Broker, c: &CounterValues, r: &mut Reading) {
+    let connected = broker.registry.len();
+    let (live, live_shared) = broker.router.subscription_counts();
+    let (totals, expired) = {
+        let state = broker.consensus.state().read();
+        (state.totals(), state.counters().sessions_expired)
+    };
+    r.gauge("mosquorum_clients_connected", "Clients connected to this node.").whole(connected as u64);
+    let help = "Most clients connected to this node at a time, as seen at each update of $SYS.";
+    r.gauge("mosquorum_clients_connected_max", help).whole(broker.sys.note_connected(connected) as u64);
+    let help = "Sessions with a record, on all nodes: with a connection, or waiting for one.";
+    let sessions = r.gauge("mosquorum_sessions", help);
+    sessions.with([("state", "connected")], totals.connected as u64);
+    sessions.with([("state", "disconnected")], totals.disconnected as u64);
+    let help = "Sessions that expired or were removed, on all nodes.";
+    r.counter("mosquorum_sessions_expired_total", help).whole(expired + c.clients_expired);
+    let help = "Subscriptions of sessions with a record, and of this node's other clients.";
+    let ordinary = (totals.subscriptions + live).saturating_sub(totals.shared_subscriptions + live_shared);
+    let family = r.gauge("mosquorum_subscriptions", help);
+    family.with([("kind", "ordinary")], ordinary as u64);
+    family.with([("kind", "shared")], (totals.shared_subscriptions + live_shared) as u64);
+    r.gauge("mosquorum_retained_messages", "Retained messages.").whole(totals.retained as u64);
+    let help = "Messages that queues and topics hold, each counted once.";
+    r.gauge("mosquorum_stored_messages", help).whole(totals.messages as u64);
+    r.gauge("mosquorum_stored_message_bytes", "Their payloads.").whole(totals.message_bytes);
+}

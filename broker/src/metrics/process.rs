@@ -1,0 +1,99 @@
+//! What the kernel says about this process.
+//! Always true: figures that cannot be read are left out.
+use super::model::Reading;
+use std::{
+    fs,
+    sync::OnceLock,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+pub(super) fn read(reading: &mut Reading) {
+    if let Some(memory) = fs::read_to_string("/proc/self/status").ok().as_deref().map(Memory::parse) {
+        reading.gauge("process_resident_memory_bytes", "Memory in use.").whole(memory.resident);
+        reading.gauge("process_virtual_memory_bytes", "Address space in use.").whole(memory.virtual_size);
+        reading.gauge("process_threads", "Threads.").whole(memory.threads);
+    }
+    let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
+    reading.counter("process_cpu_seconds_total", "Processor time used, user and system.").real(cpu);
+    if let Some(open) = open_files() {
+        reading.gauge("process_open_fds", "Open file descriptors.").whole(open);
+    }
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    if let Some(limit) = limit {
+        reading.gauge("process_max_fds", "File descriptors that may be open.").whole(limit);
+    }
+    reading.gauge("process_start_time_seconds", "When the process started, since 1970.").real(started());
+}
+
+/// When this process (more exactly, its first reading) began.
+fn started() -> f64 {
+    static STARTED: OnceLock<Duration> = OnceLock::new();
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    STARTED.get_or_init(|| now().saturating_sub(age().unwrap_or_default())).as_secs_f64()
+}
+
+/// How long this process runs: its start in ticks after boot is field 22 of its stat line.
+fn age() -> Option<Duration> {
+    let stat = fs::read_to_string("/proc/self/stat").ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: u64 = fields.split_whitespace().nth(19)?.parse().ok()?;
+    let since_boot = Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64);
+    let up = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let up = Duration::new(up.tv_sec.try_into().ok()?, up.tv_nsec.try_into().ok()?);
+    up.checked_sub(since_boot)
+}
+
+/// Newer kernels tell the number as the folder's size; older ones have it counted.
+fn open_files() -> Option<u64> {
+    match fs::metadata("/proc/self/fd").ok()?.len() {
+        0 => Some(fs::read_dir("/proc/self/fd").ok()?.count() as u64),
+        open => Some(open),
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Memory {
+    resident: u64,
+    virtual_size: u64,
+    threads: u64,
+}
+
+impl Memory {
+    fn parse(status: &str) -> Self {
+        let mut memory = Self::default();
+        for line in status.lines() {
+            let mut words = line.split_whitespace();
+            let field = match words.next() {
+                Some("VmRSS:") => &mut memory.resident,
+                Some("VmSize:") => &mut memory.virtual_size,
+                Some("Threads:") => &mut memory.threads,
+                _ => continue,
+            };
+            let number: u64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
+            *field = if words.next() == Some("kB") { number * 1024 } else { number };
+        }
+        memory
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_lines_are_understood() {
+        let memory = Memory::parse("Name:\tx\nVmSize:\t    2048 kB\nVmRSS:\t    1000 kB\nThreads:\t7\nOdd\n");
+        assert_eq!(memory, Memory { resident: 1_024_000, virtual_size: 2_097_152, threads: 7 });
+    }
+
+    #[test]
+    fn this_process_uses_memory_and_started_a_while_ago() {
+        let mut reading = Reading::default();
+        read(&mut reading);
+        assert_eq!(reading.families.len(), 7);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let age = now - started();
+        assert!((0.0..86_400.0).contains(&age), "{age} s");
+    }
+}
