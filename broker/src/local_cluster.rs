@@ -102,7 +102,7 @@ fn write_config(base: &Path, nodes: &[Node], place: usize) -> io::Result<()> {
     let node = &nodes[place];
     let folder = node.folder.display();
     let mut text = format!(
-        "listener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {folder}/\n\
+        "user root\nlistener {} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {folder}/\n\
          cluster_name {}\ncluster_listener {} 127.0.0.1\ncluster_advertise 127.0.0.1:{}\n\
          cluster_cafile {}\ncluster_certfile {folder}/node.pem\ncluster_keyfile {folder}/node.key\n\
          cluster_admin_socket {}\n",

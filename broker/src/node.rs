@@ -11,7 +11,8 @@ use crate::{
     listener::{self, ListenError},
     live::Order,
     logging::{self, lines},
-    sys,
+    supervision::Manager,
+    sys, topic_report,
 };
 use mosquorum_cluster::{Alone, Consensus, LiveSide, Peers, memory::MemoryConsensus};
 use std::{sync::Arc, time::Duration};
@@ -75,7 +76,11 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     let bridges = broker.clone();
     tasks.spawn(async move { bridges.bridges.begin(&bridges).await });
     lines::running();
-    let result = attend_signals(&broker).await;
+    let manager = Arc::new(Manager::of_this_process());
+    manager.ready();
+    tasks.spawn(manager.clone().stay_alive());
+    let result = attend_signals(&broker, &manager).await;
+    manager.stopping();
     tasks.shutdown().await;
     broker.bridges.stop().await;
     broker.close_all(Order::ShuttingDown, STOP_PATIENCE).await;
@@ -140,7 +145,7 @@ fn open_listeners(broker: &Arc<Broker>) -> Result<Vec<(Arc<Listener>, listener::
     Ok(opened)
 }
 
-async fn attend_signals(broker: &Arc<Broker>) -> Result<(), NodeError> {
+async fn attend_signals(broker: &Arc<Broker>, manager: &Manager) -> Result<(), NodeError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = broker.reloading.signal()?;
@@ -152,12 +157,14 @@ async fn attend_signals(broker: &Arc<Broker>) -> Result<(), NodeError> {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
             _ = hangup.recv() => {
+                manager.reloading();
                 broker.reloading.begin();
                 reload(broker);
                 broker.reloading.end();
+                manager.ready();
             }
             _ = user1.recv() => checkpoint(broker),
-            _ = user2.recv() => {}
+            _ = user2.recv() => topic_report::print(broker),
             _ = reopen.recv() => logging::reopen(),
         }
     }

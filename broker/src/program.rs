@@ -2,10 +2,11 @@
 use crate::{
     admin,
     cli::{self, ClusterAction, ClusterCommand, Command, Run},
-    config::{ProcessSettings, Settings},
+    config::Settings,
     daemon, health, local_cluster,
     logging::{self, lines},
     node,
+    process_user::{self, Plan, Surroundings},
 };
 use std::{path::PathBuf, process::ExitCode};
 
@@ -52,14 +53,19 @@ fn broker(run: &Run) -> ExitCode {
         lines::config_ok();
         return ExitCode::SUCCESS;
     }
-    if let Err(error) = check_user(&settings.process, rustix::process::geteuid().is_root()) {
-        return fail(&error, EXIT_INVALID);
-    }
+    let around = Surroundings::of_this_process();
+    let user = match process_user::plan(&settings.process, &around, &process_user::of_this_machine) {
+        Ok(plan) => plan,
+        Err(error) => return fail(&error, EXIT_INVALID),
+    };
     if run.daemon && !daemon::is_detached() {
         return match daemon::detach() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("Error: cannot become a daemon: {error}"), EXIT_FAILED),
         };
+    }
+    if let Err(error) = process_user::become_it(&user).and_then(|()| process_user::set_umask()) {
+        return fail(&error, EXIT_INVALID);
     }
     if let Err(error) = logging::start(&settings.log) {
         return fail(&error, EXIT_INVALID);
@@ -67,6 +73,9 @@ fn broker(run: &Run) -> ExitCode {
     logging::forward_library_events();
     lines::starting();
     lines::config_loaded(settings.config_file.as_deref());
+    if around.root && user == Plan::Stay {
+        lines::running_as_root();
+    }
     settings.notes.iter().for_each(crate::config::Note::log);
     if settings.local_only {
         lines::local_only();
@@ -174,18 +183,6 @@ fn health_check(url: Option<String>, config_file: Option<PathBuf>) -> ExitCode {
     }
 }
 
-/// `user` matters to root alone, as in Mosquitto. Changing it is not built: a process that was told to drop its rights
-/// must not go on with them.
-fn check_user(process: &ProcessSettings, root: bool) -> Result<(), String> {
-    if root && process.user_is_explicit && process.user != "root" {
-        return Err(format!(
-            "Error: user {0}: this broker does not change its user; start it as {0} (systemd: User={0}), or say user root.",
-            process.user
-        ));
-    }
-    Ok(())
-}
-
 /// `--socket`, else what the configuration names, else the default name here.
 fn admin_socket(command: &ClusterCommand) -> Result<PathBuf, String> {
     if let Some(socket) = &command.socket {
@@ -195,26 +192,4 @@ fn admin_socket(command: &ClusterCommand) -> Result<PathBuf, String> {
     let run = Run { config_file: Some(file.clone()), ..Run::default() };
     let settings = Settings::load(&run.sources()).map_err(|error| error.to_string())?;
     settings.cluster.admin_socket.ok_or_else(|| format!("Error: {} has no admin socket", file.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::Sources;
-
-    #[test]
-    fn root_that_is_told_to_be_somebody_else_does_not_go_on_as_root() {
-        let file = std::env::temp_dir().join(format!("mosquorum-user-{}.conf", std::process::id()));
-        let checked = |text: &str, root: bool| {
-            std::fs::write(&file, text).expect("a temporary file");
-            let run = Run { config_file: Some(file.clone()), ..Run::default() };
-            let sources: Sources = run.sources();
-            check_user(&Settings::load(&sources).expect("a good configuration").process, root)
-        };
-        assert!(checked("user somebody\n", true).is_err_and(|text| text.contains("start it as somebody")));
-        assert_eq!(checked("user somebody\n", false), Ok(()));
-        assert_eq!(checked("user root\n", true), Ok(()));
-        assert_eq!(checked("listener 1883\n", true), Ok(()));
-        let _ = std::fs::remove_file(&file);
-    }
 }

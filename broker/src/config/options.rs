@@ -233,7 +233,7 @@ const TABLE: &[OptionSpec] = &[
     g("set_tcp_nodelay", "false"),
     g("sys_interval", "10"),
     g("upgrade_outgoing_qos", "false"),
-    g("user", "").fixed().accepted("the broker does not change its user: as root, another user than root is an error"),
+    g("user", "").fixed(),
     g("websockets_headers_size", "").as_("packet_buffer_size"),
     g("websockets_log_level", "").accepted("it has no effect, there is no libwebsockets"),
     // Plugins.

@@ -12,7 +12,7 @@ use mosquorum_cluster::{
     ids::{ConnectionId, NodeId},
     state::{DeliveryOptions, Message},
 };
-use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter};
+use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, Utf8};
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use std::{
@@ -43,7 +43,7 @@ pub struct Targets {
 }
 
 pub struct DurableTarget {
-    client_id: mosquorum_proto::mqtt::Utf8,
+    client_id: Utf8,
     no_local: bool,
     retain_as_published: bool,
     identifiers: SmallVec<[u32; 2]>,
@@ -138,6 +138,11 @@ impl Router {
     pub fn subscription_counts(&self) -> (usize, usize) {
         let live = self.live.read();
         (live.count(), live.shared_count())
+    }
+
+    /// Whole filter, client identifier and QoS of each live subscription. Copies: not for hot paths.
+    pub fn live_subscriptions(&self) -> Vec<(String, Utf8, QoS)> {
+        self.live.read().all()
     }
 
     /// All live filters, a shared one once per member, for peers that are new.

@@ -194,6 +194,23 @@ impl LiveSubscriptions {
         self.shared
     }
 
+    /// Every live subscription, by whole filter, for people to read. Copies: not for hot paths.
+    pub fn all(&self) -> Vec<(String, Utf8, QoS)> {
+        let mut all = Vec::new();
+        for (filter, _, held) in self.tree.iter() {
+            match held {
+                Held::One(live) => all.push((filter, live.client_id.clone(), live.qos)),
+                Held::Group(group) => all.extend(
+                    group
+                        .members
+                        .iter()
+                        .map(|(_, live)| (group.filter.as_str().to_owned(), live.client_id.clone(), live.qos)),
+                ),
+            }
+        }
+        all
+    }
+
     /// Every filter with live subscribers (a shared one as often as it has members), for a peer that is new.
     pub fn filters(&self) -> impl Iterator<Item = (&TopicFilter, u32)> {
         self.per_filter.iter().map(|(filter, count)| (filter, *count))

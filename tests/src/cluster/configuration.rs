@@ -24,10 +24,9 @@ pub(super) fn text(
     };
     line("allow_anonymous true".into());
     line("log_dest stderr".into());
-    if mosquitto {
-        // Started as root it would become `mosquitto`, which may not read our folders.
-        line("user root".into());
-    } else {
+    // Started as root a broker would become `mosquitto`, which may not read our folders.
+    line("user root".into());
+    if !mosquitto {
         line("log_type all".into());
     }
     line(format!("persistence {}", options.persistence));

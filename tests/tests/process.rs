@@ -1,0 +1,146 @@
+//! The process as operators and service managers meet it: signals, notification, rights.
+use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
+use mosquorum_tests::{
+    client::{Connection, PATIENCE, message},
+    cluster::{Cluster, ClusterOptions, binary::is_stand_in},
+    skip::skip,
+    target::{Failure, TestResult},
+};
+use rustix::process::Signal;
+use std::{
+    os::unix::net::UnixDatagram,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A broker of our own on a free port, whose streams and surroundings the test sets.
+struct Process(Child);
+
+impl Process {
+    fn start(cluster: &Cluster, set: impl FnOnce(&mut Command)) -> Self {
+        let mut command = Command::new(cluster.binary());
+        command.arg("-c").arg(cluster.configuration_file(0)).stdout(Stdio::null()).stderr(Stdio::null());
+        set(&mut command);
+        Self(command.spawn().expect("a process"))
+    }
+
+    fn signal(&self, signal: Signal) {
+        let process = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(process, signal).expect("it runs");
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+async fn connected(cluster: &Cluster, name: &str) -> Result<Connection, Failure> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let mut connect = Connect::new(ProtocolVersion::V5, name);
+        connect.session_expiry_interval = Some(if name == "kept" { 60 } else { 0 });
+        match Connection::connected(cluster.address(0), connect).await {
+            Ok((connection, _)) => return Ok(connection),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn sigusr2_prints_subscriptions_and_where_retained_messages_are() -> TestResult {
+    let cluster = Cluster::prepare(ClusterOptions::new("usr2", 1))?;
+    let mut process = Process::start(&cluster, |command| {
+        command.stdout(Stdio::piped());
+    });
+    let mut kept = connected(&cluster, "kept").await?;
+    kept.subscribe_to("one/+/two", QoS::ExactlyOnce).await?;
+    let mut clean = connected(&cluster, "clean").await?;
+    clean.subscribe_to("$share/group/one", QoS::AtLeastOnce).await?;
+    let mut retained = message("one/three", "x", QoS::AtLeastOnce);
+    retained.retain = true;
+    clean.publish(retained).await?;
+    process.signal(Signal::USR2);
+    let stdout = process.0.stdout.take().expect("a pipe");
+    let lines = tokio::task::spawn_blocking(move || {
+        let lines = std::io::BufRead::lines(std::io::BufReader::new(stdout)).map_while(Result::ok);
+        let mut seen = Vec::new();
+        for line in lines {
+            let last = line.contains(" subscriptions, ");
+            seen.push(line);
+            if last {
+                break;
+            }
+        }
+        seen
+    });
+    let lines = tokio::time::timeout(PATIENCE, lines).await??;
+    for expected in ["        two (kept, 2)", "        one (clean, 1)", "      three [retained]"] {
+        assert!(lines.iter().any(|line| line == expected), "{expected:?} in {lines:#?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_service_manager_hears_of_start_life_reload_and_stop() -> TestResult {
+    if is_stand_in() {
+        return skip_ok("MOSQUORUM_BIN is Eclipse Mosquitto, built without systemd");
+    }
+    let cluster = Cluster::prepare(ClusterOptions::new("notify", 1))?;
+    let path = cluster.folder().join("notify");
+    let listening = UnixDatagram::bind(&path)?;
+    listening.set_read_timeout(Some(PATIENCE))?;
+    let process = Process::start(&cluster, |command| {
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "100000");
+    });
+    let listening = tokio::task::spawn_blocking(move || {
+        let wait = |wanted: &str| {
+            let mut buffer = [0; 256];
+            loop {
+                let length = listening.recv(&mut buffer).expect("a notification in time");
+                if String::from_utf8_lossy(&buffer[..length]).lines().any(|line| line == wanted) {
+                    return;
+                }
+            }
+        };
+        wait("READY=1");
+        wait("WATCHDOG=1");
+        wait("WATCHDOG=1");
+        process.signal(Signal::HUP);
+        wait("RELOADING=1");
+        wait("READY=1");
+        process.signal(Signal::TERM);
+        wait("STOPPING=1");
+    });
+    Ok(listening.await?)
+}
+
+fn skip_ok(why: &str) -> TestResult {
+    skip(why);
+    Ok(())
+}
+
+#[tokio::test]
+async fn root_serves_as_the_user_that_puid_and_pgid_name() -> TestResult {
+    if !rustix::process::geteuid().is_root() {
+        return skip_ok("giving up rights needs root");
+    }
+    let cluster = Cluster::prepare(ClusterOptions::new("puid", 1))?;
+    let process = Process::start(&cluster, |command| {
+        command.env("PUID", "54321").env("PGID", "54322");
+    });
+    let _client = connected(&cluster, "somebody").await?;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.0.id()))?;
+    for line in ["Uid:\t54321\t54321\t54321\t54321", "Gid:\t54322\t54322\t54322\t54322"] {
+        assert!(status.contains(line), "{status}");
+    }
+    // Every thread of it, not only the first.
+    for task in std::fs::read_dir(format!("/proc/{}/task", process.0.id()))? {
+        let status = std::fs::read_to_string(task?.path().join("status"))?;
+        assert!(status.contains("Uid:\t54321\t54321\t54321\t54321"), "{status}");
+    }
+    Ok(())
+}
