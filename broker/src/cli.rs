@@ -1,5 +1,6 @@
 //! The command line: Mosquitto's flags, ours, and the `cluster` commands.
 //! Always true: nothing is read or printed here; the same words always give the same [`Command`].
+use crate::bench;
 use crate::config::{HostPort, Sources};
 use crate::logging::lines::{MOSQUITTO_VERSION, VERSION};
 use std::ffi::OsString;
@@ -21,6 +22,7 @@ pub enum Command {
         url: Option<String>,
         config_file: Option<PathBuf>,
     },
+    Bench(Box<bench::Options>),
 }
 
 /// Serve, or check the configuration.
@@ -109,6 +111,10 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, CliEr
     }
     if words.next_if(|word| word == "healthcheck").is_some() {
         return health_check(words);
+    }
+    if words.next_if(|word| word == "bench").is_some() {
+        let options = bench::options::parse(words).map_err(CliError)?;
+        return Ok(options.map_or_else(|| Command::Print(bench::HELP.to_owned()), |it| Command::Bench(Box::new(it))));
     }
     let mut run = Run::default();
     while let Some(word) = words.next() {
@@ -245,7 +251,8 @@ fn help(program: &str) -> String {
         "mosquorum version {VERSION}, an MQTT v5.0/v3.1.1/v3.1 broker that may be a cluster.\n\n\
 Usage: {program} [-c config_file] [-d] [-h] [-p port] [-v]\n\
        {program} cluster status|add|remove|transfer-leader|resize ...\n\
-       {program} healthcheck [--url URL | -c config_file]\n{HELP}"
+       {program} healthcheck [--url URL | -c config_file]\n\
+       {program} bench p2p|fanout|fanin|shared|connect|retained|durable|failover ...\n{HELP}"
     )
 }
 

@@ -3,6 +3,7 @@
 //! other nodes, or the cluster's log -> `session` -> `connection`.
 pub mod admin;
 pub mod auth;
+pub mod bench;
 pub mod bridges;
 pub mod broker;
 pub mod carrier;

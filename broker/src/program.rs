@@ -1,6 +1,6 @@
 //! The program: words and environment in, exit code out.
 use crate::{
-    admin,
+    admin, bench,
     cli::{self, ClusterAction, ClusterCommand, Command, Run},
     config::Settings,
     daemon, health, local_cluster,
@@ -32,6 +32,10 @@ pub fn main() -> ExitCode {
         }
         Command::Cluster(command) => cluster(command),
         Command::HealthCheck { url, config_file } => health_check(url, config_file),
+        Command::Bench(options) => match bench::run(&options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, EXIT_FAILED),
+        },
         Command::Run(run) => broker(&run),
     }
 }
