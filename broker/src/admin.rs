@@ -1,6 +1,9 @@
 //! The local admin socket: one line in, one answer out. `mosquorum cluster ...` is its client.
 //! Always true: only this machine's users who may open the socket's file get in (mode 0600).
-use crate::broker::Broker;
+use crate::{
+    broker::Broker,
+    drain::{self, Pace},
+};
 use mosquorum_cluster::{AdminRequest, ClusterStatus};
 use serde::Serialize;
 use std::{
@@ -66,7 +69,7 @@ pub async fn serve(broker: Arc<Broker>, listener: UnixListener) {
     }
 }
 
-async fn answer(broker: &Broker, mut stream: UnixStream) -> io::Result<()> {
+async fn answer(broker: &Arc<Broker>, mut stream: UnixStream) -> io::Result<()> {
     let mut line = String::new();
     let (read, mut write) = stream.split();
     BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line).await?;
@@ -85,6 +88,11 @@ async fn answer(broker: &Broker, mut stream: UnixStream) -> io::Result<()> {
         ["resize", voters] => match voters.parse() {
             Ok(voters) => broker.consensus.admin(AdminRequest::Resize { voters }).await,
             Err(_) => Err(format!("resize needs a number of voters, not {voters:?}")),
+        },
+        ["drain"] => drain::run(broker, Pace::default()).await,
+        ["drain", rate] => match rate.parse() {
+            Ok(rate) => drain::run(broker, Pace::PerSecond(rate)).await,
+            Err(_) => Err(format!("drain needs a number of clients per second, not {rate:?}")),
         },
         _ => Err(format!("unknown request {:?}", line.trim())),
     };

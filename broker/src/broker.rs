@@ -6,6 +6,7 @@ use crate::{
     bridges::Bridges,
     carrier::{Acceptor, TlsAcceptorSlot},
     config::{BridgeConfig, ListenerSettings, Settings},
+    drain::Drain,
     live::{
         Counters, Mailbox, Order, Registry, Router, Wakeups, add,
         router::Choice,
@@ -54,6 +55,7 @@ pub struct Broker {
     pub listeners: ArcSwap<Vec<Arc<Listener>>>,
     pub reloading: Reloading,
     pub bridges: Bridges,
+    pub drain: Drain,
     next_connection: AtomicU64,
     runtime: tokio::runtime::Handle,
 }
@@ -76,6 +78,7 @@ impl Broker {
             listeners: ArcSwap::default(),
             reloading: Reloading::default(),
             bridges: Bridges::default(),
+            drain: Drain::default(),
             next_connection: AtomicU64::new(1),
             runtime: tokio::runtime::Handle::current(),
             settings: ArcSwap::from_pointee(settings),

@@ -4,7 +4,7 @@ use crate::bench;
 use crate::config::{HostPort, Sources};
 use crate::logging::lines::{MOSQUITTO_VERSION, VERSION};
 use std::ffi::OsString;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
 /// Most `-p` flags, as in Mosquitto.
@@ -17,6 +17,13 @@ pub enum Command {
     /// Print this to stdout and exit with 0 (`--help`, `--version`, `--options`).
     Print(String),
     Cluster(ClusterCommand),
+    /// `mosquorum drain`: hand the clients of a node over to others.
+    Drain {
+        /// Clients per second.
+        rate: Option<NonZeroU32>,
+        socket: Option<PathBuf>,
+        config_file: Option<PathBuf>,
+    },
     /// `mosquorum healthcheck`: whether a node is ready, by its health listener.
     HealthCheck {
         url: Option<String>,
@@ -109,6 +116,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, CliEr
     if words.next_if(|word| word == "cluster").is_some() {
         return cluster(words);
     }
+    if words.next_if(|word| word == "drain").is_some() {
+        return drain(words);
+    }
     if words.next_if(|word| word == "healthcheck").is_some() {
         return health_check(words);
     }
@@ -194,6 +204,32 @@ fn cluster(words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
     Ok(Command::Cluster(ClusterCommand { action, socket, config_file, json }))
 }
 
+fn drain(mut words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
+    let (mut rate, mut socket, mut config_file) = (None, None, None);
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("-h" | "--help") => return Ok(Command::Print(DRAIN_HELP.to_owned())),
+            Some("--rate") => match words.next().and_then(|word| word.to_str()?.parse().ok()) {
+                Some(clients) => rate = Some(clients),
+                None => return fail("Error: --rate needs a number of clients per second."),
+            },
+            Some("--socket") => match words.next() {
+                Some(path) => socket = Some(PathBuf::from(path)),
+                None => return fail("Error: --socket argument given, but no path specified."),
+            },
+            Some("-c" | "--config-file") => match words.next() {
+                Some(path) => config_file = Some(PathBuf::from(path)),
+                None => return fail("Error: -c argument given, but no config file specified."),
+            },
+            _ => {
+                let word = word.to_string_lossy();
+                return fail(format!("Error: Unknown option '{word}'. Try drain --help."));
+            }
+        }
+    }
+    Ok(Command::Drain { rate, socket, config_file })
+}
+
 fn health_check(mut words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
     let (mut url, mut config_file) = (None, None);
     while let Some(word) = words.next() {
@@ -251,6 +287,7 @@ fn help(program: &str) -> String {
         "mosquorum version {VERSION}, an MQTT v5.0/v3.1.1/v3.1 broker that may be a cluster.\n\n\
 Usage: {program} [-c config_file] [-d] [-h] [-p port] [-v]\n\
        {program} cluster status|add|remove|transfer-leader|resize ...\n\
+       {program} drain [--rate N]\n\
        {program} healthcheck [--url URL | -c config_file]\n\
        {program} bench p2p|fanout|fanin|shared|connect|retained|durable|failover ...\n{HELP}"
     )
@@ -275,6 +312,18 @@ MOSQUORUM_MAX_PACKET_SIZE=1000000; commas separate the values of log_dest, log_t
 cluster_peer.
 
 Exit codes: 0 after a normal end, 1 when it cannot start, 3 for a wrong configuration or flag.
+";
+
+const DRAIN_HELP: &str = "\
+Usage: mosquorum drain [--rate N] [--socket PATH | -c FILE]
+
+Has a node hand over what it does, before it is stopped: leadership and bridges go to other nodes, new
+clients are refused, and those connected are sent to other nodes. MQTT 5.0 clients are told where
+(reason 0x9C, Server Reference). Returns when all are gone; the node then waits to be stopped.
+
+ --rate N                clients per second; 500 if nothing is said.
+ --socket PATH           cluster_admin_socket of the node.
+ -c FILE                 take it from this configuration file.
 ";
 
 const HEALTH_CHECK_HELP: &str = "\
@@ -367,6 +416,17 @@ mod tests {
             let command = parsed(&format!("cluster {words} --socket s --json"));
             assert_eq!(command, Ok(Command::Cluster(expected)), "{words}");
         }
+    }
+
+    #[test]
+    fn a_drain_has_a_rate() {
+        let drain = |rate: Option<u32>| {
+            Ok(Command::Drain { rate: rate.and_then(NonZeroU32::new), socket: Some("s".into()), config_file: None })
+        };
+        assert_eq!(parsed("drain --socket s"), drain(None));
+        assert_eq!(parsed("drain --rate 20 --socket s"), drain(Some(20)));
+        assert!(parsed("drain --rate 0").is_err_and(|text| text.contains("clients per second")));
+        assert!(parsed("drain soon").is_err_and(|text| text.contains("Unknown option 'soon'")));
     }
 
     #[test]

@@ -180,6 +180,9 @@ async fn attend(mut connection: Connection, connect: Connect, origin: Origin<'_>
             if let Some(reason) = refusal.answer {
                 add(&counters.connacks_sent, 1);
                 let mut connack = ConnAck::new(false, reason);
+                if reason == ReasonCode::UseAnotherServer {
+                    connack.server_reference = broker.drain.reference(&listener.settings());
+                }
                 connack.maximum_qos = (listener.max_qos() != QoS::ExactlyOnce).then(|| listener.max_qos());
                 send_connack(&mut connection.stream, version, &connack, size_max).await;
             }
@@ -318,6 +321,11 @@ fn session_expiry(settings: &crate::config::Settings, connect: &Connect) -> u32 
 
 /// Takes the client identifier and, where something durable is concerned, makes it so.
 async fn admit(broker: &Arc<Broker>, client: &Client) -> Result<Admission, Refusal> {
+    if broker.drain.is_on() {
+        let v5 = client.connect.version == ProtocolVersion::V5;
+        let answer = if v5 { ReasonCode::UseAnotherServer } else { ReasonCode::ServerUnavailable };
+        return Err(Refusal::new(answer, Disconnected::ServerShuttingDown));
+    }
     if !broker.consensus.available() || !broker.peers.ready() {
         return Err(Refusal::unavailable());
     }

@@ -344,13 +344,18 @@ impl Service {
             End::Session(SessionError::Superseded) | End::Order(Order::TakenOver) => Some(ReasonCode::SessionTakenOver),
             End::Order(Order::Administrative) => Some(ReasonCode::AdministrativeAction),
             End::Order(Order::ShuttingDown) => Some(ReasonCode::ServerShuttingDown),
+            End::Order(Order::Drained) => Some(ReasonCode::UseAnotherServer),
             End::KeepAlive => Some(ReasonCode::KeepAliveTimeout),
         };
         if let Some(reason) = reason
             && self.session.options.version == ProtocolVersion::V5
         {
             self.side.counts.disconnects_sent += 1;
-            encode(&Packet::Disconnect(Disconnect::new(reason)), ProtocolVersion::V5, self.side.out());
+            let mut disconnect = Disconnect::new(reason);
+            if reason == ReasonCode::UseAnotherServer {
+                disconnect.server_reference = self.io.broker.drain.reference(&self.io.listener.settings());
+            }
+            encode(&Packet::Disconnect(disconnect), ProtocolVersion::V5, self.side.out());
         }
         let silent = matches!(end, End::Closed | End::Io(_) | End::Order(Order::LeaseLost));
         if !silent && !self.side.out.is_empty() && self.io.broker.peers.may_serve() {

@@ -12,6 +12,7 @@ pub mod config;
 pub mod connect;
 pub mod connection;
 pub mod daemon;
+pub mod drain;
 pub mod health;
 pub mod listener;
 pub mod live;

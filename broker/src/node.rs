@@ -7,6 +7,7 @@ use crate::{
     broker::{Broker, Listener, LiveHub},
     carrier::{TlsFileError, TlsSet},
     config::Settings,
+    drain::{self, Pace},
     health::Health,
     listener::{self, ListenError},
     live::Order,
@@ -81,6 +82,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     tasks.spawn(manager.clone().stay_alive());
     let result = attend_signals(&broker, &manager).await;
     manager.stopping();
+    drain_before_stop(&broker, &manager).await;
     tasks.shutdown().await;
     broker.bridges.stop().await;
     broker.close_all(Order::ShuttingDown, STOP_PATIENCE).await;
@@ -167,6 +169,18 @@ async fn attend_signals(broker: &Arc<Broker>, manager: &Manager) -> Result<(), N
             _ = user2.recv() => topic_report::print(broker),
             _ = reopen.recv() => logging::reopen(),
         }
+    }
+}
+
+/// SIGTERM with `shutdown_drain`: clients are handed over first. Another signal ends that.
+async fn drain_before_stop(broker: &Arc<Broker>, manager: &Manager) {
+    let patience = broker.settings.load().shutdown_drain;
+    if patience.is_zero() {
+        return;
+    }
+    tokio::select! {
+        _ = tokio::time::timeout(patience, drain::run(broker, Pace::Within(patience))) => {}
+        _ = attend_signals(broker, manager) => {}
     }
 }
 

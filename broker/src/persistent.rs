@@ -48,6 +48,7 @@ fn raft_settings(settings: &Settings) -> RaftSettings {
         None => raft.snapshot_path = Some(file),
         Some(links) => {
             raft.advertise = links.advertise.to_string();
+            raft.client_listeners = crate::drain::listeners_for_others(settings);
             raft.listen = Some(SocketAddr::new(links.bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), links.port));
             raft.peers = links.peers.iter().map(ToString::to_string).collect();
             raft.tls = links.tls.as_ref().map(|tls| PemPaths {

@@ -31,6 +31,10 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Cluster(command) => cluster(command),
+        Command::Drain { rate, socket, config_file } => {
+            let request = rate.map_or("drain".to_owned(), |rate| format!("drain {rate}"));
+            operate(socket.as_ref(), config_file.as_ref(), &request)
+        }
         Command::HealthCheck { url, config_file } => health_check(url, config_file),
         Command::Bench(options) => match bench::run(&options) {
             Ok(()) => ExitCode::SUCCESS,
@@ -140,10 +144,6 @@ fn local_cluster(count: usize, verbose: bool) -> ExitCode {
 }
 
 fn cluster(command: ClusterCommand) -> ExitCode {
-    let socket = match admin_socket(&command) {
-        Ok(socket) => socket,
-        Err(error) => return fail(&error, EXIT_INVALID),
-    };
     let request = match command.action {
         ClusterAction::Status if command.json => "status json".to_owned(),
         ClusterAction::Status => "status".to_owned(),
@@ -153,7 +153,16 @@ fn cluster(command: ClusterCommand) -> ExitCode {
         ClusterAction::TransferLeader { name: None } => "transfer-leader".to_owned(),
         ClusterAction::Resize { voters } => format!("resize {voters}"),
     };
-    match admin::request(&socket, &request) {
+    operate(command.socket.as_ref(), command.config_file.as_ref(), &request)
+}
+
+/// Sends a request to a node's admin socket and prints the answer.
+fn operate(socket: Option<&PathBuf>, config_file: Option<&PathBuf>, request: &str) -> ExitCode {
+    let socket = match admin_socket(socket, config_file) {
+        Ok(socket) => socket,
+        Err(error) => return fail(&error, EXIT_INVALID),
+    };
+    match admin::request(&socket, request) {
         Ok(answer) => {
             println!("{answer}");
             ExitCode::SUCCESS
@@ -188,11 +197,11 @@ fn health_check(url: Option<String>, config_file: Option<PathBuf>) -> ExitCode {
 }
 
 /// `--socket`, else what the configuration names, else the default name here.
-fn admin_socket(command: &ClusterCommand) -> Result<PathBuf, String> {
-    if let Some(socket) = &command.socket {
+fn admin_socket(socket: Option<&PathBuf>, config_file: Option<&PathBuf>) -> Result<PathBuf, String> {
+    if let Some(socket) = socket {
         return Ok(socket.clone());
     }
-    let Some(file) = &command.config_file else { return Ok(PathBuf::from("mosquorum.sock")) };
+    let Some(file) = config_file else { return Ok(PathBuf::from("mosquorum.sock")) };
     let run = Run { config_file: Some(file.clone()), ..Run::default() };
     let settings = Settings::load(&run.sources()).map_err(|error| error.to_string())?;
     settings.cluster.admin_socket.ok_or_else(|| format!("Error: {} has no admin socket", file.display()))

@@ -72,6 +72,11 @@ pub trait Consensus: Send + Sync {
         ConsensusMetrics::default()
     }
 
+    /// Other nodes that serve clients and keep theirs, asked just now.
+    fn neighbours(&self) -> BoxFuture<'static, Vec<Neighbour>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
     /// Membership change asked for over the admin socket; the text is for the operator.
     fn admin(&self, request: AdminRequest) -> BoxFuture<'static, Result<String, String>>;
 
@@ -106,6 +111,24 @@ pub struct MemberStatus {
     pub serving: bool,
     /// Entries behind the leader, where known.
     pub lag: Option<u64>,
+}
+
+/// Another node, for clients of this one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Neighbour {
+    pub node: NodeId,
+    pub name: String,
+    pub listeners: Vec<ClientListener>,
+}
+
+/// Where clients reach a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientListener {
+    /// `host:port`, as MQTT 5.0 has it in Server Reference.
+    pub reference: String,
+    pub port: u16,
+    pub tls: bool,
+    pub websockets: bool,
 }
 
 #[derive(Debug, Clone)]

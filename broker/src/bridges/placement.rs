@@ -6,20 +6,21 @@ use crate::broker::Broker;
 use mosquorum_cluster::ids::NodeId;
 
 pub(super) fn is_here(broker: &Broker, name: &str) -> bool {
-    if !broker.consensus.available() || !broker.peers.ready() || !broker.peers.may_serve() {
+    if broker.drain.is_on() || !broker.consensus.available() || !broker.peers.ready() || !broker.peers.may_serve() {
         return false;
     }
     !is_elsewhere(broker, name)
 }
 
-/// Whether another node should run it. A node that does not know stays with what it has.
+/// Whether another node should run it. A node that does not know stays with what it has; one that hands its clients over
+/// does not count.
 pub(super) fn is_elsewhere(broker: &Broker, name: &str) -> bool {
     if !broker.clustered {
         return false;
     }
     let own = broker.consensus.origin().node;
     let state = broker.consensus.state().read();
-    let serving = state.nodes().map(|(node, _)| node).filter(|node| state.serving(*node).is_some());
+    let serving = state.nodes().map(|(node, _)| node).filter(|node| state.takes_bridges(*node));
     preferred(name, serving).is_some_and(|node| node != own)
 }
 

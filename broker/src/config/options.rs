@@ -348,6 +348,8 @@ const TABLE: &[OptionSpec] = &[
     ours("cluster_peer", "").list(),
     ours("health_listener", "").once(),
     ours("log_format", "text").reloads(),
+    ours("server_reference", ""),
+    ours("shutdown_drain", "0").reloads(),
 ];
 
 /// Every row, in the order of the table.

@@ -34,6 +34,12 @@ pub struct Settings {
     /// `health_listener PORT [ADDRESS]` (ours): HTTP for probes and metrics, without credentials; loopback unless an
     /// address is given. Default none.
     pub health_listener: Option<SocketAddr>,
+    /// `shutdown_drain SECONDS` (ours): SIGTERM hands the clients over within this time before the node stops. Default 0:
+    /// it stops at once.
+    pub shutdown_drain: Duration,
+    /// `server_reference HOST|none` (ours): where clients of other nodes are sent when those hand them over; the
+    /// listener's port is added. Default: the host of `cluster_advertise`. `None`: nowhere.
+    pub server_reference: Option<String>,
     /// `sys_interval`: seconds between `$SYS` updates. `None` (written 0) turns them off. Default 10.
     pub sys_interval: Option<Duration>,
     /// `set_tcp_nodelay` (default false).

@@ -180,7 +180,7 @@ impl Patient {
             leased: broker.peers.may_serve(),
             routes: broker.peers.ready(),
             bridges: broker.bridges.are_prepared(broker),
-            draining: false,
+            draining: broker.drain.is_on(),
             behind: status.behind,
         }
     }

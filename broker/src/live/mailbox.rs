@@ -30,6 +30,8 @@ pub enum Order {
     Administrative,
     /// The broker stops: DISCONNECT 0x8B, the will is sent as after a lost connection.
     ShuttingDown,
+    /// The node hands its clients over: DISCONNECT 0x9C, with another node's address if one is known.
+    Drained,
     /// This node may not serve any more: close at once, write nothing.
     LeaseLost,
     /// Options or access rules changed.

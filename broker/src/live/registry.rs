@@ -13,6 +13,8 @@ struct Entry {
     mailbox: Arc<Mailbox>,
     /// The session is in nobody's log: the leader must hear of it after an election.
     clean: bool,
+    /// Told to go to another node.
+    drained: bool,
     gone: watch::Receiver<()>,
 }
 
@@ -70,7 +72,8 @@ impl Registry {
             applicant.fenced = true;
             return Some(Gone(applicant.gone.clone()));
         }
-        let entry = table.clients.get(client_id).filter(|entry| entry.owner.connection == connection)?;
+        let entry = table.clients.get_mut(client_id).filter(|entry| entry.owner.connection == connection)?;
+        entry.drained |= order == Order::Drained;
         entry.mailbox.order(order);
         Some(Gone(entry.gone.clone()))
     }
@@ -86,7 +89,9 @@ impl Registry {
             return Err(NotEntered::Held(Gone(entry.gone.clone())));
         }
         if let Some(applicant) = table.applicants.remove(&owner.connection) {
-            table.clients.insert(client_id.clone(), Entry { owner, mailbox, clean, gone: applicant.gone });
+            table
+                .clients
+                .insert(client_id.clone(), Entry { owner, mailbox, clean, drained: false, gone: applicant.gone });
         }
         Ok(())
     }
@@ -111,6 +116,13 @@ impl Registry {
             Gone(entry.gone.clone())
         });
         each.collect()
+    }
+
+    /// Clients that were not told to go to another node yet.
+    pub fn undrained(&self) -> Vec<(Utf8, ConnectionId)> {
+        let table = self.table.lock();
+        let staying = table.clients.iter().filter(|(_, entry)| !entry.drained);
+        staying.map(|(id, entry)| (id.clone(), entry.owner.connection)).collect()
     }
 
     pub fn len(&self) -> usize {

@@ -25,7 +25,9 @@ pub(crate) use sender::Sender;
 pub(crate) use service::ProposalService;
 
 use crate::{
-    facade::{AdminRequest, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Submission},
+    facade::{
+        AdminRequest, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Neighbour, Submission,
+    },
     ids::{Incarnation, LogIndex, Millis, NodeId},
     membership,
     metrics::ConsensusMetrics,
@@ -257,6 +259,11 @@ impl Shared {
         self.log.lock().clone()
     }
 
+    /// Whether clients are served here at this moment.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Acquire) && self.engine.load().as_ref().is_some_and(|engine| engine.has_majority())
+    }
+
     pub(crate) fn set_serving(&self, serving: bool) {
         self.serving.store(serving, Ordering::Release);
     }
@@ -373,8 +380,7 @@ impl Consensus for RaftConsensus {
     }
 
     fn available(&self) -> bool {
-        self.shared.serving.load(Ordering::Acquire)
-            && self.shared.engine.load().as_ref().is_some_and(|engine| engine.has_majority())
+        self.shared.is_serving()
     }
 
     fn checkpoint(&self) -> BoxFuture<'static, Result<(), String>> {
@@ -388,6 +394,11 @@ impl Consensus for RaftConsensus {
 
     fn metrics(&self) -> ConsensusMetrics {
         self.shared.metrics()
+    }
+
+    fn neighbours(&self) -> BoxFuture<'static, Vec<Neighbour>> {
+        let task = self.shared.handle.spawn(membership::neighbours(self.shared.clone()));
+        Box::pin(async move { task.await.unwrap_or_default() })
     }
 
     fn admin(&self, request: AdminRequest) -> BoxFuture<'static, Result<String, String>> {

@@ -1,5 +1,5 @@
 //! What a node must be told to take part in consensus. Text was made into these values by the configuration.
-use crate::transport::PemPaths;
+use crate::{facade::ClientListener, transport::PemPaths};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 #[derive(Debug, Clone)]
@@ -12,6 +12,8 @@ pub struct RaftSettings {
     pub advertise: String,
     /// `cluster_listener`. `None`: a node alone, which nobody can join.
     pub listen: Option<SocketAddr>,
+    /// Where clients reach this node, for other nodes that hand theirs over.
+    pub client_listeners: Vec<ClientListener>,
     /// `cluster_peer`: addresses of nodes of the cluster; this node's own may be among them. None other: a cluster of
     /// one.
     pub peers: Vec<String>,
@@ -47,6 +49,7 @@ impl RaftSettings {
             name: name.to_owned(),
             advertise: String::new(),
             listen: None,
+            client_listeners: Vec::new(),
             peers: Vec::new(),
             tls: None,
             snapshot_path: None,

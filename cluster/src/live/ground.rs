@@ -140,7 +140,7 @@ fn look(shared: &Shared, engine: &Engine, leading: Option<u64>) -> ClusterView {
 fn lives(state: &State) -> BTreeMap<NodeId, Life> {
     let before = |incarnation: Incarnation| Incarnation(incarnation.0.saturating_sub(1));
     let life = |incarnation, standing| match standing {
-        Standing::Serving => Life { ended: before(incarnation), serving: Some(incarnation) },
+        Standing::Serving | Standing::Draining => Life { ended: before(incarnation), serving: Some(incarnation) },
         Standing::Known => Life { ended: before(incarnation), serving: None },
         Standing::Down | Standing::Removed => Life { ended: incarnation, serving: None },
     };

@@ -7,9 +7,11 @@ mod add;
 mod admin;
 mod changes;
 mod forming;
+mod neighbours;
 mod service;
 
 pub(crate) use admin::admin;
+pub(crate) use neighbours::neighbours;
 pub(crate) use service::MembershipService;
 
 use crate::{

@@ -1,5 +1,5 @@
 //! Membership messages of other nodes.
-use super::{admin, changes, own_address};
+use super::{admin, changes, neighbours::to_wire, own_address};
 use crate::{
     consensus::Shared,
     raft::peer_of,
@@ -72,6 +72,8 @@ impl membership_server::Membership for MembershipService {
             leader: view.leader.unwrap_or(0),
             members: members.collect(),
             last_applied: view.applied,
+            serving: shared.is_serving(),
+            client_listeners: shared.settings.client_listeners.iter().map(to_wire).collect(),
         }))
     }
 

@@ -76,6 +76,8 @@ pub enum Command {
     EndSession {
         client_id: Utf8,
     },
+    /// The origin of this batch hands its clients over and will stop: bridges go to other nodes.
+    NodeDraining,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

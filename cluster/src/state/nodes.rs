@@ -27,6 +27,14 @@ pub enum Standing {
     Down,
     /// It left for good.
     Removed,
+    /// It serves those that it has, and hands them over.
+    Draining,
+}
+
+impl Standing {
+    pub(crate) fn is_serving(self) -> bool {
+        matches!(self, Self::Serving | Self::Draining)
+    }
 }
 
 #[derive(Debug, Clone, Default)]

@@ -19,6 +19,14 @@ impl State {
         Outcome::Done
     }
 
+    /// Ends with the incarnation.
+    pub(super) fn node_draining(&mut self, node: NodeId) -> Outcome {
+        if self.takes_bridges(node) {
+            self.nodes.change(node).standing = Standing::Draining;
+        }
+        Outcome::Done
+    }
+
     pub(super) fn node_down(&mut self, node: NodeId, incarnation: Incarnation, out: &mut Vec<Effect>) -> Outcome {
         let changed = self.nodes.set_down(node, incarnation);
         self.close_all(|owner| owner.node == node && owner.incarnation <= incarnation, out);
@@ -32,7 +40,7 @@ impl State {
     /// What remains is the fact that the node is gone, since its identifier is never used again.
     pub(super) fn node_removed(&mut self, node: NodeId, out: &mut Vec<Effect>) -> Outcome {
         let record = self.nodes.change(node);
-        let was_serving = record.standing == Standing::Serving;
+        let was_serving = record.standing.is_serving();
         let incarnation = record.incarnation;
         *record = NodeRecord { incarnation, standing: Standing::Removed, ..NodeRecord::default() };
         self.close_all(|owner| owner.node == node, out);
@@ -47,7 +55,13 @@ impl State {
     #[must_use]
     pub fn serving(&self, node: NodeId) -> Option<Incarnation> {
         let record = self.nodes.records.get(&node)?;
-        (record.standing == Standing::Serving).then_some(record.incarnation)
+        record.standing.is_serving().then_some(record.incarnation)
+    }
+
+    /// Whether the node serves and means to go on: bridges, and clients of other nodes, may go there.
+    #[must_use]
+    pub fn takes_bridges(&self, node: NodeId) -> bool {
+        self.nodes.records.get(&node).is_some_and(|record| record.standing == Standing::Serving)
     }
 
     /// All nodes that ever sent a batch and were not removed.

@@ -398,8 +398,15 @@ impl Cluster {
     /// # Errors
     /// When the program cannot be run.
     pub async fn operate(&self, node: usize, words: &str) -> io::Result<Result<String, String>> {
+        self.command(node, &format!("cluster {words}")).await
+    }
+
+    /// The answer of `mosquorum <words>` with a node's admin socket, or what it says on stderr.
+    /// # Errors
+    /// When the program cannot be run.
+    pub async fn command(&self, node: usize, words: &str) -> io::Result<Result<String, String>> {
         let mut command = tokio::process::Command::new(&self.binary);
-        command.arg("cluster").args(words.split(' ')).arg("--socket").arg(&self.nodes[node].admin_socket);
+        command.args(words.split(' ')).arg("--socket").arg(&self.nodes[node].admin_socket);
         let output = command.kill_on_drop(true).stdin(std::process::Stdio::null()).output().await?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
         Ok(if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) })

@@ -7,8 +7,8 @@ mod listener;
 use super::raw::{Raw, Sources};
 use super::values::{self, Values, expiration, invalid, word};
 use super::{
-    Autosave, ConfigError, Delivery, Level, Limits, LogDestinations, LogSettings, LogTypes, Note, PersistenceSettings,
-    ProcessSettings, RetainSettings, Settings,
+    Autosave, ClusterSettings, ConfigError, Delivery, Level, Limits, LogDestinations, LogSettings, LogTypes, Note,
+    PersistenceSettings, ProcessSettings, RetainSettings, Settings,
 };
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
@@ -25,6 +25,7 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
         persistence.enabled = true;
         notes.push(Note::info("A node of a cluster is persistent: 'persistence true' is assumed."));
     }
+    let server_reference = server_reference(values, &cluster)?;
     let limits = limits(values)?;
     let bridges = bridge::build_all(&raw.bridges, &limits, cluster.links.is_some())?;
     let listeners = listener::build_all(&raw, sources, per_listener_settings, &mut notes)?;
@@ -42,6 +43,8 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
         process: process(values)?,
         cluster,
         health_listener: health_listener(values)?,
+        shutdown_drain: shutdown_drain(values)?,
+        server_reference,
         sys_interval: sys_interval(values)?,
         tcp_nodelay: values.switch("set_tcp_nodelay")?.unwrap_or(false),
         packet_buffer_size_bytes: values
@@ -156,6 +159,31 @@ fn process(values: Values<'_>) -> Result<ProcessSettings, ConfigError> {
         user_is_explicit: user.is_some(),
         user: user.unwrap_or_else(|| "mosquitto".to_owned()),
         pid_file: values.path("pid_file")?,
+    })
+}
+
+/// Seconds that a stop may take for handing clients over.
+const SHUTDOWN_DRAIN_MAX: i32 = 3600;
+
+fn shutdown_drain(values: Values<'_>) -> Result<Duration, ConfigError> {
+    let seconds = values.last("shutdown_drain", |text| match values::number("shutdown_drain", text)? {
+        seconds @ 0..=SHUTDOWN_DRAIN_MAX => Ok(seconds.unsigned_abs()),
+        seconds => Err(invalid("shutdown_drain", &seconds.to_string(), "0 to 3600 seconds")),
+    })?;
+    Ok(Duration::from_secs(seconds.unwrap_or(0).into()))
+}
+
+fn server_reference(values: Values<'_>, cluster: &ClusterSettings) -> Result<Option<String>, ConfigError> {
+    let name = "server_reference";
+    let written = values.last(name, |text| {
+        let host = word(name, text)?;
+        let is_host = host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:_".contains(&byte));
+        if host.len() <= 255 && is_host { Ok(host.to_owned()) } else { Err(invalid(name, host, "a host name or none")) }
+    })?;
+    Ok(match written.as_deref() {
+        Some("none") => None,
+        Some(_) => written,
+        None => cluster.links.as_ref().map(|links| links.advertise.host.clone()),
     })
 }
 

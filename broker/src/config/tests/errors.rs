@@ -75,6 +75,8 @@ fn words_and_numbers_are_checked() {
         ("health_listener 0", "Error: Invalid 'health_listener' value (0). Expected a port from 1 to 65535."),
         ("health_listener 1 localhost", "Error: Invalid 'health_listener' value (localhost). Expected an IP address"),
         ("health_listener 1\nhealth_listener 2", "Error: Duplicate 'health_listener' value in configuration."),
+        ("shutdown_drain 3601", "Error: Invalid 'shutdown_drain' value (3601). Expected 0 to 3600 seconds."),
+        ("server_reference a/b", "Error: Invalid 'server_reference' value (a/b). Expected a host name or none."),
         ("sys_interval 65536", "Error: Invalid 'sys_interval' value (65536)."),
         ("persistent_client_expiration 1x", "Error: Invalid 'persistent_client_expiration' duration"),
         ("persistent_client_expiration 0d", "Error: Invalid 'persistent_client_expiration' duration"),
