@@ -2,14 +2,16 @@
 //! Tools that are missing are named; in CI that is a failure.
 use mosquorum_tests::{
     cluster::{
-        Build, TestFolder,
+        Build, Cluster, ClusterOptions, TestFolder,
         binary::{self, is_stand_in},
         folder::workspace,
     },
-    pods::tools,
+    http,
+    pods::{tools, why_no_containers},
     skip::{has_program, skip},
 };
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -88,4 +90,57 @@ fn the_debian_package_holds_program_unit_account_and_configuration() {
     // What an administrator changed survives an upgrade.
     let conffiles = run("dpkg-deb", &["--info", &package, "conffiles"]);
     assert_eq!(conffiles, "/etc/mosquorum/mosquitto.conf\n/etc/default/mosquorum\n");
+}
+
+#[test]
+fn the_debian_package_installs_upgrades_and_goes_without_touching_data() {
+    if is_stand_in() {
+        return skip("MOSQUORUM_BIN is Eclipse Mosquitto");
+    }
+    if let Some(why) = why_no_containers() {
+        return skip(&why);
+    }
+    if let Some(missing) = ["dpkg-deb", "python3", "useradd"].into_iter().find(|program| !has_program(program)) {
+        return skip(&format!("no {missing}"));
+    }
+    let folder = TestFolder::new("package-check").expect("a folder");
+    let package = package(folder.path()).display().to_string();
+    run(workspace().join("deploy/debian/check"), &[&package]);
+}
+
+/// Every metric that a text names, without what a histogram adds to its name.
+fn metrics(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let ours = words.filter(|word| word.starts_with("mosquorum_") || word.starts_with("process_"));
+    ours.map(|word| word.trim_end_matches("_bucket").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn every_metric_of_the_alerts_and_the_dashboard_is_told_by_a_node() {
+    if is_stand_in() {
+        return skip("MOSQUORUM_BIN is Eclipse Mosquitto");
+    }
+    let cluster = Cluster::start(ClusterOptions::new("dashboard", 3)).await.expect("three nodes");
+    let (_, scrape) = http::get(cluster.health_address(0), "/metrics").await.expect("a scrape");
+    let known: BTreeSet<&str> =
+        scrape.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    let files = workspace().join("deploy/helm/mosquorum/files");
+    for file in ["alerts.yaml", "dashboard.json"] {
+        let text = std::fs::read_to_string(files.join(file)).expect("the file");
+        let used = metrics(&text);
+        assert!(used.len() > 8, "{file}: {used:?}");
+        let unknown: Vec<&String> = used.iter().filter(|name| !known.contains(name.as_str())).collect();
+        assert!(unknown.is_empty(), "{file} asks for {unknown:?}");
+    }
+}
+
+#[test]
+fn the_runbook_says_what_to_do_about_every_alert() {
+    let read = |file: &str| std::fs::read_to_string(workspace().join(file)).expect("the file");
+    let (alerts, runbook) = (read("deploy/helm/mosquorum/files/alerts.yaml"), read("deploy/README.md"));
+    let names: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(names.len() > 8);
+    for name in names {
+        assert!(runbook.contains(&format!("| {name} |")), "{name} is not in deploy/README.md");
+    }
 }
