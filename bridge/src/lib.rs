@@ -9,6 +9,11 @@ mod relay;
 mod settings;
 mod topics;
 
+/// User property of CONNECT (MQTT 5.0 section 3.1.2.11.8) of a bridge with `bridge_loop_mark`: it understands [`MARK`].
+pub const MARKS: &str = "mosquorum-marks";
+/// User property of a message between such a bridge and its brokers: what makes the message recognisable.
+pub const MARK: &str = "mosquorum-mark";
+
 pub use addresses::Addresses;
 pub use backoff::{Backoff, RestartTimeout};
 pub use relay::{Counts, Limits, Relay, RelayEnd, Remote};

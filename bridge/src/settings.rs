@@ -37,6 +37,8 @@ pub struct BridgeSettings {
     pub notifications_local_only: bool,
     pub keep_alive_seconds: u16,
     pub try_private: bool,
+    /// Messages carry what makes them recognisable wherever they come by (MQTT 5.0 only).
+    pub loop_mark: bool,
     pub attempt_unsubscribe: bool,
     pub outgoing_retain: bool,
     /// 0: no limit of our own.

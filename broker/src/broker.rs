@@ -9,6 +9,7 @@ use crate::{
     drain::Drain,
     live::{
         Counters, Mailbox, Order, Registry, Router, Wakeups, add,
+        marks::Marks,
         router::Choice,
         side::{Nobody, publish_to_group},
     },
@@ -56,6 +57,7 @@ pub struct Broker {
     pub reloading: Reloading,
     pub bridges: Bridges,
     pub drain: Drain,
+    pub marks: Marks,
     next_connection: AtomicU64,
     runtime: tokio::runtime::Handle,
 }
@@ -79,6 +81,7 @@ impl Broker {
             reloading: Reloading::default(),
             bridges: Bridges::default(),
             drain: Drain::default(),
+            marks: Marks::default(),
             next_connection: AtomicU64::new(1),
             runtime: tokio::runtime::Handle::current(),
             settings: ArcSwap::from_pointee(settings),
@@ -192,6 +195,8 @@ pub struct Listener {
     pub tls: TlsAcceptorSlot,
     pub connections: AtomicUsize,
     pub clients: Clients,
+    /// For connections of our own: no window holds them back.
+    pub is_internal: bool,
 }
 
 impl Listener {
@@ -202,7 +207,13 @@ impl Listener {
             tls: TlsAcceptorSlot::new(tls),
             connections: AtomicUsize::new(0),
             clients: Clients::default(),
+            is_internal: false,
         }
+    }
+
+    /// What bridges' sessions come through.
+    pub fn internal(settings: ListenerSettings, security: Arc<Security>) -> Self {
+        Self { is_internal: true, ..Self::new(settings, security, None) }
     }
 
     pub fn replace(&self, settings: ListenerSettings, security: Arc<Security>, tls: Option<Arc<Acceptor>>) {

@@ -15,6 +15,7 @@ use crate::{
     stream::Stream,
 };
 use bytes::BytesMut;
+use mosquorum_bridge::MARKS;
 use mosquorum_cluster::{
     Answer, Completion, Submission,
     ids::Epoch,
@@ -493,6 +494,7 @@ fn session_options(broker: &Broker, listener: &Listener, client: &Client, admiss
         username: client.username.clone(),
         version: client.connect.version,
         bridge: client.connect.bridge,
+        marks: understands_marks(&client.connect),
         epoch: admission.epoch,
         durable: admission.durable,
         session_expiry_seconds: client.expiry_seconds,
@@ -500,7 +502,7 @@ fn session_options(broker: &Broker, listener: &Listener, client: &Client, admiss
         client_maximum_packet_size: client.connect.maximum_packet_size.unwrap_or(u32::MAX),
         send_window: send_window(broker, client),
         send_window_bytes: settings.limits.max_inflight_bytes.map_or(0, |n| n.get() as u64),
-        receive_maximum: settings.limits.max_inflight_messages.map_or(0, std::num::NonZeroU16::get),
+        receive_maximum: receive_maximum(broker, listener).map_or(0, std::num::NonZeroU16::get),
         topic_alias_maximum_in: if v5 { listener.settings().max_topic_alias } else { 0 },
         topic_alias_maximum_out: if v5 { alias_out.min(listener.settings().max_topic_alias_broker) } else { 0 },
         max_qos: listener.max_qos(),
@@ -509,6 +511,15 @@ fn session_options(broker: &Broker, listener: &Listener, client: &Client, admiss
         message_size_limit: settings.limits.message_size_limit_bytes.map_or(0, std::num::NonZeroU32::get),
         limits: queue_limits(broker, client),
     }
+}
+
+/// QoS 1 and 2 messages that a client may have on their way to us; a bridge as many as its remote sends.
+fn receive_maximum(broker: &Broker, listener: &Listener) -> Option<std::num::NonZeroU16> {
+    broker.settings.load().limits.max_inflight_messages.filter(|_| !listener.is_internal)
+}
+
+fn understands_marks(connect: &Connect) -> bool {
+    connect.user_properties.iter().any(|(name, _)| name.as_str() == MARKS)
 }
 
 fn connack(broker: &Broker, listener: &Listener, client: &Client, session_present: bool) -> ConnAck {
@@ -523,7 +534,7 @@ fn connack(broker: &Broker, listener: &Listener, client: &Client, session_presen
     connack.assigned_client_identifier = client.assigned.then(|| client.id.clone());
     connack.retain_available = (!settings.retain.available).then_some(false);
     connack.maximum_packet_size = Some(settings.limits.max_packet_size_bytes);
-    connack.receive_maximum = settings.limits.max_inflight_messages.map(std::num::NonZeroU16::get);
+    connack.receive_maximum = receive_maximum(broker, listener).map(std::num::NonZeroU16::get);
     connack.maximum_qos = (listener.max_qos() != QoS::ExactlyOnce).then(|| listener.max_qos());
     connack
 }
@@ -552,6 +563,9 @@ async fn run(mut connection: Connection, client: Client, admission: Admission, p
     );
     let answer = connack(&broker, &listener, &client, *session_present);
     encode(&Packet::ConnAck(Box::new(answer)), client.connect.version, &mut side.out);
+    if options.marks {
+        broker.marks.want();
+    }
     let service = Service::new(connection, Session::new(options), side);
     let (end, session, side) = service.run().await;
     leave(&broker, &client.id, *owner, *durable, &end, session, side);

@@ -66,6 +66,7 @@ fn own_message(topic: TopicName, text: String, retain: bool) -> Arc<Message> {
         received_at: Millis(0),
         publisher_id: Utf8::default(),
         publisher_name: None,
+        mark: None,
     })
 }
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use mosquorum_cluster::{
     Answer, BoxFuture, Completion, Consensus, FenceReason, LiveSide, RaftConsensus, RaftSettings, Submission,
     ids::{ConnectionId, Incarnation},
-    state::{Command, Effect, Message, Owner, PublishCommand},
+    state::{Admit, Command, Effect, Message, Owner, PublishCommand},
 };
 use mosquorum_proto::mqtt::{QoS, TopicFilter, TopicName, Utf8};
 use std::{
@@ -50,10 +50,12 @@ fn publish(ticket: u64, payload: &Bytes, topic: &TopicName, retain: bool) -> Com
             received_at: mosquorum_cluster::ids::Millis(1),
             publisher_id: "p".into(),
             publisher_name: None,
+            mark: None,
         }),
         exactly_once: None,
         groups_served: Vec::new(),
         only_group: None,
+        admit: Admit::Always,
     })
 }
 

@@ -64,6 +64,11 @@ pub trait Consensus: Send + Sync {
     /// Writes the state out now (SIGUSR1). Resolves when the file is complete.
     fn checkpoint(&self) -> BoxFuture<'static, Result<(), String>>;
 
+    /// The cluster that this node belongs to; `None` for a node that keeps nothing, and before it belongs to one.
+    fn cluster_id(&self) -> Option<[u8; 16]> {
+        None
+    }
+
     /// Status for `mosquorum cluster status`, the `$SYS` tree and logs.
     fn status(&self) -> ClusterStatus;
 

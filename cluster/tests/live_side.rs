@@ -68,6 +68,7 @@ fn message() -> Arc<Message> {
         received_at: Millis(0),
         publisher_id: "".into(),
         publisher_name: None,
+        mark: None,
     })
 }
 

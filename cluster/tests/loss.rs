@@ -5,7 +5,7 @@ use common::*;
 use mosquorum_cluster::{
     Answer, Consensus, RaftSettings, Submission,
     ids::Millis,
-    state::{Command, Message, PublishCommand},
+    state::{Admit, Command, Message, PublishCommand},
 };
 use mosquorum_proto::mqtt::{QoS, TopicName};
 use std::{
@@ -35,10 +35,12 @@ fn publish_bytes(number: u64, payload: Bytes, now: Millis) -> Command {
             received_at: now,
             publisher_id: "p".into(),
             publisher_name: None,
+            mark: None,
         }),
         exactly_once: None,
         groups_served: Vec::new(),
         only_group: None,
+        admit: Admit::Always,
     })
 }
 

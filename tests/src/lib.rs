@@ -2,6 +2,7 @@
 //! breaks them, a recorded history, and one checker per promise.
 //! Always true: checkers are pure functions of a history; what a lost connection left open is unknown, never failed.
 pub mod backlog;
+pub mod bridged;
 pub mod chaos;
 pub mod checker;
 pub mod client;

@@ -225,6 +225,95 @@ async fn a_reload_adds_and_removes_a_bridge_and_leaves_the_others_alone() {
     assert_eq!(site.log(0).matches("Bridge link connected").count(), 1, "the first bridge stayed connected");
 }
 
+/// Brokers that know each other's addresses before they start: each a node alone.
+async fn sites(count: usize, links: &[(usize, usize)], version: &str, lines: &[&str]) -> Vec<Cluster> {
+    let prepared: Vec<Cluster> = (0..count)
+        .map(|site| Cluster::prepare(ClusterOptions::new(&format!("bridge-site-{site}"), 1)).expect("files"))
+        .collect();
+    for (from, to) in links {
+        let file = prepared[*from].configuration_file(0);
+        let mut text = std::fs::read_to_string(file).expect("a configuration");
+        let address = prepared[*to].address(0);
+        text += &format!("connection to-{to}\naddress {address}\nremote_clientid site-{from}\nrestart_timeout 1\n");
+        text += &format!("bridge_protocol_version {version}\ntopic # both 1\n");
+        lines.iter().for_each(|line| text += &format!("{line}\n"));
+        std::fs::write(file, text).expect("written");
+    }
+    let mut sites = prepared;
+    for site in &mut sites {
+        site.start_node(0).expect("it starts");
+    }
+    for (site, cluster) in sites.iter_mut().enumerate() {
+        cluster.wait_serving(0, PATIENCE).await.expect("it serves");
+        let bridges = links.iter().filter(|(from, _)| *from == site).count();
+        wait_for(cluster, "Bridge link connected", bridges).await;
+    }
+    sites
+}
+
+/// Every site publishes, and every site's reader gets each message once, in the order of its publisher.
+async fn each_site_gets_each_message_once(sites: &[Cluster]) {
+    const COUNT: u32 = 50;
+    let mut readers = Vec::new();
+    for site in sites {
+        readers.push(durable(site, 0, "reader", "news/#").await.expect("a reader"));
+    }
+    for (number, site) in sites.iter().enumerate() {
+        let mut writer = publisher(site, 0, "writer").await.expect("a writer");
+        for n in 0..COUNT {
+            let qos = [QoS::AtLeastOnce, QoS::ExactlyOnce][n as usize % 2];
+            // The same words again and again are different messages all the same.
+            writer.publish(message(&format!("news/{number}"), (n / 4).to_string(), qos)).await.expect("published");
+        }
+    }
+    let wanted: Vec<u32> = (0..COUNT).map(|n| n / 4).collect();
+    for (at, reader) in readers.iter_mut().enumerate() {
+        let mut seen: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for _ in 0..COUNT * sites.len() as u32 {
+            let publish = reader.receive().await.unwrap_or_else(|error| panic!("{error} at site {at}: {seen:?}"));
+            assert!(
+                publish.properties.is_none_or(|properties| properties.user_properties.is_empty()),
+                "marks are ours"
+            );
+            let topic = publish.topic.expect("a topic").as_str().to_owned();
+            let number = std::str::from_utf8(&publish.payload).expect("text").parse().expect("a number");
+            seen.entry(topic).or_default().push(number);
+        }
+        assert!(seen.values().all(|numbers| *numbers == wanted), "at site {at}: {seen:?}");
+        reader.expect_nothing().await.expect("each once");
+    }
+}
+
+#[tokio::test]
+async fn in_a_ring_of_three_with_marks_each_site_gets_each_message_once() {
+    let sites = sites(3, &[(0, 1), (1, 2), (2, 0)], "mqttv50", &["bridge_loop_mark true"]).await;
+    each_site_gets_each_message_once(&sites).await;
+}
+
+#[tokio::test]
+async fn in_a_full_mesh_of_four_with_marks_each_site_gets_each_message_once() {
+    let links = [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)];
+    let sites = sites(4, &links, "mqttv50", &["bridge_loop_mark true"]).await;
+    each_site_gets_each_message_once(&sites).await;
+}
+
+#[tokio::test]
+async fn in_a_ring_of_mqtt_3_what_goes_round_is_cut_and_named() {
+    let sites = sites(3, &[(0, 1), (1, 2), (2, 0)], "mqttv311", &[]).await;
+    let mut writer = publisher(&sites[0], 0, "writer").await.expect("a writer");
+    writer.publish(message("news/a", "round", QoS::AtLeastOnce)).await.expect("published");
+    let deadline = Instant::now() + PATIENCE;
+    while !sites.iter().any(|site| site.log(0).contains("goes round between the brokers")) {
+        assert!(Instant::now() < deadline, "nobody noticed:\n{}", sites[0].log_tail(0, 20));
+        sleep(Duration::from_millis(50)).await;
+    }
+    // All is calm then: a reader who comes now gets what is published now, and nothing else.
+    let mut reader = durable(&sites[1], 0, "reader", "news/#").await.expect("a reader");
+    while reader.recv_within(Duration::from_millis(300)).await.expect("a connection").is_some() {}
+    writer.publish(message("news/b", "calm", QoS::AtLeastOnce)).await.expect("published");
+    assert_eq!(reader.receive().await.expect("it crosses").payload, "calm");
+}
+
 /// Waits until the broker has logged `text` so often.
 async fn wait_for(cluster: &Cluster, text: &str, times: usize) {
     let deadline = Instant::now() + PATIENCE;

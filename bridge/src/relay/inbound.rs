@@ -1,9 +1,6 @@
 //! From the remote to the local broker.
-use super::{Relay, RelayEnd};
-use mosquorum_proto::mqtt::{Ack, Packet, ProtocolVersion, Publish, QoS, encoded_len};
-
-/// Of QoS 0 not more than this waits for the local broker; the other QoS are bounded by their packet identifiers.
-const OVERFLOW: usize = 4 * super::WAITING_MAX;
+use super::{Relay, RelayEnd, storm::Verdict};
+use mosquorum_proto::mqtt::{Ack, Packet, ProtocolVersion, Publish, QoS, TopicName, encoded_len};
 
 impl Relay {
     pub(super) fn on_remote_publish(&mut self, mut publish: Publish) -> Result<(), RelayEnd> {
@@ -28,6 +25,10 @@ impl Relay {
             self.refuse(&publish);
             return Ok(());
         };
+        if self.goes_round(&name, &publish.payload) {
+            self.refuse(&publish);
+            return Ok(());
+        }
         publish.topic = Some(name);
         publish.retain &= self.limits.local_retain_available;
         if let Some(properties) = &mut publish.properties {
@@ -40,16 +41,39 @@ impl Relay {
         let packet = Packet::Publish(publish);
         let too_large = encoded_len(&packet, ProtocolVersion::V5) > self.limits.local_max_packet_size as usize;
         let Packet::Publish(publish) = packet else { return Ok(()) };
-        if qos == QoS::AtMostOnce && self.waiting_in.len() >= OVERFLOW {
-            self.counts.dropped_overflow += 1;
-        } else if too_large {
+        if too_large {
             self.counts.dropped_too_large += 1;
             self.note(format!("a message of QoS {} is larger than max_packet_size and dropped", qos as u8));
             self.refuse(&publish);
         } else {
-            self.waiting_in.push_back(publish);
+            if qos != QoS::AtMostOnce {
+                self.taken.insert(publish.packet_id);
+                self.left.remove(&publish.packet_id);
+            }
+            self.to_local.push(Packet::Publish(publish));
         }
         Ok(())
+    }
+
+    /// Marks tell what has been here; without them it is guessed.
+    pub(super) fn may_go_round(&self) -> bool {
+        !(self.settings.loop_mark && self.version == ProtocolVersion::V5)
+    }
+
+    fn goes_round(&mut self, name: &TopicName, payload: &[u8]) -> bool {
+        if !self.may_go_round() {
+            return false;
+        }
+        let verdict = self.storms.came_in(name.as_str(), payload, self.now);
+        if verdict == Verdict::Storm {
+            self.note(format!(
+                "the same message on topic '{}' goes round between the brokers and is cut here; use other prefixes, or \
+                 bridge_protocol_version mqttv50 with bridge_loop_mark true on all sides",
+                name.as_str()
+            ));
+        }
+        self.counts.dropped_loop += u64::from(verdict != Verdict::Pass);
+        verdict != Verdict::Pass
     }
 
     /// What can never be taken is answered, or it would come again for ever.
@@ -58,22 +82,6 @@ impl Relay {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => self.to_remote.push(Packet::PubAck(Ack::new(publish.packet_id))),
             QoS::ExactlyOnce => self.to_remote.push(Packet::PubRec(Ack::new(publish.packet_id))),
-        }
-    }
-
-    pub(super) fn pump_in(&mut self) {
-        while let Some(next) = self.waiting_in.front() {
-            let (counts, packet_id) = (next.qos != QoS::AtMostOnce, next.packet_id);
-            // One that is sent again takes no place of its own.
-            let fits = self.taken.len() < usize::from(self.limits.local_receive_maximum);
-            if counts && !fits && !self.taken.contains(&packet_id) {
-                return;
-            }
-            if counts {
-                self.taken.insert(packet_id);
-                self.left.remove(&packet_id);
-            }
-            self.to_local.extend(self.waiting_in.pop_front().map(Packet::Publish));
         }
     }
 

@@ -9,8 +9,6 @@ pub struct Limits {
     pub try_private: bool,
     pub max_qos: QoS,
     pub retain_available: bool,
-    /// Messages that the local broker takes before it has acknowledged one.
-    pub local_receive_maximum: u16,
     /// Largest packet in bytes that the local broker takes.
     pub local_max_packet_size: u32,
     pub local_retain_available: bool,
@@ -24,7 +22,6 @@ impl Limits {
             try_private: settings.try_private,
             max_qos: QoS::ExactlyOnce,
             retain_available: true,
-            local_receive_maximum: u16::MAX,
             local_max_packet_size: u32::MAX,
             local_retain_available: true,
         }

@@ -1,21 +1,23 @@
 //! One connection of a bridge, from the remote's CONNACK to its end: packets of either side in, packets for either out.
 //! Always true: the remote gets an acknowledgement only after the local broker gave one for the same packet, and the local
-//! session one only after the remote gave it; at most the remote's Receive Maximum is on its way to the remote, and the
-//! local broker's to the local one; messages go out only after what was asked at the beginning has been answered, so that
+//! session one only after the remote gave it; at most the remote's Receive Maximum is on its way to the remote, and
+//! what comes from it goes on at once, whose bound are its packet identifiers; messages go out only after what was asked at the beginning has been answered, so that
 //! no packet identifier stands for two things.
 //! Not here: the sockets, CONNECT's answers before this connection was accepted (`broker::bridges`).
 mod inbound;
 mod limits;
 mod outbound;
+mod storm;
 #[cfg(test)]
 mod tests;
 
 pub use limits::{Limits, Remote};
+use storm::Storms;
 
-use crate::BridgeSettings;
+use crate::{BridgeSettings, MARKS};
 use mosquorum_proto::mqtt::{
     Connect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, Subscribe, Subscription,
-    TopicName, Unsubscribe, Will,
+    TopicName, Unsubscribe, Utf8, Will,
 };
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -45,8 +47,8 @@ pub struct Counts {
     pub dropped_refused: u64,
     /// The mapped topic is no topic name, or an alias stands for nothing.
     pub dropped_topic: u64,
-    /// QoS 0 that the local broker did not take in time.
-    pub dropped_overflow: u64,
+    /// Copies of a message that went round.
+    pub dropped_loop: u64,
 }
 
 /// Why the connection must end.
@@ -107,8 +109,7 @@ pub struct Relay {
     sent: HashMap<PacketId, Sent>,
     /// Exchanges that we finish with the local session ourselves.
     own_release: BTreeSet<PacketId>,
-    waiting_in: VecDeque<Publish>,
-    /// What the local broker counts against its Receive Maximum, by the remote's identifiers.
+    /// What the local broker has and has not finished, by the remote's identifiers.
     taken: BTreeSet<PacketId>,
     /// Of these, what an earlier connection left there and the remote has not come back to.
     left: BTreeSet<PacketId>,
@@ -116,6 +117,8 @@ pub struct Relay {
     own_complete: BTreeSet<PacketId>,
     aliases: HashMap<u16, TopicName>,
     finishing: bool,
+    storms: Storms,
+    now: Duration,
     last_out: Duration,
     ping_since: Option<Duration>,
 }
@@ -151,12 +154,13 @@ impl Relay {
             waiting_out: VecDeque::new(),
             sent: HashMap::new(),
             own_release: BTreeSet::new(),
-            waiting_in: VecDeque::new(),
             taken: stale.iter().copied().collect(),
             left: stale.iter().copied().collect(),
             own_complete: BTreeSet::new(),
             aliases: HashMap::new(),
             finishing: false,
+            storms: Storms::default(),
+            now,
             last_out: now,
             ping_since: None,
             remote,
@@ -186,6 +190,7 @@ impl Relay {
         connect.user_name.clone_from(&settings.local_username);
         connect.session_expiry_interval = (!settings.local_clean_session).then_some(KEPT);
         connect.receive_maximum = Some(window.max(1));
+        speak_marks(settings, &mut connect);
         connect.will = settings.notification_topic.clone().map(|topic| state_will(topic, QoS::AtLeastOnce, retain));
         connect
     }
@@ -210,6 +215,7 @@ impl Relay {
             connect.topic_alias_maximum = (settings.max_topic_alias > 0).then_some(settings.max_topic_alias);
             connect.session_expiry_interval =
                 (settings.session_expiry_seconds > 0).then_some(settings.session_expiry_seconds);
+            speak_marks(settings, &mut connect);
         }
         if !settings.notifications_local_only {
             let qos = attempt.max_qos.min(QoS::AtLeastOnce);
@@ -273,7 +279,7 @@ impl Relay {
         for subscribe in Self::local_subscribes(&settings, missed) {
             self.to_local.push(Packet::Subscribe(subscribe));
         }
-        self.pump();
+        self.pump_out();
     }
 
     fn announce(&mut self, topic: &TopicName) {
@@ -309,12 +315,6 @@ impl Relay {
         self.waiting_out.len() < WAITING_MAX
     }
 
-    #[must_use]
-    pub fn wants_remote(&self) -> bool {
-        // Both sides waiting for each other's acknowledgements must not leave both unread.
-        self.waiting_in.len() < WAITING_MAX || !self.wants_local()
-    }
-
     /// Nothing new goes out any more; what is on its way may end.
     pub fn finish(&mut self) {
         self.finishing = true;
@@ -329,11 +329,7 @@ impl Relay {
     /// Nothing is on its way or waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.asked.is_empty()
-            && self.sent.is_empty()
-            && self.waiting_out.is_empty()
-            && self.waiting_in.is_empty()
-            && self.taken.is_subset(&self.left)
+        self.asked.is_empty() && self.sent.is_empty() && self.waiting_out.is_empty() && self.taken.is_subset(&self.left)
     }
 
     /// # Errors
@@ -359,7 +355,7 @@ impl Relay {
             Packet::Disconnect(disconnect) => return Err(RelayEnd::RemoteDisconnected(disconnect.reason)),
             _ => return Err(RelayEnd::Remote("a packet that a server does not send")),
         }
-        self.pump();
+        self.pump_out();
         Ok(())
     }
 
@@ -381,7 +377,7 @@ impl Relay {
             Packet::Disconnect(_) => return Err(RelayEnd::Local("the broker closed it")),
             _ => return Err(RelayEnd::Local("an unexpected packet")),
         }
-        self.pump();
+        self.pump_out();
         Ok(())
     }
 
@@ -393,15 +389,11 @@ impl Relay {
         }
     }
 
-    fn pump(&mut self) {
-        self.pump_out();
-        self.pump_in();
-    }
-
     /// Time passes; `now` counts from any fixed point. Returns when to call again.
     /// # Errors
     /// The remote is silent.
     pub fn on_time(&mut self, now: Duration) -> Result<Duration, RelayEnd> {
+        self.now = now;
         if !self.asked.is_empty() && now >= self.asked_since + ANSWER_PATIENCE {
             return Err(RelayEnd::Remote("no answer to what was asked at the beginning"));
         }
@@ -432,6 +424,12 @@ impl Relay {
         if let Some(since) = &mut self.ping_since {
             *since = now;
         }
+    }
+}
+
+fn speak_marks(settings: &BridgeSettings, connect: &mut Connect) {
+    if settings.loop_mark {
+        connect.user_properties.push((Utf8::from_static(MARKS), Utf8::from_static("1")));
     }
 }
 

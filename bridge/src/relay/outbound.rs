@@ -37,6 +37,11 @@ impl Relay {
             self.counts.dropped_topic += 1;
             return self.settle(local_id, local_qos);
         };
+        if self.may_go_round()
+            && let Some(name) = &publish.topic
+        {
+            self.storms.went_out(name.as_str(), &publish.payload, self.now);
+        }
         publish.topic = Some(topic);
         publish.retain &= self.settings.outgoing_retain && self.remote.retain_available;
         publish.qos = publish.qos.min(self.remote.max_qos);

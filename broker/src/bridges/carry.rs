@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// While so much waits for one side, the other is not read.
 const BUFFER_BYTES: usize = 256 * 1024;
+/// The same, where one side waits for the other.
+const LAST_BUFFER_BYTES: usize = 64 * BUFFER_BYTES;
 const READ_BYTES: usize = 64 * 1024;
 /// A bridge that is told to stop waits so long for the acknowledgements of what it has sent: fewer repetitions later.
 const LAST_WORDS: Duration = Duration::from_millis(500);
@@ -92,8 +94,10 @@ pub(super) async fn carry<T>(
             return Ended::Stopped;
         }
         let wake = due.min(next_status).min(stopping.map_or(due, |since| since + LAST_WORDS));
-        let reads_remote = relay.wants_remote() && to_local.len() < BUFFER_BYTES;
         let reads_local = relay.wants_local() && to_remote.len() < BUFFER_BYTES;
+        // While the local side is not read, it may not read either: what it waits for is behind what the remote sends.
+        let room = if reads_local { BUFFER_BYTES } else { LAST_BUFFER_BYTES };
+        let reads_remote = to_local.len() < room;
         from_remote.reserve(READ_BYTES);
         from_local.reserve(READ_BYTES);
         tokio::select! {

@@ -55,7 +55,7 @@ pub(super) fn listener() -> Arc<Listener> {
         passwords: None,
         acl: Arc::new(Acl::open()),
     };
-    Arc::new(Listener::new(settings, Arc::new(security), None))
+    Arc::new(Listener::internal(settings, Arc::new(security)))
 }
 
 /// Connects the bridge's session. When this returns no other node has it.

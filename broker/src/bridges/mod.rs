@@ -91,6 +91,9 @@ impl Bridges {
             return;
         }
         let settings = broker.settings.load_full();
+        if settings.bridges.iter().any(|bridge| bridge.settings.loop_mark) {
+            broker.marks.want();
+        }
         let mut running = self.running.lock();
         running.retain(|name, bridge| {
             let kept = settings.bridges.iter().any(|config| config.settings.name == *name);

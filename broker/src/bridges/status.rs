@@ -55,7 +55,7 @@ impl Status {
             ("drops/too_large", all.dropped_too_large),
             ("drops/refused", all.dropped_refused),
             ("drops/topic", all.dropped_topic),
-            ("drops/overflow", all.dropped_overflow),
+            ("drops/loop", all.dropped_loop),
         ];
         let topic = |name: &str| format!("$SYS/broker/bridges/{}/{name}", bridge.name);
         for (name, value) in values {
@@ -109,6 +109,6 @@ fn sum(a: Counts, b: Counts) -> Counts {
         dropped_too_large: a.dropped_too_large + b.dropped_too_large,
         dropped_refused: a.dropped_refused + b.dropped_refused,
         dropped_topic: a.dropped_topic + b.dropped_topic,
-        dropped_overflow: a.dropped_overflow + b.dropped_overflow,
+        dropped_loop: a.dropped_loop + b.dropped_loop,
     }
 }

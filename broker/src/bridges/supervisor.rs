@@ -17,7 +17,7 @@ use crate::{
 };
 use bytes::Bytes;
 use mosquorum_bridge::{Addresses, Backoff, BridgeSettings, Limits, Relay, ReloadType, Remote, StartType};
-use mosquorum_proto::mqtt::{ConnAck, PacketId, ReasonCode};
+use mosquorum_proto::mqtt::{ConnAck, PacketId, ProtocolVersion, ReasonCode};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -66,6 +66,7 @@ pub(super) async fn run(
     status: Arc<Status>,
 ) {
     let Wanted::Run(config) = wanted.borrow_and_update().clone() else { return };
+    warn_of_short_sessions(&config.settings);
     let mut bridge = Supervisor {
         addresses: Addresses::new(config.addresses.len(), config.settings.round_robin),
         backoff: Backoff::new(config.settings.restart_timeout.clone()),
@@ -151,6 +152,7 @@ impl Supervisor {
 
     async fn change(&mut self, config: Arc<BridgeConfig>) {
         let old = std::mem::replace(&mut self.config, config);
+        warn_of_short_sessions(&self.config.settings);
         let settings = self.config.settings.clone();
         if old.settings.local_client_id != settings.local_client_id && placement::is_here(&self.broker, &settings.name)
         {
@@ -264,7 +266,6 @@ impl Supervisor {
         let stale = local::received(&self.broker, &settings);
         let in_flight = local::in_flight(&self.broker, &settings);
         let mut limits = self.limits.clone();
-        limits.local_receive_maximum = connack.receive_maximum.unwrap_or(u16::MAX);
         limits.local_max_packet_size = connack.maximum_packet_size.unwrap_or(u32::MAX);
         limits.local_retain_available = connack.retain_available.unwrap_or(true);
         let started = Instant::now();
@@ -317,6 +318,18 @@ impl Supervisor {
                 }
             }
         }
+    }
+}
+
+/// Mosquitto's defaults have the remote forget the session whenever the link breaks.
+fn warn_of_short_sessions(settings: &BridgeSettings) {
+    let kept = settings.session_expiry_seconds > 0 || settings.version != ProtocolVersion::V5;
+    if !settings.clean_session && !kept {
+        crate::warning!(
+            "Bridge {}: with cleansession false and MQTT 5 the remote keeps the session only with \
+             bridge_session_expiry_interval; without it, what comes while the link is down is lost.",
+            settings.name
+        );
     }
 }
 

@@ -297,6 +297,7 @@ const TABLE: &[OptionSpec] = &[
     b("bridge_identity").once(),
     b("bridge_insecure"),
     b("bridge_keyfile"),
+    b("bridge_loop_mark").not_mosquittos(),
     b("bridge_max_packet_size"),
     b("bridge_max_topic_alias"),
     b("bridge_outgoing_retain"),

@@ -3,6 +3,7 @@
 //! sessions.
 pub mod counters;
 pub mod mailbox;
+pub mod marks;
 pub mod registry;
 pub mod router;
 pub mod side;

@@ -16,7 +16,7 @@ use bytes::BytesMut;
 use mosquorum_cluster::{
     Answer, Completion, Submission,
     ids::{ConnectionId, Millis},
-    state::{Command, Message, PublishCommand},
+    state::{Admit, Command, Mark, Message, PublishCommand},
 };
 use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, TopicName, Utf8};
 use std::{cell::Cell, collections::HashMap, sync::Arc};
@@ -226,6 +226,12 @@ impl Env for Side {
         self.broker.retained(filter, cursor, max, self.now, into)
     }
 
+    fn next_mark(&mut self) -> Option<Mark> {
+        self.broker.marks.next(|| self.broker.consensus.cluster_id())
+    }
+    fn origin(&mut self) -> [u8; 16] {
+        self.broker.marks.origin(self.broker.consensus.cluster_id())
+    }
     fn may_read(&mut self, topic: &TopicName) -> bool {
         self.access.may_read(topic)
     }
@@ -265,5 +271,11 @@ pub fn rescue(broker: &Broker, deliveries: Vec<Delivery>) {
 
 /// The command that gives a shared message back to the durable members of its group.
 pub fn publish_to_group(message: Arc<Message>, group: TopicFilter) -> Command {
-    Command::Publish(PublishCommand { message, exactly_once: None, groups_served: Vec::new(), only_group: Some(group) })
+    Command::Publish(PublishCommand {
+        message,
+        exactly_once: None,
+        groups_served: Vec::new(),
+        only_group: Some(group),
+        admit: Admit::Always,
+    })
 }

@@ -6,12 +6,13 @@
 use super::{Denied, Env, Session, SessionError, ticket};
 use crate::live::router::{Choice, Targets};
 use bytes::Bytes;
+use mosquorum_bridge::MARK;
 use mosquorum_cluster::{
     Answer,
     ids::Millis,
-    state::{Command, Message, Outcome, PublishCommand},
+    state::{Admit, Command, Mark, Message, Outcome, PublishCommand},
 };
-use mosquorum_proto::mqtt::{Ack, Packet, Publish, QoS, ReasonCode, TopicName};
+use mosquorum_proto::mqtt::{Ack, Packet, Publish, PublishProperties, QoS, ReasonCode, TopicName};
 use std::{
     collections::VecDeque,
     hash::{DefaultHasher, Hash, Hasher},
@@ -43,8 +44,9 @@ struct Pending {
     forwarding: bool,
     /// Somebody subscribed to it (a publisher with No Local counts): otherwise reason 0x10.
     reached: bool,
-    /// QoS 2 packet that was seen before: acknowledged, not delivered.
+    /// QoS 2 packet or mark that was seen before: acknowledged, not delivered.
     duplicate: bool,
+    admit: Admit,
     since: Millis,
 }
 
@@ -131,6 +133,7 @@ impl Session {
         if qos == QoS::ExactlyOnce && self.is_repeated(packet_id, &topic, &payload, env)? {
             return Ok(());
         }
+        let (mark, admit) = self.mark(properties.as_deref_mut(), env);
         let expiry_seconds = properties.as_mut().and_then(|p| p.message_expiry_interval.take());
         let properties = properties.filter(|p| **p != Default::default());
         let reason = self.refusal(&topic, payload.len(), env);
@@ -148,8 +151,30 @@ impl Session {
             received_at: env.now(),
             publisher_id: self.options.client_id.clone(),
             publisher_name: self.options.username.clone(),
+            mark,
         });
-        self.accept(packet_id, message, env)
+        self.accept(packet_id, message, admit, env)
+    }
+
+    /// The message's mark, its own or a new one, and whether there may have been another one of it.
+    fn mark(&self, properties: Option<&mut PublishProperties>, env: &mut impl Env) -> (Option<Box<Mark>>, Admit) {
+        if self.options.marks
+            && let Some(properties) = properties
+        {
+            let mut mark = None;
+            properties.user_properties.retain(|(name, value)| {
+                let is_mark = name.as_str() == MARK;
+                if is_mark {
+                    mark = value.as_str().parse::<Mark>().ok();
+                }
+                !is_mark
+            });
+            if let Some(mark) = mark {
+                let admit = if mark.origin == env.origin() { Admit::Never } else { Admit::FirstOfMark };
+                return (Some(Box::new(mark)), admit);
+            }
+        }
+        (env.next_mark().map(Box::new), Admit::Always)
     }
 
     /// A QoS 2 packet that is already known: acknowledged again (at once, or when the first one is).
@@ -227,7 +252,13 @@ impl Session {
         }
     }
 
-    fn accept(&mut self, packet_id: u16, message: Arc<Message>, env: &mut impl Env) -> Result<(), SessionError> {
+    fn accept(
+        &mut self,
+        packet_id: u16,
+        message: Arc<Message>,
+        admit: Admit,
+        env: &mut impl Env,
+    ) -> Result<(), SessionError> {
         let targets = env.targets(&message.topic);
         let durable_publisher = message.qos == QoS::ExactlyOnce && self.options.durable;
         let qos0 = message.qos == QoS::AtMostOnce;
@@ -235,6 +266,7 @@ impl Session {
         if self.pipeline.items.is_empty()
             && !message.retain
             && !durable_publisher
+            && admit == Admit::Always
             && ((qos0 && !targets.queues_qos0) || (!qos0 && targets.is_local() && !env.needs_barrier()))
         {
             let reached = !targets.live.sessions.is_empty() || !targets.groups.is_empty();
@@ -257,6 +289,7 @@ impl Session {
             forwarding: false,
             reached: false,
             duplicate: false,
+            admit,
             since,
         });
         self.advance(env)
@@ -314,6 +347,7 @@ impl Session {
                             self.note_repeated(packet_id, &message.topic, &message.payload)?;
                         }
                     }
+                    Outcome::KnownMark => (item.stage, item.duplicate) = (Stage::Committed, true),
                     Outcome::Superseded => return Err(SessionError::Superseded),
                     _ => item.stage = Stage::Committed,
                 },
@@ -354,7 +388,7 @@ impl Session {
         }
         let qos0 = item.message.qos == QoS::AtMostOnce;
         let durable = if qos0 { item.targets.queues_qos0 } else { item.targets.durable };
-        let through_log = item.message.retain || exactly_once.is_some() || durable;
+        let through_log = item.message.retain || exactly_once.is_some() || durable || item.admit != Admit::Always;
         if item.stage == Stage::Fresh && !through_log && !qos0 && env.needs_barrier() {
             self.pipeline.ask_barrier(env);
             return false;
@@ -368,8 +402,13 @@ impl Session {
                 .map(|(group, _)| group.filter.clone())
                 .collect();
             item.stage = Stage::Commit;
-            let publish =
-                PublishCommand { message: item.message.clone(), exactly_once, groups_served, only_group: None };
+            let publish = PublishCommand {
+                message: item.message.clone(),
+                exactly_once,
+                groups_served,
+                only_group: None,
+                admit: item.admit,
+            };
             item.choices = Some(choices);
             env.submit(Command::Publish(publish), ticket::new(number, ticket::COMMIT));
         } else {
@@ -387,8 +426,10 @@ impl Session {
         }
         let durable_publisher = self.options.durable;
         let Some(item) = self.pipeline.get(number) else { return false };
-        // A repeated QoS 2 message is recognised only by its commit.
-        let waits = item.message.retain || (durable_publisher && item.message.qos == QoS::ExactlyOnce);
+        // A repeated QoS 2 message, or one of a known mark, is recognised only by its commit.
+        let waits = item.message.retain
+            || item.admit != Admit::Always
+            || (durable_publisher && item.message.qos == QoS::ExactlyOnce);
         if item.stage != Stage::Committed && waits {
             return false;
         }

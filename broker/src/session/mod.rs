@@ -26,7 +26,7 @@ use inbound::Pipeline;
 use mosquorum_cluster::{
     Answer,
     ids::{Epoch, Millis},
-    state::{Command, DisconnectCommand, Message, QueueLimits},
+    state::{Command, DisconnectCommand, Mark, Message, QueueLimits},
 };
 use mosquorum_proto::mqtt::{
     Ack, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, Subscription, TopicFilter, TopicName, Utf8, encode,
@@ -86,6 +86,11 @@ pub trait Env {
         into: &mut Vec<Arc<Message>>,
     ) -> Option<TopicName>;
 
+    /// For a message of this client, if messages are marked.
+    fn next_mark(&mut self) -> Option<Mark>;
+    /// What marks of this cluster begin with.
+    fn origin(&mut self) -> [u8; 16];
+
     fn may_read(&mut self, topic: &TopicName) -> bool;
     fn may_write(&mut self, topic: &TopicName) -> bool;
     fn may_subscribe(&mut self, filter: &TopicFilter) -> bool;
@@ -111,6 +116,8 @@ pub struct SessionOptions {
     pub version: ProtocolVersion,
     /// The client is a bridge (Mosquitto's protocol bit): its own messages do not come back, retain is as published.
     pub bridge: bool,
+    /// The client is a bridge that understands marks: it gets and gives them.
+    pub marks: bool,
     /// The session has a record in the replicated state under this epoch.
     pub epoch: Option<Epoch>,
     /// Subscriptions and queue are in the replicated state.

@@ -2,9 +2,10 @@
 //! Always true: QoS 1 and 2 are sent in the order of their queue, within the window (count and bytes; one message always
 //! passes); QoS 0 is sent at once or, if the client does not read, dropped and counted.
 use super::{Env, SessionOptions, aliases::OutboundAliases, outbox_durable::DurableOutbox, outbox_local::LocalOutbox};
-use crate::live::Delivery;
+use crate::live::{Delivery, marks};
+use mosquorum_bridge::MARK;
 use mosquorum_cluster::state::{DeliveryOptions, Message};
-use mosquorum_proto::mqtt::{ProtocolVersion, PublishParts, QoS, TopicFilter};
+use mosquorum_proto::mqtt::{ProtocolVersion, PublishParts, PublishProperties, QoS, TopicFilter, Utf8};
 use std::{collections::VecDeque, sync::Arc};
 
 /// One entry of a durable session's queue in the replicated state.
@@ -172,6 +173,14 @@ impl Held {
     }
 }
 
+/// What a bridge gets beside the payload.
+fn with_mark(message: &Message, env: &mut impl Env) -> PublishProperties {
+    let mark = message.mark.as_deref().copied().unwrap_or_else(|| marks::late(message, env.origin()));
+    let mut properties = message.properties.as_deref().cloned().unwrap_or_default();
+    properties.user_properties.push((Utf8::from_static(MARK), Utf8::from(mark.to_string())));
+    properties
+}
+
 /// Encodes one PUBLISH, unless it may not be sent.
 pub(super) fn send(
     message: &Message,
@@ -199,13 +208,14 @@ pub(super) fn send(
         return Sent::Dropped;
     };
     let topic = stripped.as_ref().unwrap_or(&message.topic);
+    let marked = (options.marks && options.version == ProtocolVersion::V5).then(|| with_mark(message, env));
     let mut parts = PublishParts {
         dup,
         qos: delivery.qos,
         retain: delivery.retain,
         topic: Some(topic),
         packet_id,
-        properties: message.properties.as_deref(),
+        properties: marked.as_ref().or(message.properties.as_deref()),
         message_expiry_interval: remaining,
         topic_alias: None,
         subscription_identifiers: &delivery.identifiers,

@@ -96,6 +96,12 @@ impl Env for Fake {
     ) -> Option<TopicName> {
         None
     }
+    fn next_mark(&mut self) -> Option<Mark> {
+        None
+    }
+    fn origin(&mut self) -> [u8; 16] {
+        [9; 16]
+    }
     fn may_read(&mut self, _: &TopicName) -> bool {
         true
     }
@@ -126,6 +132,7 @@ fn session(durable: bool) -> Session {
         username: None,
         version: ProtocolVersion::V5,
         bridge: false,
+        marks: false,
         epoch: durable.then_some(Epoch(7)),
         durable,
         session_expiry_seconds: if durable { 60 } else { 0 },
@@ -284,6 +291,7 @@ fn item(seq: u64, qos: QoS) -> QueueItem {
         received_at: Millis(0),
         publisher_id: Utf8::default(),
         publisher_name: None,
+        mark: None,
     };
     let options = DeliveryOptions { qos, ..DeliveryOptions::default() };
     QueueItem { seq, packet_id: seq as u16 + 1, message: Some(Arc::new(message)), options, dup: false }

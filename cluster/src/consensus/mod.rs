@@ -354,6 +354,10 @@ impl Shared {
 }
 
 impl Consensus for RaftConsensus {
+    fn cluster_id(&self) -> Option<[u8; 16]> {
+        Self::cluster_id(self)
+    }
+
     fn submit(&self, submissions: Vec<Submission>) {
         self.shared.proposer.submit(submissions);
     }

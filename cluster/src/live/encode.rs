@@ -2,7 +2,7 @@
 //! Always true: what comes from a peer is checked as if it came from a client; whatever is wrong gives `None`.
 use crate::{
     ids::{ConnectionId, Incarnation, Millis, NodeId},
-    state::{Message, Owner},
+    state::{Mark, Message, Owner},
 };
 use bytes::Bytes;
 use mosquorum_proto::{
@@ -48,6 +48,7 @@ pub(crate) fn to_wire(handed: &Handed) -> wire::Publish {
         properties: message.properties.as_deref().map_or_else(Bytes::new, properties_to_wire),
         groups: handed.groups.iter().map(|filter| bytes(filter.text())).collect(),
         tried: handed.tried.iter().map(|node| node.0).collect(),
+        mark: message.mark.as_deref().map_or_else(Bytes::new, |mark| Bytes::copy_from_slice(&mark.to_bytes())),
     }
 }
 
@@ -71,6 +72,10 @@ pub(crate) fn from_wire(publish: wire::Publish) -> Option<Handed> {
         received_at: Millis(publish.received_at),
         publisher_id: Utf8::from_bytes(publish.publisher_id)?,
         publisher_name: optional(publish.publisher_name)?,
+        mark: match publish.mark.is_empty() {
+            true => None,
+            false => Some(Box::new(Mark::from_bytes(&publish.mark)?)),
+        },
     };
     Some(Handed {
         message: Arc::new(message),
@@ -157,6 +162,7 @@ pub(crate) fn message(topic: &str, payload: &[u8], qos: QoS) -> Arc<Message> {
         received_at: Millis(1_700_000_000_000),
         publisher_id: "publisher".into(),
         publisher_name: None,
+        mark: None,
     })
 }
 
@@ -170,6 +176,7 @@ mod tests {
             retain: true,
             expiry_seconds: Some(0),
             publisher_name: Some("".into()),
+            mark: Some(Box::new(Mark { origin: [3; 16], number: 9 })),
             properties: Some(Box::new(PublishProperties {
                 payload_format_indicator: Some(false),
                 response_topic: Some("answer/here".into()),

@@ -97,6 +97,7 @@ impl State {
         self.retained_unwritten.clear();
         self.groups.unwritten.clear();
         self.nodes.unwritten.clear();
+        self.seen.forget_unwritten();
     }
 
     /// Everything that changed since the last call.
@@ -133,6 +134,8 @@ impl State {
         for node in std::mem::take(&mut self.nodes.unwritten) {
             changes.new.extend(self.nodes.records.get(&node).map(|r| (Key::Node(node), Value::Node(r.clone()))));
         }
+        let marks = self.seen.take_unwritten().into_iter();
+        changes.new.extend(marks.map(|(slot, (number, mark))| (Key::Mark(slot), Value::Mark(number, mark))));
         changes.gone_messages = std::mem::take(&mut self.messages.removed);
         changes
     }
@@ -224,6 +227,7 @@ impl State {
         }
         let groups = self.groups.iter().filter(|(_, group)| group.cursor != 0);
         new.extend(groups.map(|(filter, group)| (Key::Group(filter.clone()), Value::Group(group.cursor))));
+        new.extend(self.seen.all().map(|(slot, (number, mark))| (Key::Mark(slot), Value::Mark(number, mark))));
         changes
     }
 

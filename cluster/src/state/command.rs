@@ -141,6 +141,19 @@ pub struct PublishCommand {
     pub groups_served: Vec<TopicFilter>,
     /// The message belongs to this client alone and this shared group: a redispatch (other subscriptions get nothing).
     pub only_group: Option<TopicFilter>,
+    pub admit: Admit,
+}
+
+/// Which messages of one mark are delivered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Admit {
+    /// Published here: its mark, if any, is new.
+    #[default]
+    Always,
+    /// It came over a bridge with a mark: only the first one.
+    FirstOfMark,
+    /// It was published here and came back.
+    Never,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +187,8 @@ pub enum Outcome {
         matched: u32,
         duplicate: bool,
     },
+    /// A message of this mark was here before: nothing was queued.
+    KnownMark,
     /// `existed`: whether the packet identifier was known.
     Released {
         existed: bool,

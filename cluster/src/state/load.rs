@@ -2,7 +2,7 @@
 //! Always true: the records may come in any order; what is derived (trees, groups, deadlines, references) is built again
 //! and equals what it was, in particular the order of subscriptions to one filter.
 use super::{
-    Message, SessionPlace, State,
+    Mark, Message, SessionPlace, State,
     expiry::Deadline,
     messages::MessageId,
     queue::NewEntry,
@@ -26,6 +26,7 @@ struct Parts {
     entries: BTreeMap<(Utf8, u64), EntryRecord>,
     retained: Vec<MessageId>,
     groups: Vec<(TopicFilter, u64)>,
+    marks: Vec<(u64, Mark)>,
 }
 
 impl State {
@@ -76,6 +77,7 @@ impl State {
             }
             (Key::Retained(_), Value::Retained(id)) => parts.retained.push(id),
             (Key::Group(filter), Value::Group(cursor)) => parts.groups.push((filter, cursor)),
+            (Key::Mark(_), Value::Mark(number, mark)) => parts.marks.push((number, mark)),
             // `Value::decode` gives the kind that the key has.
             _ => {}
         }
@@ -144,6 +146,7 @@ impl State {
         for (filter, cursor) in std::mem::take(&mut parts.groups) {
             self.groups.set_cursor(&filter, cursor);
         }
+        self.seen.restore(std::mem::take(&mut parts.marks));
         // A message that nothing refers to would stay for ever.
         let unused = parts.messages.iter().filter(|(_, (_, place))| place.is_none());
         self.messages.removed = unused.map(|(id, _)| *id).collect();

@@ -1,4 +1,5 @@
 //! An application message on its way through the broker, apart from any connection.
+use super::Mark;
 use crate::ids::Millis;
 use bytes::Bytes;
 use mosquorum_proto::mqtt::{PublishProperties, QoS, TopicName, Utf8};
@@ -19,6 +20,8 @@ pub struct Message {
     /// For No Local and for the recheck of retained messages; empty when the broker itself is the publisher.
     pub publisher_id: Utf8,
     pub publisher_name: Option<Utf8>,
+    /// Makes it recognisable over bridges. Ordinary clients do not see it.
+    pub mark: Option<Box<Mark>>,
 }
 
 impl Message {

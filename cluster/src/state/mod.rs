@@ -3,7 +3,7 @@
 //! is derived (places in tables, trees, deadlines) follows from what is written, so a state that was loaded goes on
 //! exactly like the one that wrote it. Hashes serve lookups only, never an order.
 //! Bounds: each queue by its limits, a session's inbound identifiers by their number (65,535), commands of a batch by
-//! [`BATCH_COMMANDS_MAX`], work of a tick by [`TICK_WORK_MAX`]. The number of sessions, of filters and of retained topics
+//! [`BATCH_COMMANDS_MAX`], work of a tick by [`TICK_WORK_MAX`], marks by [`SEEN_MAX`]. The number of sessions, of filters and of retained topics
 //! is bounded by whoever makes the commands.
 //! Not here: who may do what (checked before a command is made), live connections, clean sessions.
 mod acknowledge;
@@ -15,6 +15,7 @@ mod counters;
 mod expiry;
 mod groups;
 mod load;
+mod marks;
 mod message;
 mod messages;
 mod nodes;
@@ -35,6 +36,7 @@ pub use changes::Changes;
 pub use command::*;
 pub use counters::{Counters, Totals};
 pub use expiry::TICK_WORK_MAX;
+pub use marks::{Mark, SEEN_MAX};
 pub use message::Message;
 pub use nodes::{NodeRecord, Standing};
 pub use queue::{Entry, EntryState, Queue};
@@ -61,6 +63,7 @@ pub struct State {
     retained: RetainedTree<retained::Retained>,
     messages: messages::MessageStore,
     counters: Counters,
+    seen: marks::Seen,
 
     // Derived from the above.
     /// Ordinary subscriptions.

@@ -4,7 +4,7 @@
 //! identifier of a QoS 2 publisher and the message's queue entries come from one command.
 //! Not here: live subscribers (they are served by the nodes they are connected to).
 use super::{
-    DropReason, Effect, Message, Outcome, PublishCommand, SessionPlace, State,
+    Admit, DropReason, Effect, Message, Outcome, PublishCommand, SessionPlace, State,
     messages::Place,
     queue::{Extra, NewEntry, expiry_of},
     session::Options,
@@ -35,12 +35,23 @@ impl State {
             }
             self.unwritten(place).inbound = true;
         }
+        if !self.admits(command) {
+            return Outcome::KnownMark;
+        }
         let mut publishing = Publishing { message: &command.message, place: None };
         let matched = match &command.only_group {
             Some(group) => u32::from(self.deliver_to_group(&mut publishing, group, out)),
             None => self.deliver(&mut publishing, &command.groups_served, out),
         };
         Outcome::Published { matched, duplicate: false }
+    }
+
+    fn admits(&mut self, command: &PublishCommand) -> bool {
+        match (command.admit, command.message.mark.as_deref()) {
+            (Admit::Never, _) => false,
+            (Admit::FirstOfMark, Some(mark)) => self.seen.insert(*mark),
+            _ => true,
+        }
     }
 
     /// Delivers to everybody who matches and keeps the message if it is retained. Returns how many deliveries matched.

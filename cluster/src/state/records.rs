@@ -3,7 +3,7 @@
 //! their order; a value is a version byte and postcard. A reader refuses versions it does not know.
 //! A message is written once, under its number, whoever refers to it.
 use super::{
-    Counters, EntryState, Message, Owner, QueueLimits, messages::MessageId, nodes::NodeRecord, queue::Extra,
+    Counters, EntryState, Mark, Message, Owner, QueueLimits, messages::MessageId, nodes::NodeRecord, queue::Extra,
     session::SubscriptionRecord,
 };
 use crate::ids::{Epoch, LogIndex, Millis, NodeId};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
 /// Of all values; changes when an older reader could not understand a value.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Key {
@@ -27,6 +27,7 @@ pub(super) enum Key {
     Entry(Utf8, u64),
     Retained(TopicName),
     Group(TopicFilter),
+    Mark(u32),
 }
 
 #[derive(Debug, Clone)]
@@ -41,6 +42,8 @@ pub(super) enum Value {
     Entry(EntryRecord),
     Retained(MessageId),
     Group(u64),
+    /// Its number among all that came.
+    Mark(u64, Mark),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -113,6 +116,7 @@ impl Key {
             Self::Entry(..) => 8,
             Self::Retained(_) => 9,
             Self::Group(_) => 10,
+            Self::Mark(_) => 11,
         }
     }
 
@@ -124,6 +128,7 @@ impl Key {
             Self::Session(text) | Self::Header(text) | Self::Inbound(text) => key.extend(text.as_bytes()),
             Self::Retained(topic) => key.extend(topic.as_str().as_bytes()),
             Self::Group(filter) => key.extend(filter.as_str().as_bytes()),
+            Self::Mark(slot) => key.extend(slot.to_be_bytes()),
             Self::Subscription(client_id, filter) => {
                 push_prefix(&mut key, client_id);
                 key.extend(filter.as_str().as_bytes());
@@ -160,6 +165,7 @@ impl Key {
             }
             9 => Self::Retained(TopicName::new(text(rest)?).ok()?),
             10 => Self::Group(TopicFilter::new(text(rest)?).ok()?),
+            11 => Self::Mark(u32::from_be_bytes(rest.try_into().ok()?)),
             _ => return None,
         })
     }
@@ -195,6 +201,7 @@ impl Value {
             Self::Entry(record) => encode(record),
             Self::Retained(record) => encode(record),
             Self::Group(record) => encode(record),
+            Self::Mark(number, mark) => encode(&(number, mark)),
         }
     }
 
@@ -216,6 +223,10 @@ impl Value {
             Key::Entry(..) => Self::Entry(decode(kind, value)?),
             Key::Retained(_) => Self::Retained(decode(kind, value)?),
             Key::Group(_) => Self::Group(decode(kind, value)?),
+            Key::Mark(_) => {
+                let (number, mark) = decode(kind, value)?;
+                Self::Mark(number, mark)
+            }
         })
     }
 }

@@ -25,6 +25,7 @@ impl State {
             received_at: self.time,
             publisher_id: session.client_id.clone(),
             publisher_name: session.username.clone(),
+            mark: None,
         })
     }
 

@@ -1,10 +1,13 @@
 //! The figures of the promises, each on a cluster that it starts itself:
 //! `MOSQUORUM_PROFILE=release cargo run --release -p mosquorum-tests --bin measure -- --help`.
-use mosquorum_tests::measure::{
-    Measured,
-    checkpoint::{self, CheckpointOptions},
-    enqueue::{self, EnqueueOptions},
-    failover::{self, FailoverOptions},
+use mosquorum_tests::{
+    bridged::{self, BridgedOptions, HubKind},
+    measure::{
+        Measured,
+        checkpoint::{self, CheckpointOptions},
+        enqueue::{self, EnqueueOptions},
+        failover::{self, FailoverOptions},
+    },
 };
 use std::{process::ExitCode, str::FromStr};
 
@@ -16,6 +19,9 @@ measure: what the promises cost, on a cluster of processes that this starts (MOS
       --megabytes N (500)  --rate N (10000)  --seconds N of the time before (10)  --durable
   enqueue     QoS 1 for offline durable sessions: PUBACKs per second, and everything fetched afterwards
       --nodes N (3)  --sessions N (10)  --messages N for each (10000)  --payload BYTES (64)  --window N (200)
+  bridged     a cluster bridged to a hub: link cut, bridging node killed, hub restarted; what was lost, repeated, out of order
+      --mosquitto as the hub  --version mqttv311|mqttv50 (mqttv311)  --inwards  --nodes N (3)  --qos1 N (100000)
+      --qos2 N (20000)  --cuts N (20)  --kills N (5)  --restarts N (3)  --seed N (1)
   --json      one line of JSON instead of a table
 exit code: 0 measured, 1 failed, 3 usage";
 
@@ -74,6 +80,26 @@ async fn measured(words: &mut Words) -> Result<Measured, String> {
                 }
             }
             Ok(enqueue::run(&options).await)
+        }
+        "bridged" => {
+            let mut options = BridgedOptions::default();
+            while let Some(option) = words.words.next() {
+                match option.as_str() {
+                    "--mosquitto" => options.hub = HubKind::Mosquitto,
+                    "--inwards" => options.inwards = true,
+                    "--version" => options.version = words.words.next().ok_or("--version needs a name")?,
+                    "--nodes" => options.nodes = words.number(&option)?,
+                    "--qos1" => options.qos1 = words.number(&option)?,
+                    "--qos2" => options.qos2 = words.number(&option)?,
+                    "--cuts" => options.cuts = words.number(&option)?,
+                    "--kills" => options.kills = words.number(&option)?,
+                    "--restarts" => options.restarts = words.number(&option)?,
+                    "--seed" => options.seed = words.number(&option)?,
+                    "--json" => words.json = true,
+                    _ => return Err(HELP.into()),
+                }
+            }
+            Ok(bridged::run(&options).await)
         }
         _ => Err(HELP.into()),
     }

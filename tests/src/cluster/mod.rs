@@ -44,6 +44,8 @@ pub struct ClusterOptions {
     /// 1 is a node alone, without cluster options.
     pub nodes: usize,
     pub build: Build,
+    /// Another broker instead, Debian's `mosquitto` for example.
+    pub binary: Option<PathBuf>,
     /// Only for a node alone; a cluster always persists.
     pub persistence: bool,
     pub wiring: Wiring,
@@ -63,6 +65,7 @@ impl ClusterOptions {
             name: name.to_owned(),
             nodes,
             build: Build::Plain,
+            binary: None,
             persistence: nodes > 1,
             wiring: Wiring::Loopback,
             environment: Vec::new(),
@@ -145,7 +148,7 @@ impl Cluster {
     /// # Errors
     /// When a file or network cannot be made or the broker cannot be built.
     pub fn prepare(options: ClusterOptions) -> io::Result<Self> {
-        let binary = binary::path(options.build)?;
+        let binary = options.binary.clone().map_or_else(|| binary::path(options.build), Ok)?;
         let folder = TestFolder::new(&options.name)?;
         let (namespaces, loopback, places) = match options.wiring {
             Wiring::Loopback => {

@@ -74,6 +74,7 @@ fn build(section: &BridgeSection, limits: &Limits, clustered: bool) -> Result<Br
         local_clean_session,
         notifications_local_only: values.switch("notifications_local_only")?.unwrap_or(false),
         keep_alive_seconds: ranged(values, "keepalive_interval", 5, 65535)?.unwrap_or(60),
+        loop_mark: values.switch("bridge_loop_mark")?.unwrap_or(false),
         try_private: values.switch("try_private")?.unwrap_or(true),
         attempt_unsubscribe: values.switch("bridge_attempt_unsubscribe")?.unwrap_or(true),
         outgoing_retain: values.switch("bridge_outgoing_retain")?.unwrap_or(true),

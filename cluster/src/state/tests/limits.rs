@@ -114,6 +114,7 @@ fn packet_identifiers_wrap_and_one_in_use_blocks_its_next_turn() {
                 exactly_once: None,
                 groups_served,
                 only_group: None,
+                admit: Admit::Always,
             }));
         }
         let batch = world.batch(NODE, commands);

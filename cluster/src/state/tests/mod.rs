@@ -227,12 +227,26 @@ pub(super) fn message(topic: &str, payload: &str, qos: u8) -> Message {
         received_at: Millis(1_000_000),
         publisher_id: "publisher".into(),
         publisher_name: None,
+        mark: None,
     }
+}
+
+/// From another site, over a bridge.
+pub(super) fn relayed(topic: &str, number: u64, admit: Admit) -> Command {
+    let mark = Some(Box::new(Mark { origin: [1; 16], number }));
+    let Command::Publish(publish) = publish(Message { mark, ..message(topic, "relayed", 1) }) else { unreachable!() };
+    Command::Publish(PublishCommand { admit, ..publish })
 }
 
 pub(super) fn publish(message: Message) -> Command {
     let message = Arc::new(message);
-    Command::Publish(PublishCommand { message, exactly_once: None, groups_served: Vec::new(), only_group: None })
+    Command::Publish(PublishCommand {
+        message,
+        exactly_once: None,
+        groups_served: Vec::new(),
+        only_group: None,
+        admit: Admit::Always,
+    })
 }
 
 pub(super) fn will(topic: &str, payload: &str, delay: u32) -> Option<Will> {

@@ -85,6 +85,7 @@ impl Clients {
             exactly_once,
             groups_served: if random.chance(5) { vec![group(random)] } else { Vec::new() },
             only_group: random.chance(20).then(|| group(random)),
+            admit: Admit::Always,
         })
     }
 

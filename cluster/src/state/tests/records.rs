@@ -27,6 +27,7 @@ fn busy() -> World {
     let (epoch, ..) = world.connect(connect("publisher"));
     let Command::Publish(publish) = publish(message("a", "3", 2)) else { unreachable!() };
     world.apply(Command::Publish(PublishCommand { exactly_once: Some((epoch, 1)), ..publish }));
+    world.apply(relayed("a/c", 7, Admit::FirstOfMark));
     world
 }
 

@@ -1,0 +1,63 @@
+//! Marks for messages that are published on this node.
+//! Always true: no two messages get the same mark; a mark names this cluster, so that a message that comes back is known
+//! without having been remembered.
+use crate::random;
+use mosquorum_cluster::{
+    ids::Millis,
+    state::{Mark, Message},
+};
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+pub struct Marks {
+    /// Some bridge needs them; stays so until the end of the process.
+    wanted: AtomicBool,
+    /// Numbers of several nodes and lives begin far apart.
+    next: AtomicU64,
+    stand_in: OnceLock<[u8; 16]>,
+}
+
+impl Default for Marks {
+    fn default() -> Self {
+        Self { wanted: AtomicBool::new(false), next: AtomicU64::new(random::number()), stand_in: OnceLock::new() }
+    }
+}
+
+impl Marks {
+    /// From now on messages are marked.
+    pub fn want(&self) {
+        self.wanted.store(true, Relaxed);
+    }
+
+    /// Who this cluster is; one that keeps nothing is another with each start.
+    pub fn origin(&self, cluster_id: Option<[u8; 16]>) -> [u8; 16] {
+        cluster_id.unwrap_or_else(|| {
+            *self
+                .stand_in
+                .get_or_init(|| (u128::from(random::number()) << 64 | u128::from(random::number())).to_be_bytes())
+        })
+    }
+
+    pub fn next(&self, cluster_id: impl FnOnce() -> Option<[u8; 16]>) -> Option<Mark> {
+        self.wanted
+            .load(Relaxed)
+            .then(|| Mark { origin: self.origin(cluster_id()), number: self.next.fetch_add(1, Relaxed) })
+    }
+}
+
+/// For a message that was not marked when it came (a will, or one from before marks were wanted): the same on every node
+/// and for every bridge.
+pub fn late(message: &Message, origin: [u8; 16]) -> Mark {
+    let Millis(received) = message.received_at;
+    let parts: [&[u8]; 4] =
+        [&received.to_be_bytes(), message.publisher_id.as_bytes(), message.topic.as_str().as_bytes(), &message.payload];
+    let mut number = 0xcbf2_9ce4_8422_2325_u64;
+    for part in parts {
+        for byte in part.iter().chain(&[0xff]) {
+            number = (number ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    Mark { origin, number }
+}
