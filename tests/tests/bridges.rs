@@ -234,7 +234,7 @@ async fn sites(count: usize, links: &[(usize, usize)], version: &str, lines: &[&
         let file = prepared[*from].configuration_file(0);
         let mut text = std::fs::read_to_string(file).expect("a configuration");
         let address = prepared[*to].address(0);
-        text += &format!("connection to-{to}\naddress {address}\nremote_clientid site-{from}\nrestart_timeout 1\n");
+        text += &format!("connection to-{to}\naddress {address}\nremote_clientid {from}-to-{to}\nrestart_timeout 1\n");
         text += &format!("bridge_protocol_version {version}\ntopic # both 1\n");
         lines.iter().for_each(|line| text += &format!("{line}\n"));
         std::fs::write(file, text).expect("written");
@@ -246,7 +246,7 @@ async fn sites(count: usize, links: &[(usize, usize)], version: &str, lines: &[&
     for (site, cluster) in sites.iter_mut().enumerate() {
         cluster.wait_serving(0, PATIENCE).await.expect("it serves");
         let bridges = links.iter().filter(|(from, _)| *from == site).count();
-        wait_for(cluster, "Bridge link connected", bridges).await;
+        wait_for(cluster, " connected to ", bridges).await;
     }
     sites
 }
