@@ -64,7 +64,7 @@ impl Relay {
         if !self.may_go_round() {
             return false;
         }
-        let verdict = self.storms.came_in(name.as_str(), payload, self.now);
+        let verdict = self.storms.comes_in(name.as_str(), payload, self.now);
         if verdict == Verdict::Storm {
             self.note(format!(
                 "the same message on topic '{}' goes round between the brokers and is cut here; use other prefixes, or \

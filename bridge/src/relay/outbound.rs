@@ -1,5 +1,5 @@
 //! From the local session to the remote.
-use super::{Relay, Sent};
+use super::{Relay, Sent, storm::Verdict};
 use mosquorum_proto::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, encoded_len};
 
 impl Relay {
@@ -39,8 +39,10 @@ impl Relay {
         };
         if self.may_go_round()
             && let Some(name) = &publish.topic
+            && self.storms.goes_out(name.as_str(), &publish.payload, self.now) != Verdict::Pass
         {
-            self.storms.went_out(name.as_str(), &publish.payload, self.now);
+            self.counts.dropped_loop += 1;
+            return self.settle(local_id, local_qos);
         }
         publish.topic = Some(topic);
         publish.retain &= self.settings.outgoing_retain && self.remote.retain_available;
