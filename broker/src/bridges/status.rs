@@ -95,7 +95,7 @@ pub(super) fn read_metrics(broker: &Broker, bridges: &[(Arc<BridgeConfig>, Arc<S
             ("too_large", all.dropped_too_large),
             ("refused", all.dropped_refused),
             ("topic", all.dropped_topic),
-            ("overflow", all.dropped_overflow),
+            ("loop", all.dropped_loop),
         ] {
             family.with([("bridge", &bridge.name), ("reason", reason)], count);
         }
