@@ -24,6 +24,11 @@ pub enum Command {
         socket: Option<PathBuf>,
         config_file: Option<PathBuf>,
     },
+    /// `mosquorum recover`: a survivor of a lost majority becomes a cluster of its own.
+    Recover {
+        config_file: PathBuf,
+        force: bool,
+    },
     /// `mosquorum healthcheck`: whether a node is ready, by its health listener.
     HealthCheck {
         url: Option<String>,
@@ -118,6 +123,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, CliEr
     }
     if words.next_if(|word| word == "drain").is_some() {
         return drain(words);
+    }
+    if words.next_if(|word| word == "recover").is_some() {
+        return recover(words);
     }
     if words.next_if(|word| word == "healthcheck").is_some() {
         return health_check(words);
@@ -230,6 +238,28 @@ fn drain(mut words: impl Iterator<Item = OsString>) -> Result<Command, CliError>
     Ok(Command::Drain { rate, socket, config_file })
 }
 
+fn recover(mut words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
+    let (mut config_file, mut force) = (None, false);
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("-h" | "--help") => return Ok(Command::Print(RECOVER_HELP.to_owned())),
+            Some("--force-new-cluster") => force = true,
+            Some("-c" | "--config-file") => match words.next() {
+                Some(path) => config_file = Some(PathBuf::from(path)),
+                None => return fail("Error: -c argument given, but no config file specified."),
+            },
+            _ => {
+                let word = word.to_string_lossy();
+                return fail(format!("Error: Unknown option '{word}'. Try recover --help."));
+            }
+        }
+    }
+    match config_file {
+        Some(config_file) => Ok(Command::Recover { config_file, force }),
+        None => fail("Error: recover needs the node's configuration file. Try recover --help."),
+    }
+}
+
 fn health_check(mut words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
     let (mut url, mut config_file) = (None, None);
     while let Some(word) = words.next() {
@@ -288,6 +318,7 @@ fn help(program: &str) -> String {
 Usage: {program} [-c config_file] [-d] [-h] [-p port] [-v]\n\
        {program} cluster status|add|remove|transfer-leader|resize ...\n\
        {program} drain [--rate N]\n\
+       {program} recover -c config_file [--force-new-cluster]\n\
        {program} healthcheck [--url URL | -c config_file]\n\
        {program} bench p2p|fanout|fanin|shared|connect|retained|durable|failover ...\n{HELP}"
     )
@@ -324,6 +355,17 @@ clients are refused, and those connected are sent to other nodes. MQTT 5.0 clien
  --rate N                clients per second; 500 if nothing is said.
  --socket PATH           cluster_admin_socket of the node.
  -c FILE                 take it from this configuration file.
+";
+
+const RECOVER_HELP: &str = "\
+Usage: mosquorum recover -c FILE [--force-new-cluster]
+
+For a stopped node of a cluster whose majority is lost for good. Says what the node has and what may be
+lost; changes nothing unless told to.
+
+ -c FILE                 the node's configuration file.
+ --force-new-cluster     make this node the only member of a new cluster that has what the node has.
+                         Members of the old cluster must never be started again with their old data.
 ";
 
 const HEALTH_CHECK_HELP: &str = "\
@@ -427,6 +469,15 @@ mod tests {
         assert_eq!(parsed("drain --rate 20 --socket s"), drain(Some(20)));
         assert!(parsed("drain --rate 0").is_err_and(|text| text.contains("clients per second")));
         assert!(parsed("drain soon").is_err_and(|text| text.contains("Unknown option 'soon'")));
+    }
+
+    #[test]
+    fn a_recovery_is_forced_only_in_so_many_words() {
+        let recover = |force| Ok(Command::Recover { config_file: "a.conf".into(), force });
+        assert_eq!(parsed("recover -c a.conf"), recover(false));
+        assert_eq!(parsed("recover -c a.conf --force-new-cluster"), recover(true));
+        assert!(parsed("recover --force-new-cluster").is_err_and(|text| text.contains("configuration file")));
+        assert!(parsed("recover -c a.conf --force").is_err_and(|text| text.contains("Unknown option '--force'")));
     }
 
     #[test]

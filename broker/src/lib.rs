@@ -24,6 +24,7 @@ pub mod persistent;
 pub mod process_user;
 pub mod program;
 pub mod random;
+pub mod recover;
 pub mod reloading;
 pub mod session;
 pub mod stream;

@@ -31,7 +31,7 @@ pub async fn join(
     Ok((consensus, peers))
 }
 
-fn raft_settings(settings: &Settings) -> RaftSettings {
+pub(crate) fn raft_settings(settings: &Settings) -> RaftSettings {
     let file = settings.persistence.path();
     let mut data_dir = file.clone().into_os_string();
     data_dir.push(".d");

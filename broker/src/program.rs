@@ -7,6 +7,7 @@ use crate::{
     logging::{self, lines},
     node,
     process_user::{self, Plan, Surroundings},
+    recover,
 };
 use std::{path::PathBuf, process::ExitCode};
 
@@ -35,6 +36,7 @@ pub fn main() -> ExitCode {
             let request = rate.map_or("drain".to_owned(), |rate| format!("drain {rate}"));
             operate(socket.as_ref(), config_file.as_ref(), &request)
         }
+        Command::Recover { config_file, force } => recover_node(config_file, force),
         Command::HealthCheck { url, config_file } => health_check(url, config_file),
         Command::Bench(options) => match bench::run(&options) {
             Ok(()) => ExitCode::SUCCESS,
@@ -168,6 +170,21 @@ fn operate(socket: Option<&PathBuf>, config_file: Option<&PathBuf>, request: &st
             ExitCode::SUCCESS
         }
         Err(error) => fail(&error, EXIT_FAILED),
+    }
+}
+
+fn recover_node(config_file: PathBuf, force: bool) -> ExitCode {
+    let run = Run { config_file: Some(config_file), ..Run::default() };
+    let settings = match Settings::load(&run.sources()) {
+        Ok(settings) => settings,
+        Err(error) => return fail(&error.to_string(), error.exit_code()),
+    };
+    match recover::run(&settings, force) {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(text) => fail(&text, EXIT_FAILED),
     }
 }
 

@@ -9,6 +9,7 @@ mod membership;
 pub mod memory;
 pub mod metrics;
 mod raft;
+pub mod recover;
 pub mod retained_tree;
 pub mod state;
 pub mod subscription_tree;

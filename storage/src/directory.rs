@@ -128,6 +128,15 @@ impl DataDirectory {
         }
     }
 
+    /// Makes the node of a directory that has an identity one of another cluster, durably. What lies in the directory is
+    /// the caller's concern.
+    pub fn rebind(&mut self, cluster_id: [u8; 16]) -> Result<(), DirectoryError> {
+        match self.identity.clone() {
+            Some(identity) => self.save(Identity { cluster_id, ..identity }).map(drop),
+            None => Ok(()),
+        }
+    }
+
     fn save(&mut self, identity: Identity) -> Result<&Identity, DirectoryError> {
         let path = self.path.join(IDENTITY_FILE);
         let written = crate::fs::write_file_atomically(&*self.fs, &path, identity.encode().as_bytes());

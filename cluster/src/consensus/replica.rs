@@ -268,6 +268,14 @@ impl Replica {
 
     /// Writes a snapshot of the state as of a checkpoint made now. Applying goes on; further checkpoints wait. Blocks.
     pub(crate) fn build_snapshot(&self) -> Result<(Option<LogId>, MembershipAt), ReplicaError> {
+        self.build_snapshot_for(self.cluster_id)
+    }
+
+    /// As [`Replica::build_snapshot`], for a cluster that this node will belong to.
+    pub(crate) fn build_snapshot_for(
+        &self,
+        cluster_id: [u8; 16],
+    ) -> Result<(Option<LogId>, MembershipAt), ReplicaError> {
         let mut written = self.writing.lock();
         self.checkpoint_while(&mut written)?;
         let (applied, entries) = self.store.load()?;
@@ -280,7 +288,7 @@ impl Replica {
             shard: SHARD,
             last,
             membership: membership.to_bytes(),
-            cluster_id: self.cluster_id,
+            cluster_id,
             created_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64),
             format: STATE_FORMAT,
         };

@@ -128,7 +128,7 @@ async fn resize(shared: &Arc<Shared>, wanted: usize) -> Result<String, String> {
     }
     let mut names: Vec<(String, u64)> =
         shared.view().members.iter().filter(|m| m.voter).map(|m| (m.name.clone(), m.node)).collect();
-    names.sort();
+    names.sort_by(|a, b| natural(&a.0).cmp(&natural(&b.0)).then(a.1.cmp(&b.1)));
     if names.len() < wanted {
         return Ok(format!("{} nodes vote; start more to have {wanted}", names.len()));
     }
@@ -145,6 +145,19 @@ async fn resize(shared: &Arc<Shared>, wanted: usize) -> Result<String, String> {
     }
     text.push_str(&format!("{wanted} nodes vote"));
     Ok(text)
+}
+
+/// A name as people order it: `node-10` comes after `node-9`.
+fn natural(name: &str) -> Vec<(String, u64)> {
+    let mut parts = Vec::new();
+    let mut rest = name;
+    while !rest.is_empty() {
+        let (word, tail) = rest.split_at(rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len()));
+        let (number, tail) = tail.split_at(tail.find(|c: char| !c.is_ascii_digit()).unwrap_or(tail.len()));
+        parts.push((word.to_owned(), number.parse().unwrap_or(u64::MAX)));
+        rest = tail;
+    }
+    parts
 }
 
 fn status_text(shared: &Shared) -> String {
@@ -168,4 +181,16 @@ fn status_text(shared: &Shared) -> String {
         let _ = writeln!(text, "n{} `{}` {} {role}{lag}", m.node, m.name, m.address);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_ordered_by_the_numbers_in_them() {
+        let mut names = ["node-10", "node-9", "b", "node-1.zone-2", "node-1.zone-10", "node"];
+        names.sort_by_key(|name| natural(name));
+        assert_eq!(names, ["b", "node", "node-1.zone-2", "node-1.zone-10", "node-9", "node-10"]);
+    }
 }
