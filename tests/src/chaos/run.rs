@@ -19,7 +19,7 @@ use std::{
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 /// Longest wait for everything that is owed, counted from the last progress.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 /// The same where a planted bug makes it vain.
 const DRAIN_PATIENCE_PLANTED: Duration = Duration::from_secs(8);
 
@@ -130,7 +130,7 @@ pub async fn run(options: &ChaosOptions) -> io::Result<Outcome> {
 }
 
 /// Waits until every subscriber has its SUBACK.
-async fn wait_subscribed(recorder: &Recorder, actors: &JoinSet<()>) {
+pub(crate) async fn wait_subscribed(recorder: &Recorder, actors: &JoinSet<()>) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while Instant::now() < deadline {
         let history = recorder.snapshot();
@@ -150,7 +150,7 @@ async fn wait_subscribed(recorder: &Recorder, actors: &JoinSet<()>) {
 }
 
 /// Waits until nothing is owed any more and every publish is answered, or nothing moves for a long time.
-async fn drain(recorder: &Recorder, patience: Duration) {
+pub(crate) async fn drain(recorder: &Recorder, patience: Duration) {
     let mut last = usize::MAX;
     let mut last_progress = Instant::now();
     loop {
@@ -174,7 +174,7 @@ async fn drain(recorder: &Recorder, patience: Duration) {
 }
 
 /// When all is quiet, every node must answer the same.
-async fn final_reads(stage: &Stage) {
+pub(crate) async fn final_reads(stage: &Stage) {
     for node in 0..stage.nodes.len() {
         for topic in workload::retained_topics() {
             for _attempt in 0..3 {

@@ -195,6 +195,10 @@ impl Running {
     /// When it does not run.
     pub fn exec(&mut self, command: &[String]) -> io::Result<Command> {
         let pid = self.first_process().ok_or_else(|| io::Error::other("the container does not run"))?;
+        // Before it has entered its root, that of the machine would be entered.
+        if fs::read_link(format!("/proc/{pid}/root"))? == Path::new("/") {
+            return Err(io::Error::other("the container is being started"));
+        }
         let mut exec = Command::new("nsenter");
         exec.args(["--target", &pid.to_string(), "--mount", "--uts", "--net", "--pid", "--root", "--"]);
         exec.args(self.container.inside(command)).kill_on_drop(true).stdin(Stdio::null());
