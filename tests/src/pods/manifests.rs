@@ -4,9 +4,16 @@ use crate::cluster::folder::workspace;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
+/// Names and contents.
+pub(super) type Files = Vec<(String, Vec<u8>)>;
+
 /// Objects by kind and name.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Manifests(BTreeMap<(String, String), Value>);
+pub(super) struct Manifests {
+    objects: BTreeMap<(String, String), Value>,
+    /// Secrets that are no part of the chart.
+    given: BTreeMap<String, Files>,
+}
 
 impl Manifests {
     /// Renders the chart with `--set` of each of `settings`.
@@ -29,20 +36,21 @@ impl Manifests {
             let name = object["metadata"]["name"].as_str()?.to_owned();
             Some(((kind, name), object))
         };
-        Ok(Self(tools::yaml(&tools::helm(&words)?)?.into_iter().filter_map(named).collect()))
+        let objects = tools::yaml(&tools::helm(&words)?)?.into_iter().filter_map(named).collect();
+        Ok(Self { objects, given: BTreeMap::new() })
     }
 
     /// # Errors
     /// When there is none, by its name.
     pub(super) fn get(&self, kind: &str, name: &str) -> Result<&Value, String> {
-        self.0.get(&(kind.to_owned(), name.to_owned())).ok_or_else(|| format!("no {kind} is named {name}"))
+        self.objects.get(&(kind.to_owned(), name.to_owned())).ok_or_else(|| format!("no {kind} is named {name}"))
     }
 
     /// The only one of its kind.
     /// # Errors
     /// When there is none, or more than one.
     pub(super) fn only(&self, kind: &str) -> Result<&Value, String> {
-        let mut all = self.0.iter().filter(|((known, _), _)| known == kind).map(|(_, object)| object);
+        let mut all = self.objects.iter().filter(|((known, _), _)| known == kind).map(|(_, object)| object);
         match (all.next(), all.next()) {
             (Some(object), None) => Ok(object),
             _ => Err(format!("expected one {kind}")),
@@ -51,15 +59,24 @@ impl Manifests {
 
     /// Takes over what was applied before where the chart would look it up in the cluster: Secrets that it made.
     pub(super) fn keep_secrets(&mut self, before: &Self) {
-        for (key, object) in before.0.iter().filter(|((kind, _), _)| kind == "Secret") {
-            self.0.insert(key.clone(), object.clone());
+        for (key, object) in before.objects.iter().filter(|((kind, _), _)| kind == "Secret") {
+            self.objects.insert(key.clone(), object.clone());
         }
+        self.given.clone_from(&before.given);
+    }
+
+    /// Makes a Secret, or exchanges it.
+    pub(super) fn give(&mut self, secret: &str, files: Files) {
+        self.given.insert(secret.to_owned(), files);
     }
 
     /// The files of a ConfigMap or Secret.
     /// # Errors
     /// When it is not there or not as it should be.
-    pub(super) fn files(&self, kind: &str, name: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+    pub(super) fn files(&self, kind: &str, name: &str) -> Result<Files, String> {
+        if let (Some(files), "Secret") = (self.given.get(name), kind) {
+            return Ok(files.clone());
+        }
         let data = self.get(kind, name)?["data"].as_object().ok_or_else(|| format!("{kind} {name} has no data"))?;
         let file = |(key, value): (&String, &Value)| {
             let text = value.as_str().ok_or_else(|| format!("{kind} {name}: {key} is no text"))?;

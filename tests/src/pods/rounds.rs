@@ -122,7 +122,7 @@ pub async fn run(seed: u64, rounds: &[Round], rate: u32) -> io::Result<Report> {
     ]
     .map(String::from);
     let mut random = Random::new(seed);
-    let mut simulator = Simulator::install(&settings, PATIENCE).await?;
+    let mut simulator = Simulator::install(&settings, &[], PATIENCE).await?;
     let recorder = Recorder::new(1);
     let (phase, watch) = watch::channel(Phase::Running);
     let stage = Stage::new(vec![simulator.address], recorder.clone(), watch);

@@ -7,7 +7,7 @@ use super::{
     container::Container,
     image::Image,
     kubelet::{Life, Pod, Status, Stop, Tally},
-    manifests::{Manifests, number, words},
+    manifests::{Files, Manifests, number, words},
     service::{Endpoints, LAG, Service},
     volumes,
 };
@@ -64,10 +64,15 @@ fn other(error: String) -> io::Error {
 }
 
 impl Simulator {
-    /// `helm install`, with `--set` of each of `settings`; waits until every pod is available.
+    /// `helm install`, with `--set` of each of `settings`; waits until every pod is available. `secrets`: those that the
+    /// chart expects to be there, name and files.
     /// # Errors
     /// When the chart cannot be rendered, a process cannot be started, or pods do not become available in time.
-    pub async fn install(settings: &[String], patience: Duration) -> io::Result<Self> {
+    pub async fn install(
+        settings: &[String],
+        secrets: &[(&str, &[(&str, &str)])],
+        patience: Duration,
+    ) -> io::Result<Self> {
         let folder = TestFolder::new("pods")?;
         let binary = binary::path(Build::Plain)?;
         let image = Image::build(&workspace().join("deploy/docker/Dockerfile"), &folder.path().join("image"), &binary)?;
@@ -77,9 +82,11 @@ impl Simulator {
         let pods = Arc::new(parking::Pods::default());
         let hosts = folder.path().join("hosts");
         fs::write(&hosts, "127.0.0.1 localhost\n")?;
+        let mut objects = Manifests::render(RELEASE, settings, false).map_err(other)?;
+        secrets.iter().for_each(|(name, files)| objects.give(name, owned(files)));
         let mut simulator = Self {
             settings: settings.to_vec(),
-            objects: Manifests::render(RELEASE, settings, false).map_err(other)?,
+            objects,
             image,
             pods: pods.clone(),
             claims_to_delete: BTreeSet::new(),
@@ -168,6 +175,47 @@ impl Simulator {
         let command = ["/usr/sbin/mosquorum", "cluster", "status", "--json"].map(String::from);
         let text = self.exec_anywhere(&command).await?;
         serde_json::from_str(&text).map_err(|error| io::Error::other(format!("{error}: {text}")))
+    }
+
+    /// `helm test`: what its pod printed.
+    /// # Errors
+    /// When it fails.
+    pub async fn test(&mut self, patience: Duration) -> io::Result<String> {
+        let pod = self.objects.only("Pod").map_err(other)?.clone();
+        let main = &pod["spec"]["containers"][0];
+        let network = self.namespaces.add()?;
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let mut container = Container::of(&self.image, name, &self.folder.path().join(name));
+        container.network = Some(self.namespaces.name(network).to_owned());
+        container.command = words(&main["command"]);
+        container.user = format!("{0}:{0}", number(&pod, "/spec/securityContext/runAsUser", 0));
+        container = container.mount(&self.hosts, "/etc/hosts", true);
+        for (variable, value) in self.environment(main, name, "").map_err(other)? {
+            container = container.variable(&variable, &value);
+        }
+        let outcome = container.run(patience).await;
+        self.namespaces.remove(network);
+        outcome
+    }
+
+    /// `kubectl apply` of a Secret: pods see its new files, no pod is touched.
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn change_secret(&mut self, secret: &str, files: &[(&str, &str)]) -> io::Result<()> {
+        self.objects.give(secret, owned(files));
+        let set = self.objects.only("StatefulSet").map_err(other)?;
+        let ordinals: Vec<usize> = self.pods.lock().keys().copied().collect();
+        for volume in set["spec"]["template"]["spec"]["volumes"].as_array().into_iter().flatten() {
+            if volume["secret"]["secretName"] != secret {
+                continue;
+            }
+            for ordinal in &ordinals {
+                let folder = self.folder.path().join(self.pod_name(*ordinal)?).join("volumes");
+                let folder = folder.join(volume["name"].as_str().unwrap_or_default());
+                volumes::project(&folder, &owned(files), 0o440)?;
+            }
+        }
+        Ok(())
     }
 
     /// The machine of a pod is gone, its claim stays: the pod starts on another one.
@@ -344,8 +392,9 @@ impl Simulator {
                     other => return Err(format!("the simulator does not know the field {other}")),
                 }
             } else {
-                let reference = &from["configMapKeyRef"];
-                let files = self.objects.files("ConfigMap", reference["name"].as_str().unwrap_or_default())?;
+                let kind = if from["secretKeyRef"].is_null() { "ConfigMap" } else { "Secret" };
+                let reference = &from[if kind == "Secret" { "secretKeyRef" } else { "configMapKeyRef" }];
+                let files = self.objects.files(kind, reference["name"].as_str().unwrap_or_default())?;
                 let found = files.into_iter().find(|(key, _)| reference["key"] == key.as_str());
                 String::from_utf8(found.ok_or_else(|| format!("no value for {name}"))?.1).map_err(|e| e.to_string())?
             };
@@ -358,7 +407,8 @@ impl Simulator {
     fn write_hosts(&self) -> io::Result<()> {
         let set = self.objects.only("StatefulSet").map_err(other)?;
         let peers = set["spec"]["serviceName"].as_str().unwrap_or_default();
-        let mut text = String::from("127.0.0.1 localhost\n");
+        let name = set["metadata"]["name"].as_str().unwrap_or_default();
+        let mut text = format!("127.0.0.1 localhost\n{} {name}.mqtt.svc.cluster.local\n", self.address.ip());
         for (ordinal, pod) in self.pods.lock().iter() {
             let name = self.pod_name(*ordinal)?;
             text.push_str(&format!("{} {name}.{peers}.mqtt.svc.cluster.local {name}\n", pod.address));
@@ -401,6 +451,10 @@ impl Drop for Simulator {
         // Processes end before their networks go.
         self.pods.lock().clear();
     }
+}
+
+fn owned(files: &[(&str, &str)]) -> Files {
+    files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect()
 }
 
 fn replicas(objects: &Manifests) -> io::Result<usize> {
