@@ -7,7 +7,10 @@ use crate::{
     random::Random,
 };
 use mosquorum_proto::mqtt::{ConnAck, Connect, Disconnect, Packet, ProtocolVersion, ReasonCode, Will};
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 use tokio::{sync::watch, time::sleep};
 
 /// How far a run is; actors look at it between their steps.
@@ -124,11 +127,23 @@ impl Recorded {
     /// not meet this connection.
     pub async fn disconnect(mut self) {
         let sent = self.link.send(&Packet::Disconnect(Disconnect::new(ReasonCode::Success))).await;
-        self.link.patience = STALL;
-        if sent.is_ok() && self.link.recv_until_closed().await.is_ok() {
+        if sent.is_ok() && self.ended_in_answer().await {
             self.close(CloseKind::Normal);
         } else {
             self.close(CloseKind::Unclear);
+        }
+    }
+
+    /// Whether the broker ends the connection as one does that has read DISCONNECT. After a DISCONNECT of its own, or with a
+    /// reset (bytes of ours were not read), it may not have.
+    async fn ended_in_answer(&mut self) -> bool {
+        let deadline = Instant::now() + STALL;
+        loop {
+            match self.link.recv_within(deadline.saturating_duration_since(Instant::now())).await {
+                Ok(Some(Packet::Disconnect(_)) | None) => return false,
+                Ok(Some(_)) => {}
+                Err(error) => return matches!(error, ClientError::Closed),
+            }
         }
     }
 

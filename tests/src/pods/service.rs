@@ -67,5 +67,8 @@ impl Drop for Service {
 async fn carry(mut client: TcpStream, address: SocketAddr) {
     let Ok(Ok(mut pod)) = timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await else { return };
     let _ = (client.set_nodelay(true), pod.set_nodelay(true));
-    let _ = tokio::io::copy_bidirectional(&mut client, &mut pod).await;
+    if tokio::io::copy_bidirectional(&mut client, &mut pod).await.is_err() {
+        // A real Service is no party to the connection: a reset reaches the client as one.
+        let _ = (client.set_zero_linger(), pod.set_zero_linger());
+    }
 }
