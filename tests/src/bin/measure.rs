@@ -1,7 +1,7 @@
 //! The figures of the promises, each on a cluster that it starts itself:
 //! `MOSQUORUM_PROFILE=release cargo run --release -p mosquorum-tests --bin measure -- --help`.
 use mosquorum_tests::{
-    bridged::{self, BridgedOptions, HubKind},
+    bridged::{self, BridgedOptions, HubKind, OutageOptions},
     measure::{
         Measured,
         checkpoint::{self, CheckpointOptions},
@@ -22,6 +22,8 @@ measure: what the promises cost, on a cluster of processes that this starts (MOS
   bridged     a cluster bridged to a hub: link cut, bridging node killed, hub restarted; what was lost, repeated, out of order
       --mosquitto as the hub  --version mqttv311|mqttv50 (mqttv311)  --inwards  --nodes N (3)  --qos1 N (100000)
       --qos2 N (20000)  --cuts N (20)  --kills N (5)  --restarts N (3)  --seed N (1)
+  outage      messages of 200 bytes that wait for a bridge's hub and then leave: what was lost, how long, memory
+      --nodes N (1)  --messages N (1000000)
   --json      one line of JSON instead of a table
 exit code: 0 measured, 1 failed, 3 usage";
 
@@ -80,6 +82,18 @@ async fn measured(words: &mut Words) -> Result<Measured, String> {
                 }
             }
             Ok(enqueue::run(&options).await)
+        }
+        "outage" => {
+            let mut options = OutageOptions { nodes: 1, messages: 1_000_000 };
+            while let Some(option) = words.words.next() {
+                match option.as_str() {
+                    "--nodes" => options.nodes = words.number(&option)?,
+                    "--messages" => options.messages = words.number(&option)?,
+                    "--json" => words.json = true,
+                    _ => return Err(HELP.into()),
+                }
+            }
+            Ok(bridged::outage(&options).await)
         }
         "bridged" => {
             let mut options = BridgedOptions::default();

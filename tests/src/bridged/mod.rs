@@ -6,4 +6,4 @@ mod run;
 mod traffic;
 mod verdict;
 
-pub use run::{BridgedOptions, HubKind, run};
+pub use run::{BridgedOptions, HubKind, OutageOptions, outage, run};

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, ClusterOptions},
-    measure::Measured,
+    measure::{Measured, resident_mib},
     random::Random,
 };
 use mosquorum_proto::mqtt::QoS;
@@ -145,7 +145,7 @@ fn publishers(
                 false => (QoS::ExactlyOnce, options.qos2 / u64::from(PUBLISHERS_QOS2)),
             };
             let topic = format!("x/{number}");
-            let publisher = Publisher { number, topic, qos, addresses: addresses.to_vec(), window: 50, filler: 40 };
+            let publisher = Publisher { number, topic, qos, addresses: addresses.to_vec(), window: 50, filler: 172 };
             let (allowance, allowed) = watch::channel(0);
             ((allowance, share), (number, tokio::spawn(publisher.run(allowed))))
         })
@@ -258,4 +258,58 @@ impl Sides {
         }
         Ok(())
     }
+}
+
+/// Messages of 200 bytes that wait for a hub that is away, then all leave.
+#[derive(Debug, Clone)]
+pub struct OutageOptions {
+    pub nodes: usize,
+    pub messages: u64,
+}
+
+/// # Errors
+/// When a broker does not start.
+pub async fn outage(options: &OutageOptions) -> Measured {
+    let bridged = BridgedOptions { nodes: options.nodes, qos1: options.messages, qos2: 0, ..BridgedOptions::default() };
+    let mut sides = Sides::start(&bridged).await?;
+    let addresses = sides.hub.addresses();
+    let reader = Reader { name: "reader".to_owned(), filter: "x/#".to_owned(), addresses };
+    reader.create().await?;
+    sides.bridging(PATIENCE).await?;
+    sides.proxy.set(Link::Reset);
+    let (allowances, publishers) = publishers(&bridged, &sides.site.addresses());
+    let began = Instant::now();
+    allowances.iter().for_each(|(sender, all)| {
+        sender.send_replace(*all);
+    });
+    drop(allowances);
+    let mut published = BTreeMap::new();
+    for (number, task) in publishers {
+        published.insert(number, task.await?);
+    }
+    let queued_after = began.elapsed();
+    let resident = |sides: &Sides| (0..options.nodes).map(|node| resident_mib(sides.site.process_id(node))).max();
+    let queued_mib = resident(&sides).unwrap_or(0);
+    let (arrived, mut arrivals) = watch::channel(0);
+    let (stop, stopped) = watch::channel(false);
+    let reader = tokio::spawn(reader.run(arrived, stopped));
+    sides.proxy.set(Link::Open);
+    let (began, mut peak_mib) = (Instant::now(), queued_mib);
+    let expected = published.values().map(|known| known.acknowledged.len()).sum::<usize>();
+    while let Ok(Ok(())) = tokio::time::timeout(SILENCE, arrivals.changed()).await {
+        if *arrivals.borrow_and_update() >= expected {
+            break;
+        }
+        peak_mib = peak_mib.max(resident(&sides).unwrap_or(0));
+        sleep(Duration::from_millis(100)).await;
+    }
+    let drained_after = began.elapsed();
+    stop.send_replace(true);
+    let verdict = verdict(&published, &reader.await??);
+    Ok(json!({
+        "nodes": options.nodes, "messages": options.messages, "acknowledged": verdict.acknowledged,
+        "lost": verdict.lost, "out_of_order": verdict.out_of_order, "repeated": verdict.repeated_qos_1,
+        "queued_seconds": queued_after.as_secs_f64(), "drained_seconds": drained_after.as_secs_f64(),
+        "resident_mib_queued": queued_mib, "resident_mib_peak": peak_mib,
+    }))
 }
