@@ -3,6 +3,7 @@
 use crate::{
     broker::Broker,
     drain::{self, Pace},
+    offline::{self, Offline},
 };
 use mosquorum_cluster::{AdminRequest, ClusterStatus};
 use serde::Serialize;
@@ -42,6 +43,9 @@ struct StatusJson<'a> {
     applied: u64,
     snapshot: u64,
     members: Vec<MemberJson<'a>>,
+    /// How many sessions are offline, and those of them that have most messages.
+    offline: usize,
+    offline_sessions: Vec<Offline>,
 }
 
 pub fn open(path: &Path) -> io::Result<UnixListener> {
@@ -75,8 +79,11 @@ async fn answer(broker: &Arc<Broker>, mut stream: UnixStream) -> io::Result<()> 
     BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line).await?;
     let words: Vec<&str> = line.split_whitespace().collect();
     let answer = match words.as_slice() {
-        ["status", "json"] => Ok(status_json(&broker.consensus.status())),
-        ["status"] => Ok(status_table(&broker.consensus.status())),
+        ["status", "json"] => Ok(status_json(&broker.consensus.status(), offline::list(broker))),
+        ["status"] => {
+            let (count, listed) = offline::list(broker);
+            Ok(format!("{}\n{}", status_table(&broker.consensus.status()), offline::table(count, &listed)))
+        }
         ["add", name, address] => {
             broker.consensus.admin(AdminRequest::Add { name: (*name).to_owned(), address: (*address).to_owned() }).await
         }
@@ -108,7 +115,7 @@ fn leader(status: &ClusterStatus) -> Option<&str> {
     status.members.iter().find(|member| member.node == id).map(|member| member.name.as_str())
 }
 
-fn status_json(status: &ClusterStatus) -> String {
+fn status_json(status: &ClusterStatus, (offline, offline_sessions): (usize, Vec<Offline>)) -> String {
     let members = status.members.iter().map(|member| MemberJson {
         id: member.node.0,
         name: &member.name,
@@ -126,6 +133,8 @@ fn status_json(status: &ClusterStatus) -> String {
         applied: status.applied.0,
         snapshot: status.snapshot.0,
         members: members.collect(),
+        offline,
+        offline_sessions,
     };
     serde_json::to_string(&json).unwrap_or_default()
 }

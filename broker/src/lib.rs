@@ -20,6 +20,7 @@ pub mod local_cluster;
 pub mod logging;
 pub mod metrics;
 pub mod node;
+pub mod offline;
 pub mod persistent;
 pub mod process_user;
 pub mod program;

@@ -225,6 +225,37 @@ async fn a_reload_adds_and_removes_a_bridge_and_leaves_the_others_alone() {
     assert_eq!(site.log(0).matches("Bridge link connected").count(), 1, "the first bridge stayed connected");
 }
 
+#[tokio::test]
+async fn what_a_removed_bridge_leaves_is_listed_and_expires() {
+    let hub = Cluster::start(ClusterOptions::new("bridge-orphan-hub", 1)).await.expect("a hub");
+    let options = ClusterOptions::new("bridge-orphan-site", 3).with("bridge_orphan_expiry 1h");
+    let mut site = Cluster::start(bridge_lines(options, &hub, "mqttv50", &["topic up/# out 1"])).await.expect("a site");
+    bridging_node(&site, None).await;
+    drop(hub);
+    let mut writer = publisher(&site, 0, "writer").await.expect("a writer");
+    for n in 0..5 {
+        writer.publish(message("up/a", n.to_string(), QoS::AtLeastOnce)).await.expect("published");
+    }
+    for node in 0..3 {
+        let text = std::fs::read_to_string(site.configuration_file(node)).expect("a configuration");
+        let without = text.split("connection link").next().expect("the lines before").to_owned();
+        std::fs::write(site.configuration_file(node), without).expect("written");
+        site.signal(node, rustix::process::Signal::HUP);
+    }
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = site.status(1).await.expect("a status");
+        let listed = status["offline_sessions"].as_array().expect("a list");
+        if let Some(orphan) = listed.iter().find(|offline| offline["expires_in"].as_u64().is_some_and(|s| s <= 3600)) {
+            assert_eq!((orphan["client_id"].as_str(), orphan["messages"].as_u64()), (Some("local.site-1"), Some(5)));
+            assert_eq!((orphan["removed_bridge"].as_bool(), status["offline"].as_u64()), (Some(true), Some(1)));
+            return;
+        }
+        assert!(Instant::now() < deadline, "{status}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Brokers that know each other's addresses before they start: each a node alone.
 async fn sites(count: usize, links: &[(usize, usize)], version: &str, lines: &[&str]) -> Vec<Cluster> {
     let prepared: Vec<Cluster> = (0..count)

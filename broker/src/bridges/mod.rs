@@ -14,10 +14,11 @@ use crate::{
     config::BridgeConfig,
     metrics::model::Reading,
 };
+use mosquorum_proto::mqtt::Utf8;
 use parking_lot::Mutex;
 use status::Status;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -28,6 +29,8 @@ use tokio::{sync::watch, task::JoinHandle};
 
 /// How long bridges have to let go at a stop.
 const READY_CHECK: Duration = Duration::from_millis(20);
+/// Further ones are listed only among all sessions.
+const ORPHANS_MAX: usize = 256;
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a bridge's task is told.
@@ -54,11 +57,18 @@ pub struct Bridges {
     begun: AtomicBool,
     listener: Arc<Listener>,
     running: Mutex<BTreeMap<String, Running>>,
+    /// Local client identifiers of bridges that were removed since the start.
+    orphans: Mutex<BTreeSet<Utf8>>,
 }
 
 impl Default for Bridges {
     fn default() -> Self {
-        Self { begun: AtomicBool::new(false), listener: local::listener(), running: Mutex::default() }
+        Self {
+            begun: AtomicBool::new(false),
+            listener: local::listener(),
+            running: Mutex::default(),
+            orphans: Mutex::default(),
+        }
     }
 }
 
@@ -98,6 +108,10 @@ impl Bridges {
         running.retain(|name, bridge| {
             let kept = settings.bridges.iter().any(|config| config.settings.name == *name);
             if !kept {
+                let mut orphans = self.orphans.lock();
+                if orphans.len() < ORPHANS_MAX {
+                    orphans.insert(bridge.config.settings.local_client_id.clone());
+                }
                 let _ = bridge.wanted.send(Wanted::Removed);
             }
             kept
@@ -127,6 +141,14 @@ impl Bridges {
         let all: Vec<_> =
             self.running.lock().values().map(|bridge| (bridge.config.clone(), bridge.status.clone())).collect();
         status::read_metrics(broker, &all, reading);
+    }
+
+    /// Sessions that removed bridges have left, as far as they still are.
+    pub fn orphans(&self) -> BTreeSet<Utf8> {
+        let running = self.running.lock();
+        let mut orphans = self.orphans.lock();
+        orphans.retain(|id| !running.values().any(|bridge| bridge.config.settings.local_client_id == *id));
+        orphans.clone()
     }
 
     /// Ends all of them, so that other nodes can take them over.
