@@ -31,4 +31,5 @@ pub mod session;
 pub mod stream;
 pub mod supervision;
 pub mod sys;
+pub mod telemetry;
 pub mod topic_report;

@@ -13,7 +13,9 @@ use crate::{
     live::Order,
     logging::{self, lines},
     supervision::Manager,
-    sys, topic_report,
+    sys,
+    telemetry::Telemetry,
+    topic_report,
 };
 use mosquorum_cluster::{Alone, Consensus, LiveSide, Peers, memory::MemoryConsensus};
 use std::{sync::Arc, time::Duration};
@@ -76,6 +78,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     }));
     let bridges = broker.clone();
     tasks.spawn(async move { bridges.bridges.begin(&bridges).await });
+    let telemetry = Telemetry::start(&broker);
     lines::running();
     let manager = Arc::new(Manager::of_this_process());
     manager.ready();
@@ -86,6 +89,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     tasks.shutdown().await;
     broker.bridges.stop().await;
     broker.close_all(Order::ShuttingDown, STOP_PATIENCE).await;
+    telemetry.stop().await;
     broker.consensus.shutdown().await;
     if let Some(path) = &broker.settings.load().process.pid_file {
         let _ = std::fs::remove_file(path);

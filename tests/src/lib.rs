@@ -12,6 +12,7 @@ pub mod history;
 pub mod http;
 pub mod measure;
 pub mod metrics;
+pub mod otlp;
 pub mod pods;
 pub mod power;
 pub mod random;

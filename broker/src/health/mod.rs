@@ -159,29 +159,39 @@ impl Patient {
     }
 
     fn facts(&self) -> Facts {
-        let Some(broker) = self.broker.get() else {
-            let no = false;
-            return Facts {
-                started: no,
-                majority: no,
-                member: no,
-                leased: no,
-                routes: no,
-                bridges: no,
-                draining: no,
-                behind: 0,
-            };
+        facts(self.broker.get().map(Arc::as_ref))
+    }
+}
+
+/// Whether clients should be sent to this node.
+#[must_use]
+pub fn is_ready(broker: &Broker) -> bool {
+    readiness::reasons(&facts(Some(broker))).is_empty()
+}
+
+fn facts(broker: Option<&Broker>) -> Facts {
+    let Some(broker) = broker else {
+        let no = false;
+        return Facts {
+            started: no,
+            majority: no,
+            member: no,
+            leased: no,
+            routes: no,
+            bridges: no,
+            draining: no,
+            behind: 0,
         };
-        let status = broker.consensus.status();
-        Facts {
-            started: true,
-            majority: broker.consensus.available(),
-            member: status.members.iter().any(|member| member.node == status.node && member.voter),
-            leased: broker.peers.may_serve(),
-            routes: broker.peers.ready(),
-            bridges: broker.bridges.are_prepared(broker),
-            draining: broker.drain.is_on(),
-            behind: status.behind,
-        }
+    };
+    let status = broker.consensus.status();
+    Facts {
+        started: true,
+        majority: broker.consensus.available(),
+        member: status.members.iter().any(|member| member.node == status.node && member.voter),
+        leased: broker.peers.may_serve(),
+        routes: broker.peers.ready(),
+        bridges: broker.bridges.are_prepared(broker),
+        draining: broker.drain.is_on(),
+        behind: status.behind,
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     auth::ClientAcl,
     broker::Broker,
     session::{Denied, Env, QueueItem},
+    telemetry,
 };
 use bytes::BytesMut;
 use mosquorum_cluster::{
@@ -18,8 +19,8 @@ use mosquorum_cluster::{
     ids::{ConnectionId, Millis},
     state::{Admit, Command, Mark, Message, PublishCommand},
 };
-use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, TopicName, Utf8};
-use std::{cell::Cell, collections::HashMap, sync::Arc};
+use mosquorum_proto::mqtt::{PublishProperties, QoS, Subscription, TopicFilter, TopicName, Utf8};
+use std::{cell::Cell, collections::HashMap, sync::Arc, time::Duration};
 
 /// Topics whose receivers a connection remembers; beyond it all are looked up anew.
 const TARGETS_MAX: usize = 64;
@@ -224,6 +225,16 @@ impl Env for Side {
         into: &mut Vec<Arc<Message>>,
     ) -> Option<TopicName> {
         self.broker.retained(filter, cursor, max, self.now, into)
+    }
+
+    fn trace_published(&mut self, properties: &mut PublishProperties, topic: &TopicName, qos: QoS) {
+        telemetry::published(properties, topic.as_str(), qos, &self.client_id);
+    }
+    fn trace_committed(&mut self, message: &Message, since: Millis) {
+        telemetry::committed(message, Duration::from_millis(self.now.0.saturating_sub(since.0)));
+    }
+    fn trace_delivered(&mut self, message: &Message) {
+        telemetry::delivered(message, &self.client_id);
     }
 
     fn next_mark(&mut self) -> Option<Mark> {

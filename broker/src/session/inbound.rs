@@ -135,11 +135,14 @@ impl Session {
         }
         let (mark, admit) = self.mark(properties.as_deref_mut(), env);
         let expiry_seconds = properties.as_mut().and_then(|p| p.message_expiry_interval.take());
-        let properties = properties.filter(|p| **p != Default::default());
+        let mut properties = properties.filter(|p| **p != Default::default());
         let reason = self.refusal(&topic, payload.len(), env);
         if let Some(reason) = reason {
             self.refuse(qos, packet_id, reason, &topic, env);
             return Ok(());
+        }
+        if let Some(properties) = &mut properties {
+            env.trace_published(properties, &topic, qos);
         }
         let message = Arc::new(Message {
             topic,
@@ -335,6 +338,9 @@ impl Session {
         if kind == ticket::BARRIER {
             self.pipeline.barrier_passed(number);
         } else if let Some(item) = self.pipeline.get(number) {
+            if kind == ticket::COMMIT && item.message.properties.is_some() {
+                env.trace_committed(&item.message, item.since);
+            }
             match (kind, answer) {
                 (ticket::COMMIT, Answer::Applied { outcome, .. }) => match outcome {
                     Outcome::Published { matched, duplicate } => {

@@ -29,7 +29,8 @@ use mosquorum_cluster::{
     state::{Command, DisconnectCommand, Mark, Message, QueueLimits},
 };
 use mosquorum_proto::mqtt::{
-    Ack, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, Subscription, TopicFilter, TopicName, Utf8, encode,
+    Ack, Disconnect, Packet, ProtocolVersion, PublishProperties, QoS, ReasonCode, Subscription, TopicFilter, TopicName,
+    Utf8, encode,
 };
 use outbox::{Held, Outbox};
 use std::{
@@ -85,6 +86,17 @@ pub trait Env {
         max: usize,
         into: &mut Vec<Arc<Message>>,
     ) -> Option<TopicName>;
+
+    /// Steps of a message whose sender samples its trace; `published` may put another trace context into the properties.
+    fn trace_published(&mut self, properties: &mut PublishProperties, topic: &TopicName, qos: QoS) {
+        let _ = (properties, topic, qos);
+    }
+    fn trace_committed(&mut self, message: &Message, since: Millis) {
+        let _ = (message, since);
+    }
+    fn trace_delivered(&mut self, message: &Message) {
+        let _ = message;
+    }
 
     /// For a message of this client, if messages are marked.
     fn next_mark(&mut self) -> Option<Mark>;

@@ -242,5 +242,8 @@ pub(super) fn send(
     count.publish_sent_qos1 += u64::from(delivery.qos == QoS::AtLeastOnce);
     count.publish_sent_qos2 += u64::from(delivery.qos == QoS::ExactlyOnce);
     count.publish_bytes_sent += message.payload.len() as u64;
+    if message.properties.is_some() {
+        env.trace_delivered(message);
+    }
     Sent::Yes
 }

@@ -1,0 +1,104 @@
+//! The metrics of `/metrics` as instruments of OpenTelemetry.
+//! Always true: one reading serves all instruments of an export; of durations their number and sum are told.
+use crate::{
+    broker::Broker,
+    health,
+    metrics::{
+        self,
+        model::{Kind, Labels, Reading, Value},
+    },
+};
+use mosquorum_cluster::metrics::HistogramValues;
+use opentelemetry::{KeyValue, metrics::MeterProvider};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use parking_lot::Mutex;
+use std::{
+    sync::{Arc, Weak},
+    time::{Duration, Instant},
+};
+
+/// Instruments that are asked within this time are asked for one export.
+const ONE_EXPORT: Duration = Duration::from_millis(500);
+
+struct Shared {
+    broker: Weak<Broker>,
+    last: Mutex<Option<(Instant, Arc<Reading>)>>,
+}
+
+impl Shared {
+    fn reading(&self) -> Option<Arc<Reading>> {
+        let mut last = self.last.lock();
+        if let Some((at, reading)) = &*last
+            && at.elapsed() < ONE_EXPORT
+        {
+            return Some(reading.clone());
+        }
+        let broker = self.broker.upgrade()?;
+        let reading = Arc::new(metrics::read(Some(&broker), health::is_ready(&broker)));
+        *last = Some((Instant::now(), reading.clone()));
+        Some(reading)
+    }
+
+    /// Tells each sample of a family.
+    fn each(&self, name: &str, mut tell: impl FnMut(&Value, &[KeyValue])) {
+        let Some(reading) = self.reading() else { return };
+        let family = reading.families.iter().find(|family| family.name == name);
+        for sample in family.into_iter().flat_map(|family| &family.samples) {
+            tell(&sample.value, &attributes(&sample.labels));
+        }
+    }
+}
+
+fn attributes(labels: &Labels) -> Vec<KeyValue> {
+    labels.iter().map(|(name, text)| KeyValue::new(*name, text.clone())).collect()
+}
+
+fn real(value: &Value) -> f64 {
+    match value {
+        Value::Whole(value) => *value as f64,
+        Value::Real(value) => *value,
+        Value::Histogram(values) => values.sum_micros as f64 / 1e6,
+    }
+}
+
+fn count(values: &HistogramValues) -> u64 {
+    values.counts.iter().sum()
+}
+
+/// Registers an instrument for each family that there is.
+pub(super) fn observe(provider: &SdkMeterProvider, broker: &Arc<Broker>) {
+    let meter = provider.meter("mosquorum");
+    let shared = Arc::new(Shared { broker: Arc::downgrade(broker), last: Mutex::default() });
+    let Some(reading) = shared.reading() else { return };
+    for family in &reading.families {
+        let (name, shared) = (family.name, shared.clone());
+        match family.kind {
+            Kind::Gauge => {
+                let gauge = meter.f64_observable_gauge(name).with_description(family.help);
+                gauge
+                    .with_callback(move |to| shared.each(name, |value, labels| to.observe(real(value), labels)))
+                    .build();
+            }
+            Kind::Counter => {
+                let counter = meter.f64_observable_counter(name).with_description(family.help);
+                counter
+                    .with_callback(move |to| shared.each(name, |value, labels| to.observe(real(value), labels)))
+                    .build();
+            }
+            Kind::Histogram => {
+                let counted = shared.clone();
+                let number = meter.u64_observable_counter(format!("{name}_count")).with_description(family.help);
+                let tell_number = move |to: &dyn opentelemetry::metrics::AsyncInstrument<u64>| {
+                    counted.each(name, |value, labels| {
+                        if let Value::Histogram(values) = value {
+                            to.observe(count(values), labels);
+                        }
+                    });
+                };
+                number.with_callback(tell_number).build();
+                let sum = meter.f64_observable_counter(format!("{name}_sum")).with_description(family.help);
+                sum.with_callback(move |to| shared.each(name, |value, labels| to.observe(real(value), labels))).build();
+            }
+        }
+    }
+}
