@@ -71,16 +71,43 @@ struct Admission {
 }
 
 /// Where a connection comes from and what its handshakes have shown.
-struct Origin<'a> {
-    peer: &'a Peer,
+struct Origin {
+    peer: Peer,
     identity: Option<CertificateIdentity>,
     tls: Option<Negotiated>,
 }
 
 /// Serves one connection from its first byte to its last.
 pub async fn serve(broker: Arc<Broker>, listener: Arc<Listener>, prepared: Prepared, peer: Peer) {
+    if let Some(attended) = Box::pin(begin(broker, listener, prepared, peer)).await {
+        attended.serve().await;
+    }
+}
+
+/// From the first byte to CONNACK; `None` if it did not come to that. What this needs is large and soon over: callers
+/// keep it on the heap, so that a connection in service does not carry room for it.
+pub async fn begin(
+    broker: Arc<Broker>,
+    listener: Arc<Listener>,
+    prepared: Prepared,
+    peer: Peer,
+) -> Option<Box<Attended>> {
+    let counters = broker.counters.clone();
+    add(&counters.sockets_opened, 1);
+    let attended = begin_with(broker, listener, prepared, peer).await;
+    if attended.is_none() {
+        add(&counters.sockets_closed, 1);
+    }
+    attended
+}
+
+async fn begin_with(
+    broker: Arc<Broker>,
+    listener: Arc<Listener>,
+    prepared: Prepared,
+    peer: Peer,
+) -> Option<Box<Attended>> {
     let Prepared { stream, identity, tls } = prepared;
-    add(&broker.counters.sockets_opened, 1);
     let limit = broker.settings.load().limits.max_packet_size_bytes;
     let mut connection = Connection {
         stream,
@@ -93,14 +120,14 @@ pub async fn serve(broker: Arc<Broker>, listener: Arc<Listener>, prepared: Prepa
     };
     let read = tokio::time::timeout(CONNECT_TIMEOUT, read_connect(&mut connection, &peer)).await;
     match read {
-        Ok(Ok(connect)) => attend(connection, connect, Origin { peer: &peer, identity, tls }).await,
+        Ok(Ok(connect)) => return attend(connection, connect, Origin { peer, identity, tls }).await,
         Ok(Err(why)) => {
             broker.log_end(&peer.address, &peer, &why);
             connection.stream.shut_down().await;
         }
         Err(_) => broker.log_end(&peer.address, &peer, &Disconnected::ExceededTimeout),
     }
-    add(&broker.counters.sockets_closed, 1);
+    None
 }
 
 async fn read_connect(connection: &mut Connection, peer: &Peer) -> Result<Connect, Disconnected> {
@@ -157,7 +184,7 @@ fn packet_size_max(connect: &Connect) -> usize {
     connect.maximum_packet_size.map_or(usize::MAX, |size| size as usize)
 }
 
-async fn attend(mut connection: Connection, connect: Connect, origin: Origin<'_>) {
+async fn attend(mut connection: Connection, connect: Connect, origin: Origin) -> Option<Box<Attended>> {
     let Origin { peer, identity, tls } = origin;
     let (broker, listener) = (connection.broker.clone(), connection.listener.clone());
     let counters = &broker.counters;
@@ -174,7 +201,7 @@ async fn attend(mut connection: Connection, connect: Connect, origin: Origin<'_>
             if let Some(Negotiated { version, cipher }) = tls {
                 lines::tls_negotiated(&client.id, version, cipher);
             }
-            run(connection, client, admission, peer).await;
+            Some(Box::new(Attended::new(connection, client, admission, peer)))
         }
         Err(refusal) => {
             add(&counters.clients_refused, 1);
@@ -187,8 +214,9 @@ async fn attend(mut connection: Connection, connect: Connect, origin: Origin<'_>
                 connack.maximum_qos = (listener.max_qos() != QoS::ExactlyOnce).then(|| listener.max_qos());
                 send_connack(&mut connection.stream, version, &connack, size_max).await;
             }
-            broker.log_end(&name, peer, &refusal.why);
+            broker.log_end(&name, &peer, &refusal.why);
             connection.stream.shut_down().await;
+            None
         }
     }
 }
@@ -539,38 +567,56 @@ fn connack(broker: &Broker, listener: &Listener, client: &Client, session_presen
     connack
 }
 
-async fn run(mut connection: Connection, client: Client, admission: Admission, peer: &Peer) {
-    let (broker, listener) = (connection.broker.clone(), connection.listener.clone());
-    let Admission { owner, presence, mailbox, session_present, durable, .. } = &admission;
-    let options = session_options(&broker, &listener, &client, &admission);
-    if *durable {
-        broker.router.attach_durable(owner.connection, mailbox.clone());
+/// A client that was let in, until it has left.
+pub struct Attended {
+    service: Service,
+    owner: Owner,
+    durable: bool,
+    peer: Peer,
+    /// Dropped last: who waits for this connection's end goes on then.
+    _presence: Presence,
+}
+
+impl Attended {
+    fn new(mut connection: Connection, client: Client, admission: Admission, peer: Peer) -> Self {
+        let (broker, listener) = (connection.broker.clone(), connection.listener.clone());
+        let options = session_options(&broker, &listener, &client, &admission);
+        let Admission { owner, presence, mailbox, session_present, durable, .. } = admission;
+        if durable {
+            broker.router.attach_durable(owner.connection, mailbox.clone());
+        }
+        log_connected(&broker, &client, &peer);
+        add(&broker.counters.connacks_sent, 1);
+        add(&broker.counters.clients_total, 1);
+        connection.keep_alive =
+            (client.keep_alive_seconds > 0).then(|| Duration::from_millis(u64::from(client.keep_alive_seconds) * 1500));
+        let access = listener.access(&client.id, client.username.as_ref());
+        let answer = connack(&broker, &listener, &client, session_present);
+        if connection.partial.is_empty() {
+            // CONNECT's bytes: nobody needs them any more.
+            connection.partial = BytesMut::new();
+        }
+        let mut side = Side::new(broker.clone(), mailbox, owner.connection, client.id, client.username, access);
+        encode(&Packet::ConnAck(Box::new(answer)), client.connect.version, &mut side.out);
+        if options.marks {
+            broker.marks.want();
+        }
+        let service = Service::new(connection, Session::new(options), side);
+        Self { service, owner, durable, peer, _presence: presence }
     }
-    let _in_service = listener.clients.enter(client.connect.version);
-    log_connected(&broker, &client, peer);
-    add(&broker.counters.connacks_sent, 1);
-    add(&broker.counters.clients_total, 1);
-    connection.keep_alive =
-        (client.keep_alive_seconds > 0).then(|| Duration::from_millis(u64::from(client.keep_alive_seconds) * 1500));
-    let access = listener.access(&client.id, client.username.as_ref());
-    let mut side = Side::new(
-        broker.clone(),
-        mailbox.clone(),
-        owner.connection,
-        client.id.clone(),
-        client.username.clone(),
-        access,
-    );
-    let answer = connack(&broker, &listener, &client, *session_present);
-    encode(&Packet::ConnAck(Box::new(answer)), client.connect.version, &mut side.out);
-    if options.marks {
-        broker.marks.want();
+
+    /// Until the client has left.
+    pub async fn serve(mut self: Box<Self>) {
+        let listener = self.service.listener().clone();
+        let _in_service = listener.clients.enter(self.service.version());
+        let end = self.service.run().await;
+        let Self { service, owner, durable, peer, _presence } = *self;
+        let (broker, session, side) = service.into_parts();
+        let client_id = side.client_id.clone();
+        leave(&broker, &client_id, owner, durable, &end, session, side);
+        broker.log_end(&client_id, &peer, &end.describe());
+        add(&broker.counters.sockets_closed, 1);
     }
-    let service = Service::new(connection, Session::new(options), side);
-    let (end, session, side) = service.run().await;
-    leave(&broker, &client.id, *owner, *durable, &end, session, side);
-    broker.log_end(&client.id, peer, &end.describe());
-    let _ = presence;
 }
 
 fn leave(
@@ -610,5 +656,16 @@ fn log_connected(broker: &Broker, client: &Client, peer: &Peer) {
     match &client.connect.will {
         Some(will) => lines::will_specified(will.payload.len(), will.retain, will.qos as u8, will.topic.as_str()),
         None => lines::no_will(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A million of them are a million times this. Raise it knowingly.
+    #[test]
+    fn a_connection_in_service_is_small() {
+        assert!(size_of::<Attended>() <= 1500, "{}", size_of::<Attended>());
     }
 }

@@ -4,7 +4,7 @@
 use crate::{
     broker::{Broker, Listener},
     live::{
-        Inbox, Order,
+        Inbox, Order, add,
         side::{Side, rescue},
     },
     logging::lines::Disconnected,
@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use mosquorum_cluster::ids::Millis;
 use mosquorum_proto::mqtt::{DecodeError, Decoder, Disconnect, Packet, ProtocolVersion, ReasonCode, encode};
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     future::poll_fn,
     pin::Pin,
     sync::Arc,
@@ -37,6 +37,8 @@ const PATIENCE_CHECK: Duration = Duration::from_millis(500);
 
 thread_local! {
     static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
+    /// For packets between read and handling: a connection that has none keeps no room for them.
+    static SPARE_PACKETS: Cell<Vec<Packet>> = const { Cell::new(Vec::new()) };
 }
 
 /// Why a connection ended.
@@ -102,16 +104,32 @@ impl Service {
     }
 
     /// Runs until the connection ends; then says goodbye where the protocol has a word for it.
-    pub async fn run(mut self) -> (End, Session, Side) {
+    pub async fn run(&mut self) -> End {
         // What an earlier connection has sent goes out again before the client's packets are looked at.
         self.side.begin_round();
         self.session.pump(true, &mut self.side);
         self.side.finish_round();
         let end = poll_fn(|cx| self.poll_rounds(cx)).await;
-        self.say_goodbye(&end).await;
-        self.finish_routing(&end).await;
+        // On the heap, since a connection in service needs no room for it.
+        Box::pin(async {
+            self.say_goodbye(&end).await;
+            self.finish_routing(&end).await;
+        })
+        .await;
         rescue(&self.io.broker, std::mem::take(&mut self.inbox.deliveries));
-        (end, self.session, self.side)
+        end
+    }
+
+    pub fn listener(&self) -> &Arc<Listener> {
+        &self.io.listener
+    }
+
+    pub fn version(&self) -> ProtocolVersion {
+        self.session.options.version
+    }
+
+    pub fn into_parts(self) -> (Arc<Broker>, Session, Side) {
+        (self.io.broker, self.session, self.side)
     }
 
     /// What the client published before it left goes its way: a message that is committed must reach live subscribers
@@ -236,6 +254,9 @@ impl Service {
             return Ok(false);
         }
         let (stream, partial, decoder) = (&mut self.io.stream, &mut self.io.partial, &mut self.io.decoder);
+        if self.packets.capacity() == 0 {
+            self.packets = SPARE_PACKETS.take();
+        }
         let packets = &mut self.packets;
         if std::mem::take(&mut self.first) && !partial.is_empty() {
             self.malformed = decode(&[], partial, decoder, packets).err();
@@ -251,22 +272,33 @@ impl Service {
             Poll::Ready(Ok((bytes.len(), decode(bytes, partial, decoder, packets))))
         });
         match poll {
-            Poll::Pending => Ok(false),
+            Poll::Pending => {
+                self.return_packets();
+                Ok(false)
+            }
             Poll::Ready(result) => {
                 let (bytes, decoded) = result?;
                 self.malformed = decoded.err();
-                self.side.counts.bytes_received += bytes as u64;
+                self.side.count().bytes_received += bytes as u64;
                 self.last_input = Instant::now();
                 Ok(true)
             }
         }
     }
 
+    /// Gives the room for packets back if there are none.
+    fn return_packets(&mut self) {
+        if self.packets.is_empty() {
+            SPARE_PACKETS.set(std::mem::take(&mut self.packets));
+        }
+    }
+
     fn handle_packets(&mut self) -> Result<(), End> {
         let mut packets = std::mem::take(&mut self.packets);
-        self.side.counts.messages_received += packets.len() as u64;
+        self.side.count().messages_received += packets.len() as u64;
         let result = packets.drain(..).try_for_each(|packet| self.session.on_packet(packet, &mut self.side));
         self.packets = packets;
+        self.return_packets();
         result.map_err(End::Session)?;
         self.malformed.take().map_or(Ok(()), |error| Err(End::Decode(error)))
     }
@@ -285,7 +317,7 @@ impl Service {
                 Poll::Ready(Ok(0)) => return Err(End::Closed),
                 Poll::Ready(Ok(n)) => {
                     self.written += n;
-                    self.side.counts.bytes_sent += n as u64;
+                    add(&self.io.broker.counters.bytes_sent, n as u64);
                 }
                 Poll::Ready(Err(error)) => return Err(End::Io(error)),
                 Poll::Pending => {
@@ -350,7 +382,7 @@ impl Service {
         if let Some(reason) = reason
             && self.session.options.version == ProtocolVersion::V5
         {
-            self.side.counts.disconnects_sent += 1;
+            self.side.count().disconnects_sent += 1;
             let mut disconnect = Disconnect::new(reason);
             if reason == ReasonCode::UseAnotherServer {
                 disconnect.server_reference = self.io.broker.drain.reference(&self.io.listener.settings());

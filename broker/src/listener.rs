@@ -203,12 +203,20 @@ fn start(broker: &Arc<Broker>, listener: &Arc<Listener>, stream: Stream, peer: P
         lines::new_connection(&peer.address, peer.port, listener.settings().address.port());
     }
     let (broker, listener) = (broker.clone(), listener.clone());
-    tokio::spawn(async move {
-        let _place = place;
+    let begun = Box::pin(async move {
         let settings = broker.settings.load_full();
         match crate::carrier::prepare(&settings, &listener, stream, &peer).await {
-            Ok(prepared) => connect::serve(broker, listener, prepared, peer).await,
-            Err(why) => broker.log_end(&peer.address.clone(), &peer, &why),
+            Ok(prepared) => connect::begin(broker, listener, prepared, peer).await,
+            Err(why) => {
+                broker.log_end(&peer.address, &peer, &why);
+                None
+            }
+        }
+    });
+    tokio::spawn(async move {
+        let _place = place;
+        if let Some(attended) = begun.await {
+            attended.serve().await;
         }
     });
 }

@@ -87,7 +87,7 @@ impl Acl {
     #[must_use]
     pub fn for_client(&self, client_id: &str, username: Option<&str>) -> ClientAcl {
         if self.open {
-            return ClientAcl { open: true, user: Rules::default(), patterns: Arc::default() };
+            return ClientAcl { open: true, user: self.anonymous.clone(), patterns: Arc::default() };
         }
         let user = match username {
             None => self.anonymous.clone(),

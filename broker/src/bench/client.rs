@@ -40,6 +40,8 @@ pub(super) enum Error {
     Name(HostPort, io::Error),
     #[error("{0}")]
     Tls(String),
+    #[error("{0}")]
+    Settings(String),
     #[error("{0}: {1}")]
     Open(SocketAddr, io::Error),
     #[error("the connection broke: {0}")]

@@ -7,6 +7,7 @@ mod connect;
 mod durable;
 mod failover;
 mod frames;
+mod inside;
 mod lane;
 mod load;
 mod meter;
@@ -31,7 +32,10 @@ use report::Report;
 /// One line for the operator: what went wrong, where.
 pub fn run(options: &Options) -> std::result::Result<(), String> {
     process::raise_descriptor_limit();
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    let mut builder = match options.scenario {
+        Scenario::Inside => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
     if let Some(threads) = options.threads {
         builder.worker_threads(threads);
     }
@@ -53,6 +57,7 @@ async fn scenario(options: &Options) -> Result<Report> {
         Scenario::P2p | Scenario::Fanout | Scenario::Fanin | Scenario::Shared => {
             load::Load::new(options).await?.run().await
         }
+        Scenario::Inside => inside::run(options).await,
         Scenario::Connect => connect::run(options).await,
         Scenario::Retained => retained::run(options).await,
         Scenario::Durable => durable::run(options).await,

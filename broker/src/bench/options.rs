@@ -25,10 +25,12 @@ pub enum Scenario {
     Durable,
     /// A steady load over the loss of a node.
     Failover,
+    /// No sockets, one thread: for counting instructions.
+    Inside,
 }
 
 impl Scenario {
-    const ALL: [(&str, Self); 8] = [
+    const ALL: [(&str, Self); 9] = [
         ("p2p", Self::P2p),
         ("fanout", Self::Fanout),
         ("fanin", Self::Fanin),
@@ -37,6 +39,7 @@ impl Scenario {
         ("retained", Self::Retained),
         ("durable", Self::Durable),
         ("failover", Self::Failover),
+        ("inside", Self::Inside),
     ];
 
     #[must_use]
@@ -55,6 +58,7 @@ impl Scenario {
             Self::Retained => (1, 1, 100_000),
             Self::Durable => (10, 10, 10_000),
             Self::Failover => (3, 3, 0),
+            Self::Inside => (1, 3, 10_000),
         }
     }
 }
@@ -225,6 +229,9 @@ impl Raw {
         if options.scenario == Scenario::Durable && options.qos == QoS::AtMostOnce {
             return Err("Error: bench durable needs --qos 1 or 2.".to_owned());
         }
+        if options.scenario == Scenario::Inside && options.qos == QoS::ExactlyOnce {
+            return Err("Error: bench inside needs --qos 0 or 1.".to_owned());
+        }
         if options.scenario == Scenario::Failover && options.qos != QoS::AtLeastOnce {
             return Err("Error: bench failover needs --qos 1.".to_owned());
         }
@@ -287,6 +294,7 @@ Loads any MQTT broker and prints what it measured; order, losses and duplicates 
  retained   sets retained messages and replays them to a new subscriber (--messages 100000)
  durable    messages for offline sessions, then their delivery (--pairs 10 --messages 10000 each)
  failover   a steady load on several nodes, one of which you kill; the longest pauses (--pairs 3 --rate 1000)
+ inside     a publish to three subscribers inside this process, one thread: for counting instructions
 
  -a, --address HOST:PORT       repeat for several nodes, clients are spread over them; default 127.0.0.1:1883
      --subscriber-address H:P  where subscribers connect; default: the next of --address

@@ -6,7 +6,7 @@ use mosquorum_cluster::{ids::ConnectionId, state::Owner};
 use mosquorum_proto::mqtt::Utf8;
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 
 struct Entry {
     owner: Owner,
@@ -15,18 +15,22 @@ struct Entry {
     clean: bool,
     /// Told to go to another node.
     drained: bool,
-    gone: watch::Receiver<()>,
+    gone: Gone,
 }
 
 /// Kept by the connection's task; when it is dropped, everybody who waits for the connection's end goes on.
-pub struct Presence {
-    _gone: watch::Sender<()>,
+pub struct Presence(Gone);
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.0.close();
+    }
 }
 
 /// A connection that is taking its client identifier and may lose it to another before it has it.
 struct Applicant {
     fenced: bool,
-    gone: watch::Receiver<()>,
+    gone: Gone,
 }
 
 #[derive(Default)]
@@ -48,21 +52,22 @@ pub enum NotEntered {
     Fenced,
 }
 
-/// The end of a connection.
-pub struct Gone(watch::Receiver<()>);
+/// The end of a connection: a semaphore that never has a permit and is closed then; the smallest thing to wait for.
+#[derive(Clone)]
+pub struct Gone(Arc<Semaphore>);
 
 impl Gone {
-    pub async fn wait(mut self) {
-        while self.0.changed().await.is_ok() {}
+    pub async fn wait(self) {
+        let _ = self.0.acquire().await;
     }
 }
 
 impl Registry {
     /// Makes a connection known before it asks for its client identifier: from here on it can be fenced.
     pub fn apply(&self, connection: ConnectionId) -> Presence {
-        let (sender, gone) = watch::channel(());
-        self.table.lock().applicants.insert(connection, Applicant { fenced: false, gone });
-        Presence { _gone: sender }
+        let gone = Gone(Arc::new(Semaphore::new(0)));
+        self.table.lock().applicants.insert(connection, Applicant { fenced: false, gone: gone.clone() });
+        Presence(gone)
     }
 
     /// Tells this very connection to go, if it is (or is about to be) the client's; its end can be waited for.
@@ -70,12 +75,12 @@ impl Registry {
         let mut table = self.table.lock();
         if let Some(applicant) = table.applicants.get_mut(&connection) {
             applicant.fenced = true;
-            return Some(Gone(applicant.gone.clone()));
+            return Some(applicant.gone.clone());
         }
         let entry = table.clients.get_mut(client_id).filter(|entry| entry.owner.connection == connection)?;
         entry.drained |= order == Order::Drained;
         entry.mailbox.order(order);
-        Some(Gone(entry.gone.clone()))
+        Some(entry.gone.clone())
     }
 
     /// Enters an applicant unless somebody else of this node holds the name, who is then told to go.
@@ -86,7 +91,7 @@ impl Registry {
         }
         if let Some(entry) = table.clients.get(client_id) {
             entry.mailbox.order(Order::TakenOver);
-            return Err(NotEntered::Held(Gone(entry.gone.clone())));
+            return Err(NotEntered::Held(entry.gone.clone()));
         }
         if let Some(applicant) = table.applicants.remove(&owner.connection) {
             table
@@ -113,7 +118,7 @@ impl Registry {
         }
         let each = table.clients.values().map(|entry| {
             entry.mailbox.order(order);
-            Gone(entry.gone.clone())
+            entry.gone.clone()
         });
         each.collect()
     }

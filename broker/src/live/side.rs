@@ -30,6 +30,8 @@ const OUT_HIGH_BYTES: usize = 64 << 10;
 thread_local! {
     /// One buffer per thread for what a round writes; a connection has its own only while its socket is full.
     static SPARE: Cell<Option<BytesMut>> = const { Cell::new(None) };
+    /// The same for what a round counts.
+    static SPARE_COUNTS: Cell<Option<Box<CounterValues>>> = const { Cell::new(None) };
 }
 
 pub struct Side {
@@ -40,7 +42,7 @@ pub struct Side {
     pub username: Option<Utf8>,
     pub access: ClientAcl,
     pub out: BytesMut,
-    pub counts: CounterValues,
+    counts: Option<Box<CounterValues>>,
     now: Millis,
     version: RouteVersion,
     cache: HashMap<TopicName, Arc<Targets>>,
@@ -74,7 +76,7 @@ impl Side {
             username,
             access,
             out: BytesMut::new(),
-            counts: CounterValues::default(),
+            counts: None,
             cache: HashMap::new(),
             submissions: Vec::new(),
             wakeups: Wakeups::default(),
@@ -116,7 +118,10 @@ impl Side {
             self.broker.consensus.submit(std::mem::take(&mut self.submissions));
         }
         self.wakeups.give();
-        self.broker.counters.absorb(&mut self.counts);
+        if let Some(mut counts) = self.counts.take() {
+            self.broker.counters.absorb(&mut counts);
+            SPARE_COUNTS.set(Some(counts));
+        }
     }
 
     /// Proposes something that outlives the connection.
@@ -136,7 +141,7 @@ impl Env for Side {
         self.out.len() > OUT_HIGH_BYTES
     }
     fn count(&mut self) -> &mut CounterValues {
-        &mut self.counts
+        self.counts.get_or_insert_with(|| SPARE_COUNTS.take().unwrap_or_default())
     }
 
     fn submit(&mut self, command: Command, ticket: u64) {

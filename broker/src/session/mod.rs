@@ -5,6 +5,7 @@
 //! the packets they answer; nothing is read from the client while too much of it waits.
 //! Not here: CONNECT (`connect`), sockets and timers (`connection`), who else is connected (`live`).
 mod aliases;
+mod filters;
 mod inbound;
 mod mount_point;
 mod outbox;
@@ -22,6 +23,7 @@ use crate::live::{
 };
 use aliases::{InboundAliases, OutboundAliases};
 use bytes::BytesMut;
+use filters::Filters;
 use inbound::Pipeline;
 use mosquorum_cluster::{
     Answer,
@@ -185,7 +187,7 @@ pub struct Session {
     replays: VecDeque<Replay>,
     held: Held,
     /// Live subscriptions (of sessions that are not durable).
-    live: HashMap<TopicFilter, ()>,
+    live: Filters,
     scratch: Vec<Arc<Message>>,
 }
 
@@ -215,7 +217,7 @@ impl Session {
             next_request: 0,
             replays: VecDeque::new(),
             held: Held::default(),
-            live: HashMap::new(),
+            live: Filters::default(),
             scratch: Vec::new(),
             options,
         }
@@ -363,8 +365,8 @@ impl Session {
         let removed: Vec<TopicFilter> = self
             .live
             .drain()
-            .filter(|(filter, ())| env.unsubscribe_live(filter) == Some(RouteChange::Removed))
-            .map(|(filter, ())| filter)
+            .into_iter()
+            .filter(|filter| env.unsubscribe_live(filter) == Some(RouteChange::Removed))
             .collect();
         if !removed.is_empty() {
             env.change_routes(Vec::new(), removed, ticket::new(self.next_request, ticket::REQUEST));

@@ -125,7 +125,7 @@ impl Session {
         for (subscription, existed) in &mut pending.accepted {
             let (before, change) = env.subscribe_live(subscription, pending.identifier);
             *existed = before;
-            self.live.insert(subscription.filter.clone(), ());
+            self.live.insert(subscription.filter.clone());
             if change == RouteChange::Added {
                 added.push(subscription.filter.clone());
             }
@@ -220,6 +220,8 @@ impl Session {
             self.scratch = found;
         }
         if self.replays.is_empty() {
+            // An idle session keeps no room for them.
+            self.replays = Default::default();
             for delivery in self.held.take() {
                 self.outbox.on_delivery(delivery, &self.options, &mut self.aliases_out, false, env);
             }
