@@ -45,7 +45,7 @@ pub struct Side {
     counts: Option<Box<CounterValues>>,
     now: Millis,
     version: RouteVersion,
-    cache: HashMap<TopicName, Arc<Targets>>,
+    cache: HashMap<TopicName, Arc<Targets>, foldhash::fast::RandomState>,
     submissions: Vec<Submission>,
     wakeups: Wakeups,
 }
@@ -77,7 +77,7 @@ impl Side {
             access,
             out: BytesMut::new(),
             counts: None,
-            cache: HashMap::new(),
+            cache: HashMap::default(),
             submissions: Vec::new(),
             wakeups: Wakeups::default(),
         }
