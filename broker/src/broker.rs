@@ -14,11 +14,13 @@ use crate::{
         side::{Nobody, publish_to_group},
     },
     logging::lines::{self, Disconnected},
+    memory::MemoryWatch,
     metrics::Clients,
     reloading::Reloading,
     sys::SysTopics,
+    tcp_wrappers::TcpWrappers,
 };
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use mosquorum_cluster::{
     BoxFuture, Consensus, FenceReason, Forward, LiveSide, Peers, Submission,
     ids::{ConnectionId, Incarnation, Millis},
@@ -49,6 +51,9 @@ pub struct Broker {
     pub registry: Registry,
     pub counters: Arc<Counters>,
     pub sys: SysTopics,
+    pub memory: MemoryWatch,
+    /// `None` unless they are to be obeyed.
+    pub tcp_wrappers: ArcSwapOption<TcpWrappers>,
     pub verifier: PasswordVerifier,
     /// Other nodes may exist: answers that concern them must be waited for.
     pub clustered: bool,
@@ -74,6 +79,8 @@ impl Broker {
             registry: Registry::default(),
             counters,
             sys: SysTopics::default(),
+            memory: MemoryWatch::default(),
+            tcp_wrappers: ArcSwapOption::empty(),
             verifier: PasswordVerifier::new(std::thread::available_parallelism().map_or(1, usize::from)),
             clustered,
             connections: AtomicUsize::new(0),
@@ -314,6 +321,9 @@ impl LiveSide for LiveHub {
 
     fn deliver(&self, message: Arc<Message>, ordinary: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
         let Some(broker) = self.broker.get() else { return Vec::new() };
+        if message.is_node_local() && broker.sys.hear(broker, &message) {
+            return Vec::new();
+        }
         broker.router.deliver_forwarded(&message, ordinary, groups)
     }
 

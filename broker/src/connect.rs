@@ -4,7 +4,7 @@
 use crate::{
     broker::{Broker, Listener, Peer},
     carrier::{CertificateIdentity, Negotiated, Prepared, TLS_HANDSHAKE},
-    connection::{Connection, End, Service},
+    connection::{Connection, Service},
     live::{
         Mailbox, add,
         registry::{NotEntered, Presence},
@@ -21,14 +21,23 @@ use mosquorum_cluster::{
     ids::Epoch,
     state::{Command, ConnectCommand, DisconnectCommand, Outcome, Owner, QueueLimits},
 };
-use mosquorum_proto::mqtt::{ConnAck, Connect, Decoder, Packet, ProtocolVersion, QoS, ReasonCode, Utf8, encode};
+use mosquorum_proto::mqtt::{
+    ConnAck, Connect, Decoder, Packet, ProtocolVersion, QoS, ReasonCode, TopicName, Utf8, encode,
+};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Semaphore,
+};
 
 /// A connection that has not sent a whole CONNECT by then is closed.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const EXPIRES_NEVER: u32 = u32::MAX;
+/// Bytes of a CONNECT that any connection may hold before it is whole; what is larger takes turns.
+const SMALL_CONNECT_BYTES: usize = 6 << 10;
+/// Larger ones that come in at the same time; the others wait, and so does what they send.
+static LARGE_CONNECTS: Semaphore = Semaphore::const_new(256);
 
 /// Why there is no session; `answer` is sent in a CONNACK if there is one.
 struct Refusal {
@@ -132,6 +141,7 @@ async fn begin_with(
 
 async fn read_connect(connection: &mut Connection, peer: &Peer) -> Result<Connect, Disconnected> {
     let mut chunk = [0; 2048];
+    let mut turn = None;
     loop {
         if connection.partial.first() == Some(&TLS_HANDSHAKE) {
             lines::tls_on_plain(&peer.address, peer.port);
@@ -148,6 +158,9 @@ async fn read_connect(connection: &mut Connection, peer: &Peer) -> Result<Connec
                 }
                 return Err(crate::connection::describe_reason(error.reason_code()));
             }
+        }
+        if connection.partial.len() >= SMALL_CONNECT_BYTES && turn.is_none() {
+            turn = LARGE_CONNECTS.acquire().await.ok();
         }
         match connection.stream.read(&mut chunk).await {
             Ok(0) => return Err(Disconnected::ClosedByClient),
@@ -192,7 +205,7 @@ async fn attend(mut connection: Connection, connect: Connect, origin: Origin) ->
     add(&counters.messages_received, 1);
     let (version, size_max) = (connect.version, packet_size_max(&connect));
     let name = if connect.client_id.is_empty() { peer.address.clone() } else { connect.client_id.to_string() };
-    let admitted = match identify(&broker, &listener, connect, identity).await {
+    let admitted = match identify(&broker, &listener, connect, identity, tls.is_some()).await {
         Ok(client) => admit(&broker, &client).await.map(|admission| (client, admission)),
         Err(refusal) => Err(refusal),
     };
@@ -227,8 +240,14 @@ async fn identify(
     listener: &Listener,
     mut connect: Connect,
     identity: Option<CertificateIdentity>,
+    by_tls: bool,
 ) -> Result<Client, Refusal> {
     broker.reloading.over().await;
+    if broker.memory.is_exceeded() {
+        let v5 = connect.version == ProtocolVersion::V5;
+        let answer = if v5 { ReasonCode::QuotaExceeded } else { ReasonCode::ServerUnavailable };
+        return Err(Refusal::new(answer, Disconnected::OutOfMemory));
+    }
     let settings = broker.settings.load();
     let versions = &listener.settings().versions;
     let accepted = match connect.version {
@@ -247,9 +266,10 @@ async fn identify(
     if connect.authentication_method.is_some() {
         return Err(Refusal::new(ReasonCode::BadAuthenticationMethod, Disconnected::BadAuthenticationMethod));
     }
-    let is_known_by_certificate = identity.is_some();
+    // What a balancer says of the certificate names the user; whether that user is let in is asked as always.
+    let is_known_by_certificate = identity.is_some() && by_tls;
     if let Some(CertificateIdentity(name)) = identity {
-        let refusal = || Refusal::new(ReasonCode::BadUserNameOrPassword, Disconnected::BadUsernameOrPassword);
+        let refusal = || Refusal::new(ReasonCode::BadUserNameOrPassword, Disconnected::NotAuthorised);
         connect.user_name = Some(name.ok_or_else(refusal)?);
         connect.password = None;
     }
@@ -270,6 +290,10 @@ async fn identify(
         return Err(Refusal::new(ReasonCode::NotAuthorized, Disconnected::NotAuthorised));
     }
     let username = connect.user_name.as_ref().map(Utf8::detached);
+    let rights = listener.access(&id, username.as_ref());
+    if let Some(will) = connect.will.take_if(|will| !rights.may_write(&will.topic)) {
+        crate::debug!("Denied will of {id} ('{}')", will.topic.as_str());
+    }
     let (keep_alive_seconds, server_keep_alive) = keep_alive(&settings, &connect)?;
     let expiry_seconds = session_expiry(&settings, &connect);
     connect.password = None;
@@ -573,6 +597,8 @@ pub struct Attended {
     owner: Owner,
     durable: bool,
     peer: Peer,
+    /// Where its will goes; the rights to it may change.
+    will_topic: Option<TopicName>,
     /// Dropped last: who waits for this connection's end goes on then.
     _presence: Presence,
 }
@@ -592,6 +618,7 @@ impl Attended {
             (client.keep_alive_seconds > 0).then(|| Duration::from_millis(u64::from(client.keep_alive_seconds) * 1500));
         let access = listener.access(&client.id, client.username.as_ref());
         let answer = connack(&broker, &listener, &client, session_present);
+        let will_topic = client.connect.will.as_ref().map(|will| will.topic.detached());
         if connection.partial.is_empty() {
             // CONNECT's bytes: nobody needs them any more.
             connection.partial = BytesMut::new();
@@ -602,7 +629,7 @@ impl Attended {
             broker.marks.want();
         }
         let service = Service::new(connection, Session::new(options), side);
-        Self { service, owner, durable, peer, _presence: presence }
+        Self { service, owner, durable, peer, will_topic, _presence: presence }
     }
 
     /// Until the client has left.
@@ -610,10 +637,11 @@ impl Attended {
         let listener = self.service.listener().clone();
         let _in_service = listener.clients.enter(self.service.version());
         let end = self.service.run().await;
-        let Self { service, owner, durable, peer, _presence } = *self;
+        let Self { service, owner, durable, peer, will_topic, _presence } = *self;
         let (broker, session, side) = service.into_parts();
         let client_id = side.client_id.clone();
-        leave(&broker, &client_id, owner, durable, &end, session, side);
+        let discard_will = end.discards_will() || will_topic.is_some_and(|topic| !side.access.may_write(&topic));
+        leave(&broker, &client_id, owner, durable, discard_will, end.is_superseded(), session, side);
         broker.log_end(&client_id, &peer, &end.describe());
         add(&broker.counters.sockets_closed, 1);
     }
@@ -624,14 +652,15 @@ fn leave(
     client_id: &Utf8,
     owner: Owner,
     durable: bool,
-    end: &End,
+    discard_will: bool,
+    superseded: bool,
     mut session: Session,
     mut side: Side,
 ) {
     if durable {
         broker.router.detach_durable(owner.connection);
     }
-    if let Some(command) = session.end(end.discards_will(), end.is_superseded(), &mut side) {
+    if let Some(command) = session.end(discard_will, superseded, &mut side) {
         side.submit_for_nobody(command);
     }
     side.finish_round();

@@ -464,6 +464,7 @@ pub fn describe_reason(reason: ReasonCode) -> Disconnected {
         ReasonCode::ReceiveMaximumExceeded => Disconnected::ReceiveMaximumExceeded,
         ReasonCode::TopicAliasInvalid => Disconnected::TopicAliasInvalid,
         ReasonCode::NotAuthorized => Disconnected::NotAuthorised,
+        ReasonCode::QuotaExceeded => Disconnected::OutOfMemory,
         _ => Disconnected::ProtocolError,
     }
 }

@@ -11,13 +11,16 @@ pub mod cli;
 pub mod config;
 pub mod connect;
 pub mod connection;
+pub mod control;
 pub mod daemon;
 pub mod drain;
 pub mod health;
+pub mod http_api;
 pub mod listener;
 pub mod live;
 pub mod local_cluster;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod node;
 pub mod offline;
@@ -31,5 +34,9 @@ pub mod session;
 pub mod stream;
 pub mod supervision;
 pub mod sys;
+pub mod tcp_wrappers;
 pub mod telemetry;
 pub mod topic_report;
+
+// `mosquorum_passwd`, a program of its own.
+pub mod passwd;

@@ -32,6 +32,8 @@ pub enum ListenError {
     Bind { address: String, error: io::Error },
     #[error("Error: cannot listen on {host}: the name has no usable address")]
     NoAddress { host: String },
+    #[error("Error: http_dir {}: it is not a folder that can be read", .0.display())]
+    NoFolder(PathBuf),
 }
 
 pub enum Open {
@@ -42,6 +44,11 @@ pub enum Open {
 /// Opens the sockets of one listener: one, or two where IPv4 and IPv6 are wanted.
 pub fn open(listener: &Listener) -> Result<Vec<Open>, ListenError> {
     let settings = listener.settings();
+    if let Some(folder) = &settings.http_dir
+        && std::fs::read_dir(folder).is_err()
+    {
+        return Err(ListenError::NoFolder(folder.clone()));
+    }
     match &settings.address {
         ListenAddress::Unix(path) => open_unix(path).map(|open| vec![open]),
         ListenAddress::Tcp { port, host, interface, domain } => {
@@ -50,13 +57,14 @@ pub fn open(listener: &Listener) -> Result<Vec<Open>, ListenError> {
             let mut sockets = Vec::new();
             let mut failed = None;
             for address in addresses {
-                let websockets = settings.protocol == ListenerProtocol::Websockets;
                 match open_tcp(address, interface.as_deref()) {
                     Ok(socket) => {
-                        if websockets {
-                            lines::opening_websockets_listener(*port);
-                        } else {
-                            lines::opening_listener(if address.is_ipv4() { 4 } else { 6 }, *port);
+                        match settings.protocol {
+                            ListenerProtocol::Websockets => lines::opening_websockets_listener(*port),
+                            ListenerProtocol::HttpApi => lines::opening_http_api_listener(*port),
+                            ListenerProtocol::Mqtt => {
+                                lines::opening_listener(if address.is_ipv4() { 4 } else { 6 }, *port);
+                            }
                         }
                         sockets.push(Open::Tcp(socket));
                     }
@@ -194,18 +202,35 @@ pub async fn accept(broker: Arc<Broker>, listener: Arc<Listener>, open: Open) {
 
 fn start(broker: &Arc<Broker>, listener: &Arc<Listener>, stream: Stream, peer: Peer) {
     let settings = broker.settings.load();
+    if let (Some(wrappers), Ok(client)) = (&*broker.tcp_wrappers.load(), peer.address.parse())
+        && !wrappers.lets_in(client)
+    {
+        add(&broker.counters.clients_refused, 1);
+        if settings.delivery.connection_messages {
+            lines::connection_denied_by_wrappers(&peer.address);
+        }
+        return;
+    }
     let Some(place) = Place::take(broker, listener) else {
         add(&broker.counters.clients_refused, 1);
         lines::connection_denied_too_many(&peer.address);
         return;
     };
-    if settings.delivery.connection_messages {
-        lines::new_connection(&peer.address, peer.port, listener.settings().address.port());
+    // Who it comes from is known later behind a balancer; requests over HTTP are not clients.
+    let known = listener.settings();
+    let is_client = known.proxy.is_none() && known.protocol != ListenerProtocol::HttpApi;
+    if settings.delivery.connection_messages && is_client {
+        lines::new_connection(&peer.address, peer.port, known.address.port());
     }
     let (broker, listener) = (broker.clone(), listener.clone());
     let begun = Box::pin(async move {
         let settings = broker.settings.load_full();
-        match crate::carrier::prepare(&settings, &listener, stream, &peer).await {
+        let mut peer = peer;
+        match crate::carrier::prepare(&settings, &listener, stream, &mut peer).await {
+            Ok(prepared) if listener.settings().protocol == ListenerProtocol::HttpApi => {
+                crate::http_api::serve(&broker, &listener, prepared.stream).await;
+                None
+            }
             Ok(prepared) => connect::begin(broker, listener, prepared, peer).await,
             Err(why) => {
                 broker.log_end(&peer.address, &peer, &why);

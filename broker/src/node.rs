@@ -12,8 +12,10 @@ use crate::{
     listener::{self, ListenError},
     live::Order,
     logging::{self, lines},
+    memory,
     supervision::Manager,
     sys,
+    tcp_wrappers::TcpWrappers,
     telemetry::Telemetry,
     topic_report,
 };
@@ -53,6 +55,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     let clustered = settings.cluster.links.is_some();
     let broker = Broker::new(settings, consensus, peers, clustered);
     hub.attach(broker.clone());
+    broker.tcp_wrappers.store(tcp_wrappers(&broker.settings.load()).map_err(NodeError::Storage)?);
     let opened = open_listeners(&broker)?;
     if let Some(path) = broker.settings.load().cluster.admin_socket.clone() {
         tasks.spawn(admin::serve(broker.clone(), admin::open(&path)?));
@@ -69,6 +72,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     for (listener, open) in opened {
         tasks.spawn(accept_when_ready(broker.clone(), listener, open));
     }
+    tasks.spawn(memory::watch(broker.clone()));
     tasks.spawn(sys::publish(broker.clone()));
     let publisher = Arc::downgrade(&broker);
     logging::set_topic_sink(Box::new(move |topic, line| {
@@ -204,6 +208,10 @@ fn checkpoint(broker: &Arc<Broker>) {
     });
 }
 
+fn tcp_wrappers(settings: &Settings) -> Result<Option<Arc<TcpWrappers>>, String> {
+    settings.tcp_wrappers.then(|| TcpWrappers::load().map(Arc::new)).transpose()
+}
+
 /// SIGHUP: everything is read and checked first; on any error the old settings stay.
 fn reload(broker: &Arc<Broker>) {
     lines::reloading();
@@ -221,6 +229,11 @@ fn reload(broker: &Arc<Broker>) {
         Ok(tls) => tls,
         Err(error) => return crate::error!("Error: {error} The settings stay as they were."),
     };
+    let wrappers = match tcp_wrappers(&new) {
+        Ok(wrappers) => wrappers,
+        Err(error) => return crate::error!("{error} The settings stay as they were."),
+    };
+    broker.tcp_wrappers.store(wrappers);
     report.changed.iter().for_each(|name| crate::info!("Reloaded option {name}."));
     report
         .needs_restart

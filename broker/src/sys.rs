@@ -1,24 +1,57 @@
-//! `$SYS`: what a node says about itself.
-//! Always true: these topics are the node's own and live in its memory; they are updated every `sys_interval`, a value
-//! that has not changed is not published again.
-use crate::{broker::Broker, live::counters::CounterValues, logging::lines};
+//! `$SYS`: what a node says about itself, and about the others of its cluster.
+//! Always true: these topics live in a node's memory; they are updated at multiples of `sys_interval`, a value that has
+//! not changed is not published again. A node tells the others what it publishes, so that `$SYS/broker/nodes/<name>/...`
+//! can be read at any node; what was told goes when its node has been silent for long.
+//! Not here: topics that bridges announce (they are replicated like all others).
+mod cluster;
+mod loads;
+mod topics;
+
+use crate::{broker::Broker, logging::lines};
 use bytes::Bytes;
-use mosquorum_cluster::{ids::Millis, retained_tree::RetainedTree, state::Message};
+use loads::Loads;
+use mosquorum_cluster::{
+    Answer, Completion, Forward,
+    ids::{Millis, NodeId},
+    retained_tree::RetainedTree,
+    state::Message,
+};
 use mosquorum_proto::mqtt::{QoS, TopicFilter, TopicName, Utf8};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::{
+    collections::HashMap,
     ops::ControlFlow,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
+use topics::Gauges;
+
+const OWN: &str = "$SYS/broker/";
+const NODES: &str = "$SYS/broker/nodes/";
+/// Every so many updates the others are told everything, not only what has changed.
+const TELL_ALL_EVERY: u32 = 6;
+/// A node that has said nothing for so long is no longer shown.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Topics that one node may tell.
+const TOLD_MAX: usize = 512;
+/// So long a majority may take to confirm; then there is no latency to be shown.
+const BARRIER_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub struct SysTopics {
     retained: RwLock<RetainedTree<Arc<Message>>>,
+    /// Other nodes by name.
+    others: Mutex<HashMap<String, Other>>,
     connected_max: AtomicUsize,
+}
+
+/// What another node has told.
+struct Other {
+    heard: Instant,
+    topics: usize,
 }
 
 impl SysTopics {
@@ -34,17 +67,73 @@ impl SysTopics {
         self.connected_max.fetch_max(connected, Relaxed).max(connected)
     }
 
-    /// Keeps and publishes a value, if it is new.
-    pub fn set(&self, broker: &Broker, topic: &str, value: String) {
-        let Ok(topic) = TopicName::new(Utf8::from(topic)) else { return };
+    /// Keeps and publishes a value, if it is new; whether it was.
+    pub fn set(&self, broker: &Broker, topic: &str, value: String) -> bool {
+        let Ok(topic) = TopicName::new(Utf8::from(topic)) else { return false };
         let mut retained = self.retained.write();
         if retained.get(topic.as_str()).is_some_and(|known| known.payload == value.as_bytes()) {
-            return;
+            return false;
         }
         let message = own_message(topic.clone(), value, true);
         retained.insert(topic, message.clone());
         drop(retained);
         broker.publish_here(message);
+        true
+    }
+
+    /// The numbers of Mosquitto's `/api/v1/systree`, as they were published last.
+    pub fn numbers(&self) -> Vec<(String, u64)> {
+        let retained = self.retained.read();
+        let read = |name: &str| {
+            let topic = format!("{OWN}{name}");
+            let text = std::str::from_utf8(&retained.get(&topic)?.payload).ok()?.split(' ').next()?.parse().ok()?;
+            Some((topic, text))
+        };
+        topics::SYSTREE.iter().copied().chain(["uptime"]).filter_map(read).collect()
+    }
+
+    /// What another node tells; `false` if it is something else.
+    pub fn hear(&self, broker: &Broker, message: &Message) -> bool {
+        let topic = message.topic.as_str();
+        let Some((name, _)) = topic.strip_prefix(NODES).and_then(|rest| rest.split_once('/')) else { return false };
+        let is_new = self.retained.read().get(topic).is_none();
+        {
+            let mut others = self.others.lock();
+            let is_member = || broker.consensus.status().members.iter().any(|member| member.name == name);
+            if !others.contains_key(name) && !is_member() {
+                return true;
+            }
+            let other = others.entry(name.to_owned()).or_insert(Other { heard: Instant::now(), topics: 0 });
+            other.heard = Instant::now();
+            if is_new && other.topics == TOLD_MAX {
+                return true;
+            }
+            other.topics += usize::from(is_new);
+        }
+        self.set(broker, topic, String::from_utf8_lossy(&message.payload).into_owned());
+        true
+    }
+
+    /// Takes away what silent nodes have told.
+    fn forget_silent(&self, broker: &Broker, silence: Duration) {
+        let now = Instant::now();
+        let mut gone = Vec::new();
+        self.others.lock().retain(|name, other| {
+            let stays = now.duration_since(other.heard) < silence;
+            if !stays {
+                gone.push(name.clone());
+            }
+            stays
+        });
+        for name in gone {
+            let Ok(filter) = TopicFilter::new(Utf8::from(format!("{NODES}{name}/#"))) else { continue };
+            let mut told = Vec::new();
+            self.matches(&filter, &mut told);
+            for message in told {
+                self.retained.write().remove(message.topic.as_str());
+                broker.publish_here(own_message(message.topic.clone(), String::new(), true));
+            }
+        }
     }
 }
 
@@ -70,122 +159,140 @@ fn own_message(topic: TopicName, text: String, retain: bool) -> Arc<Message> {
     })
 }
 
-/// Rates over 1, 5 and 15 minutes, as an exponentially weighted mean per minute.
-struct Load {
-    name: &'static str,
-    read: fn(&CounterValues) -> u64,
-    last: u64,
-    rates: [f64; 3],
-}
-
-const LOAD_MINUTES: [(f64, &str); 3] = [(1.0, "1min"), (5.0, "5min"), (15.0, "15min")];
-
-fn loads() -> Vec<Load> {
-    let load = |name, read| Load { name, read, last: 0, rates: [0.0; 3] };
-    vec![
-        load("messages/received", |c| c.messages_received),
-        load("messages/sent", messages_sent),
-        load("publish/dropped", |c| c.publish_dropped + dropped(c)),
-        load("publish/received", |c| c.publish_received),
-        load("publish/sent", |c| c.publish_sent),
-        load("bytes/received", |c| c.bytes_received),
-        load("bytes/sent", |c| c.bytes_sent),
-        load("sockets", |c| c.sockets_opened),
-        load("connections", |c| c.connects_received),
-    ]
-}
-
-fn dropped(c: &CounterValues) -> u64 {
-    c.dropped_queue_full + c.dropped_queue_bytes + c.dropped_expired + c.dropped_slow_reader + c.dropped_too_large
-}
-
-fn messages_sent(c: &CounterValues) -> u64 {
-    c.publish_sent
-        + c.connacks_sent
-        + c.subacks_sent
-        + c.unsubacks_sent
-        + c.pubacks_sent
-        + c.pubrecs_sent
-        + c.pubrels_sent
-        + c.pubcomps_sent
-        + c.pings_sent
-        + c.disconnects_sent
+/// What the task that publishes remembers.
+struct Publisher {
+    broker: Arc<Broker>,
+    started: Instant,
+    updated: Option<Instant>,
+    loads: Loads,
+    round: u32,
 }
 
 /// Publishes `$SYS` until the task is dropped.
 pub async fn publish(broker: Arc<Broker>) {
-    let started = Instant::now();
-    let mut loads = loads();
-    let version = format!("mosquorum version {} (mosquitto version {})", lines::VERSION, lines::MOSQUITTO_VERSION);
-    broker.sys.set(&broker, "$SYS/broker/version", version);
+    let mut publisher =
+        Publisher { broker: broker.clone(), started: Instant::now(), updated: None, loads: Loads::default(), round: 0 };
     loop {
         let Some(interval) = broker.settings.load().sys_interval else {
             tokio::time::sleep(Duration::from_secs(10)).await;
             continue;
         };
+        publisher.update(interval).await;
+        tokio::time::sleep(until_multiple(SystemTime::now(), interval)).await;
+    }
+}
+
+/// From `now` to the next multiple of `interval` since 1970.
+fn until_multiple(now: SystemTime, interval: Duration) -> Duration {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let past = Duration::from_nanos((now.as_nanos() % interval.as_nanos().max(1)) as u64);
+    interval - past
+}
+
+impl Publisher {
+    async fn update(&mut self, interval: Duration) {
+        let broker = self.broker.clone();
+        let now = Instant::now();
+        let seconds = self.updated.replace(now).map_or(0.0, |last| now.duration_since(last).as_secs_f64());
         let counts = broker.counters.read();
-        publish_counts(&broker, &counts, started);
-        for load in &mut loads {
-            publish_load(&broker, load, &counts, interval);
+        let gauges = gauges(&broker);
+        let version = format!("mosquorum version {} (mosquitto version {})", lines::VERSION, lines::MOSQUITTO_VERSION);
+        let mut values = vec![
+            ("version".to_owned(), version),
+            ("uptime".to_owned(), format!("{} seconds", self.started.elapsed().as_secs())),
+        ];
+        let numbers = topics::numbers(&counts, &gauges);
+        values.extend(numbers.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())));
+        let loads = self.loads.update(&counts, seconds);
+        values.extend(loads.into_iter().map(|(name, text)| (format!("load/{name}"), text)));
+        if broker.clustered {
+            let status = broker.consensus.status();
+            let barrier = barrier(&broker).await;
+            let drops = broker.consensus.state().read().counters().clone();
+            let texts = cluster::texts(&status, broker.consensus.available(), barrier, &drops);
+            values.extend(texts.into_iter().map(|(name, text)| (format!("cluster/{name}"), text)));
         }
-        tokio::time::sleep(interval).await;
+        values.retain(|(name, text)| {
+            let is_new = broker.sys.set(&broker, &format!("{OWN}{name}"), text.clone());
+            is_new || self.round == 0
+        });
+        if broker.clustered {
+            tell(&broker, &values);
+            broker.sys.forget_silent(&broker, SILENCE + 3 * interval);
+        }
+        self.round = (self.round + 1) % TELL_ALL_EVERY;
     }
 }
 
-fn publish_load(broker: &Broker, load: &mut Load, counts: &CounterValues, interval: Duration) {
-    let total = (load.read)(counts);
-    let per_minute = (total - load.last) as f64 * 60.0 / interval.as_secs_f64();
-    load.last = total;
-    for ((minutes, label), rate) in LOAD_MINUTES.iter().zip(&mut load.rates) {
-        let keep = (-interval.as_secs_f64() / (minutes * 60.0)).exp();
-        *rate = per_minute + keep * (*rate - per_minute);
-        broker.sys.set(broker, &format!("$SYS/broker/load/{}/{label}", load.name), format!("{rate:.2}"));
+/// Publishes this node's values below its own name, here and at the others.
+fn tell(broker: &Broker, values: &[(String, String)]) {
+    let status = broker.consensus.status();
+    let others = status.members.iter().map(|member| member.node).filter(|node| *node != status.node);
+    let others: smallvec::SmallVec<[NodeId; 8]> = others.collect();
+    for (name, text) in values {
+        let topic = format!("{NODES}{}/{name}", status.name);
+        broker.sys.set(broker, &topic, text.clone());
+        let Ok(topic) = TopicName::new(Utf8::from(topic)) else { continue };
+        // What is lost is told again with the next change, or when everything is.
+        let message = Arc::new(Message { qos: QoS::AtMostOnce, ..(*own_message(topic, text.clone(), true)).clone() });
+        broker.peers.forward(Forward { message, nodes: others.clone(), groups: Vec::new() }, None);
     }
 }
 
-fn publish_counts(broker: &Broker, c: &CounterValues, started: Instant) {
+/// How long a majority takes to confirm something now.
+async fn barrier(broker: &Broker) -> Option<Duration> {
+    struct Once(Mutex<Option<tokio::sync::oneshot::Sender<()>>>);
+    impl Completion for Once {
+        fn complete(&self, _ticket: u64, _answer: Answer) {
+            if let Some(sender) = self.0.lock().take() {
+                let _ = sender.send(());
+            }
+        }
+    }
+    if !broker.consensus.available() {
+        return None;
+    }
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let began = Instant::now();
+    broker.consensus.barrier(Arc::new(Once(Mutex::new(Some(sender)))), 0);
+    tokio::time::timeout(BARRIER_PATIENCE, receiver).await.ok()?.ok()?;
+    Some(began.elapsed())
+}
+
+fn gauges(broker: &Broker) -> Gauges {
     let connected = broker.registry.len();
-    let maximum = broker.sys.note_connected(connected);
+    let maximum = broker.sys.note_connected(connected) as u64;
     let (live, shared) = broker.router.subscription_counts();
+    let (waiting, waiting_bytes) = broker.registry.waiting();
+    let (memory, memory_maximum) = crate::memory::resident();
     let state = broker.consensus.state().read();
     let totals = state.totals();
-    let expired = state.counters().sessions_expired;
-    drop(state);
-    let disconnected = totals.disconnected as u64;
-    let values: [(&str, u64); 30] = [
-        ("clients/total", connected as u64 + disconnected),
-        ("clients/connected", connected as u64),
-        ("clients/disconnected", disconnected),
-        ("clients/inactive", disconnected),
-        ("clients/active", connected as u64),
-        ("clients/maximum", maximum as u64),
-        ("clients/expired", expired),
-        ("connections/socket/count", c.sockets_opened - c.sockets_closed),
-        ("messages/received", c.messages_received),
-        ("messages/sent", messages_sent(c)),
-        ("messages/stored", totals.messages as u64),
-        ("store/messages/count", totals.messages as u64),
-        ("store/messages/bytes", totals.message_bytes),
-        ("retained messages/count", totals.retained as u64),
-        ("subscriptions/count", (totals.subscriptions + live) as u64),
-        ("shared_subscriptions/count", (totals.shared_subscriptions + shared) as u64),
-        ("publish/messages/received", c.publish_received),
-        ("publish/messages/sent", c.publish_sent),
-        ("publish/messages/dropped", c.publish_dropped + dropped(c)),
-        ("publish/bytes/received", c.publish_bytes_received),
-        ("publish/bytes/sent", c.publish_bytes_sent),
-        ("bytes/received", c.bytes_received),
-        ("bytes/sent", c.bytes_sent),
-        ("drops/queue_full", c.dropped_queue_full),
-        ("drops/queue_bytes", c.dropped_queue_bytes),
-        ("drops/expired", c.dropped_expired),
-        ("drops/session_ended", c.dropped_session_ended),
-        ("drops/not_authorized", c.dropped_not_authorized),
-        ("drops/too_large", c.dropped_too_large),
-        ("drops/slow_reader", c.dropped_slow_reader),
-    ];
-    for (name, value) in values {
-        broker.sys.set(broker, &format!("$SYS/broker/{name}"), value.to_string());
+    Gauges {
+        connected: connected as u64,
+        disconnected: totals.disconnected as u64,
+        maximum,
+        expired: state.counters().sessions_expired,
+        messages: totals.messages as u64,
+        message_bytes: totals.message_bytes,
+        subscriptions: (totals.subscriptions + live) as u64,
+        shared_subscriptions: (totals.shared_subscriptions + shared) as u64,
+        retained: totals.retained as u64,
+        memory,
+        memory_maximum,
+        waiting: waiting as u64,
+        waiting_bytes: waiting_bytes as u64,
     }
-    broker.sys.set(broker, "$SYS/broker/uptime", format!("{} seconds", started.elapsed().as_secs()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn updates_come_at_multiples_of_the_interval() {
+        let at = |milliseconds| UNIX_EPOCH + Duration::from_millis(milliseconds);
+        let ten = Duration::from_secs(10);
+        assert_eq!(until_multiple(at(1_000_003_500), ten), Duration::from_millis(6_500));
+        assert_eq!(until_multiple(at(1_000_010_000), ten), ten);
+    }
 }

@@ -11,7 +11,9 @@ pub(super) fn load(path: &Path) -> Result<Acl, AuthFileError> {
 }
 
 /// Reads the text of a file called `name`.
-pub(super) fn parse(text: &str, name: &str) -> Result<Acl, AuthFileError> {
+/// # Errors
+/// The first damaged line.
+pub fn parse(text: &str, name: &str) -> Result<Acl, AuthFileError> {
     let mut acl = Acl::default();
     let mut user: Option<&str> = None;
     for (index, line) in text.lines().enumerate() {

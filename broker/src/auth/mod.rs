@@ -12,7 +12,8 @@ mod security;
 mod verifier;
 
 pub use acl::{Access, Acl, ClientAcl};
-pub use password::{HashError, PasswordHash};
+pub use acl_file::parse as parse_acl;
+pub use password::{HashError, HashKind, PasswordHash};
 pub use password_file::PasswordFile;
 pub use security::{Authentication, Security, SecuritySet};
 pub use verifier::PasswordVerifier;

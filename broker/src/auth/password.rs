@@ -11,6 +11,9 @@ const HASH_BYTES: usize = digest::SHA512_OUTPUT_LEN;
 /// Bytes of a salt that mosquitto_passwd wrote: before and since version 2.1.
 const SALT_BYTES: [usize; 2] = [12, 64];
 
+/// argon2id as mosquitto_passwd makes it: memory in KiB, passes, lanes.
+const ARGON2: [u32; 3] = [47_104, 1, 1];
+
 /// Why a stored password cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not $6$, $7$ or $argon2id$ with valid salt and hash")]
@@ -29,6 +32,19 @@ enum Scheme {
     Sha512,
     Pbkdf2 { iterations: NonZeroU32 },
     Argon2id { version: Version, params: Params },
+}
+
+/// How a new password is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HashKind {
+    Argon2id,
+    Pbkdf2 { iterations: NonZeroU32 },
+    Sha512,
+}
+
+impl HashKind {
+    /// What mosquitto_passwd takes.
+    pub const ITERATIONS: NonZeroU32 = NonZeroU32::new(1000).expect("1000 is not 0");
 }
 
 impl std::fmt::Debug for PasswordHash {
@@ -58,6 +74,51 @@ impl PasswordHash {
         }
         let rest = text.strip_prefix("$argon2id$").ok_or(HashError)?;
         Self::argon2id(rest)
+    }
+
+    /// Hashes a new password with a salt that nobody knows.
+    /// # Errors
+    /// [`HashError`]: no randomness, or a password that the algorithm does not take.
+    pub fn new(kind: HashKind, password: &[u8]) -> Result<Self, HashError> {
+        let mut salt = vec![0; SALT_BYTES[1]];
+        ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut salt).map_err(|_| HashError)?;
+        let mut hash = vec![0; HASH_BYTES];
+        let scheme = match kind {
+            HashKind::Sha512 => {
+                let mut context = digest::Context::new(&digest::SHA512);
+                context.update(password);
+                context.update(&salt);
+                hash.copy_from_slice(context.finish().as_ref());
+                Scheme::Sha512
+            }
+            HashKind::Pbkdf2 { iterations } => {
+                pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA512, iterations, &salt, password, &mut hash);
+                Scheme::Pbkdf2 { iterations }
+            }
+            HashKind::Argon2id => {
+                let [memory, passes, lanes] = ARGON2;
+                let params = Params::new(memory, passes, lanes, Some(HASH_BYTES)).map_err(|_| HashError)?;
+                let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
+                argon2.hash_password_into(password, &salt, &mut hash).map_err(|_| HashError)?;
+                Scheme::Argon2id { version: Version::V0x13, params }
+            }
+        };
+        Ok(Self { scheme, salt, hash })
+    }
+
+    /// As it stands in a password file.
+    #[must_use]
+    pub fn encoded(&self) -> String {
+        let (salt, hash) = (STANDARD.encode(&self.salt), STANDARD.encode(&self.hash));
+        match &self.scheme {
+            Scheme::Sha512 => format!("$6${salt}${hash}"),
+            Scheme::Pbkdf2 { iterations } => format!("$7${iterations}${salt}${hash}"),
+            Scheme::Argon2id { version, params } => {
+                let (memory, passes, lanes) = (params.m_cost(), params.t_cost(), params.p_cost());
+                let (salt, hash) = (STANDARD_NO_PAD.encode(&self.salt), STANDARD_NO_PAD.encode(&self.hash));
+                format!("$argon2id$v={}$m={memory},t={passes},p={lanes}${salt}${hash}", *version as u32)
+            }
+        }
     }
 
     fn sha512(scheme: Scheme, salt: &str, hash: &str) -> Result<Self, HashError> {

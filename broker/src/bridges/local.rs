@@ -38,6 +38,8 @@ pub(super) fn listener() -> Arc<Listener> {
         mount_point: None,
         use_username_as_clientid: false,
         websockets_origins: Vec::new(),
+        http_dir: None,
+        proxy: None,
         tls: None,
         security: SecuritySettings {
             allow_anonymous: true,

@@ -1,7 +1,9 @@
-//! What a listener puts around the socket before MQTT begins: TLS, then WebSockets, as it is configured.
+//! What a listener puts around the socket before MQTT begins: the PROXY header, then TLS, then WebSockets, as it is
+//! configured.
 //! Always true: a connection that is not ready in time is closed; nothing of it runs on the accept loop; what MQTT then
 //! reads and writes is a plain byte stream.
 //! Not here: the bridges' outgoing TLS, the links between nodes.
+pub mod proxy;
 pub mod tls;
 pub mod websocket;
 
@@ -28,17 +30,17 @@ pub struct Prepared {
     pub tls: Option<Negotiated>,
 }
 
-/// Makes the connection ready for MQTT.
+/// Makes the connection ready for MQTT, or for HTTP. `peer` becomes the client that a PROXY header names.
 /// # Errors
 /// Why it must end. The client was told as far as its protocol has words for that.
 pub async fn prepare(
     settings: &Settings,
     listener: &Listener,
     stream: Stream,
-    peer: &Peer,
+    peer: &mut Peer,
 ) -> Result<Prepared, Disconnected> {
-    let plain = listener.settings().protocol == ListenerProtocol::Mqtt && listener.tls.is_empty();
-    if plain {
+    let known = listener.settings();
+    if known.protocol == ListenerProtocol::Mqtt && known.proxy.is_none() && listener.tls.is_empty() {
         return Ok(Prepared { stream, identity: None, tls: None });
     }
     // Boxed: connections without handshakes need not have room for them.
@@ -49,7 +51,16 @@ pub async fn prepare(
     }
 }
 
-async fn wrap(settings: &Settings, listener: &Listener, stream: Stream, peer: &Peer) -> Result<Prepared, Disconnected> {
+async fn wrap(
+    settings: &Settings,
+    listener: &Listener,
+    mut stream: Stream,
+    peer: &mut Peer,
+) -> Result<Prepared, Disconnected> {
+    let named = match listener.settings().proxy {
+        Some(rules) => proxy::receive(&mut stream, rules, peer).await?,
+        None => None,
+    };
     let mut prepared = match listener.tls.acceptor() {
         Some(acceptor) => acceptor.accept(stream).await.map_err(|error| {
             if error.is_plain {
@@ -59,15 +70,23 @@ async fn wrap(settings: &Settings, listener: &Listener, stream: Stream, peer: &P
         })?,
         None => Prepared { stream, identity: None, tls: None },
     };
+    if let Some(name) = named {
+        prepared.identity = Some(CertificateIdentity(name));
+    }
     let listener = listener.settings();
     if listener.protocol == ListenerProtocol::Websockets {
         let rules = UpgradeRules {
             request_bytes_max: usize::from(settings.packet_buffer_size_bytes),
             origins: &listener.websockets_origins,
+            files: listener.http_dir.is_some(),
         };
         let upgraded = upgrade(&mut prepared.stream, rules).await;
         if matches!(upgraded, Err(UpgradeError::Tls)) {
             lines::tls_on_plain(&peer.address, peer.port);
+        }
+        if let (Err(UpgradeError::File(path)), Some(folder)) = (&upgraded, &listener.http_dir) {
+            crate::http_api::send_file(&mut prepared.stream, folder, path).await;
+            return Err(Disconnected::AlreadyReported);
         }
         let upgraded = upgraded.map_err(describe)?;
         if let Some(client) = upgraded.forwarded_for

@@ -69,7 +69,6 @@ pub struct OptionSpec {
     pub ours: bool,
 }
 
-const LATER: &str = "it is not supported yet";
 const NO_PSK: &str = "pre-shared keys need OpenSSL and this broker uses rustls, use certificates";
 const NO_ENGINE: &str = "engines need OpenSSL and this broker uses rustls, use PEM files";
 
@@ -199,7 +198,7 @@ const TABLE: &[OptionSpec] = &[
     g("check_retain_source", "true"), // as the manual says; Mosquitto 2.1.2 starts with false
     g("clientid_prefixes", ""),
     g("connection_messages", "true"),
-    g("enable_control_api", "").refused(LATER).harmless("false"),
+    g("enable_control_api", "false"),
     g("global_max_clients", "-1"),
     g("global_max_connections", "-1"),
     structure("include_dir").list(),
@@ -230,7 +229,7 @@ const TABLE: &[OptionSpec] = &[
     g("retain_expiry_interval", ""),
     g("retained_persistence", "").as_("persistence").fixed(),
     g("retry_interval", "").accepted("it has had no effect since Mosquitto 1.5"),
-    g("set_tcp_nodelay", "false"),
+    g("set_tcp_nodelay", "false").accepted("TCP_NODELAY is always on: a connection writes once per wake-up"),
     g("sys_interval", "10"),
     g("upgrade_outgoing_qos", "false"),
     g("user", "").fixed(),
@@ -257,8 +256,8 @@ const TABLE: &[OptionSpec] = &[
     l("crlfile").reloads(),
     g("dhparamfile", "").accepted("it has no effect, there are no finite-field DH ciphers"),
     la("disable_client_cert_date_checks").reloads(),
-    la("enable_proxy_protocol").refused(LATER),
-    la("http_dir").refused(LATER),
+    la("enable_proxy_protocol"),
+    la("http_dir").once(),
     l("keyfile").reloads(),
     structure("listener").list(),
     la("listener_allow_anonymous").reloads(),
@@ -271,7 +270,7 @@ const TABLE: &[OptionSpec] = &[
     la("mount_point"),
     structure("port"),
     l("protocol"),
-    la("proxy_protocol_v2_require_tls").refused(LATER).harmless("false"),
+    la("proxy_protocol_v2_require_tls"),
     l("psk_hint").refused(NO_PSK),
     l("require_certificate").reloads(),
     l("socket_domain"),
@@ -351,6 +350,7 @@ const TABLE: &[OptionSpec] = &[
     ours("log_format", "text").reloads(),
     ours("server_reference", ""),
     ours("shutdown_drain", "0").reloads(),
+    ours("tcp_wrappers", "false").reloads(),
 ];
 
 /// Every row, in the order of the table.

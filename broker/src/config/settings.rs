@@ -27,6 +27,10 @@ pub struct Settings {
     pub limits: Limits,
     pub delivery: Delivery,
     pub retain: RetainSettings,
+    /// `tcp_wrappers` (ours, default false): /etc/hosts.allow and /etc/hosts.deny are obeyed.
+    pub tcp_wrappers: bool,
+    /// `enable_control_api` (default false): requests on `$CONTROL/broker/v1` are answered.
+    pub control_api: bool,
     pub persistence: PersistenceSettings,
     pub log: LogSettings,
     pub process: ProcessSettings,
@@ -206,6 +210,10 @@ pub struct ListenerSettings {
     pub use_username_as_clientid: bool,
     /// `websockets_origin`: allowed Origin headers; empty (default) allows any.
     pub websockets_origins: Vec<String>,
+    /// `http_dir`: files that websockets and http_api listeners serve. Default none.
+    pub http_dir: Option<PathBuf>,
+    /// `enable_proxy_protocol` and what belongs to it. Default none: connections begin with MQTT, TLS or HTTP.
+    pub proxy: Option<ProxyRules>,
     /// `certfile` and the options around it. `None`: no TLS.
     pub tls: Option<TlsSettings>,
     pub security: SecuritySettings,
@@ -249,6 +257,26 @@ pub enum SocketDomain {
 pub enum ListenerProtocol {
     Mqtt,
     Websockets,
+    /// Not MQTT: what the broker shows of itself.
+    HttpApi,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyVersion {
+    V1,
+    V2,
+}
+
+/// What the PROXY header of each connection must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProxyRules {
+    pub version: ProxyVersion,
+    /// `proxy_protocol_v2_require_tls` (default false).
+    pub require_tls: bool,
+    /// `require_certificate`: the header must say that the client's certificate was verified.
+    pub require_certificate: bool,
+    /// `use_identity_as_username`: user name is the certificate's common name, as the header says.
+    pub use_identity_as_username: bool,
 }
 
 /// MQTT 3.1, 3.1.1 and 5 as Mosquitto counts them: 3, 4 and 5.

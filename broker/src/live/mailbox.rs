@@ -116,6 +116,12 @@ impl Mailbox {
         }
     }
 
+    /// Deliveries that wait to be taken, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        let inbox = self.inbox.lock();
+        (inbox.deliveries.len(), inbox.delivery_bytes)
+    }
+
     /// Moves everything that waits into `into` (whose vectors are reused); `false` if there was nothing.
     pub fn take(&self, into: &mut Inbox) -> bool {
         let mut inbox = self.inbox.lock();

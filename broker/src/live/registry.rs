@@ -138,6 +138,13 @@ impl Registry {
         self.len() == 0
     }
 
+    /// Deliveries that wait in all mailboxes, and their bytes.
+    pub fn waiting(&self) -> (usize, usize) {
+        let table = self.table.lock();
+        let each = table.clients.values().map(|entry| entry.mailbox.waiting());
+        each.fold((0, 0), |(count, bytes), (more, more_bytes)| (count + more, bytes + more_bytes))
+    }
+
     /// Clients without a record in the replicated state, this one left out.
     pub fn clean_count(&self, except: &str) -> usize {
         let table = self.table.lock();

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     auth::ClientAcl,
     broker::Broker,
+    control,
     session::{Denied, Env, QueueItem},
     telemetry,
 };
@@ -259,6 +260,15 @@ impl Env for Side {
     }
     fn may_unsubscribe(&mut self, filter: &TopicFilter) -> bool {
         self.access.may_unsubscribe(filter)
+    }
+    fn control(&mut self, topic: &TopicName, payload: &[u8]) -> Option<(TopicName, String)> {
+        let settings = self.broker.settings.load();
+        crate::info!("Broker: {}/{} | {}", self.client_id, self.username.as_deref().unwrap_or(""), topic.as_str());
+        let (topic, text) = control::answer(topic.as_str(), payload, settings.control_api, &settings.listeners);
+        Some((TopicName::new(Utf8::from(topic)).ok()?, text))
+    }
+    fn memory_exceeded(&self) -> bool {
+        self.broker.memory.is_exceeded()
     }
     fn note_denied(&mut self, what: Denied, topic: &str) {
         let what = match what {

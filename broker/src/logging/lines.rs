@@ -48,12 +48,18 @@ pub fn opening_websockets_listener(port: u16) {
 pub fn opening_unix_listener(path: &Path) {
     info!("Opening unix listen socket on path {}.", path.display());
 }
+pub fn opening_http_api_listener(port: u16) {
+    info!("Opening HTTP API listen socket on port {port}.");
+}
 /// `address` without its port. Only with `connection_messages`.
 pub fn new_connection(address: impl Display, remote_port: u16, listener_port: u16) {
     notice!("New connection from {address}:{remote_port} on port {listener_port}.");
 }
 pub fn connection_denied_too_many(address: impl Display) {
     notice!("Client connection from {address} denied: max_connections exceeded.");
+}
+pub fn connection_denied_by_wrappers(address: impl Display) {
+    notice!("Client connection from {address} denied access by tcpd.");
 }
 
 /// What a connected client is known by.
@@ -123,6 +129,8 @@ pub enum Disconnected {
     SessionTakenOver,
     TopicAliasInvalid,
     BadOrigin,
+    /// The log has said why, or nobody wants to know.
+    AlreadyReported,
     /// An error of the socket.
     Io(String),
 }
@@ -130,7 +138,7 @@ pub enum Disconnected {
 impl Disconnected {
     fn reason(&self) -> &str {
         match self {
-            Self::Normally => "",
+            Self::Normally | Self::AlreadyReported => "",
             Self::MalformedPacket => "malformed packet",
             Self::ProtocolError => "protocol error",
             Self::ClosedByClient => "connection closed by client",
@@ -164,6 +172,9 @@ impl Disconnected {
 
 /// `name` is the client id, or the address before CONNECT. Only with `connection_messages`.
 pub fn client_disconnected(name: &str, address: &str, remote_port: u16, why: &Disconnected) {
+    if *why == Disconnected::AlreadyReported {
+        return;
+    }
     match why.reason() {
         "" => notice!("Client {name} [{address}:{remote_port}] disconnected."),
         reason => notice!("Client {name} [{address}:{remote_port}] disconnected: {reason}."),
@@ -202,6 +213,17 @@ pub fn plain_on_tls(address: &str, remote_port: u16) {
 /// What X-Forwarded-For says about a connection; only for people to read, for anybody can say it.
 pub fn forwarded(address: &str, remote_port: u16, client: impl Display) {
     notice!("Connection from {address}:{remote_port} says it is forwarded for {client}.");
+}
+/// A PROXY header of version 1 that is none.
+pub fn proxy_corrupt() {
+    notice!("Connection rejected, corrupt PROXY header.");
+}
+pub fn proxy_rejected(address: &str, remote_port: u16, why: &str) {
+    notice!("Connection from {address}:{remote_port} rejected, {why}.");
+}
+/// What client and balancer agreed on, as the PROXY header says.
+pub fn proxy_negotiated(address: &str, remote_port: u16, version: &str, cipher: &str) {
+    notice!("Connection from {address}:{remote_port} negotiated {version} cipher {cipher}");
 }
 pub fn running_as_root() {
     warning!("Warning: the broker should not be run as root.");

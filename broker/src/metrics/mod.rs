@@ -149,6 +149,7 @@ fn listeners(broker: &Broker, r: &mut Reading) {
         let transport = match settings.protocol {
             ListenerProtocol::Mqtt => "mqtt",
             ListenerProtocol::Websockets => "websockets",
+            ListenerProtocol::HttpApi => "http_api",
         };
         family.with([("listener", name), ("transport", transport)], listener.connections.load(Relaxed) as u64);
     }

@@ -4,7 +4,10 @@
 //! order, each after commit and forwarding. A message without durable receivers is acknowledged only behind a read
 //! barrier where other nodes exist.
 use super::{Denied, Env, Session, SessionError, ticket};
-use crate::live::router::{Choice, Targets};
+use crate::{
+    control,
+    live::router::{Choice, Targets},
+};
 use bytes::Bytes;
 use mosquorum_bridge::MARK;
 use mosquorum_cluster::{
@@ -12,7 +15,7 @@ use mosquorum_cluster::{
     ids::Millis,
     state::{Admit, Command, Mark, Message, Outcome, PublishCommand},
 };
-use mosquorum_proto::mqtt::{Ack, Packet, Publish, PublishProperties, QoS, ReasonCode, TopicName};
+use mosquorum_proto::mqtt::{Ack, Packet, Publish, PublishProperties, QoS, ReasonCode, TopicName, Utf8};
 use std::{
     collections::VecDeque,
     hash::{DefaultHasher, Hash, Hasher},
@@ -141,6 +144,15 @@ impl Session {
             self.refuse(qos, packet_id, reason, &topic, env);
             return Ok(());
         }
+        if topic.as_str().starts_with(control::PREFIX) {
+            return self.ask_broker(qos, packet_id, &topic, &payload, env);
+        }
+        if env.memory_exceeded() {
+            return Err(SessionError::Peer(
+                ReasonCode::QuotaExceeded,
+                "the broker holds as much memory as memory_limit",
+            ));
+        }
         if let Some(properties) = &mut properties {
             env.trace_published(properties, &topic, qos);
         }
@@ -178,6 +190,36 @@ impl Session {
             }
         }
         (env.next_mark().map(Box::new), Admit::Always)
+    }
+
+    /// A message for the broker itself goes to nobody; its answer is published.
+    fn ask_broker(
+        &mut self,
+        qos: QoS,
+        packet_id: u16,
+        topic: &TopicName,
+        payload: &Bytes,
+        env: &mut impl Env,
+    ) -> Result<(), SessionError> {
+        let answer = env.control(topic, payload);
+        if qos == QoS::ExactlyOnce {
+            self.received.insert(packet_id);
+        }
+        self.acknowledge(qos, packet_id, true, env);
+        let Some((topic, text)) = answer else { return Ok(()) };
+        let message = Arc::new(Message {
+            topic,
+            payload: Bytes::from(text),
+            qos: QoS::AtMostOnce,
+            retain: false,
+            properties: None,
+            expiry_seconds: None,
+            received_at: env.now(),
+            publisher_id: Utf8::default(),
+            publisher_name: None,
+            mark: None,
+        });
+        self.accept(0, message, Admit::Always, env)
     }
 
     /// A QoS 2 packet that is already known: acknowledged again (at once, or when the first one is).

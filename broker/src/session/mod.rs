@@ -109,6 +109,12 @@ pub trait Env {
     fn may_write(&mut self, topic: &TopicName) -> bool;
     fn may_subscribe(&mut self, filter: &TopicFilter) -> bool;
     fn may_unsubscribe(&mut self, filter: &TopicFilter) -> bool;
+    /// A request to the broker itself; topic and text of the answer.
+    fn control(&mut self, topic: &TopicName, payload: &[u8]) -> Option<(TopicName, String)>;
+    /// The broker holds more memory than it may: nothing is taken in.
+    fn memory_exceeded(&self) -> bool {
+        false
+    }
     /// Something that the client wanted was refused: for the log.
     fn note_denied(&mut self, what: Denied, topic: &str);
 }

@@ -114,6 +114,9 @@ impl Env for Fake {
     fn may_unsubscribe(&mut self, _: &TopicFilter) -> bool {
         true
     }
+    fn control(&mut self, topic: &TopicName, _: &[u8]) -> Option<(TopicName, String)> {
+        Some((TopicName::new(Utf8::from(format!("{}/response", topic.as_str()))).ok()?, "answer".to_owned()))
+    }
     fn note_denied(&mut self, _: Denied, _: &str) {}
 }
 

@@ -19,6 +19,8 @@ pub struct UpgradeRules<'a> {
     pub request_bytes_max: usize,
     /// `websockets_origin`; empty allows any. A request without the header passes: only browsers send it.
     pub origins: &'a [String],
+    /// `http_dir`: a request that is none for a WebSocket may be one for a file.
+    pub files: bool,
 }
 
 /// What is known from a request that was accepted.
@@ -47,6 +49,9 @@ pub enum UpgradeError {
     PlainMqtt,
     #[error("TLS on a listener without")]
     Tls,
+    /// Not an upgrade but a file is asked for: its path as it stands in the request.
+    #[error("a request for a file")]
+    File(String),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -58,7 +63,7 @@ impl UpgradeError {
             Self::TooLong(_) => Some("431 Request Header Fields Too Large"),
             Self::NotAnUpgrade(_) | Self::NoProtocol => Some("400 Bad Request"),
             Self::Version => Some("426 Upgrade Required\r\nSec-WebSocket-Version: 13"),
-            Self::Closed | Self::Origin | Self::PlainMqtt | Self::Tls | Self::Io(_) => None,
+            Self::Closed | Self::Origin | Self::PlainMqtt | Self::Tls | Self::File(_) | Self::Io(_) => None,
         }
     }
 }
@@ -112,7 +117,7 @@ async fn read_request<S: AsyncRead + Unpin>(stream: &mut S, rules: UpgradeRules<
         }
         // Only a line end can complete it.
         if head[before..].contains(&b'\n')
-            && let Some(request) = parse(&head, rules.origins)?
+            && let Some(request) = parse(&head, rules)?
         {
             return Ok(request);
         }
@@ -120,7 +125,8 @@ async fn read_request<S: AsyncRead + Unpin>(stream: &mut S, rules: UpgradeRules<
 }
 
 /// `None` while the request is not whole.
-fn parse(head: &[u8], origins: &[String]) -> Result<Option<Request>, UpgradeError> {
+fn parse(head: &[u8], rules: UpgradeRules<'_>) -> Result<Option<Request>, UpgradeError> {
+    let origins = rules.origins;
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(head) {
@@ -134,7 +140,11 @@ fn parse(head: &[u8], origins: &[String]) -> Result<Option<Request>, UpgradeErro
     if request.method != Some("GET") || request.version != Some(1) {
         return Err(UpgradeError::NotAnUpgrade("neither GET nor HTTP/1.1"));
     }
+    let path = request.path.unwrap_or_default();
     let headers = Headers(request.headers);
+    if rules.files && headers.all("Upgrade").next().is_none() {
+        return Err(UpgradeError::File(path.to_owned()));
+    }
     if !headers.words("Upgrade").any(|word| word.eq_ignore_ascii_case("websocket"))
         || !headers.words("Connection").any(|word| word.eq_ignore_ascii_case("upgrade"))
     {
@@ -196,7 +206,8 @@ mod tests {
         let (mut client, mut server) = tokio::io::duplex(1 << 16);
         client.write_all(request.as_bytes()).await.unwrap();
         let origins: Vec<String> = origins.iter().map(|origin| (*origin).to_owned()).collect();
-        let result = upgrade(&mut server, UpgradeRules { request_bytes_max: bytes_max, origins: &origins }).await;
+        let result =
+            upgrade(&mut server, UpgradeRules { request_bytes_max: bytes_max, origins: &origins, files: false }).await;
         drop(server);
         let mut answer = String::new();
         client.read_to_string(&mut answer).await.unwrap();

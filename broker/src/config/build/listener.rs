@@ -3,8 +3,8 @@ use super::super::plugins;
 use super::super::raw::{Raw, Section, Sources};
 use super::super::values::{self, Values, invalid, word};
 use super::super::{
-    ConfigError, ListenAddress, ListenerProtocol, ListenerSettings, Note, ProtocolVersions, SecuritySettings,
-    SocketDomain, TlsSettings, TlsVersion,
+    ConfigError, ListenAddress, ListenerProtocol, ListenerSettings, Note, ProtocolVersions, ProxyRules, ProxyVersion,
+    SecuritySettings, SocketDomain, TlsSettings, TlsVersion,
 };
 
 /// `auto_id_prefix` bytes.
@@ -91,6 +91,8 @@ impl Context<'_> {
             mount_point: mount_point(values)?,
             use_username_as_clientid: values.switch("use_username_as_clientid")?.unwrap_or(false),
             websockets_origins: values.all("websockets_origin", |text| values::string("websockets_origin", text))?,
+            http_dir: values.path("http_dir")?,
+            proxy: proxy(values)?,
             tls: tls(values, notes)?,
             security: self.security(values, local_only, notes)?,
         })
@@ -191,10 +193,40 @@ fn protocol(values: Values<'_>) -> Result<ListenerProtocol, ConfigError> {
     let protocol = values.last("protocol", |text| match word("protocol", text)? {
         "mqtt" => Ok(ListenerProtocol::Mqtt),
         "websockets" => Ok(ListenerProtocol::Websockets),
-        "http_api" => Err(ConfigError::new("Error: HTTP API support not available, it is not supported yet.")),
-        other => Err(invalid("protocol", other, "mqtt or websockets")),
+        "http_api" => Ok(ListenerProtocol::HttpApi),
+        other => Err(invalid("protocol", other, "mqtt, websockets or http_api")),
     })?;
     Ok(protocol.unwrap_or(ListenerProtocol::Mqtt))
+}
+
+fn proxy(values: Values<'_>) -> Result<Option<ProxyRules>, ConfigError> {
+    const NAME: &str = "enable_proxy_protocol";
+    let version = values.last(NAME, |text| match values::number(NAME, text)? {
+        1 => Ok(ProxyVersion::V1),
+        2 => Ok(ProxyVersion::V2),
+        _ => Err(ConfigError::new("Error: enable_proxy_protocol must be 1 or 2.")),
+    })?;
+    let switch = |name| Ok(values.switch(name)?.unwrap_or(false));
+    let require_tls = switch("proxy_protocol_v2_require_tls")?;
+    let Some(version) = version else { return Ok(None) };
+    if version == ProxyVersion::V2 {
+        // What the client and the balancer agreed on is known from the header alone.
+        for (name, is_set) in [
+            ("use_subject_as_username", switch("use_subject_as_username")?),
+            ("certfile and keyfile", values.has("certfile") || values.has("keyfile")),
+        ] {
+            if is_set {
+                let text = format!("Error: {name} cannot be used with `enable_proxy_protocol 2`.");
+                return Err(values.at(NAME, ConfigError::new(text)));
+            }
+        }
+    }
+    Ok(Some(ProxyRules {
+        version,
+        require_tls,
+        require_certificate: switch("require_certificate")?,
+        use_identity_as_username: switch("use_identity_as_username")?,
+    }))
 }
 
 fn versions(values: Values<'_>) -> Result<ProtocolVersions, ConfigError> {
@@ -271,7 +303,8 @@ fn tls(values: Values<'_>, notes: &mut Vec<Note>) -> Result<Option<TlsSettings>,
                         .at(name, ConfigError::new(format!("Error: {name} specified without certfile and keyfile."))));
                 }
             }
-            if require_certificate || use_identity_as_username || use_subject_as_username {
+            let is_proxied = values.has("enable_proxy_protocol");
+            if !is_proxied && (require_certificate || use_identity_as_username || use_subject_as_username) {
                 notes.push(Note::warning(
                     "Warning: options for client certificates have no effect on a listener without certfile and keyfile.",
                 ));

@@ -38,6 +38,8 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
         limits,
         delivery: delivery(values)?,
         retain: retain(values, &mut notes)?,
+        tcp_wrappers: values.switch("tcp_wrappers")?.unwrap_or(false),
+        control_api: values.switch("enable_control_api")?.unwrap_or(false),
         persistence,
         log: log(values)?,
         process: process(values)?,

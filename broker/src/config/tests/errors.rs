@@ -122,7 +122,6 @@ fn listener_options_need_their_listener_and_their_range() {
         ),
         ("listener 1\nprotocol", "Error: Empty 'protocol' value in configuration."),
         ("listener 1\nprotocol test", "Error: Invalid 'protocol' value (test)."),
-        ("listener 1\nprotocol http_api", "Error: HTTP API support not available"),
         ("listener 1\nsocket_domain ipx", "Error: Invalid 'socket_domain' value 'ipx' in configuration."),
         ("listener 1\nmax_topic_alias 65536", "Error: Invalid 'max_topic_alias' value in configuration."),
         ("listener 1\nmax_topic_alias_broker -1", "Error: Invalid 'max_topic_alias_broker' value in configuration."),
@@ -155,9 +154,16 @@ fn what_is_not_supported_says_so_and_why() {
         ("psk_file a", "Error: The 'psk_file' option is not available: pre-shared keys need OpenSSL"),
         ("listener 1\npsk_hint a", "Error: The 'psk_hint' option is not available"),
         ("listener 1\ntls_engine a", "Error: The 'tls_engine' option is not available"),
-        ("listener 1\nenable_proxy_protocol 1", "it is not supported yet"),
-        ("listener 1\nhttp_dir a", "it is not supported yet"),
-        ("enable_control_api true", "it is not supported yet"),
+        ("listener 1\nenable_proxy_protocol 3", "Error: enable_proxy_protocol must be 1 or 2."),
+        (
+            "listener 1\nenable_proxy_protocol 2\nuse_subject_as_username true",
+            "Error: use_subject_as_username cannot be used with `enable_proxy_protocol 2`.",
+        ),
+        (
+            "listener 1\nenable_proxy_protocol 2\ncertfile c\nkeyfile k",
+            "Error: certfile and keyfile cannot be used with `enable_proxy_protocol 2`.",
+        ),
+        ("enable_control_api maybe", "Error: Invalid 'enable_control_api' value (maybe)."),
         ("plugin /x/dynsec.so", "Error: Plugin '/x/dynsec.so' cannot be loaded"),
     ]);
     settings("enable_control_api false\nretry_interval 20\nwebsockets_log_level 255\n");

@@ -1,0 +1,67 @@
+//! `memory_limit`: how much memory the process holds, and what follows when that is too much.
+//! Always true: beyond the limit no client comes in and no message is taken; who publishes then loses its connection, as
+//! in Mosquitto. What is measured is the resident memory of the whole process, looked at twice a second, so it may be
+//! exceeded by what comes in between.
+use crate::broker::Broker;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What the last look has shown.
+#[derive(Debug, Default)]
+pub struct MemoryWatch {
+    exceeded: AtomicBool,
+}
+
+impl MemoryWatch {
+    pub fn is_exceeded(&self) -> bool {
+        self.exceeded.load(Relaxed)
+    }
+}
+
+/// Looks until the task is dropped.
+pub async fn watch(broker: Arc<Broker>) {
+    let Some(limit) = broker.settings.load().limits.memory_limit_bytes else { return };
+    loop {
+        let (now, _) = resident();
+        let exceeded = now > limit.get() as u64;
+        if broker.memory.exceeded.swap(exceeded, Relaxed) != exceeded {
+            if exceeded {
+                crate::warning!(
+                    "Warning: {now} bytes of memory are in use, memory_limit is {limit}: nothing is taken in."
+                );
+            } else {
+                crate::notice!("Less memory than memory_limit is in use again.");
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Resident memory of this process in bytes: now, and at most so far.
+#[must_use]
+pub fn resident() -> (u64, u64) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
+    };
+    (bytes("VmRSS:").unwrap_or(0), bytes("VmHWM:").unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_knows_its_memory() {
+        let (now, most) = resident();
+        assert!(now > 100_000 && most >= now / 2, "{now} {most}");
+    }
+}

@@ -1,0 +1,4 @@
+//! `mosquorum_passwd`.
+fn main() -> std::process::ExitCode {
+    mosquorum::passwd::main()
+}
