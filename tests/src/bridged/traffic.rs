@@ -5,7 +5,7 @@ use crate::{
 };
 use mosquorum_proto::mqtt::{Ack, Connect, Packet, PacketId, ProtocolVersion, QoS};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::SocketAddr,
     time::Duration,
 };
@@ -117,11 +117,11 @@ impl Reader {
         connect
     }
 
-    /// Reads until `stop` says so; `count` is told how many came.
+    /// Reads until `stop` says so; `count` is told how many different ones came.
     /// # Errors
     /// When the session is gone.
     pub(super) async fn run(self, count: watch::Sender<usize>, mut stop: watch::Receiver<bool>) -> Result<Received> {
-        let (mut received, mut begun, mut turn) = (Received::new(), BTreeSet::new(), 0);
+        let (mut received, mut begun, mut turn) = (Taken::default(), BTreeSet::new(), 0);
         while !*stop.borrow_and_update() {
             let address = self.addresses[turn % self.addresses.len()];
             turn += 1;
@@ -136,14 +136,27 @@ impl Reader {
             }
             sleep(PAUSE).await;
         }
-        Ok(received)
+        Ok(received.all)
+    }
+}
+
+#[derive(Default)]
+struct Taken {
+    all: Received,
+    different: HashSet<MessageId>,
+}
+
+impl Taken {
+    fn push(&mut self, id: MessageId, qos: QoS) {
+        self.all.push((id, qos));
+        self.different.insert(id);
     }
 }
 
 /// Until the connection breaks or `stop` says so. `begun`: identifiers of QoS 2 messages that were taken and not released.
 async fn read(
     connection: &mut Connection,
-    received: &mut Received,
+    received: &mut Taken,
     begun: &mut BTreeSet<PacketId>,
     count: &watch::Sender<usize>,
     stop: &mut watch::Receiver<bool>,
@@ -162,16 +175,16 @@ async fn read(
                 match publish.qos {
                     QoS::ExactlyOnce => {
                         if begun.insert(publish.packet_id) {
-                            received.push((id, publish.qos));
+                            received.push(id, publish.qos);
                         }
                         connection.queue(&Packet::PubRec(Ack::new(publish.packet_id)));
                     }
                     qos => {
-                        received.push((id, qos));
+                        received.push(id, qos);
                         connection.queue(&Packet::PubAck(Ack::new(publish.packet_id)));
                     }
                 }
-                count.send_replace(received.len());
+                count.send_replace(received.different.len());
             }
             Packet::PubRel(ack) => {
                 begun.remove(&ack.packet_id);
