@@ -215,6 +215,9 @@ fn tcp_wrappers(settings: &Settings) -> Result<Option<Arc<TcpWrappers>>, String>
 /// SIGHUP: everything is read and checked first; on any error the old settings stay.
 fn reload(broker: &Arc<Broker>) {
     lines::reloading();
+    if let Err(error) = broker.consensus.reload_certificates() {
+        crate::error!("Error: the certificates between nodes stay as they were: {error}.");
+    }
     logging::reopen();
     let old = broker.settings.load_full();
     let (new, report) = match old.reload() {

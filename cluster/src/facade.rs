@@ -69,6 +69,13 @@ pub trait Consensus: Send + Sync {
         None
     }
 
+    /// Reads the certificates between nodes again, for connections made from now on.
+    /// # Errors
+    /// Why the ones in use stay.
+    fn reload_certificates(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Status for `mosquorum cluster status`, the `$SYS` tree and logs.
     fn status(&self) -> ClusterStatus;
 

@@ -77,3 +77,27 @@ async fn log_dest_topic_brings_log_lines_to_their_subscribers() -> TestResult {
         }
     }
 }
+
+#[tokio::test]
+async fn certificates_between_nodes_are_renewed_by_a_reload() {
+    if is_stand_in() {
+        return skip("MOSQUORUM_BIN is Eclipse Mosquitto, which has no cluster");
+    }
+    let mut cluster = Cluster::start(ClusterOptions::new("renewal", 3)).await.expect("three nodes");
+    cluster.renew_certificates().expect("files");
+    for node in 0..3 {
+        cluster.signal(node, rustix::process::Signal::HUP);
+    }
+    // One that knows only the new authority gets in; it would be refused by nodes that know only the old one.
+    assert!(cluster.kill(2));
+    cluster.start_node(2).expect("a process");
+    cluster.wait_serving(2, PATIENCE).await.expect("it is let in");
+    std::fs::write(cluster.folder().join("ca.pem"), "not a certificate").expect("written");
+    cluster.signal(0, rustix::process::Signal::HUP);
+    let deadline = Instant::now() + PATIENCE;
+    while !cluster.log(0).contains("the certificates between nodes stay as they were") {
+        assert!(Instant::now() < deadline, "{}", cluster.log_tail(0, 20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.wait_serving(0, PATIENCE).await.expect("it goes on");
+}

@@ -354,6 +354,10 @@ impl Shared {
 }
 
 impl Consensus for RaftConsensus {
+    fn reload_certificates(&self) -> Result<(), String> {
+        self.shared.transport.reload_tls().map_err(|error| error.to_string())
+    }
+
     fn cluster_id(&self) -> Option<[u8; 16]> {
         Self::cluster_id(self)
     }

@@ -427,6 +427,14 @@ impl Cluster {
         self.nodes[node].place.health_address
     }
 
+    /// Another authority and other certificates between nodes, in the files that they name. Nodes are not told.
+    /// # Errors
+    /// When the files cannot be written.
+    pub fn renew_certificates(&self) -> io::Result<()> {
+        let places: Vec<Place> = self.nodes.iter().map(|node| node.place.clone()).collect();
+        certificates::write(self.folder.path(), &places)
+    }
+
     /// The node that leads, as far as a running node knows.
     pub async fn leader(&mut self) -> Option<usize> {
         for node in 0..self.len() {
