@@ -6,7 +6,10 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -90,6 +93,7 @@ pub struct Namespaces {
 const ADDRESSES: usize = 250;
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
+static TURN: Mutex<()> = Mutex::new(());
 
 impl Namespaces {
     /// # Errors
@@ -100,7 +104,7 @@ impl Namespaces {
         // Interface names have at most 15 characters.
         let stem = format!("mq{}x{number}", std::process::id());
         let mut namespaces = Self { bridge: stem.clone(), names: Vec::new(), subnet: (0, 0) };
-        namespaces.make_bridge()?;
+        namespaces.make_bridge(number)?;
         for _ in 0..nodes {
             namespaces.add()?;
         }
@@ -145,9 +149,11 @@ impl Namespaces {
         Ipv4Addr::new(10, self.subnet.0, self.subnet.1, 254)
     }
 
-    fn make_bridge(&mut self) -> io::Result<()> {
+    fn make_bridge(&mut self, number: u32) -> io::Result<()> {
+        // Between looking for a free subnet and taking it, nobody of this process may do the same.
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         run("ip", &["link", "add", &self.bridge, "type", "bridge"])?;
-        let mut random = Random::new(u64::from(std::process::id()));
+        let mut random = Random::new(u64::from(std::process::id())).branch(u64::from(number));
         for _ in 0..50 {
             self.subnet = (random.between(200, 250) as u8, random.between(0, 254) as u8);
             let routes = output("ip", &["route", "show", &format!("10.{}.{}.0/24", self.subnet.0, self.subnet.1)])?;
