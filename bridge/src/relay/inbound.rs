@@ -48,7 +48,6 @@ impl Relay {
         } else {
             if qos != QoS::AtMostOnce {
                 self.taken.insert(publish.packet_id);
-                self.left.remove(&publish.packet_id);
             }
             self.to_local.push(Packet::Publish(publish));
         }
@@ -92,7 +91,6 @@ impl Relay {
             Packet::PubRec(_) if !ack.reason.is_error() => {}
             packet => {
                 self.taken.remove(&packet_id);
-                self.left.remove(&packet_id);
                 if matches!(packet, Packet::PubComp(_)) && self.own_complete.remove(&packet_id) {
                     return;
                 }

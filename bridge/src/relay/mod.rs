@@ -109,10 +109,9 @@ pub struct Relay {
     sent: HashMap<PacketId, Sent>,
     /// Exchanges that we finish with the local session ourselves.
     own_release: BTreeSet<PacketId>,
-    /// What the local broker has and has not finished, by the remote's identifiers.
+    /// What this connection gave to the local broker and it has not finished, by the remote's identifiers. What an earlier
+    /// one left there counts once the remote comes back to it.
     taken: BTreeSet<PacketId>,
-    /// Of these, what an earlier connection left there and the remote has not come back to.
-    left: BTreeSet<PacketId>,
     /// PUBRELs of ours to the local session for what a former session of the remote had begun.
     own_complete: BTreeSet<PacketId>,
     aliases: HashMap<u16, TopicName>,
@@ -154,8 +153,7 @@ impl Relay {
             waiting_out: VecDeque::new(),
             sent: HashMap::new(),
             own_release: BTreeSet::new(),
-            taken: stale.iter().copied().collect(),
-            left: stale.iter().copied().collect(),
+            taken: BTreeSet::new(),
             own_complete: BTreeSet::new(),
             aliases: HashMap::new(),
             finishing: false,
@@ -323,13 +321,13 @@ impl Relay {
     /// Nothing is on its way.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.sent.is_empty() && self.taken.is_subset(&self.left)
+        self.sent.is_empty() && self.taken.is_empty()
     }
 
     /// Nothing is on its way or waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.asked.is_empty() && self.sent.is_empty() && self.waiting_out.is_empty() && self.taken.is_subset(&self.left)
+        self.asked.is_empty() && self.sent.is_empty() && self.waiting_out.is_empty() && self.taken.is_empty()
     }
 
     /// # Errors

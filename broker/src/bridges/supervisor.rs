@@ -297,12 +297,7 @@ impl Supervisor {
                 self.status.ended("");
                 Next::Switch(Box::new(accepted))
             }
-            Ended::Stopped => {
-                self.status.ended("");
-                self.publish_status();
-                Next::Again
-            }
-            Ended::Idle => {
+            Ended::Stopped | Ended::Idle => {
                 self.status.ended("");
                 self.publish_status();
                 Next::Again
