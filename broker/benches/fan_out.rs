@@ -38,18 +38,11 @@ fn deliver(bencher: Bencher<'_, '_>, subscribers: u64) {
         };
         router.subscribe(ConnectionId(number as u64), &Subscription::new(filter.clone(), QoS::AtMostOnce), live);
     }
-    let message = Arc::new(Message {
-        topic: TopicName::new(Utf8::from("site/kitchen/power")).expect("a topic"),
-        payload: Bytes::from_static(&[b'x'; 64]),
-        qos: QoS::AtMostOnce,
-        retain: false,
-        properties: None,
-        expiry_seconds: None,
-        received_at: Millis(0),
-        publisher_id: Utf8::from("publisher"),
-        publisher_name: None,
-        mark: None,
-    });
+    let topic = TopicName::new(Utf8::from("site/kitchen/power")).expect("a topic");
+    let payload = Bytes::from_static(&[b'x'; 64]);
+    let message =
+        Message { publisher_id: Utf8::from("publisher"), ..Message::new(topic, payload, QoS::AtMostOnce, Millis(0)) };
+    let message = Arc::new(message);
     let targets = router.targets("site/kitchen/power", router.version());
     let (mut wakeups, mut inbox) = (Wakeups::default(), Inbox::default());
     bencher.counter(ItemsCount::new(BATCH * subscribers as usize)).bench_local(|| {

@@ -3,7 +3,7 @@
 use crate::bench;
 use crate::config::{HostPort, Sources};
 use crate::logging::lines::{MOSQUITTO_VERSION, VERSION};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 
@@ -110,6 +110,15 @@ fn fail<T>(text: impl Into<String>) -> Result<T, CliError> {
     Err(CliError(text.into()))
 }
 
+/// The word after an option that needs one.
+fn after(option: &str, what: &str, words: &mut impl Iterator<Item = OsString>) -> Result<OsString, CliError> {
+    words.next().ok_or_else(|| CliError(format!("Error: {option} argument given, but no {what} specified.")))
+}
+
+fn unknown<T>(word: &OsStr, help: &str) -> Result<T, CliError> {
+    fail(format!("Error: Unknown option '{}'. Try {help}.", word.to_string_lossy()))
+}
+
 /// Takes the words of the process apart; the first is its own name.
 /// # Errors
 /// One line for stderr.
@@ -144,18 +153,9 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, CliEr
             "-q" | "--quiet" => run.log_all = Some(false),
             "-v" | "--verbose" => run.log_all = run.log_all.or(Some(true)),
             "--test-config" => run.test_config = true,
-            "-c" | "--config-file" => match words.next() {
-                Some(file) => run.config_file = Some(file.into()),
-                None => return fail("Error: -c argument given, but no config file specified."),
-            },
-            "--tls-keylog" => match words.next() {
-                Some(file) => run.tls_keylog = Some(file.into()),
-                None => return fail("Error: --tls-keylog argument given, but no file specified."),
-            },
-            "-p" | "--port" => match words.next() {
-                Some(port) => run.ports.push(port_of(&port, run.ports.len())?),
-                None => return fail("Error: -p argument given, but no port specified."),
-            },
+            "-c" | "--config-file" => run.config_file = Some(after("-c", "config file", &mut words)?.into()),
+            "--tls-keylog" => run.tls_keylog = Some(after("--tls-keylog", "file", &mut words)?.into()),
+            "-p" | "--port" => run.ports.push(port_of(&after("-p", "port", &mut words)?, run.ports.len())?),
             "--local-cluster" => {
                 let nodes = words.next().and_then(|word| word.to_str()?.parse().ok());
                 match nodes {
@@ -163,10 +163,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, CliEr
                     None => return fail("Error: --local-cluster needs a number of nodes."),
                 }
             }
-            _ => {
-                let word = word.to_string_lossy();
-                return fail(format!("Error: Unknown option '{word}'. Try --help."));
-            }
+            _ => return unknown(&word, "--help"),
         }
     }
     Ok(Command::Run(run))
@@ -192,19 +189,10 @@ fn cluster(words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
         match word.to_str() {
             Some("-h" | "--help") => return Ok(Command::Print(CLUSTER_HELP.to_owned())),
             Some("--json") => json = true,
-            Some("--socket") => match words.next() {
-                Some(path) => socket = Some(PathBuf::from(path)),
-                None => return fail("Error: --socket argument given, but no path specified."),
-            },
-            Some("-c" | "--config-file") => match words.next() {
-                Some(path) => config_file = Some(PathBuf::from(path)),
-                None => return fail("Error: -c argument given, but no config file specified."),
-            },
+            Some("--socket") => socket = Some(after("--socket", "path", &mut words)?.into()),
+            Some("-c" | "--config-file") => config_file = Some(after("-c", "config file", &mut words)?.into()),
             Some(text) if !text.starts_with('-') => plain.push(text.to_owned()),
-            _ => {
-                let word = word.to_string_lossy();
-                return fail(format!("Error: Unknown option '{word}'. Try cluster --help."));
-            }
+            _ => return unknown(&word, "cluster --help"),
         }
     }
     let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
@@ -221,18 +209,9 @@ fn drain(mut words: impl Iterator<Item = OsString>) -> Result<Command, CliError>
                 Some(clients) => rate = Some(clients),
                 None => return fail("Error: --rate needs a number of clients per second."),
             },
-            Some("--socket") => match words.next() {
-                Some(path) => socket = Some(PathBuf::from(path)),
-                None => return fail("Error: --socket argument given, but no path specified."),
-            },
-            Some("-c" | "--config-file") => match words.next() {
-                Some(path) => config_file = Some(PathBuf::from(path)),
-                None => return fail("Error: -c argument given, but no config file specified."),
-            },
-            _ => {
-                let word = word.to_string_lossy();
-                return fail(format!("Error: Unknown option '{word}'. Try drain --help."));
-            }
+            Some("--socket") => socket = Some(after("--socket", "path", &mut words)?.into()),
+            Some("-c" | "--config-file") => config_file = Some(after("-c", "config file", &mut words)?.into()),
+            _ => return unknown(&word, "drain --help"),
         }
     }
     Ok(Command::Drain { rate, socket, config_file })
@@ -244,14 +223,8 @@ fn recover(mut words: impl Iterator<Item = OsString>) -> Result<Command, CliErro
         match word.to_str() {
             Some("-h" | "--help") => return Ok(Command::Print(RECOVER_HELP.to_owned())),
             Some("--force-new-cluster") => force = true,
-            Some("-c" | "--config-file") => match words.next() {
-                Some(path) => config_file = Some(PathBuf::from(path)),
-                None => return fail("Error: -c argument given, but no config file specified."),
-            },
-            _ => {
-                let word = word.to_string_lossy();
-                return fail(format!("Error: Unknown option '{word}'. Try recover --help."));
-            }
+            Some("-c" | "--config-file") => config_file = Some(after("-c", "config file", &mut words)?.into()),
+            _ => return unknown(&word, "recover --help"),
         }
     }
     match config_file {
@@ -269,14 +242,8 @@ fn health_check(mut words: impl Iterator<Item = OsString>) -> Result<Command, Cl
                 Some(text) => url = Some(text),
                 None => return fail("Error: --url argument given, but no URL specified."),
             },
-            Some("-c" | "--config-file") => match words.next() {
-                Some(path) => config_file = Some(PathBuf::from(path)),
-                None => return fail("Error: -c argument given, but no config file specified."),
-            },
-            _ => {
-                let word = word.to_string_lossy();
-                return fail(format!("Error: Unknown option '{word}'. Try healthcheck --help."));
-            }
+            Some("-c" | "--config-file") => config_file = Some(after("-c", "config file", &mut words)?.into()),
+            _ => return unknown(&word, "healthcheck --help"),
         }
     }
     Ok(Command::HealthCheck { url, config_file })

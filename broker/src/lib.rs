@@ -16,6 +16,7 @@ pub mod daemon;
 pub mod drain;
 pub mod health;
 pub mod http_api;
+pub mod kernel;
 pub mod listener;
 pub mod live;
 pub mod local_cluster;

@@ -2,7 +2,7 @@
 //! Always true: beyond the limit no client comes in and no message is taken; who publishes then loses its connection, as
 //! in Mosquitto. What is measured is the resident memory of the whole process, looked at twice a second, so it may be
 //! exceeded by what comes in between.
-use crate::broker::Broker;
+use crate::{broker::Broker, kernel::Status};
 use std::{
     sync::{
         Arc,
@@ -47,12 +47,9 @@ pub async fn watch(broker: Arc<Broker>) {
 /// Resident memory of this process in bytes: now, and at most so far.
 #[must_use]
 pub fn resident() -> (u64, u64) {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let bytes = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
-    };
-    (bytes("VmRSS:").unwrap_or(0), bytes("VmHWM:").unwrap_or(0))
+    let status = Status::of("self");
+    let bytes = |name| status.as_ref().and_then(|status| status.number(name)).unwrap_or(0);
+    (bytes("VmRSS"), bytes("VmHWM"))
 }
 
 #[cfg(test)]

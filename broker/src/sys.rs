@@ -145,18 +145,7 @@ pub fn publish_line(broker: &Broker, topic: &'static str, line: &str) {
 }
 
 fn own_message(topic: TopicName, text: String, retain: bool) -> Arc<Message> {
-    Arc::new(Message {
-        topic,
-        payload: Bytes::from(text),
-        qos: QoS::ExactlyOnce,
-        retain,
-        properties: None,
-        expiry_seconds: None,
-        received_at: Millis(0),
-        publisher_id: Utf8::default(),
-        publisher_name: None,
-        mark: None,
-    })
+    Arc::new(Message { retain, ..Message::new(topic, Bytes::from(text), QoS::ExactlyOnce, Millis(0)) })
 }
 
 /// What the task that publishes remembers.

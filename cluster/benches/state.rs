@@ -4,8 +4,8 @@ use divan::{Bencher, black_box, counter::ItemsCount};
 use mosquorum_cluster::{
     ids::{ConnectionId, Epoch, Incarnation, LogIndex, Millis, NodeId},
     state::{
-        AckKind, Admit, Applied, Batch, Command, ConnectCommand, Message, Origin, Outcome, Owner, PublishCommand,
-        QueueLimits, State,
+        AckKind, Applied, Batch, Command, ConnectCommand, Message, Origin, Outcome, Owner, PublishCommand, QueueLimits,
+        State,
     },
     subscription_tree::SubscriptionTree,
 };
@@ -81,25 +81,12 @@ impl World {
 #[divan::bench(args = [1, 10])]
 fn apply_publish_and_acknowledge(bencher: Bencher<'_, '_>, sessions: u64) {
     let mut world = World::new(sessions);
-    let message = Arc::new(Message {
-        topic: TopicName::new(Utf8::from("site/kitchen/power")).expect("a topic"),
-        payload: Bytes::from(vec![b'x'; 64]),
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        properties: None,
-        expiry_seconds: None,
-        received_at: Millis(0),
-        publisher_id: Utf8::from("publisher"),
-        publisher_name: None,
-        mark: None,
-    });
-    let publish = Command::Publish(PublishCommand {
-        message,
-        exactly_once: None,
-        groups_served: Vec::new(),
-        only_group: None,
-        admit: Admit::Always,
-    });
+    let topic = TopicName::new(Utf8::from("site/kitchen/power")).expect("a topic");
+    let payload = Bytes::from(vec![b'x'; 64]);
+    let message =
+        Message { publisher_id: Utf8::from("publisher"), ..Message::new(topic, payload, QoS::AtLeastOnce, Millis(0)) };
+    let message = Arc::new(message);
+    let publish = Command::Publish(PublishCommand::new(message));
     bencher.counter(ItemsCount::new(BATCH * sessions as usize)).bench_local(|| {
         world.apply(vec![publish.clone(); BATCH]);
         let acks = (0..sessions).map(|number| {

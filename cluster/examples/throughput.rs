@@ -4,7 +4,7 @@ use bytes::Bytes;
 use mosquorum_cluster::{
     Answer, BoxFuture, Completion, Consensus, FenceReason, LiveSide, RaftConsensus, RaftSettings, Submission,
     ids::{ConnectionId, Incarnation},
-    state::{Admit, Command, Effect, Message, Owner, PublishCommand},
+    state::{Command, Effect, Message, Owner, PublishCommand},
 };
 use mosquorum_proto::mqtt::{QoS, TopicFilter, TopicName, Utf8};
 use std::{
@@ -39,24 +39,9 @@ impl Completion for Answers {
 
 fn publish(ticket: u64, payload: &Bytes, topic: &TopicName, retain: bool) -> Command {
     let _ = ticket;
-    Command::Publish(PublishCommand {
-        message: Arc::new(Message {
-            topic: topic.clone(),
-            payload: payload.clone(),
-            qos: QoS::AtLeastOnce,
-            retain,
-            properties: None,
-            expiry_seconds: None,
-            received_at: mosquorum_cluster::ids::Millis(1),
-            publisher_id: "p".into(),
-            publisher_name: None,
-            mark: None,
-        }),
-        exactly_once: None,
-        groups_served: Vec::new(),
-        only_group: None,
-        admit: Admit::Always,
-    })
+    let message = Message::new(topic.clone(), payload.clone(), QoS::AtLeastOnce, mosquorum_cluster::ids::Millis(1));
+    let message = Message { retain, publisher_id: "p".into(), ..message };
+    Command::Publish(PublishCommand::new(Arc::new(message)))
 }
 
 fn main() {

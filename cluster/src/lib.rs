@@ -3,6 +3,7 @@
 mod alone;
 mod consensus;
 mod facade;
+pub mod fnv;
 pub mod ids;
 pub mod live;
 mod membership;

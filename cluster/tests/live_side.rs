@@ -58,18 +58,8 @@ impl LiveNode {
 }
 
 fn message() -> Arc<Message> {
-    Arc::new(Message {
-        topic: "a/b".try_into().unwrap(),
-        payload: bytes::Bytes::from_static(b"x"),
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        properties: None,
-        expiry_seconds: None,
-        received_at: Millis(0),
-        publisher_id: "".into(),
-        publisher_name: None,
-        mark: None,
-    })
+    let topic = "a/b".try_into().unwrap();
+    Arc::new(Message::new(topic, bytes::Bytes::from_static(b"x"), QoS::AtLeastOnce, Millis(0)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -5,7 +5,7 @@ use common::*;
 use mosquorum_cluster::{
     Answer, Consensus, RaftSettings, Submission,
     ids::Millis,
-    state::{Admit, Command, Message, PublishCommand},
+    state::{Command, Message, PublishCommand},
 };
 use mosquorum_proto::mqtt::{QoS, TopicName};
 use std::{
@@ -24,24 +24,10 @@ fn publish(number: u64, now: Millis) -> Command {
 }
 
 fn publish_bytes(number: u64, payload: Bytes, now: Millis) -> Command {
-    Command::Publish(PublishCommand {
-        message: Arc::new(Message {
-            topic: TopicName::try_from(format!("t/{number}").as_str()).unwrap(),
-            payload,
-            qos: QoS::AtLeastOnce,
-            retain: true,
-            properties: None,
-            expiry_seconds: None,
-            received_at: now,
-            publisher_id: "p".into(),
-            publisher_name: None,
-            mark: None,
-        }),
-        exactly_once: None,
-        groups_served: Vec::new(),
-        only_group: None,
-        admit: Admit::Always,
-    })
+    let message =
+        Message::new(TopicName::try_from(format!("t/{number}").as_str()).unwrap(), payload, QoS::AtLeastOnce, now);
+    let message = Message { retain: true, publisher_id: "p".into(), ..message };
+    Command::Publish(PublishCommand::new(Arc::new(message)))
 }
 
 fn has_retained(node: &Node, number: u64) -> bool {

@@ -4,19 +4,10 @@ use mosquorum_proto::mqtt::{Packet, ProtocolVersion, QoS, ReasonCode};
 use mosquorum_tests::{
     client::{Connection, message},
     cluster::{Cluster, ClusterOptions},
+    measure::resident_mib,
     target::{Target, TestResult},
 };
 use std::time::{Duration, Instant};
-
-/// Resident memory of a node in MiB.
-fn resident_mib(cluster: &Cluster) -> u64 {
-    let status = cluster
-        .process_id(0)
-        .and_then(|id| std::fs::read_to_string(format!("/proc/{id}/status")).ok())
-        .unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
-}
 
 /// Publishes QoS 0 as fast as the broker takes it, until so many bytes are out or the broker stops taking them.
 async fn flood(publisher: &mut Connection, topic: &str, payload: usize, bytes_max: usize) {
@@ -59,11 +50,11 @@ async fn a_reader_that_does_not_read_costs_bounded_memory() -> TestResult {
     let topic = target.unique("flood");
     let (mut deaf, _) = Connection::connected(target.a, target.connect_packet(ProtocolVersion::V311, "deaf")).await?;
     deaf.subscribe_to(&topic, QoS::AtMostOnce).await?;
-    let before = resident_mib(&cluster);
+    let before = resident_mib(cluster.process_id(0));
     let bystander = tokio::spawn(slowest_round_trip(target, Instant::now() + Duration::from_secs(4)));
     let mut publisher = target.at_a("flooder").await?;
     flood(&mut publisher, &topic, 10_000, 200 << 20).await;
-    let after = resident_mib(&cluster);
+    let after = resident_mib(cluster.process_id(0));
     println!("resident before {before} MiB, after {after} MiB");
     assert!(after < before + 100, "200 MiB for a reader that does not read took {} MiB", after - before);
     let slowest = bystander.await?.map_err(|error| error.to_string())?;
@@ -100,11 +91,11 @@ async fn a_queue_for_a_client_that_is_away_ends_at_its_limit() -> TestResult {
 async fn a_flood_to_nobody_costs_nothing() -> TestResult {
     let cluster = Cluster::start(ClusterOptions::new("flood", 1)).await?;
     let target = Target::of(&cluster);
-    let before = resident_mib(&cluster);
+    let before = resident_mib(cluster.process_id(0));
     let mut publisher = target.at_a("flooder").await?;
     flood(&mut publisher, &target.unique("nobody"), 1000, 100 << 20).await;
     publisher.expect_nothing().await?;
-    let after = resident_mib(&cluster);
+    let after = resident_mib(cluster.process_id(0));
     assert!(after < before + 50, "{before} MiB became {after} MiB");
     Ok(())
 }

@@ -212,12 +212,12 @@ async fn a_reload_adds_and_removes_a_bridge_and_leaves_the_others_alone() {
     let mut writer = publisher(&site, 0, "writer").await.expect("a writer");
     std::fs::write(site.configuration_file(0), &second).expect("written");
     site.signal(0, rustix::process::Signal::HUP);
-    wait_for(&site, "Bridge second connected", 1).await;
+    site.wait_logged(0, "Bridge second connected", 1).await.expect("it connects");
     writer.publish(message("second/a", "1", QoS::AtLeastOnce)).await.expect("published");
     assert_eq!(at_hub.receive().await.expect("it crosses").topic.expect("a topic").as_str(), "second/a");
     std::fs::write(site.configuration_file(0), &before).expect("written");
     site.signal(0, rustix::process::Signal::HUP);
-    wait_for(&hub, "Client site-2 [", 1).await;
+    hub.wait_logged(0, "Client site-2 [", 1).await.expect("it goes");
     writer.publish(message("second/a", "2", QoS::AtLeastOnce)).await.expect("published");
     writer.publish(message("first/a", "3", QoS::AtLeastOnce)).await.expect("published");
     assert_eq!(at_hub.receive().await.expect("it crosses").topic.expect("a topic").as_str(), "first/a");
@@ -277,7 +277,7 @@ async fn sites(count: usize, links: &[(usize, usize)], version: &str, lines: &[&
     for (site, cluster) in sites.iter_mut().enumerate() {
         cluster.wait_serving(0, PATIENCE).await.expect("it serves");
         let bridges = links.iter().filter(|(from, _)| *from == site).count();
-        wait_for(cluster, " connected to ", bridges).await;
+        cluster.wait_logged(0, " connected to ", bridges).await.expect("all connect");
     }
     sites
 }
@@ -348,13 +348,4 @@ async fn in_a_ring_of_mqtt_3_what_goes_round_is_cut_and_named() {
     }
     writer.publish(message("news/b", "calm", QoS::AtLeastOnce)).await.expect("published");
     assert_eq!(reader.receive().await.expect("it crosses").payload, "calm");
-}
-
-/// Waits until the broker has logged `text` so often.
-async fn wait_for(cluster: &Cluster, text: &str, times: usize) {
-    let deadline = Instant::now() + PATIENCE;
-    while cluster.log(0).matches(text).count() < times {
-        assert!(Instant::now() < deadline, "no {text:?} in the log:\n{}", cluster.log_tail(0, 20));
-        sleep(Duration::from_millis(20)).await;
-    }
 }

@@ -51,18 +51,6 @@ async fn asked(address: SocketAddr, request: &str) -> Result<String, Failure> {
     Ok(answer)
 }
 
-async fn wait_logged(cluster: &Cluster, wanted: &str) -> TestResult {
-    let logged = async {
-        while !cluster.log(0).contains(wanted) {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
-    };
-    match timeout(PATIENCE, logged).await {
-        Ok(()) => Ok(()),
-        Err(_) => panic!("{wanted:?} is not in the log:\n{}", cluster.log(0)),
-    }
-}
-
 #[tokio::test]
 async fn a_client_behind_a_balancer_is_known_by_its_own_address() -> TestResult {
     let (cluster, listeners) = with_listeners(
@@ -73,7 +61,7 @@ async fn a_client_behind_a_balancer_is_known_by_its_own_address() -> TestResult 
     let [first, second] = listeners[..] else { panic!("two listeners") };
     let header = b"PROXY TCP4 192.0.2.5 127.0.0.1 6275 1234\r\n";
     assert_eq!(answered(first, &[header, CONNECT].concat()).await?, ACCEPTED);
-    wait_logged(&cluster, "New client connected from 192.0.2.5:6275 as x (p4, c1, k60).").await?;
+    cluster.wait_logged(0, "New client connected from 192.0.2.5:6275 as x (p4, c1, k60).", 1).await?;
     assert_eq!(answered(first, b"PROXY TCP4 192.0.2.5 127.0.0.1 6275\r\n").await?, b"");
     assert_eq!(answered(first, CONNECT).await?, b"", "a header is needed");
     let v2 = |fields: &[u8]| {
@@ -86,9 +74,10 @@ async fn a_client_behind_a_balancer_is_known_by_its_own_address() -> TestResult 
     };
     let tls = [0x20, 0, 5, 1, 0, 0, 0, 0];
     assert_eq!(answered(second, &v2(&tls)).await?, ACCEPTED);
-    wait_logged(&cluster, "New client connected from 2001:db8::5:6276 as x (p4, c1, k60).").await?;
+    cluster.wait_logged(0, "New client connected from 2001:db8::5:6276 as x (p4, c1, k60).", 1).await?;
     assert_eq!(answered(second, &v2(&[])).await?, b"");
-    wait_logged(&cluster, "Connection from 2001:db8::5:6276 rejected, client did not connect using TLS.").await
+    cluster.wait_logged(0, "Connection from 2001:db8::5:6276 rejected, client did not connect using TLS.", 1).await?;
+    Ok(())
 }
 
 #[tokio::test]

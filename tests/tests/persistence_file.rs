@@ -1,7 +1,7 @@
 //! The backup of a node alone is one file, as Mosquitto's is: SIGUSR1 writes it, its copy restores everything.
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
-    backlog::{Backlog, eventually},
+    backlog::Backlog,
     client::{Connection, PATIENCE, message},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in},
     skip::skip,
@@ -25,7 +25,7 @@ async fn the_persistence_file_copied_away_alone_restores_sessions_queues_and_ret
     retained.retain = true;
     publisher.publish(retained).await?;
     original.signal(0, rustix::process::Signal::USR1);
-    assert!(eventually(PATIENCE, async || original.log(0).contains("Saved the state to")).await, "no checkpoint");
+    original.wait_logged(0, "Saved the state to", 1).await?;
     let copy = original.folder().join("copied-away.db");
     fs::copy(original.data_folder(0).join("backup.db"), &copy)?;
 

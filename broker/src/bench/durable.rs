@@ -2,7 +2,6 @@
 use super::{
     client::{Client, Error, Kind, Result, Role, Target},
     frames::Template,
-    lane::Lane,
     load::many,
     meter::Meter,
     options::Options,
@@ -14,14 +13,8 @@ use super::{
     subscriber::{Seen, Subscriber},
 };
 use parking_lot::Mutex;
-use std::{future::poll_fn, sync::Arc, time::Duration};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout},
-};
-
-/// A session that delivers nothing for so long has nothing more.
-const STILL: Duration = Duration::from_secs(5);
+use std::sync::Arc;
+use tokio::{task::JoinSet, time::Instant};
 
 fn subscriber_name(index: usize) -> String {
     format!("bench-durable-subscriber-{index}")
@@ -68,20 +61,8 @@ async fn enqueue(
     let mut publishers = JoinSet::new();
     for (index, client) in clients.into_iter().enumerate() {
         let template = Template::new(&topic(index), options.version, options.qos, false, options.payload);
-        let publisher = Publisher {
-            client,
-            write: Box::new(move |id, stamp, out| template.write(id, stamp, out)),
-            lane: Arc::new(Lane::default()),
-            meter: meter.clone(),
-            stream: index as u32,
-            qos: options.qos,
-            window: options.window,
-            copies: 0,
-            schedule: None,
-            limit: Some(options.messages),
-            sent: 0,
-            acknowledged: 0,
-        };
+        let write = Box::new(move |id, stamp, out: &mut Vec<u8>| template.write(id, stamp, out));
+        let publisher = Publisher::finite(client, write, meter, index as u32, options.qos, options);
         publishers.spawn(publisher.run());
     }
     let mut done = Vec::new();
@@ -151,18 +132,7 @@ async fn fetch(
 ) -> Result<(Arc<Mutex<Seen>>, Instant)> {
     let seen = Arc::new(Mutex::new(Seen::new(false)));
     let mut work = Subscriber::new(index, seen.clone(), Arc::new([]), meter);
-    let came = || match &*seen.lock() {
-        Seen::All(order) => order.distinct(index as u32),
-        Seen::Share(_) => 0,
-    };
-    let mut last = Instant::now();
-    while came() < messages {
-        match timeout(STILL, poll_fn(|cx| work.poll(&mut client, cx))).await {
-            Ok(read) => read?,
-            Err(_) => break,
-        }
-        last = Instant::now();
-    }
+    let last = work.read_all(&mut client, index as u32, messages).await?;
     client.flush().await?;
     client.disconnect().await?;
     Ok((seen, last))

@@ -1,4 +1,5 @@
 //! What the kernel says about the broker's processes.
+use crate::kernel::Status;
 use std::fs;
 
 /// User and system time so far, seconds, of all of them.
@@ -16,11 +17,7 @@ pub(super) fn cpu_seconds(pids: &[u32]) -> f64 {
 /// Resident memory, bytes, of all of them.
 #[must_use]
 pub(super) fn resident_bytes(pids: &[u32]) -> u64 {
-    let resident = |pid: &u32| {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
-        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
-    };
+    let resident = |pid: &u32| Status::of(pid).and_then(|status| status.number("VmRSS")).unwrap_or(0);
     pids.iter().map(resident).sum()
 }
 

@@ -5,6 +5,7 @@ use super::{
     frames::{Frame, acknowledge},
     lane::{Lane, Schedule},
     meter::Meter,
+    options::Options,
     stamp::{Stamp, StreamId},
 };
 use mosquorum_proto::mqtt::{PacketId, PacketType, QoS};
@@ -39,6 +40,31 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
+    /// As many messages as the options say, as fast as the window allows.
+    pub(super) fn finite(
+        client: Client,
+        write: Writer,
+        meter: &Arc<Meter>,
+        stream: StreamId,
+        qos: QoS,
+        options: &Options,
+    ) -> Self {
+        Self {
+            client,
+            write,
+            lane: Arc::default(),
+            meter: meter.clone(),
+            stream,
+            qos,
+            window: options.window,
+            copies: 0,
+            schedule: None,
+            limit: Some(options.messages),
+            sent: 0,
+            acknowledged: 0,
+        }
+    }
+
     /// How many it has sent, and its connection.
     /// # Errors
     /// When the connection broke or a message was refused.

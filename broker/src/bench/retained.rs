@@ -3,7 +3,6 @@
 use super::{
     client::{Client, Error, Kind, Result, Role, Target},
     frames::Template,
-    lane::Lane,
     load::many,
     meter::Meter,
     options::Options,
@@ -16,11 +15,8 @@ use super::{
 };
 use mosquorum_proto::mqtt::{ProtocolVersion, PublishParts, QoS, TopicName, Utf8};
 use parking_lot::Mutex;
-use std::{future::poll_fn, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep, timeout};
-
-/// A replay that stands still so long has ended.
-const STILL: Duration = Duration::from_secs(5);
+use std::sync::Arc;
+use tokio::time::{Instant, sleep};
 
 /// # Errors
 /// When a client is refused or loses its connection.
@@ -91,20 +87,7 @@ fn clear(version: ProtocolVersion) -> Writer {
 
 async fn publish_all(options: &Options, target: &Target, meter: &Arc<Meter>, write: Writer) -> Result<()> {
     let client = target.connect(Role::Publisher, 0, "bench-retained-publisher", Kind::Clean).await?;
-    let publisher = Publisher {
-        client,
-        write,
-        lane: Arc::new(Lane::default()),
-        meter: meter.clone(),
-        stream: 0,
-        qos: QoS::AtLeastOnce,
-        window: options.window,
-        copies: 0,
-        schedule: None,
-        limit: Some(options.messages),
-        sent: 0,
-        acknowledged: 0,
-    };
+    let publisher = Publisher::finite(client, write, meter, 0, QoS::AtLeastOnce, options);
     let (_, client) = publisher.run().await?;
     client.disconnect().await
 }
@@ -120,18 +103,8 @@ async fn replay(
     let seen = Arc::new(Mutex::new(Seen::new(false)));
     let mut work = Subscriber::new(index, seen.clone(), Arc::new([]), meter);
     reader.queue_subscribe("bench/retained/#", qos)?;
-    let came = || match &*seen.lock() {
-        Seen::All(order) => order.distinct(0),
-        Seen::Share(_) => 0,
-    };
-    let mut last = Instant::now();
-    while came() < messages {
-        match timeout(STILL, poll_fn(|cx| work.poll(&mut reader, cx))).await {
-            Ok(read) => read?,
-            Err(_) => break,
-        }
-        last = Instant::now();
-    }
+    let last = work.read_all(&mut reader, 0, messages).await?;
     reader.disconnect().await?;
-    Ok((came(), last))
+    let came = seen.lock().distinct(0);
+    Ok((came, last))
 }

@@ -5,7 +5,7 @@ use super::{
     lane::Lane,
     meter::Meter,
     order::{GroupOrder, Order},
-    stamp::Stamp,
+    stamp::{Stamp, StreamId},
 };
 use mosquorum_proto::mqtt::PacketType;
 use parking_lot::Mutex;
@@ -13,7 +13,12 @@ use std::{
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
+use tokio::time::{Instant, timeout};
+
+/// What delivers nothing for so long has nothing more.
+const STILL: Duration = Duration::from_secs(5);
 
 /// What a subscriber saw; it may lose its connection and go on.
 #[derive(Debug)]
@@ -35,6 +40,15 @@ impl Seen {
                 order.saw(stamp.stream, stamp.sequence);
             }
             Self::Share(order) => order.saw(stamp.stream, stamp.sequence),
+        }
+    }
+
+    /// Different messages of a stream that came; of a shared subscription's member unknown, 0.
+    #[must_use]
+    pub(super) fn distinct(&self, stream: StreamId) -> u64 {
+        match self {
+            Self::All(order) => order.distinct(stream),
+            Self::Share(_) => 0,
         }
     }
 
@@ -70,6 +84,21 @@ impl Subscriber {
         loop {
             poll_fn(|cx| self.poll(&mut client, cx)).await?;
         }
+    }
+
+    /// Until so many different messages of a stream came, or none does any more; when the last came.
+    /// # Errors
+    /// How the connection ended.
+    pub(super) async fn read_all(&mut self, client: &mut Client, stream: StreamId, messages: u64) -> Result<Instant> {
+        let mut last = Instant::now();
+        while self.seen.lock().distinct(stream) < messages {
+            match timeout(STILL, poll_fn(|cx| self.poll(client, cx))).await {
+                Ok(read) => read?,
+                Err(_) => break,
+            }
+            last = Instant::now();
+        }
+        Ok(last)
     }
 
     /// Ready after each read.

@@ -3,7 +3,7 @@
 //! changes, only the bridges of the node that left or came move. This decides who tries; that only one succeeds is
 //! kept by the claim on the bridge's local client identifier.
 use crate::broker::Broker;
-use mosquorum_cluster::ids::NodeId;
+use mosquorum_cluster::{fnv::fnv1a, ids::NodeId};
 
 pub(super) fn is_here(broker: &Broker, name: &str) -> bool {
     if broker.drain.is_on() || !broker.consensus.available() || !broker.peers.ready() || !broker.peers.may_serve() {
@@ -31,9 +31,7 @@ fn preferred(name: &str, nodes: impl Iterator<Item = NodeId>) -> Option<NodeId> 
 
 /// FNV-1a with a final mix: the same on every node and in every version.
 fn weight(name: &str, node: NodeId) -> u64 {
-    let bytes = name.bytes().chain(node.0.to_string().bytes().collect::<Vec<_>>());
-    let hash =
-        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash = fnv1a(name.bytes().chain(node.0.to_string().into_bytes()));
     let mixed = (hash ^ hash >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
     mixed ^ mixed >> 32
 }

@@ -3,6 +3,7 @@
 //! without having been remembered.
 use crate::random;
 use mosquorum_cluster::{
+    fnv::fnv1a,
     ids::Millis,
     state::{Mark, Message},
 };
@@ -53,11 +54,6 @@ pub fn late(message: &Message, origin: [u8; 16]) -> Mark {
     let Millis(received) = message.received_at;
     let parts: [&[u8]; 4] =
         [&received.to_be_bytes(), message.publisher_id.as_bytes(), message.topic.as_str().as_bytes(), &message.payload];
-    let mut number = 0xcbf2_9ce4_8422_2325_u64;
-    for part in parts {
-        for byte in part.iter().chain(&[0xff]) {
-            number = (number ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
+    let number = fnv1a(parts.into_iter().flat_map(|part| part.iter().copied().chain([0xff])));
     Mark { origin, number }
 }

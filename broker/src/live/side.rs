@@ -18,7 +18,7 @@ use bytes::BytesMut;
 use mosquorum_cluster::{
     Answer, Completion, Submission,
     ids::{ConnectionId, Millis},
-    state::{Admit, Command, Mark, Message, PublishCommand},
+    state::{Command, Mark, Message, PublishCommand},
 };
 use mosquorum_proto::mqtt::{PublishProperties, QoS, Subscription, TopicFilter, TopicName, Utf8};
 use std::{cell::Cell, collections::HashMap, sync::Arc, time::Duration};
@@ -297,11 +297,5 @@ pub fn rescue(broker: &Broker, deliveries: Vec<Delivery>) {
 
 /// The command that gives a shared message back to the durable members of its group.
 pub fn publish_to_group(message: Arc<Message>, group: TopicFilter) -> Command {
-    Command::Publish(PublishCommand {
-        message,
-        exactly_once: None,
-        groups_served: Vec::new(),
-        only_group: Some(group),
-        admit: Admit::Always,
-    })
+    Command::Publish(PublishCommand { only_group: Some(group), ..PublishCommand::new(message) })
 }

@@ -1,6 +1,7 @@
 //! What the kernel says about this process.
 //! Always true: figures that cannot be read are left out.
 use super::model::Reading;
+use crate::kernel::Status;
 use std::{
     fs,
     sync::OnceLock,
@@ -8,10 +9,11 @@ use std::{
 };
 
 pub(super) fn read(reading: &mut Reading) {
-    if let Some(memory) = fs::read_to_string("/proc/self/status").ok().as_deref().map(Memory::parse) {
-        reading.gauge("process_resident_memory_bytes", "Memory in use.").whole(memory.resident);
-        reading.gauge("process_virtual_memory_bytes", "Address space in use.").whole(memory.virtual_size);
-        reading.gauge("process_threads", "Threads.").whole(memory.threads);
+    if let Some(status) = Status::of("self") {
+        let number = |name| status.number(name).unwrap_or(0);
+        reading.gauge("process_resident_memory_bytes", "Memory in use.").whole(number("VmRSS"));
+        reading.gauge("process_virtual_memory_bytes", "Address space in use.").whole(number("VmSize"));
+        reading.gauge("process_threads", "Threads.").whole(number("Threads"));
     }
     let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
@@ -52,40 +54,9 @@ fn open_files() -> Option<u64> {
     }
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Memory {
-    resident: u64,
-    virtual_size: u64,
-    threads: u64,
-}
-
-impl Memory {
-    fn parse(status: &str) -> Self {
-        let mut memory = Self::default();
-        for line in status.lines() {
-            let mut words = line.split_whitespace();
-            let field = match words.next() {
-                Some("VmRSS:") => &mut memory.resident,
-                Some("VmSize:") => &mut memory.virtual_size,
-                Some("Threads:") => &mut memory.threads,
-                _ => continue,
-            };
-            let number: u64 = words.next().and_then(|word| word.parse().ok()).unwrap_or(0);
-            *field = if words.next() == Some("kB") { number * 1024 } else { number };
-        }
-        memory
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_kernels_lines_are_understood() {
-        let memory = Memory::parse("Name:\tx\nVmSize:\t    2048 kB\nVmRSS:\t    1000 kB\nThreads:\t7\nOdd\n");
-        assert_eq!(memory, Memory { resident: 1_024_000, virtual_size: 2_097_152, threads: 7 });
-    }
 
     #[test]
     fn this_process_uses_memory_and_started_a_while_ago() {

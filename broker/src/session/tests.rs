@@ -284,18 +284,8 @@ fn a_superseded_connection_acknowledges_nothing_and_closes() {
 }
 
 fn item(seq: u64, qos: QoS) -> QueueItem {
-    let message = Message {
-        topic: TopicName::try_from("t").expect("a plain topic"),
-        payload: Bytes::from_static(b"x"),
-        qos,
-        retain: false,
-        properties: None,
-        expiry_seconds: None,
-        received_at: Millis(0),
-        publisher_id: Utf8::default(),
-        publisher_name: None,
-        mark: None,
-    };
+    let topic = TopicName::try_from("t").expect("a plain topic");
+    let message = Message::new(topic, Bytes::from_static(b"x"), qos, Millis(0));
     let options = DeliveryOptions { qos, ..DeliveryOptions::default() };
     QueueItem { seq, packet_id: seq as u16 + 1, message: Some(Arc::new(message)), options, dup: false }
 }

@@ -10,7 +10,7 @@ use super::{
     records::{EntryRecord, HeaderRecord, Key, MetaRecord, SessionRecord, Value},
     session::{Session, Unwritten},
 };
-use crate::ids::LogIndex;
+use crate::{fnv::fnv1a, ids::LogIndex};
 use mosquorum_proto::mqtt::{TopicFilter, Utf8};
 use std::sync::Arc;
 
@@ -243,17 +243,9 @@ impl State {
     /// Equal for equal states: FNV-1a over all records.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        let mut digest = 0xCBF2_9CE4_8422_2325_u64;
-        let mut add = |bytes: &[u8]| {
-            for byte in (bytes.len() as u64).to_le_bytes().iter().chain(bytes) {
-                digest = (digest ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
-            }
-        };
-        for (key, value) in self.full_records() {
-            add(&key);
-            add(&value);
-        }
-        digest
+        let records = self.full_records();
+        let parts = records.iter().flat_map(|(key, value)| [key, value]);
+        fnv1a(parts.flat_map(|part| (part.len() as u64).to_le_bytes().into_iter().chain(part.iter().copied())))
     }
 
     fn meta_record(&self) -> MetaRecord {

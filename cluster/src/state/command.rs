@@ -144,6 +144,14 @@ pub struct PublishCommand {
     pub admit: Admit,
 }
 
+impl PublishCommand {
+    /// For all who subscribed, without anything else to note.
+    #[must_use]
+    pub fn new(message: Arc<Message>) -> Self {
+        Self { message, exactly_once: None, groups_served: Vec::new(), only_group: None, admit: Admit::Always }
+    }
+}
+
 /// Which messages of one mark are delivered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Admit {

@@ -25,6 +25,23 @@ pub struct Message {
 }
 
 impl Message {
+    /// Nobody's, not retained, without properties, that does not expire.
+    #[must_use]
+    pub fn new(topic: TopicName, payload: Bytes, qos: QoS, received_at: Millis) -> Self {
+        Self {
+            topic,
+            payload,
+            qos,
+            retain: false,
+            properties: None,
+            expiry_seconds: None,
+            received_at,
+            publisher_id: Utf8::default(),
+            publisher_name: None,
+            mark: None,
+        }
+    }
+
     /// Seconds left at `now`, rounded so that a message just received keeps its whole interval; `Some(0)` = expired,
     /// `None` = never expires.
     #[must_use]

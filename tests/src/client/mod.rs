@@ -384,6 +384,28 @@ impl Connection {
         }
     }
 
+    /// Publishes `count` messages with QoS 1, at most `window` of them unacknowledged at a time; `make` gives the n-th.
+    /// # Errors
+    /// When an acknowledgement does not come.
+    pub async fn publish_many(&mut self, count: u64, window: u64, mut make: impl FnMut(u64) -> Publish) -> Result<()> {
+        let (mut sent, mut acknowledged) = (0, 0);
+        while acknowledged < count {
+            while sent < count && sent - acknowledged < window {
+                let mut publish = make(sent);
+                publish.packet_id = self.next_packet_id();
+                self.queue(&Packet::Publish(publish));
+                sent += 1;
+            }
+            self.flush().await?;
+            self.expect_puback().await?;
+            acknowledged += 1;
+            while let Some(Packet::PubAck(_)) = self.buffered()? {
+                acknowledged += 1;
+            }
+        }
+        Ok(())
+    }
+
     /// Receives a PUBLISH and goes through the handshake of its QoS; other PUBLISH packets that come meanwhile are kept.
     /// # Errors
     /// When it does not come, or its PUBREL does not.

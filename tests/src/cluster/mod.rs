@@ -3,7 +3,10 @@
 //! Always true: every process dies with the test that started it; data folders lie below `target`, never on a tmpfs, and
 //! stay when something failed.
 //! Not here: what the brokers ought to do (tests), which fault comes when (`chaos`).
-use crate::client::{Connection, PATIENCE};
+use crate::{
+    backlog::eventually,
+    client::{Connection, PATIENCE},
+};
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, ReasonCode};
 use std::{
     io,
@@ -458,6 +461,16 @@ impl Cluster {
     #[must_use]
     pub fn loses_unsynced(&self) -> bool {
         self.options.environment.iter().any(|(key, value)| key == "MOSQUORUM_FS" && value == "power-cut")
+    }
+
+    /// Waits until a node has logged `text` so often.
+    /// # Errors
+    /// When it does not in time; with the end of the node's log.
+    pub async fn wait_logged(&self, node: usize, text: &str, times: usize) -> io::Result<()> {
+        if eventually(PATIENCE, async || self.log(node).matches(text).count() >= times).await {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("{text:?} is not in the log {times} times\n{}", self.log_tail(node, 40))))
     }
 
     /// The last lines of a node's log.

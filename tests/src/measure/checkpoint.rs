@@ -111,22 +111,13 @@ pub async fn run(options: &CheckpointOptions) -> Measured {
 async fn fill(address: SocketAddr, pieces: usize) -> Result<()> {
     let client = Connect::new(ProtocolVersion::V311, "filler");
     let (mut publisher, _) = Connection::connected(address, client).await?;
-    let (mut sent, mut acknowledged) = (0, 0);
-    while acknowledged < pieces {
-        while sent < pieces && sent - acknowledged < 200 {
-            let content = sent.to_le_bytes().repeat(PIECE / 8);
-            let mut publish = message(&format!("state/{}/{sent}", sent % 1000), content, QoS::AtLeastOnce);
-            (publish.retain, publish.packet_id) = (true, publisher.next_packet_id());
-            publisher.queue(&Packet::Publish(publish));
-            sent += 1;
-        }
-        publisher.flush().await?;
-        publisher.expect_puback().await?;
-        acknowledged += 1;
-        while let Some(Packet::PubAck(_)) = publisher.buffered()? {
-            acknowledged += 1;
-        }
-    }
+    let make = |number: u64| {
+        let content = number.to_le_bytes().repeat(PIECE / 8);
+        let mut publish = message(&format!("state/{}/{number}", number % 1000), content, QoS::AtLeastOnce);
+        publish.retain = true;
+        publish
+    };
+    publisher.publish_many(pieces as u64, 200, make).await?;
     publisher.disconnect().await
 }
 

@@ -80,23 +80,13 @@ async fn publish(address: SocketAddr, session: usize, options: EnqueueOptions) -
     let client = Connect::new(ProtocolVersion::V5, format!("enqueuer-{session}"));
     let (mut publisher, connack) = Connection::connected(address, client).await?;
     let window = options.window.min(connack.receive_maximum.map_or(u64::from(u16::MAX), u64::from));
-    let (topic, mut sent, mut acknowledged) = (topic(session), 0, 0);
-    while acknowledged < options.messages {
-        while sent < options.messages && sent - acknowledged < window {
-            let id = MessageId { publisher: session as u32, sequence: sent };
-            let filler = options.payload.saturating_sub(id.payload(0).len());
-            let mut publish = message(&topic, id.payload(filler), QoS::AtLeastOnce);
-            publish.packet_id = publisher.next_packet_id();
-            publisher.queue(&Packet::Publish(publish));
-            sent += 1;
-        }
-        publisher.flush().await?;
-        publisher.expect_puback().await?;
-        acknowledged += 1;
-        while let Some(Packet::PubAck(_)) = publisher.buffered()? {
-            acknowledged += 1;
-        }
-    }
+    let topic = topic(session);
+    let make = |sequence| {
+        let id = MessageId { publisher: session as u32, sequence };
+        let filler = options.payload.saturating_sub(id.payload(0).len());
+        message(&topic, id.payload(filler), QoS::AtLeastOnce)
+    };
+    publisher.publish_many(options.messages, window, make).await?;
     publisher.disconnect().await
 }
 

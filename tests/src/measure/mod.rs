@@ -38,7 +38,8 @@ fn milliseconds(time: Duration) -> f64 {
 }
 
 /// Resident memory of a process, MiB.
-pub(crate) fn resident_mib(process: Option<u32>) -> u64 {
+#[must_use]
+pub fn resident_mib(process: Option<u32>) -> u64 {
     let status = process.and_then(|id| std::fs::read_to_string(format!("/proc/{id}/status")).ok()).unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024

@@ -1,5 +1,5 @@
 //! Retained messages (MQTT 5.0 sections 3.3.1.3 and 3.8.3.1).
-use mosquorum_proto::mqtt::{Packet, ProtocolVersion, Publish, QoS, RetainHandling, Subscription};
+use mosquorum_proto::mqtt::{ProtocolVersion, Publish, QoS, RetainHandling, Subscription};
 use mosquorum_tests::{
     client::{Connection, Result, message, topic_filter},
     on_both,
@@ -174,17 +174,12 @@ async fn many_all_come_before_what_is_published_after_the_subscription(target: T
     const MANY: usize = 2000;
     let base = target.unique("many");
     let mut publisher = target.at_a("filler").await?;
-    for window in 0..MANY / 20 {
-        for number in window * 20..(window + 1) * 20 {
-            let mut publish = message(&format!("{base}/{number}"), vec![b'x'; 4000], QoS::AtLeastOnce);
-            (publish.retain, publish.packet_id) = (true, publisher.next_packet_id());
-            publisher.queue(&Packet::Publish(publish));
-        }
-        publisher.flush().await?;
-        for _ in 0..20 {
-            publisher.expect_puback().await?;
-        }
-    }
+    let make = |number| {
+        let mut publish = message(&format!("{base}/{number}"), vec![b'x'; 4000], QoS::AtLeastOnce);
+        publish.retain = true;
+        publish
+    };
+    publisher.publish_many(MANY as u64, 20, make).await?;
     for (name, qos, durable) in
         [("qos0", QoS::AtMostOnce, false), ("qos1", QoS::AtLeastOnce, false), ("durable", QoS::AtMostOnce, true)]
     {

@@ -107,15 +107,7 @@ fn packet_identifiers_wrap_and_one_in_use_blocks_its_next_turn() {
     let batches = |world: &mut World, count: usize, acknowledge: bool| {
         let mut commands = Vec::new();
         for _ in 0..count {
-            let message = shared.clone();
-            let groups_served = Vec::new();
-            commands.push(Command::Publish(PublishCommand {
-                message,
-                exactly_once: None,
-                groups_served,
-                only_group: None,
-                admit: Admit::Always,
-            }));
+            commands.push(Command::Publish(PublishCommand::new(shared.clone())));
         }
         let batch = world.batch(NODE, commands);
         world.index += 1;

@@ -217,18 +217,10 @@ pub(super) fn sub(filter: &str, qos: u8) -> Subscription {
 }
 
 pub(super) fn message(topic: &str, payload: &str, qos: u8) -> Message {
-    Message {
-        topic: TopicName::try_from(topic).unwrap(),
-        payload: Bytes::copy_from_slice(payload.as_bytes()),
-        qos: QoS::try_from(qos).unwrap(),
-        retain: false,
-        properties: None,
-        expiry_seconds: None,
-        received_at: Millis(1_000_000),
-        publisher_id: "publisher".into(),
-        publisher_name: None,
-        mark: None,
-    }
+    let topic = TopicName::try_from(topic).unwrap();
+    let payload = Bytes::copy_from_slice(payload.as_bytes());
+    let message = Message::new(topic, payload, QoS::try_from(qos).unwrap(), Millis(1_000_000));
+    Message { publisher_id: "publisher".into(), ..message }
 }
 
 /// From another site, over a bridge.
@@ -239,14 +231,7 @@ pub(super) fn relayed(topic: &str, number: u64, admit: Admit) -> Command {
 }
 
 pub(super) fn publish(message: Message) -> Command {
-    let message = Arc::new(message);
-    Command::Publish(PublishCommand {
-        message,
-        exactly_once: None,
-        groups_served: Vec::new(),
-        only_group: None,
-        admit: Admit::Always,
-    })
+    Command::Publish(PublishCommand::new(Arc::new(message)))
 }
 
 pub(super) fn will(topic: &str, payload: &str, delay: u32) -> Option<Will> {
