@@ -18,8 +18,6 @@ pub struct Settings {
     pub config_file: Option<PathBuf>,
     /// No `listener`, `port` or `bind_address` was given: the listeners are the loopback ones.
     pub local_only: bool,
-    /// `per_listener_settings` (default false). Already resolved in each listener's `security`.
-    pub per_listener_settings: bool,
     /// Every socket to open, in the order of the file; never empty.
     pub listeners: Vec<ListenerSettings>,
     /// `clientid_prefixes`: only client ids that start with this may connect. Default none.
@@ -46,8 +44,6 @@ pub struct Settings {
     pub server_reference: Option<String>,
     /// `sys_interval`: seconds between `$SYS` updates. `None` (written 0) turns them off. Default 10.
     pub sys_interval: Option<Duration>,
-    /// `set_tcp_nodelay` (default false).
-    pub tcp_nodelay: bool,
     /// `packet_buffer_size` = `websockets_headers_size`: bytes read ahead of a packet's length, and the most a
     /// WebSocket request header may have. Default 4096.
     pub packet_buffer_size_bytes: u16,
@@ -109,8 +105,6 @@ pub struct Delivery {
 pub struct RetainSettings {
     /// `retain_available` (default true): publishing one when false disconnects the client.
     pub available: bool,
-    /// `retain_expiry_interval`: time between sweeps for expired ones (written in minutes). Default none.
-    pub expiry_interval: Option<Duration>,
     /// `check_retain_source` (default true, as Mosquitto's manual says): recheck the publisher's rights at delivery.
     pub check_source: bool,
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 mod errors;
+mod heard;
 mod reloads;
 
 /// A folder with configuration files; gone when dropped.
@@ -351,7 +352,6 @@ fn durations_and_limits_take_mosquittos_units() {
     );
     let expiration = settings.delivery.persistent_client_expiration;
     assert_eq!(expiration, Some(Duration::from_secs(14 * 86_400)));
-    assert_eq!(settings.retain.expiry_interval, Some(Duration::from_secs(180)));
     assert_eq!(settings.limits.max_inflight_messages, None);
     assert_eq!(settings.limits.max_queued_messages, None);
     assert_eq!((settings.limits.global_max_clients, settings.sys_interval), (None, None));

@@ -40,12 +40,13 @@ impl InboundAliases {
 
 pub(super) struct OutboundAliases {
     maximum: u16,
-    aliases: HashMap<Utf8, u16>,
+    /// Most clients take none: no room for them then.
+    aliases: Option<Box<HashMap<Utf8, u16>>>,
 }
 
 impl OutboundAliases {
     pub(super) fn new(maximum: u16) -> Self {
-        Self { maximum, aliases: HashMap::new() }
+        Self { maximum, aliases: None }
     }
 
     /// The alias to send and whether the topic must be sent with it (the first time). The first topics get them.
@@ -53,16 +54,19 @@ impl OutboundAliases {
         if self.maximum == 0 {
             return None;
         }
-        if let Some(alias) = self.aliases.get(topic.as_str()) {
+        let aliases = self.aliases.get_or_insert_default();
+        if let Some(alias) = aliases.get(topic.as_str()) {
             return Some((*alias, false));
         }
-        let alias = u16::try_from(self.aliases.len() + 1).ok().filter(|alias| *alias <= self.maximum)?;
-        self.aliases.insert(topic.text().detached(), alias);
+        let alias = u16::try_from(aliases.len() + 1).ok().filter(|alias| *alias <= self.maximum)?;
+        aliases.insert(topic.text().detached(), alias);
         Some((alias, true))
     }
 
     /// The packet that should have set the alias was not sent after all.
     pub(super) fn forget(&mut self, topic: &TopicName) {
-        self.aliases.remove(topic.as_str());
+        if let Some(aliases) = &mut self.aliases {
+            aliases.remove(topic.as_str());
+        }
     }
 }

@@ -36,7 +36,7 @@ use mosquorum_proto::mqtt::{
 };
 use outbox::{Held, Outbox};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 use subscribe::{Replay, Request};
@@ -188,13 +188,12 @@ pub struct Session {
     repeated: BTreeMap<u16, u64>,
     /// Packets that wait until what came before them is routed.
     deferred: VecDeque<Packet>,
-    requests: HashMap<u64, Request>,
+    requests: BTreeMap<u64, Request>,
     next_request: u64,
     replays: VecDeque<Replay>,
     held: Held,
     /// Live subscriptions (of sessions that are not durable).
     live: Filters,
-    scratch: Vec<Arc<Message>>,
 }
 
 /// Kinds of tickets: the two low bits; above them the number of the pipeline's item or of the request.
@@ -219,12 +218,11 @@ impl Session {
             received: BTreeSet::new(),
             repeated: BTreeMap::new(),
             deferred: VecDeque::new(),
-            requests: HashMap::new(),
+            requests: BTreeMap::new(),
             next_request: 0,
             replays: VecDeque::new(),
             held: Held::default(),
             live: Filters::default(),
-            scratch: Vec::new(),
             options,
         }
     }

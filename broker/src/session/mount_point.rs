@@ -6,11 +6,11 @@ use mosquorum_proto::mqtt::{TopicFilter, TopicName, Utf8};
 
 /// What is put before every topic of a client; empty = nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MountPoint(String);
+pub struct MountPoint(Box<str>);
 
 impl MountPoint {
     pub fn new(prefix: Option<&str>) -> Self {
-        Self(prefix.unwrap_or_default().to_owned())
+        Self(prefix.unwrap_or_default().into())
     }
 
     /// `None` if the whole is longer or deeper than a topic may be.
@@ -39,7 +39,7 @@ impl MountPoint {
         if self.0.is_empty() {
             return Some(None);
         }
-        let rest = topic.as_str().strip_prefix(&self.0)?;
+        let rest = topic.as_str().strip_prefix(&*self.0)?;
         TopicName::new(Utf8::from(rest)).ok().map(Some)
     }
 }

@@ -202,10 +202,9 @@ impl Session {
 
     /// Sends retained messages while there is room; called again when `out` has drained.
     pub(super) fn replay(&mut self, env: &mut impl Env) {
+        let mut found = Vec::new();
         while !env.out_congested() && self.outbox.takes_replay() {
             let Some(replay) = self.replays.front_mut() else { break };
-            let mut found = std::mem::take(&mut self.scratch);
-            found.clear();
             let next = env.retained(&replay.subscription.filter, replay.cursor.take(), REPLAY_CHUNK, &mut found);
             let (subscription, identifier) = (replay.subscription.clone(), replay.identifier);
             match next {
@@ -217,7 +216,6 @@ impl Session {
             for message in found.drain(..) {
                 self.send_retained(&subscription, identifier, message, env);
             }
-            self.scratch = found;
         }
         if self.replays.is_empty() {
             // An idle session keeps no room for them.

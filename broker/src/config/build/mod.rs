@@ -28,11 +28,12 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
     let server_reference = server_reference(values, &cluster)?;
     let limits = limits(values)?;
     let bridges = bridge::build_all(&raw.bridges, &limits, cluster.links.is_some())?;
+    // Only checked: it is always on.
+    values.switch("set_tcp_nodelay")?;
     let listeners = listener::build_all(&raw, sources, per_listener_settings, &mut notes)?;
     Ok(Settings {
         config_file: sources.file.clone(),
         local_only: listener::is_local_only(&raw),
-        per_listener_settings,
         listeners,
         clientid_prefixes: values.string("clientid_prefixes")?,
         limits,
@@ -48,7 +49,6 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
         shutdown_drain: shutdown_drain(values)?,
         server_reference,
         sys_interval: sys_interval(values)?,
-        tcp_nodelay: values.switch("set_tcp_nodelay")?.unwrap_or(false),
         packet_buffer_size_bytes: values
             .bounded("packet_buffer_size", |_| {
                 "Error: Packet buffer size must be between 0 and 65535 inclusive.".to_owned()
@@ -123,6 +123,7 @@ fn delivery(values: Values<'_>) -> Result<Delivery, ConfigError> {
 
 fn retain(values: Values<'_>, notes: &mut Vec<Note>) -> Result<RetainSettings, ConfigError> {
     const MINUTES_MAX: u32 = 10_000_000;
+    // Only checked: nothing waits for a sweep here.
     let minutes = values.last("retain_expiry_interval", |text| {
         match u32::try_from(values::number("retain_expiry_interval", text)?) {
             Ok(minutes) if minutes >= 1 => Ok(minutes),
@@ -134,7 +135,6 @@ fn retain(values: Values<'_>, notes: &mut Vec<Note>) -> Result<RetainSettings, C
     }
     Ok(RetainSettings {
         available: values.switch("retain_available")?.unwrap_or(true),
-        expiry_interval: minutes.map(|minutes| Duration::from_secs(60 * u64::from(minutes.min(MINUTES_MAX)))),
         check_source: values.switch("check_retain_source")?.unwrap_or(true),
     })
 }

@@ -92,6 +92,12 @@ impl Decoder {
         }
     }
 
+    /// Bytes of the whole packet that `input` begins with, if its header is there and correct.
+    #[must_use]
+    pub fn packet_size(&self, input: &[u8]) -> Option<usize> {
+        self.header(input).ok().flatten().map(|header| header.size)
+    }
+
     /// Appends every whole packet in `input` to `packets`: the fastest way when a read brought many.
     /// # Errors
     /// [`DecodeError`]; packets before the bad one are in `packets`. The connection must be closed.

@@ -1,0 +1,178 @@
+//! The claim on a client identifier, and the session's record in the replicated state.
+//! Always true: who is admitted is the only one in the cluster who can deliver or acknowledge for this client identifier;
+//! the record, if there is one, is durable.
+use super::{
+    attended::queue_limits,
+    checks::{Client, Refusal},
+};
+use crate::{
+    broker::Broker,
+    live::{
+        Mailbox,
+        registry::{NotEntered, Presence},
+        side::{MAILBOX_BYTES_MAX, Nobody},
+    },
+    logging::lines::Disconnected,
+};
+use mosquorum_cluster::{
+    Answer, Completion, Submission,
+    ids::Epoch,
+    state::{Command, ConnectCommand, DisconnectCommand, Outcome, Owner},
+};
+use mosquorum_proto::mqtt::{ProtocolVersion, ReasonCode, Utf8};
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// What the cluster made of it.
+pub(super) struct Admission {
+    pub(super) owner: Owner,
+    pub(super) presence: Presence,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) epoch: Option<Epoch>,
+    pub(super) session_present: bool,
+    pub(super) durable: bool,
+}
+
+/// Takes the client identifier and, where something durable is concerned, makes it so.
+pub(super) async fn admit(broker: &Arc<Broker>, client: &Client) -> Result<Admission, Refusal> {
+    if broker.drain.is_on() {
+        let v5 = client.connect.version == ProtocolVersion::V5;
+        let answer = if v5 { ReasonCode::UseAnotherServer } else { ReasonCode::ServerUnavailable };
+        return Err(Refusal::new(answer, Disconnected::ServerShuttingDown));
+    }
+    if !broker.consensus.available() || !broker.peers.ready() {
+        return Err(Refusal::unavailable());
+    }
+    let origin = broker.consensus.origin();
+    let owner = Owner { node: origin.node, incarnation: origin.incarnation, connection: broker.next_connection() };
+    let presence = broker.registry.apply(owner.connection);
+    let wait = broker.settings.load().cluster.commit_timeout;
+    let admitted = tokio::time::timeout(wait, take_over(broker, client, owner, presence)).await;
+    let admitted = admitted.unwrap_or_else(|_| Err(Refusal::unavailable()));
+    if admitted.is_err() {
+        broker.registry.leave(&client.id, owner.connection);
+        broker.peers.release(&client.id, owner);
+    }
+    admitted
+}
+
+async fn take_over(
+    broker: &Arc<Broker>,
+    client: &Client,
+    owner: Owner,
+    presence: Presence,
+) -> Result<Admission, Refusal> {
+    broker.peers.claim(client.id.clone(), owner).await.map_err(|_| Refusal::unavailable())?;
+    let mailbox = Mailbox::new(MAILBOX_BYTES_MAX);
+    let in_state = client.expiry_seconds > 0 || client.connect.will.is_some();
+    loop {
+        match broker.registry.enter(&client.id, owner, mailbox.clone(), !in_state) {
+            Ok(()) => break,
+            Err(NotEntered::Held(gone)) => gone.wait().await,
+            Err(NotEntered::Fenced) => return Err(Refusal::silent(Disconnected::SessionTakenOver)),
+        }
+    }
+    let full = broker.settings.load().limits.global_max_clients;
+    if full.is_some_and(|max| broker.session_count(&client.id) >= max.get()) {
+        let answer = (client.connect.version == ProtocolVersion::V5).then_some(ReasonCode::ServerBusy);
+        return Err(Refusal { answer, why: Disconnected::ServerBusy });
+    }
+    let mut admission = Admission { owner, presence, mailbox, epoch: None, session_present: false, durable: false };
+    join_state(broker, client, &mut admission, in_state).await?;
+    Ok(admission)
+}
+
+async fn join_state(
+    broker: &Arc<Broker>,
+    client: &Client,
+    admission: &mut Admission,
+    in_state: bool,
+) -> Result<(), Refusal> {
+    if !in_state {
+        if broker.clustered {
+            ask(|reply| broker.consensus.barrier(reply, 0)).await.ok_or_else(Refusal::unavailable)?;
+        }
+        if !broker.consensus.state().read().has_record(&client.id) {
+            return Ok(());
+        }
+    }
+    let owner = admission.owner;
+    let command = Command::Connect(Box::new(ConnectCommand {
+        client_id: client.id.clone(),
+        username: client.username.clone(),
+        clean_start: client.connect.clean_start,
+        expiry_seconds: client.expiry_seconds,
+        will: client.connect.will.clone(),
+        owner,
+        limits: queue_limits(broker, client),
+    }));
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let client_id = client.id.clone();
+    let reply = Arc::new(Joining { broker: broker.clone(), client_id, sender: Mutex::new(Some(sender)) });
+    broker.consensus.submit(vec![Submission { command, reply, ticket: 0 }]);
+    let (epoch, session_present, previous) = receiver.await.map_err(|_| Refusal::unavailable())?;
+    if let Some((previous, over)) = previous
+        && previous.node != owner.node
+        && broker.peers.fence(client.id.clone(), previous, over).await.is_err()
+    {
+        abandon(broker, &client.id, epoch);
+        return Err(Refusal::unavailable());
+    }
+    admission.session_present = session_present;
+    admission.durable = client.expiry_seconds > 0 || session_present;
+    let kept = admission.durable || client.connect.will.is_some();
+    admission.epoch = kept.then_some(epoch);
+    Ok(())
+}
+
+type Joined = (Epoch, bool, Option<(Owner, Epoch)>);
+
+/// Waits for the session's record. If the client has been turned away by the time the record is there, nobody else will
+/// end it.
+struct Joining {
+    broker: Arc<Broker>,
+    client_id: Utf8,
+    sender: Mutex<Option<tokio::sync::oneshot::Sender<Joined>>>,
+}
+
+impl Completion for Joining {
+    fn complete(&self, _ticket: u64, answer: Answer) {
+        let Answer::Applied { outcome: Outcome::Connected { epoch, session_present, previous }, .. } = answer else {
+            self.sender.lock().take();
+            return;
+        };
+        let sender = self.sender.lock().take();
+        let waits = sender.is_some_and(|sender| sender.send((epoch, session_present, previous)).is_ok());
+        if !waits {
+            let (broker, client_id) = (self.broker.clone(), self.client_id.clone());
+            broker.clone().defer(move || abandon(&broker, &client_id, epoch));
+        }
+    }
+}
+
+/// A session whose connection never came to be: as if it had been closed at once, without a will.
+fn abandon(broker: &Broker, client_id: &Utf8, epoch: Epoch) {
+    let command = Command::Disconnect(DisconnectCommand {
+        client_id: client_id.clone(),
+        epoch,
+        discard_will: true,
+        expiry_seconds: None,
+        sent_before: 0,
+    });
+    broker.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0 }]);
+}
+
+/// One question to the cluster whose answer is awaited here.
+async fn ask(question: impl FnOnce(Arc<dyn Completion>)) -> Option<Answer> {
+    struct Once(Mutex<Option<tokio::sync::oneshot::Sender<Answer>>>);
+    impl Completion for Once {
+        fn complete(&self, _ticket: u64, answer: Answer) {
+            if let Some(sender) = self.0.lock().take() {
+                let _ = sender.send(answer);
+            }
+        }
+    }
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    question(Arc::new(Once(Mutex::new(Some(sender)))));
+    receiver.await.ok()
+}

@@ -1,0 +1,190 @@
+//! A client in service: what it was told in CONNACK, its session, and its end.
+use super::{admission::Admission, checks::Client};
+use crate::{
+    broker::{Broker, Listener, Peer},
+    connection::{Connection, Service},
+    live::{
+        add,
+        registry::Presence,
+        side::{Side, rescue},
+    },
+    logging::lines::{self, ConnectedClient},
+    session::{MountPoint, Session, SessionOptions},
+};
+use bytes::BytesMut;
+use mosquorum_bridge::MARKS;
+use mosquorum_cluster::state::{Owner, QueueLimits};
+use mosquorum_proto::mqtt::{ConnAck, Connect, Packet, ProtocolVersion, QoS, ReasonCode, TopicName, Utf8, encode};
+use std::time::Duration;
+
+pub(super) fn mount_point(listener: &Listener) -> MountPoint {
+    MountPoint::new(listener.settings().mount_point.as_deref())
+}
+
+fn send_window(broker: &Broker, client: &Client) -> u16 {
+    let ours = broker.settings.load().limits.max_inflight_messages.map_or(u16::MAX, std::num::NonZeroU16::get);
+    client.connect.receive_maximum.unwrap_or(u16::MAX).min(ours)
+}
+
+pub(super) fn queue_limits(broker: &Broker, client: &Client) -> QueueLimits {
+    let settings = broker.settings.load();
+    QueueLimits {
+        messages: settings.limits.max_queued_messages.map_or(0, |n| u32::try_from(n.get()).unwrap_or(0)),
+        bytes: settings.limits.max_queued_bytes.map_or(0, |n| n.get() as u64),
+        inflight: send_window(broker, client),
+        queue_qos0: settings.delivery.queue_qos0_messages,
+        upgrade_qos: settings.delivery.upgrade_outgoing_qos,
+        merge_overlapping: !settings.delivery.allow_duplicate_messages,
+    }
+}
+
+fn session_options(broker: &Broker, listener: &Listener, client: &Client, admission: &Admission) -> SessionOptions {
+    let settings = broker.settings.load();
+    let v5 = client.connect.version == ProtocolVersion::V5;
+    let alias_out = client.connect.topic_alias_maximum.unwrap_or(0);
+    SessionOptions {
+        client_id: client.id.clone(),
+        username: client.username.clone(),
+        version: client.connect.version,
+        bridge: client.connect.bridge,
+        marks: understands_marks(&client.connect),
+        epoch: admission.epoch,
+        durable: admission.durable,
+        session_expiry_seconds: client.expiry_seconds,
+        request_problem_information: client.connect.request_problem_information.unwrap_or(true),
+        client_maximum_packet_size: client.connect.maximum_packet_size.unwrap_or(u32::MAX),
+        send_window: send_window(broker, client),
+        send_window_bytes: settings.limits.max_inflight_bytes.map_or(0, |n| n.get() as u64),
+        receive_maximum: receive_maximum(broker, listener).map_or(0, std::num::NonZeroU16::get),
+        topic_alias_maximum_in: if v5 { listener.settings().max_topic_alias } else { 0 },
+        topic_alias_maximum_out: if v5 { alias_out.min(listener.settings().max_topic_alias_broker) } else { 0 },
+        max_qos: listener.max_qos(),
+        retain_available: settings.retain.available,
+        mount_point: mount_point(listener),
+        message_size_limit: settings.limits.message_size_limit_bytes.map_or(0, std::num::NonZeroU32::get),
+        limits: queue_limits(broker, client),
+    }
+}
+
+/// QoS 1 and 2 messages that a client may have on their way to us; a bridge as many as its remote sends.
+fn receive_maximum(broker: &Broker, listener: &Listener) -> Option<std::num::NonZeroU16> {
+    broker.settings.load().limits.max_inflight_messages.filter(|_| !listener.is_internal)
+}
+
+fn understands_marks(connect: &Connect) -> bool {
+    connect.user_properties.iter().any(|(name, _)| name.as_str() == MARKS)
+}
+
+pub(super) fn connack(broker: &Broker, listener: &Listener, client: &Client, session_present: bool) -> ConnAck {
+    let settings = broker.settings.load();
+    let mut connack = ConnAck::new(session_present, ReasonCode::Success);
+    if client.connect.version != ProtocolVersion::V5 {
+        return connack;
+    }
+    connack.server_keep_alive = client.server_keep_alive;
+    let aliases = listener.settings().max_topic_alias;
+    connack.topic_alias_maximum = (aliases > 0).then_some(aliases);
+    connack.assigned_client_identifier = client.assigned.then(|| client.id.clone());
+    connack.retain_available = (!settings.retain.available).then_some(false);
+    connack.maximum_packet_size = Some(settings.limits.max_packet_size_bytes);
+    connack.receive_maximum = receive_maximum(broker, listener).map(std::num::NonZeroU16::get);
+    connack.maximum_qos = (listener.max_qos() != QoS::ExactlyOnce).then(|| listener.max_qos());
+    connack
+}
+
+/// A client that was let in, until it has left.
+pub struct Attended {
+    service: Service,
+    owner: Owner,
+    durable: bool,
+    peer: Peer,
+    /// Where its will goes; the rights to it may change. Most have none.
+    will_topic: Option<Box<TopicName>>,
+    /// Dropped last: who waits for this connection's end goes on then.
+    _presence: Presence,
+}
+
+impl Attended {
+    pub(super) fn new(mut connection: Connection, client: Client, admission: Admission, peer: Peer) -> Self {
+        let (broker, listener) = (connection.broker.clone(), connection.listener.clone());
+        let options = session_options(&broker, &listener, &client, &admission);
+        let Admission { owner, presence, mailbox, session_present, durable, .. } = admission;
+        if durable {
+            broker.router.attach_durable(owner.connection, mailbox.clone());
+        }
+        log_connected(&broker, &client, &peer);
+        add(&broker.counters.connacks_sent, 1);
+        add(&broker.counters.clients_total, 1);
+        connection.keep_alive =
+            (client.keep_alive_seconds > 0).then(|| Duration::from_millis(u64::from(client.keep_alive_seconds) * 1500));
+        let access = listener.access(&client.id, client.username.as_ref());
+        let answer = connack(&broker, &listener, &client, session_present);
+        let will_topic = client.connect.will.as_ref().map(|will| Box::new(will.topic.detached()));
+        if connection.partial.is_empty() {
+            // CONNECT's bytes: nobody needs them any more.
+            connection.partial = BytesMut::new();
+        }
+        let mut side = Side::new(broker.clone(), mailbox, owner.connection, client.id, client.username, access);
+        encode(&Packet::ConnAck(Box::new(answer)), client.connect.version, &mut side.out);
+        if options.marks {
+            broker.marks.want();
+        }
+        let service = Service::new(connection, Session::new(options), side);
+        Self { service, owner, durable, peer, will_topic, _presence: presence }
+    }
+
+    /// Until the client has left.
+    pub async fn serve(mut self: Box<Self>) {
+        let listener = self.service.listener().clone();
+        let _in_service = listener.clients.enter(self.service.version());
+        let end = self.service.run().await;
+        let Self { service, owner, durable, peer, will_topic, _presence } = *self;
+        let (broker, session, side) = service.into_parts();
+        let client_id = side.client_id.clone();
+        let discard_will = end.discards_will() || will_topic.is_some_and(|topic| !side.access.may_write(&topic));
+        leave(&broker, &client_id, owner, durable, discard_will, end.is_superseded(), session, side);
+        broker.log_end(&client_id, &peer, &end.describe());
+        add(&broker.counters.sockets_closed, 1);
+    }
+}
+
+fn leave(
+    broker: &Broker,
+    client_id: &Utf8,
+    owner: Owner,
+    durable: bool,
+    discard_will: bool,
+    superseded: bool,
+    mut session: Session,
+    mut side: Side,
+) {
+    if durable {
+        broker.router.detach_durable(owner.connection);
+    }
+    if let Some(command) = session.end(discard_will, superseded, &mut side) {
+        side.submit_for_nobody(command);
+    }
+    side.finish_round();
+    rescue(broker, side.mailbox.close());
+    broker.registry.leave(client_id, owner.connection);
+    broker.peers.release(client_id, owner);
+}
+
+fn log_connected(broker: &Broker, client: &Client, peer: &Peer) {
+    if broker.settings.load().delivery.connection_messages {
+        lines::client_connected(&ConnectedClient {
+            client_id: &client.id,
+            address: &peer.address,
+            remote_port: peer.port,
+            version: client.connect.version.level(),
+            clean_start: client.connect.clean_start,
+            keep_alive_seconds: client.keep_alive_seconds,
+            username: client.username.as_deref(),
+            is_bridge: client.connect.bridge,
+        });
+    }
+    match &client.connect.will {
+        Some(will) => lines::will_specified(will.payload.len(), will.retain, will.qos as u8, will.topic.as_str()),
+        None => lines::no_will(),
+    }
+}

@@ -1,0 +1,137 @@
+//! From an accepted socket to a session in service: CONNECT (`receive`), its checks (`checks`), the claim on the client
+//! identifier (`admission`), CONNACK and what follows (`attended`).
+//! Always true: CONNACK leaves only when no other connection in the cluster can deliver or acknowledge for this client
+//! identifier any more, and after the session's record (if it has one) is durable.
+mod admission;
+mod attended;
+mod checks;
+mod receive;
+
+pub use attended::Attended;
+
+use crate::{
+    broker::{Broker, Listener, Peer},
+    carrier::{CertificateIdentity, Negotiated, Prepared},
+    connection::Connection,
+    live::add,
+    logging::lines::{self, Disconnected},
+};
+use bytes::BytesMut;
+use mosquorum_proto::mqtt::{ConnAck, Decoder, QoS, ReasonCode};
+use receive::{Received, receive, send_connack};
+use std::{sync::Arc, time::Duration};
+
+/// A connection that has not sent a whole CONNECT by then is closed.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where a connection comes from and what its handshakes have shown.
+struct Origin {
+    peer: Peer,
+    identity: Option<CertificateIdentity>,
+    tls: Option<Negotiated>,
+}
+
+/// Serves one connection from its first byte to its last.
+pub async fn serve(broker: Arc<Broker>, listener: Arc<Listener>, prepared: Prepared, peer: Peer) {
+    if let Some(attended) = Box::pin(begin(broker, listener, prepared, peer)).await {
+        attended.serve().await;
+    }
+}
+
+/// From the first byte to CONNACK; `None` if it did not come to that. What this needs is large and soon over: callers
+/// keep it on the heap, so that a connection in service does not carry room for it.
+pub async fn begin(
+    broker: Arc<Broker>,
+    listener: Arc<Listener>,
+    prepared: Prepared,
+    peer: Peer,
+) -> Option<Box<Attended>> {
+    let counters = broker.counters.clone();
+    add(&counters.sockets_opened, 1);
+    let attended = begin_with(broker, listener, prepared, peer).await;
+    if attended.is_none() {
+        add(&counters.sockets_closed, 1);
+    }
+    attended
+}
+
+async fn begin_with(
+    broker: Arc<Broker>,
+    listener: Arc<Listener>,
+    prepared: Prepared,
+    peer: Peer,
+) -> Option<Box<Attended>> {
+    let Prepared { stream, identity, tls } = prepared;
+    let limit = broker.settings.load().limits.max_packet_size_bytes;
+    let mut connection = Connection {
+        stream,
+        decoder: Decoder::for_server(limit),
+        partial: BytesMut::new(),
+        keep_alive: None,
+        commit_timeout: broker.settings.load().cluster.commit_timeout,
+        broker: broker.clone(),
+        listener: listener.clone(),
+    };
+    let read = tokio::time::timeout(CONNECT_TIMEOUT, receive(&mut connection, &peer)).await;
+    match read {
+        Ok(Ok(received)) => return attend(connection, received, Origin { peer, identity, tls }).await,
+        Ok(Err(why)) => {
+            broker.log_end(&peer.address, &peer, &why);
+            connection.stream.shut_down().await;
+        }
+        Err(_) => broker.log_end(&peer.address, &peer, &Disconnected::ExceededTimeout),
+    }
+    None
+}
+
+async fn attend(mut connection: Connection, received: Received, origin: Origin) -> Option<Box<Attended>> {
+    let Origin { peer, identity, tls } = origin;
+    let Received { connect, turn } = received;
+    let (broker, listener) = (connection.broker.clone(), connection.listener.clone());
+    let counters = &broker.counters;
+    add(&counters.connects_received, 1);
+    add(&counters.messages_received, 1);
+    let (version, size_max) = (connect.version, checks::packet_size_max(&connect));
+    let name = if connect.client_id.is_empty() { peer.address.clone() } else { connect.client_id.to_string() };
+    let admitted = match checks::identify(&broker, &listener, connect, identity, tls.is_some()).await {
+        Ok(client) => {
+            drop(turn);
+            admission::admit(&broker, &client).await.map(|admission| (client, admission))
+        }
+        Err(refusal) => Err(refusal),
+    };
+    match admitted {
+        Ok((client, admission)) => {
+            if let Some(Negotiated { version, cipher }) = tls {
+                lines::tls_negotiated(&client.id, version, cipher);
+            }
+            Some(Box::new(Attended::new(connection, client, admission, peer)))
+        }
+        Err(refusal) => {
+            add(&counters.clients_refused, 1);
+            if let Some(reason) = refusal.answer {
+                add(&counters.connacks_sent, 1);
+                let mut connack = ConnAck::new(false, reason);
+                if reason == ReasonCode::UseAnotherServer {
+                    connack.server_reference = broker.drain.reference(&listener.settings());
+                }
+                connack.maximum_qos = (listener.max_qos() != QoS::ExactlyOnce).then(|| listener.max_qos());
+                send_connack(&mut connection.stream, version, &connack, size_max).await;
+            }
+            broker.log_end(&name, &peer, &refusal.why);
+            connection.stream.shut_down().await;
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Attended;
+
+    /// A million of them are a million times this. Raise it knowingly.
+    #[test]
+    fn a_connection_in_service_is_small() {
+        assert!(size_of::<Attended>() <= 1500, "{}", size_of::<Attended>());
+    }
+}
