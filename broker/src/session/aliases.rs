@@ -2,7 +2,7 @@
 //! Always true: an alias is between 1 and the maximum that the receiver announced; it lives as long as the connection.
 use super::SessionError;
 use mosquorum_proto::mqtt::{ReasonCode, TopicName, Utf8};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 pub(super) struct InboundAliases {
     maximum: u16,
@@ -40,13 +40,13 @@ impl InboundAliases {
 
 pub(super) struct OutboundAliases {
     maximum: u16,
-    /// Most clients take none: no room for them then.
-    aliases: Option<Box<HashMap<Utf8, u16>>>,
+    /// A tree, since most clients take none, and an empty one is small.
+    aliases: BTreeMap<Utf8, u16>,
 }
 
 impl OutboundAliases {
     pub(super) fn new(maximum: u16) -> Self {
-        Self { maximum, aliases: None }
+        Self { maximum, aliases: BTreeMap::new() }
     }
 
     /// The alias to send and whether the topic must be sent with it (the first time). The first topics get them.
@@ -54,19 +54,16 @@ impl OutboundAliases {
         if self.maximum == 0 {
             return None;
         }
-        let aliases = self.aliases.get_or_insert_default();
-        if let Some(alias) = aliases.get(topic.as_str()) {
+        if let Some(alias) = self.aliases.get(topic.as_str()) {
             return Some((*alias, false));
         }
-        let alias = u16::try_from(aliases.len() + 1).ok().filter(|alias| *alias <= self.maximum)?;
-        aliases.insert(topic.text().detached(), alias);
+        let alias = u16::try_from(self.aliases.len() + 1).ok().filter(|alias| *alias <= self.maximum)?;
+        self.aliases.insert(topic.text().detached(), alias);
         Some((alias, true))
     }
 
     /// The packet that should have set the alias was not sent after all.
     pub(super) fn forget(&mut self, topic: &TopicName) {
-        if let Some(aliases) = &mut self.aliases {
-            aliases.remove(topic.as_str());
-        }
+        self.aliases.remove(topic.as_str());
     }
 }
