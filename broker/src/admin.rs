@@ -87,16 +87,21 @@ async fn answer(broker: &Arc<Broker>, mut stream: UnixStream) -> io::Result<()> 
         ["add", name, address] => {
             broker.consensus.admin(AdminRequest::Add { name: (*name).to_owned(), address: (*address).to_owned() }).await
         }
-        ["remove", name] => broker.consensus.admin(AdminRequest::Remove { name: (*name).to_owned() }).await,
+        ["remove", name, seconds] => match seconds_of(seconds) {
+            Ok(hand_over) => broker.consensus.admin(AdminRequest::Remove { name: (*name).to_owned(), hand_over }).await,
+            Err(error) => Err(error),
+        },
         ["transfer-leader"] => broker.consensus.admin(AdminRequest::TransferLeader { to: None }).await,
         ["transfer-leader", to] => {
             broker.consensus.admin(AdminRequest::TransferLeader { to: Some((*to).to_owned()) }).await
         }
-        ["resize", voters] => match voters.parse() {
-            Ok(voters) => broker.consensus.admin(AdminRequest::Resize { voters }).await,
-            Err(_) => Err(format!("resize needs a number of voters, not {voters:?}")),
+        ["resize", voters, seconds] => match (voters.parse(), seconds_of(seconds)) {
+            (Ok(voters), Ok(hand_over)) => broker.consensus.admin(AdminRequest::Resize { voters, hand_over }).await,
+            (Err(_), _) => Err(format!("resize needs a number of voters, not {voters:?}")),
+            (_, Err(error)) => Err(error),
         },
         ["drain"] => drain::run(broker, Pace::default()).await,
+        ["drain", "cancel"] => Ok(drain::cancel(broker)),
         ["drain", rate] => match rate.parse() {
             Ok(rate) => drain::run(broker, Pace::PerSecond(rate)).await,
             Err(_) => Err(format!("drain needs a number of clients per second, not {rate:?}")),
@@ -108,6 +113,11 @@ async fn answer(broker: &Arc<Broker>, mut stream: UnixStream) -> io::Result<()> 
         Err(text) => format!("error\n{text}\n"),
     };
     write.write_all(text.as_bytes()).await
+}
+
+fn seconds_of(word: &str) -> Result<Duration, String> {
+    let seconds = word.parse().map_err(|_| format!("a number of seconds is expected, not {word:?}"))?;
+    Ok(Duration::from_secs(seconds))
 }
 
 fn leader(status: &ClusterStatus) -> Option<&str> {

@@ -6,7 +6,7 @@ use crate::{
     bridges::Bridges,
     carrier::{Acceptor, TlsAcceptorSlot},
     config::{BridgeConfig, ListenerSettings, Settings},
-    drain::Drain,
+    drain::{self, Drain},
     live::{
         Counters, Mailbox, Order, Registry, Router, Wakeups, add,
         marks::Marks,
@@ -23,7 +23,7 @@ use crate::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use mosquorum_cluster::{
     BoxFuture, Consensus, FenceReason, Forward, LiveSide, Peers, Submission,
-    ids::{ConnectionId, Incarnation, Millis},
+    ids::{ConnectionId, Incarnation, Millis, NodeId},
     state::{DropReason, Effect, Message, Owner},
 };
 use mosquorum_proto::mqtt::{Connect, QoS, TopicFilter, TopicName, Utf8};
@@ -354,6 +354,21 @@ impl LiveSide for LiveHub {
         if let Some(broker) = self.broker.get() {
             broker.registry.order_all(Order::LeaseLost);
         }
+    }
+
+    fn hand_over(&self, leaving: Vec<NodeId>, within: Duration) -> BoxFuture<'static, Result<(), String>> {
+        let broker = self.broker.get().cloned();
+        Box::pin(async move {
+            match broker {
+                // Its connections live on the threads of the broker.
+                Some(broker) => {
+                    let runtime = broker.runtime.clone();
+                    let leaves = runtime.spawn(async move { drain::leave(&broker, leaving, within).await });
+                    leaves.await.unwrap_or_else(|error| Err(error.to_string()))
+                }
+                None => Ok(()),
+            }
+        })
     }
 
     fn clean_clients(&self) -> Vec<(Utf8, Owner)> {

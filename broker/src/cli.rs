@@ -9,6 +9,9 @@ use std::path::PathBuf;
 
 /// Most `-p` flags, as in Mosquitto.
 const PORTS_MAX: usize = 10;
+const DRAIN_SECONDS: u16 = 10;
+/// The admin socket waits a little longer for its answer.
+const DRAIN_SECONDS_MAX: u16 = 240;
 
 /// What the process was asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +22,7 @@ pub enum Command {
     Cluster(ClusterCommand),
     /// `mosquorum drain`: hand the clients of a node over to others.
     Drain {
-        /// Clients per second.
-        rate: Option<NonZeroU32>,
+        wish: DrainWish,
         socket: Option<PathBuf>,
         config_file: Option<PathBuf>,
     },
@@ -35,6 +37,13 @@ pub enum Command {
         config_file: Option<PathBuf>,
     },
     Bench(Box<bench::Options>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DrainWish {
+    /// At so many clients per second, if that is said.
+    Begin(Option<NonZeroU32>),
+    Cancel,
 }
 
 /// Serve, or check the configuration.
@@ -90,6 +99,8 @@ pub enum ClusterAction {
     },
     Remove {
         name: String,
+        /// Its clients go elsewhere within this time before it leaves.
+        drain_seconds: u16,
     },
     /// To this node, or to the one that fits best.
     TransferLeader {
@@ -98,6 +109,7 @@ pub enum ClusterAction {
     /// To this many voters, an odd number.
     Resize {
         voters: NonZeroU16,
+        drain_seconds: u16,
     },
 }
 
@@ -182,13 +194,20 @@ fn port_of(word: &OsString, before: usize) -> Result<u16, CliError> {
 }
 
 fn cluster(words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
-    let (mut socket, mut config_file, mut json) = (None, None, false);
+    let (mut socket, mut config_file, mut json, mut drain_seconds) = (None, None, false, None);
     let mut plain = Vec::new();
     let mut words = words;
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("-h" | "--help") => return Ok(Command::Print(CLUSTER_HELP.to_owned())),
             Some("--json") => json = true,
+            Some("--drain") => {
+                let seconds = words.next().and_then(|word| word.to_str()?.parse().ok());
+                drain_seconds = seconds.filter(|seconds| *seconds <= DRAIN_SECONDS_MAX);
+                if drain_seconds.is_none() {
+                    return fail(format!("Error: --drain needs 0 to {DRAIN_SECONDS_MAX} seconds."));
+                }
+            }
             Some("--socket") => socket = Some(after("--socket", "path", &mut words)?.into()),
             Some("-c" | "--config-file") => config_file = Some(after("-c", "config file", &mut words)?.into()),
             Some(text) if !text.starts_with('-') => plain.push(text.to_owned()),
@@ -196,25 +215,26 @@ fn cluster(words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
         }
     }
     let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
-    let action = action(&plain)?;
+    let action = action(&plain, drain_seconds)?;
     Ok(Command::Cluster(ClusterCommand { action, socket, config_file, json }))
 }
 
 fn drain(mut words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
-    let (mut rate, mut socket, mut config_file) = (None, None, None);
+    let (mut wish, mut socket, mut config_file) = (DrainWish::Begin(None), None, None);
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("-h" | "--help") => return Ok(Command::Print(DRAIN_HELP.to_owned())),
             Some("--rate") => match words.next().and_then(|word| word.to_str()?.parse().ok()) {
-                Some(clients) => rate = Some(clients),
+                Some(clients) => wish = DrainWish::Begin(Some(clients)),
                 None => return fail("Error: --rate needs a number of clients per second."),
             },
+            Some("--cancel") => wish = DrainWish::Cancel,
             Some("--socket") => socket = Some(after("--socket", "path", &mut words)?.into()),
             Some("-c" | "--config-file") => config_file = Some(after("-c", "config file", &mut words)?.into()),
             _ => return unknown(&word, "drain --help"),
         }
     }
-    Ok(Command::Drain { rate, socket, config_file })
+    Ok(Command::Drain { wish, socket, config_file })
 }
 
 fn recover(mut words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
@@ -249,18 +269,22 @@ fn health_check(mut words: impl Iterator<Item = OsString>) -> Result<Command, Cl
     Ok(Command::HealthCheck { url, config_file })
 }
 
-fn action(words: &[&str]) -> Result<ClusterAction, CliError> {
+fn action(words: &[&str], drain: Option<u16>) -> Result<ClusterAction, CliError> {
+    if drain.is_some() && !matches!(words, ["remove" | "resize", ..]) {
+        return fail("Error: --drain is for cluster remove and cluster resize.");
+    }
+    let drain_seconds = drain.unwrap_or(DRAIN_SECONDS);
     Ok(match words {
         ["status"] => ClusterAction::Status,
         ["add", name, address] => match address.parse() {
             Ok(address) => ClusterAction::Add { name: (*name).to_owned(), address },
             Err(cause) => return fail(format!("Error: cluster add: {cause}.")),
         },
-        ["remove", name] => ClusterAction::Remove { name: (*name).to_owned() },
+        ["remove", name] => ClusterAction::Remove { name: (*name).to_owned(), drain_seconds },
         ["transfer-leader"] => ClusterAction::TransferLeader { name: None },
         ["transfer-leader", name] => ClusterAction::TransferLeader { name: Some((*name).to_owned()) },
         ["resize", voters] => match voters.parse::<NonZeroU16>() {
-            Ok(voters) if voters.get() % 2 == 1 => ClusterAction::Resize { voters },
+            Ok(voters) if voters.get() % 2 == 1 => ClusterAction::Resize { voters, drain_seconds },
             _ => return fail("Error: cluster resize needs an odd number of nodes."),
         },
         [] => return fail("Error: cluster needs a command. Try cluster --help."),
@@ -284,7 +308,7 @@ fn help(program: &str) -> String {
         "mosquorum version {VERSION}, an MQTT v5.0/v3.1.1/v3.1 broker that may be a cluster.\n\n\
 Usage: {program} [-c config_file] [-d] [-h] [-p port] [-v]\n\
        {program} cluster status|add|remove|transfer-leader|resize ...\n\
-       {program} drain [--rate N]\n\
+       {program} drain [--rate N | --cancel]\n\
        {program} recover -c config_file [--force-new-cluster]\n\
        {program} healthcheck [--url URL | -c config_file]\n\
        {program} bench p2p|fanout|fanin|shared|connect|retained|durable|failover ...\n{HELP}"
@@ -313,13 +337,14 @@ Exit codes: 0 after a normal end, 1 when it cannot start, 3 for a wrong configur
 ";
 
 const DRAIN_HELP: &str = "\
-Usage: mosquorum drain [--rate N] [--socket PATH | -c FILE]
+Usage: mosquorum drain [--rate N | --cancel] [--socket PATH | -c FILE]
 
 Has a node hand over what it does, before it is stopped: leadership and bridges go to other nodes, new
 clients are refused, and those connected are sent to other nodes. MQTT 5.0 clients are told where
 (reason 0x9C, Server Reference). Returns when all are gone; the node then waits to be stopped.
 
  --rate N                clients per second; 500 if nothing is said.
+ --cancel                the node goes on: clients and bridges may come again.
  --socket PATH           cluster_admin_socket of the node.
  -c FILE                 take it from this configuration file.
 ";
@@ -351,10 +376,12 @@ Usage: mosquorum cluster COMMAND [--socket PATH | -c FILE] [--json]
  status                  members, leader, and how far each node is.
  add NAME HOST:PORT      have a running node that found no cluster join this one; it votes once it has
                          caught up. A node whose cluster_peer names a member joins by itself.
- remove NAME             take a node out for good.
+ remove NAME             take a node out for good; its clients go to other nodes before that.
  transfer-leader [NAME]  make NAME, or the node that is furthest, the leader.
- resize N                go to N voters, an odd number.
+ resize N                go to N voters, an odd number; the nodes of the last names leave in this way.
 
+ --drain SECONDS         time for clients of nodes that leave, 10 if nothing is said; who is left then
+                         is disconnected.
  --socket PATH           cluster_admin_socket of the node to ask.
  -c FILE                 take it from this configuration file.
  --json                  answer as JSON.
@@ -402,6 +429,8 @@ mod tests {
             ("cluster", "Error: cluster needs a command."),
             ("cluster stop", "Error: Unknown cluster command 'stop'."),
             ("cluster resize 2", "Error: cluster resize needs an odd number of nodes."),
+            ("cluster resize 3 --drain 241", "Error: --drain needs 0 to 240 seconds."),
+            ("cluster status --drain 2", "Error: --drain is for cluster remove"),
             ("cluster add b", "Error: cluster add: wrong number of words."),
             ("cluster add b nowhere", "Error: cluster add: 'nowhere' is not HOST:PORT"),
             ("cluster status --jsn", "Error: Unknown option '--jsn'."),
@@ -417,9 +446,10 @@ mod tests {
         for (words, action) in [
             ("status", ClusterAction::Status),
             ("add b h:7883", ClusterAction::Add { name: "b".to_owned(), address }),
-            ("remove b", ClusterAction::Remove { name: "b".to_owned() }),
+            ("remove b", ClusterAction::Remove { name: "b".to_owned(), drain_seconds: 10 }),
             ("transfer-leader", ClusterAction::TransferLeader { name: None }),
-            ("resize 5", ClusterAction::Resize { voters: NonZeroU16::new(5).unwrap() }),
+            ("resize 5", ClusterAction::Resize { voters: NonZeroU16::new(5).unwrap(), drain_seconds: 10 }),
+            ("resize 3 --drain 0", ClusterAction::Resize { voters: NonZeroU16::new(3).unwrap(), drain_seconds: 0 }),
         ] {
             let expected = ClusterCommand { action, socket: Some("s".into()), config_file: None, json: true };
             let command = parsed(&format!("cluster {words} --socket s --json"));
@@ -430,8 +460,11 @@ mod tests {
     #[test]
     fn a_drain_has_a_rate() {
         let drain = |rate: Option<u32>| {
-            Ok(Command::Drain { rate: rate.and_then(NonZeroU32::new), socket: Some("s".into()), config_file: None })
+            let wish = DrainWish::Begin(rate.and_then(NonZeroU32::new));
+            Ok(Command::Drain { wish, socket: Some("s".into()), config_file: None })
         };
+        let cancel = Command::Drain { wish: DrainWish::Cancel, socket: Some("s".into()), config_file: None };
+        assert_eq!(parsed("drain --cancel --socket s"), Ok(cancel));
         assert_eq!(parsed("drain --socket s"), drain(None));
         assert_eq!(parsed("drain --rate 20 --socket s"), drain(Some(20)));
         assert!(parsed("drain --rate 0").is_err_and(|text| text.contains("clients per second")));

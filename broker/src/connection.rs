@@ -32,6 +32,8 @@ const READ_BYTES: usize = 64 << 10;
 const ROUNDS_MAX: usize = 16;
 /// How soon a connection that others' traffic keeps from being read is looked at again.
 const CONGESTION_CHECK: Duration = Duration::from_millis(10);
+/// For the client to end a connection that we have closed.
+const HEAR_OUT: Duration = Duration::from_millis(250);
 /// How often waiting for the cluster is looked at.
 const PATIENCE_CHECK: Duration = Duration::from_millis(500);
 
@@ -109,10 +111,15 @@ impl Service {
         self.side.begin_round();
         self.session.pump(true, &mut self.side);
         self.side.finish_round();
-        let end = poll_fn(|cx| self.poll_rounds(cx)).await;
+        let mut end = poll_fn(|cx| self.poll_rounds(cx)).await;
         // On the heap, since a connection in service needs no room for it.
         Box::pin(async {
             self.say_goodbye(&end).await;
+            if matches!(end, End::Order(Order::Drained | Order::ShuttingDown))
+                && let Some(said) = self.hear_out().await
+            {
+                end = End::Session(said);
+            }
             self.finish_routing(&end).await;
         })
         .await;
@@ -364,6 +371,37 @@ impl Service {
             self.sleep.as_mut().reset(next);
         }
         Ok(())
+    }
+
+    /// A DISCONNECT that crossed ours on its way counts: the client has read nothing else from us when it ends.
+    async fn hear_out(&mut self) -> Option<SessionError> {
+        let deferred = self.session.deferred_goodbye(&mut self.side);
+        if deferred.is_some() {
+            return deferred;
+        }
+        tokio::time::timeout(HEAR_OUT, poll_fn(|cx| self.poll_hear(cx))).await.ok().flatten()
+    }
+
+    fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Option<SessionError>> {
+        let mut packets = Vec::new();
+        loop {
+            let (stream, partial, decoder) = (&mut self.io.stream, &mut self.io.partial, &mut self.io.decoder);
+            let read = READ_BUFFER.with_borrow_mut(|buffer| {
+                let mut read = ReadBuf::new(buffer);
+                let open = ready!(Pin::new(stream).poll_read(cx, &mut read)).is_ok() && !read.filled().is_empty();
+                Poll::Ready(open && decode(read.filled(), partial, decoder, &mut packets).is_ok())
+            });
+            let goes_on = ready!(read);
+            // Whatever else comes now is not acknowledged, so the client sends it again elsewhere.
+            let goodbye = packets.drain(..).find(|packet| matches!(packet, Packet::Disconnect(_)));
+            if let Some(packet) = goodbye {
+                let said = self.session.on_packet(packet, &mut self.side).err();
+                return Poll::Ready(said.or_else(|| self.session.deferred_goodbye(&mut self.side)));
+            }
+            if !goes_on {
+                return Poll::Ready(None);
+            }
+        }
     }
 
     /// DISCONNECT with its reason towards 5.0 clients; whatever else waits for the socket goes with it, if it can.

@@ -1,6 +1,6 @@
-//! Handing over what this node does before it stops: leadership, bridges, clients.
-//! Always true: once it has begun no client gets in any more; a client that is told to go somewhere else is told of a node
-//! that served a moment ago; nothing is taken from a client that was not acknowledged to it, since its connection ends as at
+//! Handing over what this node does before it stops or leaves the cluster: leadership, bridges, clients.
+//! Always true: once it has begun no client gets in any more, unless it is cancelled; a client that is told to go somewhere
+//! else is told of a node that served a moment ago and means to stay; nothing is taken from a client that was not acknowledged to it, since its connection ends as at
 //! any other order to go.
 use crate::{
     broker::Broker,
@@ -8,13 +8,16 @@ use crate::{
     live::{Order, side::Nobody},
 };
 use arc_swap::ArcSwap;
-use mosquorum_cluster::{AdminRequest, ClientListener, Neighbour, Submission, state::Command};
+use mosquorum_cluster::{AdminRequest, ClientListener, Neighbour, Submission, ids::NodeId, state::Command};
 use mosquorum_proto::mqtt::Utf8;
 use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -29,6 +32,8 @@ const TRANSFER_PATIENCE: Duration = Duration::from_secs(3);
 /// How often it is looked where clients can go, and whether all are gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const GONE_CHECK: Duration = Duration::from_millis(20);
+/// For connections to end once all of them were told.
+const LAST_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How fast clients go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +64,10 @@ impl Pace {
 #[derive(Default)]
 pub struct Drain {
     on: AtomicBool,
+    /// How often one was cancelled.
+    cancelled: AtomicUsize,
+    /// Nodes that leave together with this one.
+    leaving: ArcSwap<Vec<NodeId>>,
     others: ArcSwap<Vec<Neighbour>>,
     next: AtomicUsize,
 }
@@ -66,6 +75,11 @@ pub struct Drain {
 impl Drain {
     pub fn is_on(&self) -> bool {
         self.on.load(Relaxed)
+    }
+
+    /// Whether nobody has cancelled since.
+    fn still(&self, turn: usize) -> bool {
+        self.cancelled.load(SeqCst) == turn
     }
 
     /// Where a client of this listener can go: to the other nodes in turn.
@@ -106,28 +120,83 @@ pub fn listeners_for_others(settings: &Settings) -> Vec<ClientListener> {
     each.collect()
 }
 
+const CANCELLED: &str = "the drain was cancelled, the node takes clients again";
+
 /// Hands everything over; returns when no client is left. Dropping the future leaves the node as it is then: it goes on
 /// refusing new clients.
 /// # Errors
-/// None at present: what cannot be handed over ends with the node.
+/// When it was cancelled meanwhile.
 pub async fn run(broker: &Arc<Broker>, pace: Pace) -> Result<String, String> {
-    broker.drain.on.store(true, Relaxed);
-    look_around(broker).await;
-    announce(broker);
-    hand_over_leadership(broker).await;
-    broker.bridges.stop().await;
+    let turn = begin(broker).await?;
     let clients = broker.registry.len();
     let others = broker.drain.others.load();
     let names: Vec<&str> = others.iter().map(|other| other.name.as_str()).collect();
     let to = if names.is_empty() { "no other node answers".to_owned() } else { names.join(", ") };
     crate::notice!("Draining: {clients} clients are handed over; nodes that take them: {to}.");
-    let gone = send_away(broker, pace).await;
+    let gone = send_away(broker, pace, turn).await?;
     crate::notice!("Drained: {gone} clients are gone; this node can be stopped.");
     Ok(format!("{gone} clients handed over; this node takes no new ones and can be stopped"))
 }
 
+/// This node is about to be taken out of the cluster, together with others; returns when nobody is left on it.
+/// # Errors
+/// When somebody cancelled it, or connections do not end.
+pub async fn leave(broker: &Arc<Broker>, leaving: Vec<NodeId>, within: Duration) -> Result<(), String> {
+    broker.drain.leaving.store(Arc::new(leaving));
+    match timeout(within, run(broker, Pace::Within(within))).await {
+        Ok(Err(reason)) => return Err(reason),
+        Ok(Ok(_)) => {}
+        // The time is over, or there was none.
+        Err(_) => drop(begin(broker).await?),
+    }
+    broker.close_all(Order::Drained, LAST_PATIENCE).await;
+    let since = Instant::now();
+    while !broker.registry.is_vacant() {
+        if since.elapsed() > LAST_PATIENCE {
+            return Err(format!("{} clients do not go", broker.registry.len()));
+        }
+        sleep(GONE_CHECK).await;
+    }
+    if broker.drain.is_on() { Ok(()) } else { Err(CANCELLED.into()) }
+}
+
+/// The node goes on: clients and bridges may come again. Who was told to go goes all the same.
+pub fn cancel(broker: &Arc<Broker>) -> String {
+    broker.drain.leaving.store(Arc::default());
+    if !broker.drain.on.swap(false, SeqCst) {
+        return "this node was not being drained".to_owned();
+    }
+    broker.drain.cancelled.fetch_add(1, SeqCst);
+    propose(broker, Command::NodeStays);
+    broker.bridges.apply(broker);
+    crate::notice!("The drain was cancelled: clients are taken again.");
+    "this node takes clients again".to_owned()
+}
+
+/// No new client from here on; leadership and bridges go. Returns the number by which a cancel is noticed.
+async fn begin(broker: &Arc<Broker>) -> Result<usize, String> {
+    let turn = broker.drain.cancelled.load(SeqCst);
+    broker.drain.on.store(true, SeqCst);
+    look_around(broker).await;
+    if broker.drain.still(turn) {
+        announce(broker);
+        hand_over_leadership(broker).await;
+    }
+    if broker.drain.still(turn) {
+        broker.bridges.stop().await;
+    }
+    if broker.drain.still(turn) {
+        return Ok(turn);
+    }
+    // Those that were stopped behind the cancel's back.
+    broker.bridges.apply(broker);
+    Err(CANCELLED.into())
+}
+
 async fn look_around(broker: &Broker) {
-    let others = broker.consensus.neighbours().await;
+    let mut others = broker.consensus.neighbours().await;
+    let leaving = broker.drain.leaving.load();
+    others.retain(|other| !leaving.contains(&other.node));
     broker.drain.others.store(Arc::new(others));
 }
 
@@ -135,9 +204,12 @@ async fn look_around(broker: &Broker) {
 fn announce(broker: &Broker) {
     let origin = broker.consensus.origin();
     if broker.consensus.state().read().takes_bridges(origin.node) {
-        let submission = Submission { command: Command::NodeDraining, reply: Arc::new(Nobody), ticket: 0 };
-        broker.consensus.submit(vec![submission]);
+        propose(broker, Command::NodeDraining);
     }
+}
+
+fn propose(broker: &Broker, command: Command) {
+    broker.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0 }]);
 }
 
 async fn hand_over_leadership(broker: &Broker) {
@@ -155,17 +227,23 @@ async fn hand_over_leadership(broker: &Broker) {
 }
 
 /// Tells one client after the other to go, until none is left.
-async fn send_away(broker: &Arc<Broker>, pace: Pace) -> usize {
+async fn send_away(broker: &Arc<Broker>, pace: Pace, turn: usize) -> Result<usize, String> {
     let interval = pace.interval(broker.registry.len());
     let (mut due, mut looked, mut told) = (Instant::now(), Instant::now(), 0);
     loop {
         let all = broker.registry.undrained();
         if all.is_empty() && broker.registry.is_empty() {
-            return told;
+            return Ok(told);
+        }
+        if !broker.drain.still(turn) {
+            return Err(CANCELLED.into());
         }
         for (client_id, connection) in all {
             if due > Instant::now() + Duration::from_millis(5) {
                 sleep_until(due).await;
+            }
+            if !broker.drain.still(turn) {
+                return Err(CANCELLED.into());
             }
             // Time that was lost is not made up for all at once.
             due = due.max(Instant::now()) + interval;

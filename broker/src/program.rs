@@ -1,7 +1,7 @@
 //! The program: words and environment in, exit code out.
 use crate::{
     admin, bench,
-    cli::{self, ClusterAction, ClusterCommand, Command, Run},
+    cli::{self, ClusterAction, ClusterCommand, Command, DrainWish, Run},
     config::Settings,
     daemon, health, local_cluster,
     logging::{self, lines},
@@ -32,8 +32,12 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Cluster(command) => cluster(command),
-        Command::Drain { rate, socket, config_file } => {
-            let request = rate.map_or("drain".to_owned(), |rate| format!("drain {rate}"));
+        Command::Drain { wish, socket, config_file } => {
+            let request = match wish {
+                DrainWish::Begin(None) => "drain".to_owned(),
+                DrainWish::Begin(Some(rate)) => format!("drain {rate}"),
+                DrainWish::Cancel => "drain cancel".to_owned(),
+            };
             operate(socket.as_ref(), config_file.as_ref(), &request)
         }
         Command::Recover { config_file, force } => recover_node(config_file, force),
@@ -150,10 +154,10 @@ fn cluster(command: ClusterCommand) -> ExitCode {
         ClusterAction::Status if command.json => "status json".to_owned(),
         ClusterAction::Status => "status".to_owned(),
         ClusterAction::Add { name, address } => format!("add {name} {address}"),
-        ClusterAction::Remove { name } => format!("remove {name}"),
+        ClusterAction::Remove { name, drain_seconds } => format!("remove {name} {drain_seconds}"),
         ClusterAction::TransferLeader { name: Some(name) } => format!("transfer-leader {name}"),
         ClusterAction::TransferLeader { name: None } => "transfer-leader".to_owned(),
-        ClusterAction::Resize { voters } => format!("resize {voters}"),
+        ClusterAction::Resize { voters, drain_seconds } => format!("resize {voters} {drain_seconds}"),
     };
     operate(command.socket.as_ref(), command.config_file.as_ref(), &request)
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 use mosquorum_proto::mqtt::{TopicFilter, Utf8};
 use parking_lot::RwLock;
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -151,14 +151,17 @@ pub enum AdminRequest {
         name: String,
         address: String,
     },
+    /// Takes a node out for good; its clients go elsewhere before that, within `hand_over`.
     Remove {
         name: String,
+        hand_over: Duration,
     },
     TransferLeader {
         to: Option<String>,
     },
     Resize {
         voters: usize,
+        hand_over: Duration,
     },
 }
 
@@ -264,6 +267,14 @@ pub trait LiveSide: Send + Sync {
 
     /// The lease ran out: close every connection before returning (nothing more may leave this node).
     fn lease_lost(&self, incarnation: Incarnation);
+
+    /// This node is about to be taken out of the cluster, together with the other nodes named: hands its clients over
+    /// within that time and closes who is still here then. Resolves when nobody is left; an error says why this node
+    /// stays as it is.
+    fn hand_over(&self, leaving: Vec<NodeId>, within: Duration) -> BoxFuture<'static, Result<(), String>> {
+        let _ = (leaving, within);
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Clean clients connected here, for a new leader's memory: client id and owner.
     fn clean_clients(&self) -> Vec<(Utf8, Owner)>;

@@ -104,11 +104,18 @@ async fn a_fourth_node_joins_and_leaves_again() {
     nodes[3].as_ref().unwrap().submit(&answers, 0..50);
     expect_in_order(&answers, 0..50);
     let asked = nodes[1].as_ref().unwrap();
-    let text = asked.consensus.admin(AdminRequest::Remove { name: "node-3".into() }).await.unwrap();
+    let text =
+        asked.consensus.admin(AdminRequest::Remove { name: "node-3".into(), hand_over: Duration::ZERO }).await.unwrap();
     assert!(text.contains("node-3"), "{text}");
     nodes[3].take().unwrap().kill();
     all_serve(&nodes, 3).await;
-    let text = nodes[2].as_ref().unwrap().consensus.admin(AdminRequest::Resize { voters: 1 }).await.unwrap();
+    let text = nodes[2]
+        .as_ref()
+        .unwrap()
+        .consensus
+        .admin(AdminRequest::Resize { voters: 1, hand_over: Duration::ZERO })
+        .await
+        .unwrap();
     assert!(text.contains("1 nodes vote"), "{text}");
     until("one voter is left and serves", SOON, || {
         let node = nodes[0].as_ref().unwrap();
@@ -221,7 +228,8 @@ async fn a_node_that_was_removed_while_it_was_away_does_not_serve_again() {
     all_serve(&nodes, 3).await;
     nodes[2].take().unwrap().kill();
     let asked = nodes[0].as_ref().unwrap();
-    let text = asked.consensus.admin(AdminRequest::Remove { name: "node-2".into() }).await.unwrap();
+    let text =
+        asked.consensus.admin(AdminRequest::Remove { name: "node-2".into(), hand_over: Duration::ZERO }).await.unwrap();
     eprintln!("{text}; {}", asked.consensus.admin(AdminRequest::Status).await.unwrap());
     let returned = start(plan.settings(2, 3)).await;
     tokio::time::sleep(Duration::from_secs(3)).await;

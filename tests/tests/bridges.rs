@@ -184,6 +184,38 @@ async fn a_node_that_stops_hands_its_bridge_over() {
 }
 
 #[tokio::test]
+async fn a_drained_node_hands_its_bridge_over_and_runs_none_until_that_is_cancelled() {
+    let hub = Cluster::start(ClusterOptions::new("bridge-drain-hub", 1)).await.expect("a hub");
+    let mut at_hub = durable(&hub, 0, "reader", "up/#").await.expect("a reader");
+    let options = ClusterOptions::new("bridge-drain-site", 3);
+    let lines = ["topic up/# out 2"];
+    let site = Cluster::start(bridge_lines(options, &hub, "mqttv50", &lines)).await.expect("a site");
+    let holder = bridging_node(&site, None).await;
+    let mut writer = publisher(&site, (holder + 1) % 3, "writer").await.expect("a writer");
+    let publishing = async {
+        for n in 0..200 {
+            writer.publish(message("up/a", n.to_string(), QoS::ExactlyOnce)).await.expect("published");
+        }
+    };
+    let draining = async { site.command(holder, "drain").await.expect("it runs").expect("it is drained") };
+    tokio::join!(publishing, draining);
+    let heir = bridging_node(&site, Some(holder)).await;
+    let seen = receive_all(&mut at_hub, 200).await;
+    assert!(seen.values().all(|times| *times == 1), "{seen:?}");
+    let before = site.log(holder).matches("Bridge link connected").count();
+    site.command(holder, "drain --cancel").await.expect("it runs").expect("it is cancelled");
+    // Bridges are placed by the nodes that serve, so it comes back.
+    let deadline = Instant::now() + PATIENCE;
+    while site.log(holder).matches("Bridge link connected").count() == before {
+        assert!(Instant::now() < deadline, "the bridge stays at node {heir}");
+        sleep(Duration::from_millis(50)).await;
+    }
+    writer.publish(message("up/a", "200", QoS::ExactlyOnce)).await.expect("published");
+    assert_eq!(at_hub.receive().await.expect("it crosses").payload, "200");
+    at_hub.expect_nothing().await.expect("each once");
+}
+
+#[tokio::test]
 async fn a_dead_nodes_bridge_is_taken_over() {
     let hub = Cluster::start(ClusterOptions::new("bridge-death-hub", 1)).await.expect("a hub");
     let lines = ["topic up/# out 1"];

@@ -186,3 +186,38 @@ async fn sigterm_with_shutdown_drain_hands_clients_over_before_the_node_stops() 
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_drain_lets_clients_in_again() -> TestResult {
+    if is_stand_in() {
+        skip(STAND_IN);
+        return Ok(());
+    }
+    let cluster = Cluster::start(ClusterOptions::new("drain-cancel", 3)).await?;
+    assert!(cluster.command(0, "drain --cancel").await?.is_ok_and(|text| text.contains("not being drained")));
+    let mut clients = Vec::new();
+    for number in 0..6 {
+        clients.push(Connection::connected(cluster.address(0), durable(&format!("slow-{number}"))).await?.0);
+    }
+    // One client per second: most are here when it is cancelled.
+    let draining = cluster.command(0, "drain --rate 1");
+    let cancelling = async {
+        let mut told = tokio::task::JoinSet::new();
+        for mut client in clients {
+            told.spawn(async move { until_goodbye(&mut client, &mut Vec::new()).await });
+        }
+        told.join_next().await;
+        cluster.command(0, "drain --cancel").await
+    };
+    let (drained, cancelled) = tokio::join!(draining, cancelling);
+    assert!(drained?.is_err_and(|text| text.contains("cancelled")));
+    assert!(cancelled?.is_ok_and(|text| text.contains("takes clients again")));
+    let (mut late, _) = Connection::connected(cluster.address(0), durable("late")).await?;
+    late.publish(message("a", "b", QoS::AtLeastOnce)).await?;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while http::get(cluster.health_address(0), "/readyz").await?.0 != 200 {
+        assert!(tokio::time::Instant::now() < deadline, "not ready again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}

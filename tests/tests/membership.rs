@@ -1,16 +1,19 @@
 //! Changes of a cluster's size, and what is left of one that has lost its majority.
-use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
+use mosquorum_proto::mqtt::{Connect, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, Will};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE, message},
+    client::{ClientError, Connection, PATIENCE, message, topic_name},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in},
     skip::skip,
     target::TestResult,
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
+    net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
+use tokio::sync::Semaphore;
 
 const STAND_IN: &str = "MOSQUORUM_BIN is Eclipse Mosquitto, which has no cluster";
 
@@ -85,6 +88,83 @@ async fn a_cluster_shrinks_from_its_last_node_on_and_numbers_are_never_used_agai
         assert!(after[name] > before.values().copied().max().unwrap_or(0), "{before:?} {after:?}");
     }
     cluster.wait_all_serving(PATIENCE).await?;
+    Ok(())
+}
+
+/// Comes with a will and says goodbye, again and again, as long as the node lets it in. Which wills must not be published.
+async fn say_goodbye_often(at: SocketAddr, name: String, all: Arc<Semaphore>) -> BTreeSet<String> {
+    let mut said = BTreeSet::new();
+    for number in 0.. {
+        let text = format!("{name}-{number}");
+        let mut connect = Connect::new(ProtocolVersion::V311, &*name);
+        connect.will = Some(Will {
+            topic: topic_name("gone"),
+            payload: text.clone().into(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            delay_interval_seconds: 0,
+            properties: None,
+        });
+        let Ok((mut client, _)) = Connection::connected(at, connect).await else { break };
+        // A reset instead of the end of the stream: it was not read.
+        if client.send(&Packet::Disconnect(Disconnect::new(ReasonCode::Success))).await.is_ok()
+            && matches!(client.recv().await, Err(ClientError::Closed))
+        {
+            said.insert(text);
+            all.add_permits(1);
+        }
+    }
+    said
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_nodes_that_leave_go_to_those_that_stay_and_their_goodbyes_count() -> TestResult {
+    if is_stand_in() {
+        skip(STAND_IN);
+        return Ok(());
+    }
+    let cluster = Cluster::start(ClusterOptions::new("leave", 3)).await?;
+    wait_voters(&cluster, 0, 3).await;
+    let (mut observer, _) = Connection::connected(cluster.address(0), durable("observer")).await?;
+    observer.subscribe_to("gone", QoS::AtLeastOnce).await?;
+    let mut staying = Vec::new();
+    for node in [1, 2] {
+        for number in 0..10 {
+            let connect = durable(&format!("client-{node}-{number}"));
+            staying.push(Connection::connected(cluster.address(node), connect).await?.0);
+        }
+    }
+    let all = Arc::new(Semaphore::new(0));
+    let brief = (0..8).map(|number| {
+        let (at, all) = (cluster.address(1 + number % 2), all.clone());
+        tokio::spawn(say_goodbye_often(at, format!("brief-{number}"), all))
+    });
+    let brief: Vec<_> = brief.collect();
+    all.acquire_many(40).await.expect("they are saying goodbye").forget();
+    let answer = cluster.operate(0, "resize 1 --drain 2").await?;
+    assert!(answer.as_ref().is_ok_and(|text| text.contains("1 nodes vote")), "{answer:?}");
+    for mut client in staying {
+        let goodbye = client.recv_forever().await;
+        let Ok(Packet::Disconnect(goodbye)) = goodbye else { panic!("{goodbye:?}") };
+        assert_eq!(goodbye.reason, ReasonCode::UseAnotherServer);
+        let place: SocketAddr = goodbye.server_reference.expect("node 0 stays").parse().expect("an address");
+        assert_eq!(place, cluster.address(0));
+    }
+    let mut said = BTreeSet::new();
+    for one in brief {
+        said.extend(one.await.expect("it ends"));
+    }
+    assert!(said.len() >= 40, "{said:?}");
+    let (mut last, _) = Connection::connected(cluster.address(0), Connect::new(ProtocolVersion::V5, "last")).await?;
+    last.publish(message("gone", "last", QoS::AtLeastOnce)).await?;
+    loop {
+        let payload = String::from_utf8_lossy(&observer.receive().await?.payload).into_owned();
+        if payload == "last" {
+            break;
+        }
+        assert!(!said.contains(&payload), "{payload} said goodbye, and its will was published");
+    }
+    eprintln!("{} goodbyes counted", said.len());
     Ok(())
 }
 

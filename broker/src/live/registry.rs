@@ -134,6 +134,12 @@ impl Registry {
         self.table.lock().clients.len()
     }
 
+    /// Nobody is here, and nobody is about to be.
+    pub fn is_vacant(&self) -> bool {
+        let table = self.table.lock();
+        table.clients.is_empty() && table.applicants.is_empty()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -240,6 +240,13 @@ impl Session {
         self.handle(packet, env)
     }
 
+    /// The client said DISCONNECT behind something that waits: it counts although that will not be answered any more.
+    pub fn deferred_goodbye(&mut self, env: &mut impl Env) -> Option<SessionError> {
+        let Some(Packet::Disconnect(disconnect)) = self.deferred.back() else { return None };
+        let disconnect = disconnect.clone();
+        self.on_disconnect(&disconnect, env).err()
+    }
+
     /// A client's own messages do not see the subscriptions that it makes or ends after them.
     fn must_wait(&self, packet: &Packet) -> bool {
         matches!(packet, Packet::Subscribe(_) | Packet::Unsubscribe(_)) && self.has_unrouted()

@@ -52,6 +52,9 @@ use tokio::{
 };
 use tonic::service::Routes;
 
+/// At a stop, for what was submitted to be applied.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Called once, with the reason, when the node must stop at once (a failed fsync): nothing may be acknowledged after.
 pub type Fatal = Arc<dyn Fn(String) + Send + Sync>;
 
@@ -335,6 +338,10 @@ impl Shared {
 
     async fn shutdown(self: Arc<Self>) {
         self.set_serving(false);
+        // A DISCONNECT that was read a moment ago is to count.
+        if self.engine.load().as_ref().is_some_and(|engine| engine.has_majority()) {
+            self.proposer.settle(SETTLE_PATIENCE).await;
+        }
         self.proposer.restart(None, None);
         self.barriers.clear();
         let engine = self.engine.swap(None);

@@ -32,6 +32,7 @@ const BATCH_COMMANDS: usize = 1024;
 /// While others are on their way, a small batch waits for company.
 const LINGER: Duration = Duration::from_millis(1);
 const LINGER_COMMANDS: usize = 64;
+const SETTLE_CHECK: Duration = Duration::from_millis(5);
 /// Above so many bytes that are not answered, connections stop reading.
 const CONGESTED_BYTES: usize = 16 << 20;
 
@@ -208,6 +209,23 @@ impl Proposer {
             drop(inner);
             self.resend.store(true, Ordering::Release);
             self.wake.notify_one();
+        }
+    }
+
+    /// Waits until everything that was submitted is applied, at most so long; whether it is.
+    pub(crate) async fn settle(&self, at_most: Duration) -> bool {
+        let since = Instant::now();
+        loop {
+            {
+                let inner = self.inner.lock();
+                if inner.waiting.is_empty() && inner.in_flight.is_empty() {
+                    return true;
+                }
+            }
+            if since.elapsed() > at_most {
+                return false;
+            }
+            tokio::time::sleep(SETTLE_CHECK).await;
         }
     }
 

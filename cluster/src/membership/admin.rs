@@ -1,5 +1,5 @@
 //! What an operator asks for: `mosquorum cluster status | add | remove | transfer-leader | resize`.
-use super::{add, ask_first, changes};
+use super::{add, ask_first, changes, leave};
 use crate::{
     consensus::Shared,
     facade::AdminRequest,
@@ -16,19 +16,23 @@ const ASK_AGAIN: &str = "leadership moved";
 /// Does what is asked, here if this node leads and through the leader otherwise.
 pub(crate) async fn admin(shared: Arc<Shared>, request: AdminRequest) -> Result<String, String> {
     use wire::admin_request::Request;
+    let hand_over = match &request {
+        AdminRequest::Remove { hand_over, .. } | AdminRequest::Resize { hand_over, .. } => *hand_over,
+        _ => Duration::ZERO,
+    };
     let request = match request {
         AdminRequest::Status => return Ok(status_text(&shared)),
         AdminRequest::Add { name, address } => Request::Add(wire::AddNode { name, address }),
-        AdminRequest::Remove { name } => Request::Remove(name),
+        AdminRequest::Remove { name, .. } => Request::Remove(name),
         AdminRequest::TransferLeader { to } => Request::TransferTo(to.unwrap_or_default()),
-        AdminRequest::Resize { voters } => Request::Resize(voters as u32),
+        AdminRequest::Resize { voters, .. } => Request::Resize(voters as u32),
     };
-    let deadline = Instant::now() + shared.settings.commit_timeout;
+    let deadline = Instant::now() + hand_over + shared.settings.commit_timeout;
     loop {
         let answer = if shared.view().is_leader {
-            lead(&shared, request.clone()).await
+            lead(&shared, request.clone(), hand_over).await
         } else {
-            forward(&shared, request.clone()).await
+            forward(&shared, request.clone(), hand_over).await
         };
         match answer {
             Err(reason) if reason.contains(ASK_AGAIN) && Instant::now() < deadline => {
@@ -39,8 +43,12 @@ pub(crate) async fn admin(shared: Arc<Shared>, request: AdminRequest) -> Result<
     }
 }
 
-async fn forward(shared: &Shared, request: wire::admin_request::Request) -> Result<String, String> {
-    let request = wire::AdminRequest { request: Some(request) };
+async fn forward(
+    shared: &Shared,
+    request: wire::admin_request::Request,
+    hand_over: Duration,
+) -> Result<String, String> {
+    let request = wire::AdminRequest { request: Some(request), hand_over_ms: hand_over.as_millis() as u64 };
     let view = shared.view();
     let Some(leader) = view.leader.and_then(|leader| view.member(leader)) else {
         return Err(format!("no leader is known, {ASK_AGAIN}"));
@@ -49,6 +57,10 @@ async fn forward(shared: &Shared, request: wire::admin_request::Request) -> Resu
     let patience = match &request.request {
         // The leader says after a while that the new node is still copying the state.
         Some(wire::admin_request::Request::Add(_)) => add::JOIN_WAIT + shared.settings.commit_timeout,
+        // The leader waits for nodes that leave until they have committed what they have.
+        Some(wire::admin_request::Request::Remove(_) | wire::admin_request::Request::Resize(_)) => {
+            hand_over + 4 * shared.settings.commit_timeout
+        }
         _ => shared.settings.commit_timeout,
     };
     match timeout(patience, client.admin(request)).await {
@@ -62,7 +74,11 @@ async fn forward(shared: &Shared, request: wire::admin_request::Request) -> Resu
 }
 
 /// Carries a request out on the leader.
-pub(super) async fn lead(shared: &Arc<Shared>, request: wire::admin_request::Request) -> Result<String, String> {
+pub(super) async fn lead(
+    shared: &Arc<Shared>,
+    request: wire::admin_request::Request,
+    hand_over: Duration,
+) -> Result<String, String> {
     use wire::admin_request::Request;
     if !shared.view().is_leader {
         return Err(ASK_AGAIN.into());
@@ -71,15 +87,15 @@ pub(super) async fn lead(shared: &Arc<Shared>, request: wire::admin_request::Req
         Request::Add(node) => add::add(shared, &node).await,
         Request::Remove(name) => {
             let node = find(&shared.view(), &name)?;
-            remove(shared, node).await?;
-            Ok(format!("{name} (n{node}) left the cluster"))
+            let notes = remove(shared, node, hand_over).await?;
+            Ok(format!("{notes}{name} (n{node}) left the cluster"))
         }
         Request::TransferTo(name) => {
             let to = if name.is_empty() { None } else { Some(find(&shared.view(), &name)?) };
             let to = transfer(shared, to).await?;
             Ok(format!("n{to} leads"))
         }
-        Request::Resize(voters) => resize(shared, voters as usize).await,
+        Request::Resize(voters) => resize(shared, voters as usize, hand_over).await,
     }
 }
 
@@ -88,7 +104,8 @@ fn find(view: &View, name: &str) -> Result<u64, String> {
     found.ok_or_else(|| format!("no node is named `{name}`"))
 }
 
-async fn remove(shared: &Arc<Shared>, node: u64) -> Result<(), String> {
+/// What the operator should know besides.
+async fn remove(shared: &Arc<Shared>, node: u64, hand_over: Duration) -> Result<String, String> {
     let view = shared.view();
     if view.member(node).is_some_and(|m| m.voter) && view.voters() == 1 {
         return Err("the last voter cannot leave".into());
@@ -97,7 +114,10 @@ async fn remove(shared: &Arc<Shared>, node: u64) -> Result<(), String> {
         transfer(shared, None).await?;
         return Err(ASK_AGAIN.into());
     }
-    changes::remove(shared, BTreeSet::from([node])).await
+    let nodes = BTreeSet::from([node]);
+    let notes = leave::hand_over(shared, &nodes, hand_over).await?;
+    changes::remove(shared, nodes).await?;
+    Ok(notes)
 }
 
 /// Hands leadership over, to the voter that is furthest unless one is named.
@@ -122,7 +142,7 @@ async fn transfer(shared: &Arc<Shared>, to: Option<u64>) -> Result<u64, String> 
     }
 }
 
-async fn resize(shared: &Arc<Shared>, wanted: usize) -> Result<String, String> {
+async fn resize(shared: &Arc<Shared>, wanted: usize, hand_over: Duration) -> Result<String, String> {
     if wanted == 0 {
         return Err("a cluster has at least one voter".into());
     }
@@ -138,7 +158,8 @@ async fn resize(shared: &Arc<Shared>, wanted: usize) -> Result<String, String> {
         transfer(shared, names.first().map(|(_, node)| *node)).await?;
         return Err(ASK_AGAIN.into());
     }
-    let mut text = String::new();
+    let nodes = leaving.iter().map(|(_, node)| *node).collect();
+    let mut text = leave::hand_over(shared, &nodes, hand_over).await?;
     for (name, node) in leaving.into_iter().rev() {
         changes::remove(shared, BTreeSet::from([node])).await?;
         let _ = write!(text, "{name} (n{node}) left the cluster; ");

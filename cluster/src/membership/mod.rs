@@ -7,6 +7,7 @@ mod add;
 mod admin;
 mod changes;
 mod forming;
+mod leave;
 mod neighbours;
 mod service;
 

@@ -1,5 +1,5 @@
 //! Membership messages of other nodes.
-use super::{admin, changes, neighbours::to_wire, own_address};
+use super::{admin, changes, leave, neighbours::to_wire, own_address};
 use crate::{
     consensus::Shared,
     raft::peer_of,
@@ -9,7 +9,10 @@ use crate::{
     },
 };
 use mosquorum_proto::peer::raft as wire;
-use std::sync::{Arc, Weak};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 use tonic::{Request, Response, Status};
 
 /// Addresses of an invitation that are kept.
@@ -127,13 +130,24 @@ impl membership_server::Membership for MembershipService {
         Ok(Response::new(wire::InviteReply {}))
     }
 
+    async fn leave(&self, request: Request<wire::LeaveRequest>) -> Result<Response<wire::LeaveReply>, Status> {
+        let shared = self.shared()?;
+        let request = request.into_inner();
+        // Finished even if the leader stops waiting: the next one asks again.
+        let done = tokio::spawn(async move { leave::prepare(&shared, request).await }).await;
+        done.unwrap_or_else(|e| Err(e.to_string())).map_err(refused)?;
+        Ok(Response::new(wire::LeaveReply {}))
+    }
+
     async fn admin(&self, request: Request<wire::AdminRequest>) -> Result<Response<wire::AdminReply>, Status> {
         let shared = self.shared()?;
-        let Some(request) = request.into_inner().request else {
+        let wire::AdminRequest { request, hand_over_ms } = request.into_inner();
+        let Some(request) = request else {
             return Err(Status::invalid_argument("nothing is asked for"));
         };
         // Finished even if the operator's node stops waiting: half a change is worse.
-        let done = tokio::spawn(async move { admin::lead(&shared, request).await }).await;
+        let done =
+            tokio::spawn(async move { admin::lead(&shared, request, Duration::from_millis(hand_over_ms)).await }).await;
         let reply = match done.unwrap_or_else(|e| Err(e.to_string())) {
             Ok(text) => wire::AdminReply { done: true, text },
             Err(text) => wire::AdminReply { done: false, text },

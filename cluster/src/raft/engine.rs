@@ -68,7 +68,7 @@ pub(crate) struct NotLeader {
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum EngineError {
-    #[error("this node does not lead the cluster")]
+    #[error("this node does not lead the cluster, leadership moved")]
     NotLeader(Option<u64>),
     #[error("{0}")]
     Refused(String),

@@ -62,6 +62,7 @@ impl State {
             Command::Unsubscribe { client_id, epoch, filters } => self.unsubscribe(client_id, *epoch, filters, out),
             Command::NodeUp { name } => self.node_up(batch.origin, name, out),
             Command::NodeDraining => self.node_draining(batch.origin.node),
+            Command::NodeStays => self.node_stays(batch.origin.node),
             Command::NodeDown { node, incarnation } => self.node_down(*node, *incarnation, out),
             Command::NodeRemoved { node } => self.node_removed(*node, out),
             Command::Tick => self.tick(out),

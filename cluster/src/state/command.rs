@@ -78,6 +78,8 @@ pub enum Command {
     },
     /// The origin of this batch hands its clients over and will stop: bridges go to other nodes.
     NodeDraining,
+    /// The origin of this batch does not stop after all.
+    NodeStays,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -19,10 +19,17 @@ impl State {
         Outcome::Done
     }
 
-    /// Ends with the incarnation.
+    /// Until it says that it stays, or its incarnation ends.
     pub(super) fn node_draining(&mut self, node: NodeId) -> Outcome {
         if self.takes_bridges(node) {
             self.nodes.change(node).standing = Standing::Draining;
+        }
+        Outcome::Done
+    }
+
+    pub(super) fn node_stays(&mut self, node: NodeId) -> Outcome {
+        if self.nodes.records.get(&node).is_some_and(|record| record.standing == Standing::Draining) {
+            self.nodes.change(node).standing = Standing::Serving;
         }
         Outcome::Done
     }

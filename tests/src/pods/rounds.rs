@@ -10,11 +10,11 @@ use crate::{
     },
     checker::{self, Violation},
     client::session::Phase,
-    history::{Client, CloseKind, Event, History, Recorder},
+    history::{Client, CloseKind, ConnectionNumber, Event, History, Recorder},
     random::Random,
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt, io,
     str::FromStr,
     sync::atomic::Ordering,
@@ -74,6 +74,8 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// The longest time from a lost connection of a client to its next one, and whose.
     pub longest_without: (Duration, String),
+    /// The longest wait for the answer to a CONNECT, and whose.
+    pub slowest_connect: (Duration, String),
     /// Connections that were lost.
     pub lost: usize,
     pub pods: u64,
@@ -88,8 +90,8 @@ impl Report {
         let rounds: Vec<String> =
             self.rounds.iter().map(|(round, took)| format!("{round} {:.1} s", took.as_secs_f64())).collect();
         format!(
-            "seed {}: {} acknowledged, {} violations; {}; {} connections lost, longest without {:.2} s ({}); {} pods, \
-             {} restarts, {} preStop failures, {} killed",
+            "seed {}: {} acknowledged, {} violations; {}; {} connections lost, longest without {:.2} s ({}), \
+             slowest CONNECT {:.2} s ({}); {} pods, {} restarts, {} preStop failures, {} killed",
             self.seed,
             self.acknowledged,
             self.violations.len(),
@@ -97,6 +99,8 @@ impl Report {
             self.lost,
             self.longest_without.0.as_secs_f64(),
             self.longest_without.1,
+            self.slowest_connect.0.as_secs_f64(),
+            self.slowest_connect.1,
             self.pods,
             self.restarts,
             self.pre_stop_failures,
@@ -224,6 +228,7 @@ fn judge(seed: u64, rounds: Vec<(Round, Duration)>, history: &History, tally: &T
         acknowledged: acknowledged as u64,
         violations: checker::check_all(history),
         longest_without,
+        slowest_connect: slowest_connect(history),
         lost,
         pods: count(&tally.pods),
         restarts: count(&tally.restarts),
@@ -232,9 +237,12 @@ fn judge(seed: u64, rounds: Vec<(Round, Duration)>, history: &History, tally: &T
     }
 }
 
-/// The longest time that a client, whose connection was lost, had none; and how many were lost.
+/// The longest time that a client, whose last connection was lost, had none; and how many were lost. A client whose session is
+/// taken over by another connection of its own has that one.
 fn without_a_node(history: &History) -> ((Duration, String), usize) {
-    let mut owners = HashMap::new();
+    let mut owners: HashMap<ConnectionNumber, Client> = HashMap::new();
+    let mut open: HashMap<Client, usize> = HashMap::new();
+    let mut connected = HashSet::new();
     let mut since: HashMap<Client, Duration> = HashMap::new();
     let (mut longest, mut lost) = ((Duration::ZERO, "nobody".to_owned()), 0);
     for record in &history.records {
@@ -243,21 +251,50 @@ fn without_a_node(history: &History) -> ((Duration, String), usize) {
                 owners.insert(*connection, client.clone());
             }
             Event::Connected { connection, .. } => {
-                if let Some(client) = owners.get(connection)
-                    && let Some(from) = since.remove(client)
+                let Some(client) = owners.get(connection) else { continue };
+                connected.insert(*connection);
+                *open.entry(client.clone()).or_default() += 1;
+                if let Some(from) = since.remove(client)
                     && record.at.saturating_sub(from) > longest.0
                 {
                     longest = (record.at.saturating_sub(from), format!("{client} at {:.1} s", from.as_secs_f64()));
                 }
             }
-            Event::Closed { connection, how: CloseKind::Lost } => {
-                lost += 1;
-                if let Some(client) = owners.get(connection) {
-                    since.entry(client.clone()).or_insert(record.at);
+            Event::Closed { connection, how } if connected.remove(connection) => {
+                let Some(client) = owners.get(connection) else { continue };
+                let left = open.entry(client.clone()).or_default();
+                *left -= 1;
+                if *how == CloseKind::Lost {
+                    lost += 1;
+                    if *left == 0 {
+                        since.entry(client.clone()).or_insert(record.at);
+                    }
                 }
             }
             _ => {}
         }
     }
     (longest, lost)
+}
+
+/// The longest time that a CONNECT waited for its answer or for the client's patience to end, and whose.
+fn slowest_connect(history: &History) -> (Duration, String) {
+    let mut invoked = HashMap::new();
+    let mut slowest = (Duration::ZERO, "nobody".to_owned());
+    for record in &history.records {
+        match &record.event {
+            Event::ConnectInvoked { connection, client, .. } => {
+                invoked.insert(*connection, (record.at, client.clone()));
+            }
+            Event::Connected { connection, .. } | Event::NotConnected { connection } => {
+                if let Some((at, client)) = invoked.remove(connection)
+                    && record.at.saturating_sub(at) > slowest.0
+                {
+                    slowest = (record.at.saturating_sub(at), format!("{client} at {:.1} s", at.as_secs_f64()));
+                }
+            }
+            _ => {}
+        }
+    }
+    slowest
 }

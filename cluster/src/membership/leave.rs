@@ -1,0 +1,70 @@
+//! Before nodes are taken out of the cluster: their clients go elsewhere, and what they said is committed.
+//! Always true: a node that answers leaves with no client on it and nothing of its own uncommitted, so a DISCONNECT that
+//! it has read counts; afterwards it can propose nothing any more, and nobody else may speak for its incarnation. A node
+//! that does not answer is taken for dead: its sessions end uncleanly, as they would without the change.
+use crate::{
+    consensus::Shared,
+    ids::NodeId,
+    transport::{Purpose, services::raft::membership_client::MembershipClient},
+};
+use mosquorum_proto::peer::raft as wire;
+use std::{collections::BTreeSet, fmt::Write, sync::Arc, time::Duration};
+use tokio::{task::JoinSet, time::timeout};
+use tonic::Code;
+use tracing::{info, warn};
+
+/// A node that the leader has not heard of for so long is not asked.
+const SILENT: Duration = Duration::from_secs(3);
+
+/// The leader's side: asks all nodes that leave, at the same time; returns what the operator should know.
+/// # Errors
+/// When a node says that it stays: nothing was changed.
+pub(super) async fn hand_over(shared: &Arc<Shared>, nodes: &BTreeSet<u64>, within: Duration) -> Result<String, String> {
+    let (view, mut asked) = (shared.view(), JoinSet::new());
+    for member in view.members.iter().filter(|member| nodes.contains(&member.node)) {
+        let serves = shared.state.read().serving(NodeId(member.node)).is_some();
+        if !serves || member.silent.is_some_and(|silent| silent > SILENT) {
+            continue;
+        }
+        let patience = within + 2 * shared.settings.commit_timeout;
+        let mut client = MembershipClient::new(shared.transport.channel(&member.address, Purpose::Control));
+        let request = wire::LeaveRequest {
+            cluster: shared.identity().map(|identity| identity.cluster.to_vec().into()).unwrap_or_default(),
+            node: member.node,
+            leaving: nodes.iter().copied().collect(),
+            hand_over_ms: within.as_millis() as u64,
+        };
+        let name = member.name.clone();
+        asked.spawn(async move { (name, timeout(patience, client.leave(request)).await) });
+    }
+    let mut text = String::new();
+    while let Some(answer) = asked.join_next().await {
+        let Ok((name, answer)) = answer else { continue };
+        let why = match answer {
+            Ok(Ok(_)) => continue,
+            Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
+                return Err(format!("{name} stays: {}", status.message()));
+            }
+            Ok(Err(status)) => status.message().to_owned(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        warn!(name, why, "a node that leaves does not hand its clients over");
+        let _ = write!(text, "{name} did not hand its clients over ({why}); ");
+    }
+    Ok(text)
+}
+
+/// The side of the node that leaves.
+pub(super) async fn prepare(shared: &Arc<Shared>, request: wire::LeaveRequest) -> Result<(), String> {
+    let own = shared.identity().ok_or("this node belongs to no cluster")?;
+    if request.cluster[..] != own.cluster || request.node != own.node {
+        return Err(format!("this is n{} of its cluster, not n{}", own.node, request.node));
+    }
+    info!("this node is about to be taken out of the cluster, clients are handed over");
+    let leaving = request.leaving.into_iter().map(NodeId).collect();
+    shared.live.hand_over(leaving, Duration::from_millis(request.hand_over_ms)).await?;
+    if !shared.proposer.settle(shared.settings.commit_timeout).await {
+        return Err("what its clients said is not committed".into());
+    }
+    Ok(())
+}
