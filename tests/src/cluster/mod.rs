@@ -28,7 +28,8 @@ pub use folder::TestFolder;
 pub use network::{Namespaces, why_no_namespaces};
 pub use process::Ended;
 
-use network::{Loopback, Place};
+pub(crate) use network::Loopback;
+use network::Place;
 use process::BrokerProcess;
 
 /// How nodes reach each other.

@@ -29,26 +29,34 @@ impl Place {
     }
 }
 
-/// A loopback address of our own: whoever holds its port 1 has the address, so ports on it never collide, neither with
+/// A loopback address of our own: whoever holds its port 60001 has the address, so ports on it never collide, neither with
 /// other tests nor with outgoing connections.
 #[derive(Debug)]
-pub(super) struct Loopback {
+pub(crate) struct Loopback {
     address: Ipv4Addr,
     _reservation: TcpListener,
 }
 
 impl Loopback {
-    pub(super) fn reserve() -> io::Result<Self> {
+    pub(crate) fn reserve() -> io::Result<Self> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
         let mut random = Random::new(now).branch(u64::from(std::process::id()));
         for _ in 0..1000 {
             let byte = |random: &mut Random| random.between(1, 254) as u8;
             let address = Ipv4Addr::new(127, byte(&mut random), byte(&mut random), byte(&mut random));
-            if let Ok(reservation) = TcpListener::bind((address, 60001)) {
-                return Ok(Self { address, _reservation: reservation });
+            if let Ok(loopback) = Self::reserve_at(address) {
+                return Ok(loopback);
             }
         }
         Err(io::Error::other("no free loopback address"))
+    }
+
+    pub(crate) fn reserve_at(address: Ipv4Addr) -> io::Result<Self> {
+        Ok(Self { address, _reservation: TcpListener::bind((address, 60001))? })
+    }
+
+    pub(crate) fn address(&self) -> Ipv4Addr {
+        self.address
     }
 
     pub(super) fn places(&self, nodes: usize) -> Vec<Place> {
