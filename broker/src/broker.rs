@@ -160,7 +160,8 @@ impl Broker {
     pub fn redispatch(&self, message: Arc<Message>, group: &TopicFilter, wakeups: &mut Wakeups) {
         match self.router.choose_again(&message, group) {
             Choice::Here(member, group) => self.router.hand_over(&message, &member, Some(group), wakeups),
-            Choice::DurableHere(..) | Choice::Nobody => add(&self.counters.dropped_no_member, 1),
+            Choice::DurableHere(mailbox, options) => self.router.put(&message, &mailbox, options, None, wakeups),
+            Choice::Nobody => add(&self.counters.dropped_no_member, 1),
             Choice::Elsewhere(filter, node) => {
                 let forward = Forward { message, nodes: Default::default(), groups: vec![(filter, node)] };
                 self.peers.forward(forward, None);

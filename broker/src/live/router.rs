@@ -54,8 +54,9 @@ pub struct SharedTarget {
     pub filter: TopicFilter,
     pub live: Option<Arc<Group>>,
     pub remote: Vec<(NodeId, u32)>,
-    /// Durable members that are connected to this node (QoS 0), and whether there are any at all.
+    /// Durable members that are connected to this node, how many are to others (both for QoS 0), and how many there are.
     pub durable_here: Vec<(Arc<Mailbox>, DurableTarget)>,
+    pub durable_nodes: SmallVec<[(NodeId, u32); 4]>,
     pub durable: u32,
 }
 
@@ -207,10 +208,14 @@ impl Router {
             let owner = found.session.owner();
             let mailbox = owner.filter(|o| o.node == here).and_then(|o| self.durable_mailbox(o.connection));
             match (found.group, owner, mailbox) {
-                (Some(filter), _, mailbox) => {
+                (Some(filter), owner, mailbox) => {
                     let shared = targets.shared(filter);
                     shared.durable += 1;
-                    shared.durable_here.extend(mailbox.map(|mailbox| (mailbox, target)));
+                    match (mailbox, owner) {
+                        (Some(mailbox), _) => shared.durable_here.push((mailbox, target)),
+                        (None, Some(owner)) if owner.node != here => shared.add_durable_elsewhere(owner.node),
+                        (None, _) => {}
+                    }
                 }
                 (None, _, Some(mailbox)) => targets.durable_here.push((mailbox, target)),
                 (None, Some(owner), None) if owner.node != here => {
@@ -226,12 +231,19 @@ impl Router {
     /// Decides for each shared group who gets this message. The decision is taken once, before the message is proposed
     /// or delivered, and holds for both.
     pub fn choose(&self, targets: &Targets, logged: bool, retain: bool) -> Vec<Choice> {
-        targets.groups.iter().map(|group| self.choose_member(group, logged, retain)).collect()
+        let elsewhere = |group: &SharedTarget| if logged { SmallVec::new() } else { group.durable_nodes.clone() };
+        targets.groups.iter().map(|group| self.choose_member(group, &elsewhere(group), logged, retain)).collect()
     }
 
-    fn choose_member(&self, group: &SharedTarget, logged: bool, retain: bool) -> Choice {
+    fn choose_member(
+        &self,
+        group: &SharedTarget,
+        durable_nodes: &[(NodeId, u32)],
+        logged: bool,
+        retain: bool,
+    ) -> Choice {
         let here = group.live.as_ref().map_or(0, |live| live.members.len() as u32);
-        let remote: u32 = group.remote.iter().map(|(_, members)| members).sum();
+        let remote: u32 = group.remote.iter().chain(durable_nodes).map(|(_, members)| members).sum();
         let durable = if logged { group.durable } else { group.durable_here.len() as u32 };
         let total = here + remote + durable;
         if total == 0 {
@@ -249,7 +261,7 @@ impl Router {
             return choose_here();
         }
         turn -= here;
-        for (node, members) in &group.remote {
+        for (node, members) in group.remote.iter().chain(durable_nodes) {
             if turn < *members {
                 return Choice::Elsewhere(group.filter.clone(), *node);
             }
@@ -342,7 +354,7 @@ impl Router {
         self.put(message, &to.mailbox, options, group, wakeups);
     }
 
-    fn put(
+    pub fn put(
         &self,
         message: &Arc<Message>,
         mailbox: &Mailbox,
@@ -377,10 +389,26 @@ impl Router {
             let group = self.live.read().group(filter);
             match group.as_ref().and_then(|group| group.next_member()) {
                 Some(member) => self.hand_over(message, member, Some(filter.clone()), &mut wakeups),
+                None if self.hand_to_durable_member(message, filter, &mut wakeups) => {}
                 None => homeless.push(filter.clone()),
             }
         }
         homeless
+    }
+
+    /// QoS 0 for a group whose durable members are connected here; false if none is.
+    fn hand_to_durable_member(&self, message: &Arc<Message>, filter: &TopicFilter, wakeups: &mut Wakeups) -> bool {
+        if message.qos != QoS::AtMostOnce {
+            return false;
+        }
+        let targets = self.targets(message.topic.as_str(), self.version());
+        let Some(group) = targets.groups.iter().find(|group| group.filter == *filter) else { return false };
+        let turn = self.next_turn(filter) as usize;
+        let Some((mailbox, target)) = group.durable_here.get(turn % group.durable_here.len().max(1)) else {
+            return false;
+        };
+        self.put(message, mailbox, target.options(message.retain), None, wakeups);
+        true
     }
 
     /// A message that the broker itself publishes on this node: `$SYS`, wills that the state has already queued for
@@ -396,7 +424,8 @@ impl Router {
     pub fn choose_again(&self, message: &Message, filter: &TopicFilter) -> Choice {
         let targets = self.targets(message.topic.as_str(), self.version());
         match targets.groups.iter().find(|group| group.filter == *filter) {
-            Some(group) => self.choose_member(group, message.qos != QoS::AtMostOnce, message.retain),
+            // Not sent to where it may come from: whether a durable member is still there, that node knows better.
+            Some(group) => self.choose_member(group, &[], message.qos != QoS::AtMostOnce, message.retain),
             None => Choice::Nobody,
         }
     }
@@ -415,6 +444,15 @@ impl DurableTarget {
     }
 }
 
+impl SharedTarget {
+    fn add_durable_elsewhere(&mut self, node: NodeId) {
+        match self.durable_nodes.iter_mut().find(|(known, _)| *known == node) {
+            Some((_, members)) => *members += 1,
+            None => self.durable_nodes.push((node, 1)),
+        }
+    }
+}
+
 impl Targets {
     fn shared(&mut self, filter: &TopicFilter) -> &mut SharedTarget {
         let position = self.groups.iter().position(|group| group.filter == *filter).unwrap_or_else(|| {
@@ -423,6 +461,7 @@ impl Targets {
                 live: None,
                 remote: Vec::new(),
                 durable_here: Vec::new(),
+                durable_nodes: SmallVec::new(),
                 durable: 0,
             });
             self.groups.len() - 1

@@ -1,5 +1,5 @@
 //! How a node with an empty directory gets a number: by forming the cluster, or by being admitted to one.
-use super::{FOUNDER, REMIND_AFTER, RETRY_PAUSE, ask_first, own_address};
+use super::{FOUNDER, Pauses, REMIND_AFTER, ask_first, own_address};
 use crate::{
     consensus::Shared,
     raft::View,
@@ -10,7 +10,7 @@ use rustls::crypto::ring;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 use tracing::{debug, info, warn};
 
@@ -41,6 +41,7 @@ pub(super) async fn obtain(shared: &Arc<Shared>) -> Result<Admitted, String> {
     }
     info!(peers = others.len(), "empty data directory: looking for the cluster, or for everybody to form it");
     let mut reminded = Instant::now();
+    let mut pauses = Pauses::new();
     loop {
         let invited = shared.invitation.lock().clone();
         match look(shared, &others, invited).await {
@@ -58,7 +59,7 @@ pub(super) async fn obtain(shared: &Arc<Shared>) -> Result<Admitted, String> {
             }
             Finding::Wait(reason) => remind(&mut reminded, &reason),
         }
-        sleep(RETRY_PAUSE).await;
+        pauses.pause().await;
     }
 }
 

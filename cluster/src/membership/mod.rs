@@ -30,7 +30,9 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Between tries: short at first, since at the beginning of a cluster everything changes from moment to moment.
+const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
+const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a state that lasts is logged again.
 const REMIND_AFTER: Duration = Duration::from_secs(10);
@@ -42,6 +44,20 @@ pub(crate) struct Identity {
     pub(crate) node: u64,
     /// How often the node was started.
     pub(crate) boots: u64,
+}
+
+/// Pauses that grow from [`RETRY_PAUSE_MIN`] to [`RETRY_PAUSE_MAX`].
+struct Pauses(Duration);
+
+impl Pauses {
+    fn new() -> Self {
+        Self(RETRY_PAUSE_MIN)
+    }
+
+    async fn pause(&mut self) {
+        sleep(self.0).await;
+        self.0 = (self.0 * 3 / 2).min(RETRY_PAUSE_MAX);
+    }
 }
 
 /// Number of the node that forms the cluster; later ones are indexes of entries, which are larger.
@@ -141,6 +157,7 @@ fn own_address(shared: &Shared) -> String {
 /// Asks for admission to the voters until this node is one.
 async fn become_voter(shared: &Arc<Shared>, engine: &Arc<Engine>) {
     let mut reminded: Option<Instant> = None;
+    let mut pauses = Pauses::new();
     loop {
         let view = engine.view();
         let own = view.member(engine.node());
@@ -163,7 +180,7 @@ async fn become_voter(shared: &Arc<Shared>, engine: &Arc<Engine>) {
             warn!(%reason, "not a voter of the cluster yet");
             reminded = Some(Instant::now());
         }
-        sleep(RETRY_PAUSE).await;
+        pauses.pause().await;
     }
 }
 

@@ -1,5 +1,5 @@
 //! Shared subscriptions (MQTT 5.0 section 4.8.2).
-use mosquorum_proto::mqtt::QoS;
+use mosquorum_proto::mqtt::{ProtocolVersion, QoS};
 use mosquorum_tests::{
     client::{Connection, Result, message},
     on_both, on_one_node,
@@ -95,7 +95,31 @@ async fn groups_and_plain_subscriptions_do_not_disturb_each_other(target: Target
     Ok(())
 }
 
+/// QoS 0 waits for nobody, so it goes to a member that is connected, wherever that is.
+async fn qos_0_reaches_the_durable_members_of_a_group(target: Target) -> TestResult {
+    let topic = target.unique("durable-crew");
+    let mut members = Vec::new();
+    for (address, name) in [(target.b, "d1"), (target.c, "d2")] {
+        let mut member = Connection::connected(address, target.durable_packet(ProtocolVersion::V5, name)).await?.0;
+        member.subscribe_to(&format!("$share/crew/{topic}"), QoS::AtMostOnce).await?;
+        members.push(member);
+    }
+    for (node, address) in [target.a, target.b, target.c].into_iter().enumerate() {
+        let name = format!("p{node}");
+        let mut publisher =
+            Connection::connected(address, target.connect_packet(ProtocolVersion::V5, &name)).await?.0;
+        for number in 0..10 {
+            publisher.publish(message(&topic, format!("{name}-{number}"), QoS::AtMostOnce)).await?;
+        }
+        publisher.disconnect().await?;
+    }
+    let came = collect(&mut members, 30).await?;
+    assert!(came.iter().all(|came| !came.is_empty()), "one member got everything: {came:?}");
+    Ok(())
+}
+
 on_both!(
+    qos_0_reaches_the_durable_members_of_a_group,
     each_message_goes_to_one_member,
     what_a_dead_member_did_not_acknowledge_goes_to_a_living_one,
     groups_and_plain_subscriptions_do_not_disturb_each_other,
