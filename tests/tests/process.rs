@@ -1,8 +1,8 @@
 //! The process as operators and service managers meet it: signals, notification, rights.
-use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
+use mosquorum_proto::mqtt::{Connect, Packet, ProtocolVersion, QoS};
 use mosquorum_tests::{
     client::{Connection, PATIENCE, message},
-    cluster::{Cluster, ClusterOptions, binary::is_stand_in},
+    cluster::{Cluster, ClusterOptions, Ended, binary::is_stand_in},
     skip::skip,
     target::{Failure, TestResult},
 };
@@ -116,6 +116,38 @@ async fn the_service_manager_hears_of_start_life_reload_and_stop() -> TestResult
         wait("STOPPING=1");
     });
     Ok(listening.await?)
+}
+
+/// What was read before the signal is in the log before the process ends, though no answer waits for it.
+#[tokio::test]
+async fn acknowledgements_heard_before_a_stop_hold_after_it() -> TestResult {
+    const MESSAGES: usize = 500;
+    let mut cluster = Cluster::start(ClusterOptions::new("last-words", 1).persistent()).await?;
+    let session = || {
+        let mut connect = Connect::new(ProtocolVersion::V5, "kept");
+        connect.clean_start = false;
+        connect.session_expiry_interval = Some(3600);
+        connect
+    };
+    let (mut subscriber, _) = Connection::connected(cluster.address(0), session()).await?;
+    subscriber.subscribe_to("words", QoS::AtLeastOnce).await?;
+    let mut publisher = connected(&cluster, "publisher").await?;
+    publisher
+        .publish_many(MESSAGES as u64, 20, |number| message("words", number.to_string(), QoS::AtLeastOnce))
+        .await?;
+    for _ in 0..MESSAGES {
+        subscriber.receive().await?;
+    }
+    // What stands before an answered PINGREQ was read.
+    subscriber.send(&Packet::PingReq).await?;
+    while subscriber.recv().await? != Packet::PingResp {}
+    assert_eq!(cluster.stop_node(0).await?, Ended::Exit(0));
+    cluster.start_node(0)?;
+    cluster.wait_serving(0, PATIENCE).await?;
+    let (mut subscriber, connack) = Connection::connected(cluster.address(0), session()).await?;
+    assert!(connack.session_present);
+    subscriber.expect_nothing().await?;
+    Ok(())
 }
 
 fn skip_ok(why: &str) -> TestResult {

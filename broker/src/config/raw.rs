@@ -237,9 +237,9 @@ fn environment_values(spec: &OptionSpec, name: &str, value: &str) -> Vec<Text> {
     }
 }
 
-/// Kubernetes gives every pod such variables for a service named `mosquorum`.
+/// What processes of ours tell each other (`daemon`), and what Kubernetes gives every pod for a service named `mosquorum`.
 fn is_service_variable(option: &str) -> bool {
-    option == "port" || option.starts_with("port_") || option.contains("service_")
+    matches!(option, "parent" | "detached" | "port") || option.starts_with("port_") || option.contains("service_")
 }
 
 /// `-q` and `-v`.

@@ -34,9 +34,7 @@ pub(super) fn parse(words: &[OsString]) -> Asked {
                 let port = words.next().and_then(|port| port.to_str()?.parse().ok()).filter(|port| *port > 0);
                 port.map(|port| serve.ports.push(port)).is_some() && serve.ports.len() <= 10
             }
-            "--tls-keylog" => {
-                words.next().map(|file| serve.rest.extend([word.clone(), file.clone()])).is_some()
-            }
+            "--tls-keylog" => words.next().map(|file| serve.rest.extend([word.clone(), file.clone()])).is_some(),
             _ => false,
         };
         if !understood {

@@ -84,7 +84,10 @@ impl Balancer {
 async fn addresses(front: &Front) -> io::Result<Vec<SocketAddr>> {
     match &front.host {
         Some(host) => Ok(lookup_host((host.as_str(), front.port)).await?.collect()),
-        None => Ok(["0.0.0.0", "::"].iter().filter_map(|any| Some((any.parse::<IpAddr>().ok()?, front.port).into())).collect()),
+        None => Ok(["0.0.0.0", "::"]
+            .iter()
+            .filter_map(|any| Some((any.parse::<IpAddr>().ok()?, front.port).into()))
+            .collect()),
     }
 }
 

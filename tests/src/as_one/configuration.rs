@@ -23,7 +23,10 @@ enum Piece {
     Line(String),
     Listener(usize),
     /// The old way: `port`, and a `bind_address` of its own if there is none.
-    Port { front: usize, address: bool },
+    Port {
+        front: usize,
+        address: bool,
+    },
     BindAddress,
     /// The n-th `include_dir`.
     Include(usize),
@@ -68,7 +71,8 @@ impl Plan {
         let mut pieces = Vec::new();
         let mut in_listener = false;
         for (index, (line, (key, rest))) in text.lines().zip(&lines).enumerate() {
-            let until = lines[index + 1..].iter().position(|(k, _)| *k == "listener").map_or(lines.len(), |n| index + 1 + n);
+            let until =
+                lines[index + 1..].iter().position(|(k, _)| *k == "listener").map_or(lines.len(), |n| index + 1 + n);
             let section = if in_listener || *key == "listener" { &lines[index + 1..until] } else { &lines[..until] };
             let own = has("enable_proxy_protocol", section) || section.contains(&("protocol", "http_api"));
             let piece = match *key {

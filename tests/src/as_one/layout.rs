@@ -33,12 +33,28 @@ pub(super) struct NodePlace {
     listeners: Vec<SocketAddr>,
 }
 
-/// A folder that goes with the program.
+const TEMPORARY: &str = "as-one-";
+
+/// Folders of programs that were killed.
+fn remove_leftovers(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(TEMPORARY)?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A folder that goes with the program; in memory if it can be, since nothing in it is to outlive anything.
 struct Temporary(PathBuf);
 
 impl Temporary {
     fn new() -> io::Result<Self> {
-        let path = std::env::temp_dir().join(format!("as-one-{}", std::process::id()));
+        let memory = Path::new("/dev/shm");
+        let folder = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+        remove_leftovers(&folder);
+        let path = folder.join(format!("{TEMPORARY}{}", std::process::id()));
         make_folder(&path)?;
         Ok(Self(path))
     }

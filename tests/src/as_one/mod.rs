@@ -47,8 +47,12 @@ impl From<io::Error> for Failure {
 pub fn main(words: Vec<OsString>) -> ExitCode {
     let result = match arguments::parse(&words) {
         Asked::Serve(serve) => serve_until_the_end(&serve),
-        Asked::Daemon => Err(Failure { text: "Error: Three nodes as one broker stay in the foreground.".into(), code: 3 }),
-        Asked::Other => broker().and_then(|path| Ok(Command::new(path).args(&words).status()?.code().unwrap_or(1) as u8)),
+        Asked::Daemon => {
+            Err(Failure { text: "Error: Three nodes as one broker stay in the foreground.".into(), code: 3 })
+        }
+        Asked::Other => {
+            broker().and_then(|path| Ok(Command::new(path).args(&words).status()?.code().unwrap_or(1) as u8))
+        }
     };
     ExitCode::from(result.unwrap_or_else(|failure| {
         eprintln!("{}", failure.text);

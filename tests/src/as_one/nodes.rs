@@ -82,7 +82,11 @@ impl Nodes {
         if let Some(node) = first.filter(|node| codes[*node] != 0) {
             self.output.show_one(node);
         }
-        first.map(|node| codes[node]).filter(|code| *code != 0).or(codes.into_iter().find(|code| *code != 0)).unwrap_or(0)
+        first
+            .map(|node| codes[node])
+            .filter(|code| *code != 0)
+            .or(codes.into_iter().find(|code| *code != 0))
+            .unwrap_or(0)
     }
 
     /// Shows what is still in the pipes.

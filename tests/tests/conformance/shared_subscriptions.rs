@@ -106,8 +106,7 @@ async fn qos_0_reaches_the_durable_members_of_a_group(target: Target) -> TestRes
     }
     for (node, address) in [target.a, target.b, target.c].into_iter().enumerate() {
         let name = format!("p{node}");
-        let mut publisher =
-            Connection::connected(address, target.connect_packet(ProtocolVersion::V5, &name)).await?.0;
+        let mut publisher = Connection::connected(address, target.connect_packet(ProtocolVersion::V5, &name)).await?.0;
         for number in 0..10 {
             publisher.publish(message(&topic, format!("{name}-{number}"), QoS::AtMostOnce)).await?;
         }
