@@ -11,7 +11,7 @@ use mosquorum::{
     },
     config::{LogTypes, ProxyRules, ProxyVersion, Settings, Sources},
 };
-use mosquorum_proto::mqtt::{Decoder, Packet, ProtocolVersion, TopicFilter, TopicName, Utf8, encode};
+use mosquorum_proto::mqtt::{Decoder, ProtocolVersion, TopicFilter, TopicName, Utf8, encode};
 use std::{
     io,
     pin::{Pin, pin},
@@ -46,13 +46,11 @@ const PACKET_BYTES_MAX: u32 = 1 << 16;
 /// Decodes a stream of packets as a server does; what is decoded can be encoded, and decodes to the same again.
 fn packets(prefix: &[u8], bytes: &[u8]) {
     let mut decoder = Decoder::for_server(PACKET_BYTES_MAX);
-    let mut version = ProtocolVersion::V311;
     let mut input = BytesMut::from(prefix);
     input.extend_from_slice(bytes);
     while let Ok(Some(packet)) = decoder.decode(&mut input) {
-        if let Packet::Connect(connect) = &packet {
-            version = connect.version;
-        }
+        // The first CONNECT says it; that there is a second one is for the session to refuse.
+        let version = decoder.version.unwrap_or(ProtocolVersion::V311);
         let mut once = BytesMut::new();
         encode(&packet, version, &mut once);
         assert!(once.len() >= 2);
