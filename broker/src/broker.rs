@@ -8,7 +8,7 @@ use crate::{
     config::{BridgeConfig, ListenerSettings, Settings},
     drain::{self, Drain},
     live::{
-        Counters, Mailbox, Order, Registry, Router, Wakeups, add,
+        Counters, Dropping, Mailbox, Order, Registry, Router, Wakeups, add,
         marks::Marks,
         router::Choice,
         side::{Nobody, publish_to_group},
@@ -63,6 +63,7 @@ pub struct Broker {
     pub bridges: Bridges,
     pub drain: Drain,
     pub marks: Marks,
+    pub dropping: Dropping,
     next_connection: AtomicU64,
     runtime: tokio::runtime::Handle,
 }
@@ -89,6 +90,7 @@ impl Broker {
             bridges: Bridges::default(),
             drain: Drain::default(),
             marks: Marks::default(),
+            dropping: Dropping::default(),
             next_connection: AtomicU64::new(1),
             runtime: tokio::runtime::Handle::current(),
             settings: ArcSwap::from_pointee(settings),
@@ -297,14 +299,18 @@ impl LiveHub {
                 }
             }
             Effect::PublishLive { message } => broker.router.publish_here(&message, wakeups),
-            Effect::Dropped { reason, .. } => {
+            Effect::Dropped { client_id, reason, count } => {
                 let counter = match reason {
                     DropReason::QueueFull => &broker.counters.dropped_queue_full,
                     DropReason::QueueBytes => &broker.counters.dropped_queue_bytes,
                     DropReason::Expired => &broker.counters.dropped_expired,
                     DropReason::SessionEnded => &broker.counters.dropped_session_ended,
                 };
-                add(counter, 1);
+                add(counter, count.into());
+                // Every node keeps the queue, so every node says it.
+                if matches!(reason, DropReason::QueueFull | DropReason::QueueBytes) {
+                    broker.dropping.note(&client_id);
+                }
             }
             Effect::NodeChanged { .. } => {}
         }

@@ -7,7 +7,7 @@ use crate::{
         Inbox, Order, add,
         side::{Side, rescue},
     },
-    logging::lines::Disconnected,
+    logging::{lines::Disconnected, packets},
     session::{Env, Session, SessionError},
     stream::Stream,
 };
@@ -193,6 +193,7 @@ impl Service {
     /// Everything that can be done now; `false` when the next round must be woken for.
     fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         self.side.borrow_buffer();
+        let waiting = self.side.out.len();
         let held_back = self.too_much_waits();
         let read = self.read(cx)?;
         self.side.begin_round();
@@ -214,6 +215,9 @@ impl Service {
         }
         self.session.pump(grew, &mut self.side);
         self.side.finish_round();
+        if packets::are_wanted() {
+            packets::sending(&self.side.client_id, self.version(), &self.side.out[waiting..]);
+        }
         let drained = self.flush(cx)?;
         self.check_time(cx)?;
         // Who was not read for what waited is read again: nothing else would wake for its packets.
@@ -302,6 +306,9 @@ impl Service {
 
     fn handle_packets(&mut self) -> Result<(), End> {
         let mut packets = std::mem::take(&mut self.packets);
+        if packets::are_wanted() {
+            packets.iter().for_each(|packet| packets::received(&self.side.client_id, packet));
+        }
         self.side.count().messages_received += packets.len() as u64;
         let result = packets.drain(..).try_for_each(|packet| self.session.on_packet(packet, &mut self.side));
         self.packets = packets;
@@ -421,6 +428,7 @@ impl Service {
             && self.session.options.version == ProtocolVersion::V5
         {
             self.side.count().disconnects_sent += 1;
+            crate::debug!("Sending DISCONNECT to {} (rc{})", self.side.client_id, reason as u8);
             let mut disconnect = Disconnect::new(reason);
             if reason == ReasonCode::UseAnotherServer {
                 disconnect.server_reference = self.io.broker.drain.reference(&self.io.listener.settings());

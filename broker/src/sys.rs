@@ -11,8 +11,9 @@ use crate::{broker::Broker, logging::lines};
 use bytes::Bytes;
 use loads::Loads;
 use mosquorum_cluster::{
-    Answer, Completion, Forward,
+    Forward,
     ids::{Millis, NodeId},
+    metrics::HistogramValues,
     retained_tree::RetainedTree,
     state::Message,
 };
@@ -37,8 +38,6 @@ const TELL_ALL_EVERY: u32 = 6;
 const SILENCE: Duration = Duration::from_secs(60);
 /// Topics that one node may tell.
 const TOLD_MAX: usize = 512;
-/// So long a majority may take to confirm; then there is no latency to be shown.
-const BARRIER_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Default)]
 pub struct SysTopics {
@@ -154,19 +153,26 @@ struct Publisher {
     started: Instant,
     updated: Option<Instant>,
     loads: Loads,
+    commits: CommitLatency,
     round: u32,
 }
 
 /// Publishes `$SYS` until the task is dropped.
 pub async fn publish(broker: Arc<Broker>) {
-    let mut publisher =
-        Publisher { broker: broker.clone(), started: Instant::now(), updated: None, loads: Loads::default(), round: 0 };
+    let mut publisher = Publisher {
+        broker: broker.clone(),
+        started: Instant::now(),
+        updated: None,
+        loads: Loads::default(),
+        commits: CommitLatency::default(),
+        round: 0,
+    };
     loop {
         let Some(interval) = broker.settings.load().sys_interval else {
             tokio::time::sleep(Duration::from_secs(10)).await;
             continue;
         };
-        publisher.update(interval).await;
+        publisher.update(interval);
         tokio::time::sleep(until_multiple(SystemTime::now(), interval)).await;
     }
 }
@@ -179,7 +185,7 @@ fn until_multiple(now: SystemTime, interval: Duration) -> Duration {
 }
 
 impl Publisher {
-    async fn update(&mut self, interval: Duration) {
+    fn update(&mut self, interval: Duration) {
         let broker = self.broker.clone();
         let now = Instant::now();
         let seconds = self.updated.replace(now).map_or(0.0, |last| now.duration_since(last).as_secs_f64());
@@ -196,9 +202,9 @@ impl Publisher {
         values.extend(loads.into_iter().map(|(name, text)| (format!("load/{name}"), text)));
         if broker.clustered {
             let status = broker.consensus.status();
-            let barrier = barrier(&broker).await;
+            let commit = self.commits.update(broker.consensus.metrics().commit);
             let drops = broker.consensus.state().read().counters().clone();
-            let texts = cluster::texts(&status, broker.consensus.available(), barrier, &drops);
+            let texts = cluster::texts(&status, broker.consensus.available(), commit, &drops);
             values.extend(texts.into_iter().map(|(name, text)| (format!("cluster/{name}"), text)));
         }
         values.retain(|(name, text)| {
@@ -228,24 +234,25 @@ fn tell(broker: &Broker, values: &[(String, String)]) {
     }
 }
 
-/// How long a majority takes to confirm something now.
-async fn barrier(broker: &Broker) -> Option<Duration> {
-    struct Once(Mutex<Option<tokio::sync::oneshot::Sender<()>>>);
-    impl Completion for Once {
-        fn complete(&self, _ticket: u64, _answer: Answer) {
-            if let Some(sender) = self.0.lock().take() {
-                let _ = sender.send(());
-            }
+/// What commits took lately, on average: from what is proposed here to its apply here.
+#[derive(Default)]
+struct CommitLatency {
+    seen: HistogramValues,
+    latest: Option<Duration>,
+}
+
+impl CommitLatency {
+    /// Of the commits since the last call; if there were none, as it was.
+    fn update(&mut self, now: HistogramValues) -> Option<Duration> {
+        let count = |values: &HistogramValues| values.counts.iter().sum::<u64>();
+        let commits = count(&now).saturating_sub(count(&self.seen));
+        let micros = now.sum_micros.saturating_sub(self.seen.sum_micros);
+        self.seen = now;
+        if let Some(mean) = micros.checked_div(commits) {
+            self.latest = Some(Duration::from_micros(mean));
         }
+        self.latest
     }
-    if !broker.consensus.available() {
-        return None;
-    }
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let began = Instant::now();
-    broker.consensus.barrier(Arc::new(Once(Mutex::new(Some(sender)))), 0);
-    tokio::time::timeout(BARRIER_PATIENCE, receiver).await.ok()?.ok()?;
-    Some(began.elapsed())
 }
 
 fn gauges(broker: &Broker) -> Gauges {
@@ -276,6 +283,19 @@ fn gauges(broker: &Broker) -> Gauges {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_latency_is_that_of_the_latest_commits() {
+        let mut latency = CommitLatency::default();
+        let mut values = HistogramValues::default();
+        assert_eq!(latency.update(values), None);
+        values.observe(Duration::from_micros(900));
+        assert_eq!(latency.update(values), Some(Duration::from_micros(900)));
+        values.observe(Duration::from_micros(100));
+        values.observe(Duration::from_micros(300));
+        assert_eq!(latency.update(values), Some(Duration::from_micros(200)));
+        assert_eq!(latency.update(values), Some(Duration::from_micros(200)), "nothing was committed since");
+    }
 
     #[test]
     fn updates_come_at_multiples_of_the_interval() {

@@ -8,7 +8,10 @@ use crate::{
         registry::Presence,
         side::{Side, rescue},
     },
-    logging::lines::{self, ConnectedClient},
+    logging::{
+        lines::{self, ConnectedClient},
+        packets,
+    },
     session::{MountPoint, Session, SessionOptions},
 };
 use bytes::BytesMut;
@@ -126,6 +129,9 @@ impl Attended {
         }
         let mut side = Side::new(broker.clone(), mailbox, owner.connection, client.id, client.username, access);
         encode(&Packet::ConnAck(Box::new(answer)), client.connect.version, &mut side.out);
+        if packets::are_wanted() {
+            packets::sending(&side.client_id, options.version, &side.out);
+        }
         if options.marks {
             broker.marks.want();
         }

@@ -116,7 +116,7 @@ async fn attend(mut connection: Connection, received: Received, origin: Origin) 
                     connack.server_reference = broker.drain.reference(&listener.settings());
                 }
                 connack.maximum_qos = (listener.max_qos() != QoS::ExactlyOnce).then(|| listener.max_qos());
-                send_connack(&mut connection.stream, version, &connack, size_max).await;
+                send_connack(&mut connection.stream, &name, version, &connack, size_max).await;
             }
             broker.log_end(&name, &peer, &refusal.why);
             connection.stream.shut_down().await;

@@ -7,7 +7,10 @@ use crate::{
     carrier::TLS_HANDSHAKE,
     connection::{Connection, describe_reason},
     live::add,
-    logging::lines::{self, Disconnected},
+    logging::{
+        lines::{self, Disconnected},
+        packets,
+    },
     stream::Stream,
 };
 use bytes::BufMut;
@@ -46,7 +49,7 @@ pub(super) async fn receive(connection: &mut Connection, peer: &Peer) -> Result<
             Err(error) => {
                 if let Some((version, reason)) = error.connack() {
                     let connack = ConnAck::new(false, reason);
-                    send_connack(&mut connection.stream, version, &connack, usize::MAX).await;
+                    send_connack(&mut connection.stream, &peer.address, version, &connack, usize::MAX).await;
                 }
                 return Err(describe_reason(error.reason_code()));
             }
@@ -73,8 +76,17 @@ pub(super) async fn receive(connection: &mut Connection, peer: &Peer) -> Result<
 }
 
 /// Sends it, unless it is larger than what the client takes [MQTT-3.1.2-24].
-pub(super) async fn send_connack(stream: &mut Stream, version: ProtocolVersion, connack: &ConnAck, size_max: usize) {
+pub(super) async fn send_connack(
+    stream: &mut Stream,
+    name: &str,
+    version: ProtocolVersion,
+    connack: &ConnAck,
+    size_max: usize,
+) {
     let out = encoded(connack, version);
+    if packets::are_wanted() {
+        packets::sending(name, version, &out);
+    }
     if out.len() > size_max {
         return;
     }

@@ -2,6 +2,7 @@
 //! Always true: nothing here survives the process, and nothing here is needed to keep what was acknowledged to durable
 //! sessions.
 pub mod counters;
+pub mod dropping;
 pub mod mailbox;
 pub mod marks;
 pub mod registry;
@@ -10,6 +11,7 @@ pub mod side;
 pub mod subscriptions;
 
 pub use counters::{Counters, add};
+pub use dropping::Dropping;
 pub use mailbox::{Delivery, Inbox, Mailbox, Order, Wakeups};
 pub use registry::Registry;
 pub use router::Router;

@@ -11,6 +11,7 @@ use crate::{
     auth::ClientAcl,
     broker::Broker,
     control,
+    logging::lines,
     session::{Denied, Env, QueueItem},
     telemetry,
 };
@@ -120,6 +121,9 @@ impl Side {
         }
         self.wakeups.give();
         if let Some(mut counts) = self.counts.take() {
+            if counts.dropped_queue_full + counts.dropped_queue_bytes + counts.dropped_slow_reader > 0 {
+                self.broker.dropping.note(&self.client_id);
+            }
             self.broker.counters.absorb(&mut counts);
             SPARE_COUNTS.set(Some(counts));
         }
@@ -269,6 +273,12 @@ impl Env for Side {
     }
     fn memory_exceeded(&self) -> bool {
         self.broker.memory.is_exceeded()
+    }
+    fn note_subscribed(&mut self, filter: &TopicFilter, qos: QoS) {
+        lines::subscribed(&self.client_id, qos as u8, filter.as_str());
+    }
+    fn note_unsubscribed(&mut self, filter: &TopicFilter) {
+        lines::unsubscribed(&self.client_id, filter.as_str());
     }
     fn note_denied(&mut self, what: Denied, topic: &str) {
         let what = match what {

@@ -5,6 +5,7 @@
 //! Not here: payloads and passwords, which nobody logs; metrics.
 mod file;
 pub mod lines;
+pub mod packets;
 mod sink;
 mod text;
 mod tracing_forward;
@@ -15,7 +16,7 @@ use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 pub use crate::{debug, error, info, notice, warning};
 pub use sink::TopicSink;
@@ -140,7 +141,9 @@ pub fn apply(settings: &LogSettings) -> Result<(), String> {
         return start(settings);
     };
     let (answer, answered) = sync_channel(1);
-    queue.send(Job::Apply(settings.clone(), answer)).map_err(|_| "Error: The log thread has ended.".to_owned())?;
+    if !put(queue, Job::Apply(settings.clone(), answer), Instant::now() + FLUSH_WAIT) {
+        return Err("Error: The log thread does not answer.".to_owned());
+    }
     answered.recv_timeout(FLUSH_WAIT).map_err(|_| "Error: The log thread does not answer.".to_owned())??;
     set_types(settings.types);
     Ok(())
@@ -164,20 +167,24 @@ pub fn set_topic_sink(sink: TopicSink) {
 pub fn flush() {
     let Some(queue) = QUEUE.get() else { return };
     let (answer, answered) = sync_channel(1);
-    // The queue may be full because a destination blocks; do not wait for a place in it either.
-    let deadline = std::time::Instant::now() + FLUSH_WAIT;
-    let mut job = Job::Flush(answer);
+    let deadline = Instant::now() + FLUSH_WAIT;
+    if put(queue, Job::Flush(answer), deadline) {
+        let _ = answered.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
+}
+
+/// The queue may be full because a destination blocks: waits for a place in it, but no longer than that.
+fn put(queue: &SyncSender<Job>, mut job: Job, deadline: Instant) -> bool {
     loop {
         match queue.try_send(job) {
-            Ok(()) => break,
-            Err(TrySendError::Full(back)) if std::time::Instant::now() < deadline => {
+            Ok(()) => return true,
+            Err(TrySendError::Full(back)) if Instant::now() < deadline => {
                 job = back;
                 std::thread::sleep(Duration::from_millis(5));
             }
-            Err(_) => return,
+            Err(_) => return false,
         }
     }
-    let _ = answered.recv_timeout(deadline.saturating_duration_since(std::time::Instant::now()));
 }
 
 /// Logs a panic as an error and flushes, then does what the hook before it did.

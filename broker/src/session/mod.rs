@@ -115,6 +115,13 @@ pub trait Env {
     fn memory_exceeded(&self) -> bool {
         false
     }
+    /// Subscriptions that were made or ended: for the log.
+    fn note_subscribed(&mut self, filter: &TopicFilter, qos: QoS) {
+        let _ = (filter, qos);
+    }
+    fn note_unsubscribed(&mut self, filter: &TopicFilter) {
+        let _ = filter;
+    }
     /// Something that the client wanted was refused: for the log.
     fn note_denied(&mut self, what: Denied, topic: &str);
 }

@@ -188,6 +188,7 @@ impl Session {
         let suback = SubAck::new(pending.packet_id, pending.reasons);
         encode(&Packet::SubAck(suback), self.options.version, env.out());
         for (subscription, existed) in pending.accepted {
+            env.note_subscribed(&subscription.filter, subscription.qos);
             let wanted = match subscription.retain_handling {
                 RetainHandling::SendAtSubscribe => true,
                 RetainHandling::SendIfNew => !existed,
@@ -258,7 +259,10 @@ impl Session {
             };
             if !env.may_unsubscribe(&filter) {
                 reasons[place] = ReasonCode::NotAuthorized;
-            } else if self.options.durable {
+                continue;
+            }
+            env.note_unsubscribed(&filter);
+            if self.options.durable {
                 waiting.push(place);
                 filters.push(filter);
             } else {

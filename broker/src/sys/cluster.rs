@@ -2,12 +2,12 @@
 use mosquorum_cluster::{ClusterStatus, ids::NodeId, state::Counters};
 use std::time::Duration;
 
-/// Names below `$SYS/broker/cluster/`, and their texts. `barrier`: what a majority's confirmation took just now, `None`
-/// without one.
+/// Names below `$SYS/broker/cluster/`, and their texts. `commit`: what commits of
+/// this node's proposals took lately, `None` before the first.
 pub(super) fn texts(
     status: &ClusterStatus,
     available: bool,
-    barrier: Option<Duration>,
+    commit: Option<Duration>,
     drops: &Counters,
 ) -> Vec<(String, String)> {
     let name_of = |node: NodeId| status.members.iter().find(|member| member.node == node).map(|member| &*member.name);
@@ -31,7 +31,7 @@ pub(super) fn texts(
     ]
     .map(|(name, text)| (name.to_owned(), text))
     .into();
-    if let Some(took) = barrier {
+    if let Some(took) = commit {
         texts.push(("latency/milliseconds".to_owned(), format!("{:.3}", took.as_secs_f64() * 1000.0)));
     }
     for member in &status.members {

@@ -27,7 +27,10 @@ pub(super) fn text(
     // Started as root a broker would become `mosquitto`, which may not read our folders.
     line("user root".into());
     if !mosquitto {
-        line("log_type all".into());
+        // All but debug, which has a line for each packet.
+        for kind in ["error", "warning", "notice", "information", "subscribe", "unsubscribe", "websockets"] {
+            line(format!("log_type {kind}"));
+        }
     }
     line(format!("persistence {}", options.persistence));
     if options.persistence {
