@@ -97,6 +97,9 @@ async fn the_image_serves_as_nobody_with_a_read_only_root_and_stops_with_its_sta
     assert_eq!(identity, "1883");
     let (written, why) = exec(&mut running, &["/bin/sh", "-c", "echo x >/mosquitto/config/x"]).await;
     assert!(!written && why.contains("Read-only"), "{why}");
+    let words = ["mosquitto_passwd", "-c", "-b", "/mosquitto/data/passwords", "somebody", "something"];
+    let (written, why) = exec(&mut running, &words).await;
+    assert!(written, "{why}");
     let check: Vec<&str> = image.health_check.iter().map(String::as_str).collect();
     let (healthy, why) = exec(&mut running, &check).await;
     assert!(healthy, "{why}");

@@ -83,6 +83,9 @@ fn the_debian_package_holds_program_unit_account_and_configuration() {
     ] {
         assert!(root.join(file).is_file(), "{file}");
     }
+    let passwords = folder.path().join("passwords").display().to_string();
+    run(root.join("usr/bin/mosquorum_passwd"), &["-c", "-b", &passwords, "somebody", "something"]);
+    assert!(std::fs::read_to_string(passwords).expect("written").starts_with("somebody:$"));
     let version = run(root.join("usr/sbin/mosquorum"), &["--version"]);
     let fields = run("dpkg-deb", &["--field", &package]);
     let version = version.split_whitespace().nth(1).expect("a version");

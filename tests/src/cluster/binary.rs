@@ -64,11 +64,14 @@ fn cargo_build(build: Build) -> io::Result<PathBuf> {
     if std::env::var("MOSQUORUM_PROFILE").as_deref() == Ok("release") {
         command.arg("--release");
     }
-    if build == Build::Faults {
+    let name = if build == Build::Faults {
         command.args(["--bin", "mosquorum-faults", "--features", "mosquorum/test-faults"]);
+        "mosquorum-faults"
     } else {
-        command.args(["--bin", "mosquorum"]);
-    }
+        // Packages hold mosquorum_passwd too.
+        command.args(["--bin", "mosquorum", "--bin", "mosquorum_passwd"]);
+        "mosquorum"
+    };
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
     if !output.status.success() {
         return Err(io::Error::other("the broker cannot be built"));
@@ -77,6 +80,6 @@ fn cargo_build(build: Build) -> io::Result<PathBuf> {
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter_map(|message| Some(PathBuf::from(message.get("executable")?.as_str()?)))
-        .next_back();
+        .find(|path| path.file_name().is_some_and(|file| file == name));
     executable.ok_or_else(|| io::Error::other("cargo named no executable"))
 }

@@ -111,8 +111,9 @@ impl Image {
         symlink("usr/sbin", root.join("sbin"))?;
         for entry in fs::read_dir("/usr/sbin")? {
             let name = entry?.file_name();
-            // A broker of this machine is not in the image.
-            if !["mosquitto", "mosquorum"].iter().any(|broker| name == *broker) {
+            // A broker of this machine, and its programs, are not in the image.
+            if !["mosquitto", "mosquorum", "mosquitto_passwd", "mosquorum_passwd"].iter().any(|broker| name == *broker)
+            {
                 symlink(Path::new("../host-sbin").join(&name), root.join("usr/sbin").join(&name))?;
             }
         }
@@ -166,6 +167,8 @@ impl Image {
         let (source, target) = rest.split_once(' ').ok_or_else(|| io::Error::other("expected SOURCE TARGET"))?;
         let source = match flags.get("from") {
             Some(_) if source.ends_with("/mosquorum") => binary.to_path_buf(),
+            // The other programs lie beside it.
+            Some(_) if source.ends_with("/mosquorum_passwd") => binary.with_file_name("mosquorum_passwd"),
             Some(_) => PathBuf::from(source),
             None => workspace().join(source),
         };
@@ -183,7 +186,7 @@ impl Image {
         }
         if let Some(mode) = flags.get("chmod") {
             let mode = u32::from_str_radix(mode, 8).map_err(io::Error::other)?;
-            if source != binary {
+            if source.parent() != binary.parent() {
                 fs::set_permissions(&target, fs::Permissions::from_mode(mode))?;
             }
         }
