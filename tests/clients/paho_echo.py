@@ -1,6 +1,6 @@
 """An ordinary paho-mqtt program: counts requests, answers each from on_message, ends when all answers are there.
 
-Usage: paho_echo.py VERSION1|VERSION2 REQUEST_HOST:PORT ANSWER_HOST:PORT MESSAGES
+Usage: paho_echo.py NONE|VERSION1|VERSION2 REQUEST_HOST:PORT ANSWER_HOST:PORT MESSAGES
 One client asks through the first address, the other answers through the second, both in loop_forever.
 """
 import sys
@@ -17,8 +17,9 @@ got = []
 
 
 def client(suffix, on_connect, on_message, on_subscribe):
-    version = getattr(mqtt.CallbackAPIVersion, callbacks)
-    made = mqtt.Client(version, client_id=f"{name}-{suffix}", clean_session=False)
+    # paho-mqtt 1 has one kind of callbacks and no word for it.
+    version = () if callbacks == "NONE" else (getattr(mqtt.CallbackAPIVersion, callbacks),)
+    made = mqtt.Client(*version, client_id=f"{name}-{suffix}", clean_session=False)
     made.on_message = on_message
     # The two versions differ in what callbacks are given; both begin with client and userdata.
     made.on_connect = lambda c, *_: on_connect(c)

@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod otlp;
 pub mod pods;
 pub mod power;
+pub mod programs;
 pub mod random;
 pub mod skip;
 pub mod target;
