@@ -16,9 +16,13 @@ use opentelemetry_proto::tonic::{
 use std::{
     io,
     net::SocketAddr,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tonic::{Request, Response, Status, transport::Server};
+use tonic::{
+    Request, Response, Status,
+    transport::{Identity, Server, ServerTlsConfig},
+};
 
 #[derive(Debug, Clone, Default)]
 pub struct Collector {
@@ -32,14 +36,29 @@ struct Kept {
 }
 
 impl Collector {
+    /// The same behind TLS; the authority of its certificate is written into the file.
+    /// # Errors
+    /// When there is no free port, or the file cannot be written.
+    pub async fn start_tls(authority: &Path) -> io::Result<(Self, SocketAddr)> {
+        let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).map_err(io::Error::other)?;
+        std::fs::write(authority, own.cert.pem())?;
+        let identity = Identity::from_pem(own.cert.pem(), own.signing_key.serialize_pem());
+        let tls = ServerTlsConfig::new().identity(identity);
+        Self::serve(Server::builder().tls_config(tls).map_err(io::Error::other)?).await
+    }
+
     /// Listens until the runtime ends.
     /// # Errors
     /// When there is no free port.
     pub async fn start() -> io::Result<(Self, SocketAddr)> {
+        Self::serve(Server::builder()).await
+    }
+
+    async fn serve(mut server: Server) -> io::Result<(Self, SocketAddr)> {
         let this = Self::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let server = Server::builder()
+        let server = server
             .add_service(TraceServiceServer::new(this.clone()))
             .add_service(MetricsServiceServer::new(this.clone()));
         tokio::spawn(server.serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener)));

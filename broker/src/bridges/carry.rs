@@ -1,7 +1,7 @@
 //! Moves packets between the two sides until one of them ends, or the bridge is told to stop.
 //! Always true: neither side's slowness keeps the other from being read, within bounded buffers.
 use super::{local::LocalWire, status::Status, wire::Wire};
-use crate::stream::Stream;
+use crate::{stream::Stream, telemetry};
 use bytes::{Buf, BytesMut};
 use mosquorum_bridge::{Relay, StartType};
 use mosquorum_proto::mqtt::{Packet, ProtocolVersion, encode};
@@ -50,6 +50,7 @@ pub(super) async fn carry<T>(
     let mut next_status = Instant::now();
     let (mut busy_at, mut pinged_at, mut counted) = (Instant::now(), Instant::now(), relay.counts);
     let mut stopping: Option<Instant> = None;
+    let name = relay.name().to_owned();
     tokio::pin!(stop, other);
     loop {
         if std::mem::take(&mut first) {
@@ -74,7 +75,12 @@ pub(super) async fn carry<T>(
             relay.to_local.push(Packet::PingReq);
             pinged_at = Instant::now();
         }
-        relay.to_remote.drain(..).for_each(|packet| encode(&packet, version, &mut to_remote));
+        for mut packet in relay.to_remote.drain(..) {
+            if let Packet::Publish(publish) = &mut packet {
+                telemetry::bridged(publish, &name);
+            }
+            encode(&packet, version, &mut to_remote);
+        }
         relay.to_local.drain(..).for_each(|packet| encode(&packet, ProtocolVersion::V5, &mut to_local));
         if !relay.is_idle() || counted != relay.counts {
             (busy_at, counted) = (Instant::now(), relay.counts);

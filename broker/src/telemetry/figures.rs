@@ -1,5 +1,5 @@
 //! The metrics of `/metrics` as instruments of OpenTelemetry.
-//! Always true: one reading serves all instruments of an export; of durations their number and sum are told.
+//! Always true: one reading serves all instruments of an export; durations are told by `histograms`.
 use crate::{
     broker::Broker,
     health,
@@ -8,7 +8,6 @@ use crate::{
         model::{Kind, Labels, Reading, Value},
     },
 };
-use mosquorum_cluster::metrics::HistogramValues;
 use opentelemetry::{KeyValue, metrics::MeterProvider};
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use parking_lot::Mutex;
@@ -20,13 +19,17 @@ use std::{
 /// Instruments that are asked within this time are asked for one export.
 const ONE_EXPORT: Duration = Duration::from_millis(500);
 
-struct Shared {
+pub(super) struct Shared {
     broker: Weak<Broker>,
     last: Mutex<Option<(Instant, Arc<Reading>)>>,
 }
 
 impl Shared {
-    fn reading(&self) -> Option<Arc<Reading>> {
+    pub(super) fn new(broker: &Arc<Broker>) -> Arc<Self> {
+        Arc::new(Self { broker: Arc::downgrade(broker), last: Mutex::default() })
+    }
+
+    pub(super) fn reading(&self) -> Option<Arc<Reading>> {
         let mut last = self.last.lock();
         if let Some((at, reading)) = &*last
             && at.elapsed() < ONE_EXPORT
@@ -61,14 +64,9 @@ fn real(value: &Value) -> f64 {
     }
 }
 
-fn count(values: &HistogramValues) -> u64 {
-    values.counts.iter().sum()
-}
-
 /// Registers an instrument for each family that there is.
-pub(super) fn observe(provider: &SdkMeterProvider, broker: &Arc<Broker>) {
+pub(super) fn observe(provider: &SdkMeterProvider, shared: &Arc<Shared>) {
     let meter = provider.meter("mosquorum");
-    let shared = Arc::new(Shared { broker: Arc::downgrade(broker), last: Mutex::default() });
     let Some(reading) = shared.reading() else { return };
     for family in &reading.families {
         let (name, shared) = (family.name, shared.clone());
@@ -85,20 +83,8 @@ pub(super) fn observe(provider: &SdkMeterProvider, broker: &Arc<Broker>) {
                     .with_callback(move |to| shared.each(name, |value, labels| to.observe(real(value), labels)))
                     .build();
             }
-            Kind::Histogram => {
-                let counted = shared.clone();
-                let number = meter.u64_observable_counter(format!("{name}_count")).with_description(family.help);
-                let tell_number = move |to: &dyn opentelemetry::metrics::AsyncInstrument<u64>| {
-                    counted.each(name, |value, labels| {
-                        if let Value::Histogram(values) = value {
-                            to.observe(count(values), labels);
-                        }
-                    });
-                };
-                number.with_callback(tell_number).build();
-                let sum = meter.f64_observable_counter(format!("{name}_sum")).with_description(family.help);
-                sum.with_callback(move |to| shared.each(name, |value, labels| to.observe(real(value), labels))).build();
-            }
+            // Told by the exporter, with their buckets.
+            Kind::Histogram => {}
         }
     }
 }

@@ -2,17 +2,22 @@
 //! Always true: without an endpoint nothing is started; a trace is continued where a sampled message arrives and never
 //! begun here, so what is not sampled costs a look at its properties; a collector that is slow or away costs spans, never
 //! messages.
+mod collector;
 mod figures;
+mod histograms;
 mod traceparent;
 
 use crate::broker::Broker;
+use collector::Variables;
+use figures::Shared;
+use histograms::Exporter;
 use mosquorum_cluster::state::Message;
-use mosquorum_proto::mqtt::{PublishProperties, QoS};
+use mosquorum_proto::mqtt::{Publish, PublishProperties, QoS};
 use opentelemetry::{
     Context, KeyValue,
     trace::{Span, SpanBuilder, SpanContext, SpanKind, TraceContextExt, Tracer, TracerProvider},
 };
-use opentelemetry_otlp::{MetricExporter, SpanExporter};
+use opentelemetry_otlp::{SpanExporter, WithTonicConfig};
 use opentelemetry_sdk::{
     Resource,
     metrics::SdkMeterProvider,
@@ -32,6 +37,22 @@ static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
     metrics: Option<SdkMeterProvider>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signal {
+    Traces,
+    Metrics,
+}
+
+impl Signal {
+    /// As in names of variables.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Traces => "TRACES",
+            Self::Metrics => "METRICS",
+        }
+    }
 }
 
 /// What the environment asks for.
@@ -60,13 +81,17 @@ impl Telemetry {
     #[must_use]
     pub fn start(broker: &Arc<Broker>) -> Self {
         let wanted = Wanted::of(|name| std::env::var(name).ok());
+        let variables = Variables(|name: &str| std::env::var(name).ok());
         let resource = resource(&broker.settings.load().cluster.name);
         let failed = |what: &str, error: &dyn std::fmt::Display| {
             crate::warning!("Warning: OpenTelemetry {what} are not exported: {error}.");
         };
         let mut this = Self { traces: None, metrics: None };
         if wanted.traces {
-            match SpanExporter::builder().with_tonic().build() {
+            let exporter = variables.channel(Signal::Traces).and_then(|channel| {
+                SpanExporter::builder().with_tonic().with_channel(channel).build().map_err(|error| error.to_string())
+            });
+            match exporter {
                 Ok(exporter) => {
                     let provider = SdkTracerProvider::builder()
                         .with_batch_exporter(exporter)
@@ -79,11 +104,12 @@ impl Telemetry {
             }
         }
         if wanted.metrics {
-            match MetricExporter::builder().with_tonic().build() {
+            let shared = Shared::new(broker);
+            match Exporter::new(&variables, shared.clone()) {
                 Ok(exporter) => {
                     let provider =
                         SdkMeterProvider::builder().with_periodic_exporter(exporter).with_resource(resource).build();
-                    figures::observe(&provider, broker);
+                    figures::observe(&provider, &shared);
                     this.metrics = Some(provider);
                 }
                 Err(error) => failed("metrics", &error),
@@ -143,6 +169,17 @@ pub fn delivered(message: &Message, client_id: &str) {
     let now = SystemTime::now();
     let mut span = start(tracer, "deliver", SpanKind::Producer, now, parent, message.topic.as_str(), message.qos);
     span.set_attribute(KeyValue::new("messaging.client.id", client_id.to_owned()));
+    span.end();
+}
+
+/// A message leaves over a bridge: what the remote does with it belongs to this step.
+pub fn bridged(publish: &mut Publish, bridge: &str) {
+    let (Some(tracer), Some(properties)) = (TRACER.get(), &mut publish.properties) else { return };
+    let Some(parent) = traceparent::sampled(properties) else { return };
+    let topic = publish.topic.as_ref().map_or("", |topic| topic.as_str());
+    let mut span = start(tracer, "bridge", SpanKind::Producer, SystemTime::now(), parent, topic, publish.qos);
+    span.set_attribute(KeyValue::new("mosquorum.bridge", bridge.to_owned()));
+    traceparent::replace(properties, span.span_context());
     span.end();
 }
 

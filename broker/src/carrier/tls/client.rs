@@ -12,7 +12,10 @@ use rustls::{
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 /// Where systems keep their CA certificates in one file.
@@ -22,6 +25,16 @@ const OS_BUNDLES: [&str; 4] = [
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 ];
+
+fn os_bundle() -> Option<PathBuf> {
+    let named = std::env::var_os("SSL_CERT_FILE").map(Into::into);
+    named.or_else(|| OS_BUNDLES.iter().map(Into::into).find(|path: &PathBuf| path.exists()))
+}
+
+/// The system's CA certificates, PEM.
+pub fn os_authorities() -> Option<Vec<u8>> {
+    std::fs::read(os_bundle()?).ok()
+}
 
 /// # Errors
 /// One line that names the option and the file.
@@ -83,10 +96,7 @@ fn roots(settings: &BridgeTls) -> Result<RootCertStore, String> {
         }
     }
     if settings.os_certs {
-        let named = std::env::var_os("SSL_CERT_FILE").map(Into::into);
-        let bundle =
-            named.or_else(|| OS_BUNDLES.iter().map(Into::into).find(|path: &std::path::PathBuf| path.exists()));
-        let bundle = bundle.ok_or("bridge_tls_use_os_certs: the system's CA file was not found")?;
+        let bundle = os_bundle().ok_or("bridge_tls_use_os_certs: the system's CA file was not found")?;
         add("bridge_tls_use_os_certs", &bundle)?;
     }
     Ok(roots)

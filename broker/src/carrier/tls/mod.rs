@@ -9,7 +9,7 @@ mod keylog;
 mod load;
 mod verify;
 
-pub use client::client_config;
+pub use client::{client_config, os_authorities};
 pub use identity::CertificateIdentity;
 pub use keylog::log_keys_to;
 pub use load::TlsFileError;
