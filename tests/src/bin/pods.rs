@@ -1,10 +1,10 @@
 //! Rounds of what happens to a release in Kubernetes, again and again, as long as you like:
 //! `cargo run --release -p mosquorum-tests --bin pods -- --runs 20 --rounds rolling-restart,lost-claim --seed 1`
 use mosquorum_tests::pods::{
-    rounds::{Round, run},
+    rounds::{Round, WITHOUT_A_NODE_MAX, run},
     tools, why_no_containers,
 };
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 struct Words {
     runs: u64,
@@ -43,13 +43,15 @@ async fn main() -> ExitCode {
         eprintln!("{why}");
         return ExitCode::FAILURE;
     }
-    let mut failed = 0;
+    let (mut failed, mut worst) = (0, Duration::ZERO);
     for seed in words.seed..words.seed + words.runs {
         match run(seed, &words.rounds, words.rate).await {
             Ok(report) => {
                 println!("{}", report.line());
                 report.violations.iter().for_each(|violation| println!("  {violation}"));
-                failed += u64::from(!report.violations.is_empty());
+                let without = report.longest_without.0;
+                worst = worst.max(without);
+                failed += u64::from(!report.violations.is_empty() || without > WITHOUT_A_NODE_MAX);
             }
             Err(error) => {
                 println!("{error}");
@@ -57,6 +59,6 @@ async fn main() -> ExitCode {
             }
         }
     }
-    println!("{} runs, {failed} failed", words.runs);
+    println!("{} runs, {failed} failed, longest without a node {:.2} s", words.runs, worst.as_secs_f64());
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

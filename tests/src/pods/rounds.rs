@@ -24,6 +24,8 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 /// For one step of the controller, all pods.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// What the promise says; of a run that took longer the files are kept.
+pub const WITHOUT_A_NODE_MAX: Duration = Duration::from_secs(3);
 /// Load before, between and after what is done.
 const PEACE: Duration = Duration::from_secs(1);
 
@@ -152,7 +154,7 @@ pub async fn run(seed: u64, rounds: &[Round], rate: u32) -> io::Result<Report> {
     let _ = phase.send(Phase::Over);
     while actors.join_next().await.is_some() {}
     let report = judge(seed, done, &recorder.snapshot(), &simulator.tally);
-    if !report.violations.is_empty() {
+    if !report.violations.is_empty() || report.longest_without.0 > WITHOUT_A_NODE_MAX {
         simulator.keep_folder();
     }
     Ok(report)
