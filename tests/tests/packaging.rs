@@ -7,7 +7,7 @@ use mosquorum_tests::{
         folder::workspace,
     },
     http,
-    pods::{tools, why_no_containers},
+    pods::{dockerfile::lint, tools, why_no_containers},
     skip::{has_program, skip},
 };
 use std::{
@@ -31,6 +31,12 @@ fn the_chart_renders_what_was_reviewed_and_what_kubernetes_accepts() {
         return skip(&why);
     }
     println!("{}", run(workspace().join("deploy/helm/tests/check"), &[]));
+}
+
+#[test]
+fn the_dockerfile_breaks_none_of_the_known_rules() {
+    let text = std::fs::read_to_string(workspace().join("deploy/docker/Dockerfile")).expect("the file");
+    assert_eq!(lint(&text), Vec::<String>::new());
 }
 
 #[test]

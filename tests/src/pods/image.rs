@@ -32,12 +32,12 @@ pub struct Image {
 
 /// An instruction and the rest of its line, continuation lines joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Instruction {
-    name: String,
-    rest: String,
+pub(super) struct Instruction {
+    pub(super) name: String,
+    pub(super) rest: String,
 }
 
-fn instructions(text: &str) -> Vec<Instruction> {
+pub(super) fn instructions(text: &str) -> Vec<Instruction> {
     let mut all = Vec::new();
     let mut line = String::new();
     for part in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
@@ -61,7 +61,7 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// `--flag=value` words in front, and the rest.
-fn flags(text: &str) -> (BTreeMap<&str, &str>, &str) {
+pub(super) fn flags(text: &str) -> (BTreeMap<&str, &str>, &str) {
     let (mut flags, mut rest) = (BTreeMap::new(), text);
     while let Some(flag) = rest.strip_prefix("--") {
         let (flag, after) = flag.split_once(' ').unwrap_or((flag, ""));

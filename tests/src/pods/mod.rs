@@ -1,5 +1,6 @@
 //! What `deploy/` describes, run for real without an engine: images, pods and stateful sets as processes in namespaces.
 mod container;
+pub mod dockerfile;
 mod image;
 mod kubelet;
 mod manifests;
