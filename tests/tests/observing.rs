@@ -181,6 +181,7 @@ async fn a_scrape_of_three_nodes_tells_what_clients_raft_and_links_did() -> Test
         let term = one.get("mosquorum_raft_term", &[]);
         assert!(term >= Some(1.0) && term == scrapes[0].get("mosquorum_raft_term", &[]), "node {node}: {term:?}");
         assert!(one.get("process_resident_memory_bytes", &[]) > Some(1e6), "node {node}");
+        assert!(one.get("mosquorum_memory_bytes", &[("owner", "rest")]) > Some(1e6), "node {node}");
         let ends = one.get("mosquorum_certificate_expiry_timestamp_seconds", &[("use", "cluster")]);
         assert!(ends > Some(1.7e9), "node {node}: {ends:?}");
     }

@@ -4,6 +4,7 @@
 pub(crate) mod certificates;
 mod cluster;
 pub mod exposition;
+mod memory;
 pub mod model;
 mod process;
 
@@ -60,6 +61,7 @@ pub fn read(broker: Option<&Broker>, ready: bool) -> Reading {
         listeners(broker, &mut reading);
         state(broker, &counts, &mut reading);
         cluster::read(broker, &mut reading);
+        memory::read(broker, &mut reading);
         broker.bridges.read_metrics(broker, &mut reading);
         certificates::read(broker, &mut reading);
     }
