@@ -2,7 +2,8 @@
 //! Always true: batches of one incarnation have consecutive sequence numbers and are sent in that order; after any doubt
 //! (leader change, refusal, silence) everything unanswered is sent again from the first on, which [`State::apply`]
 //! makes harmless; an answer comes from this node's own apply, so it is never negative and never early; what was
-//! submitted under an incarnation that ended is dropped without an answer.
+//! submitted under an incarnation that ended is dropped without an answer, but for the goodbyes of clients: they are proposed
+//! again before the next incarnation says that it is up, since that ends the sessions of the one before.
 //!
 //! [`State::apply`]: crate::state::State::apply
 use crate::{
@@ -33,6 +34,8 @@ const BATCH_COMMANDS: usize = 1024;
 const LINGER: Duration = Duration::from_millis(1);
 const LINGER_COMMANDS: usize = 64;
 const SETTLE_CHECK: Duration = Duration::from_millis(5);
+/// Goodbyes that are kept from one incarnation to the next; wills of clients beyond it are published.
+const GOODBYES_MAX: usize = 10_000;
 /// Above so many bytes that are not answered, connections stop reading.
 const CONGESTED_BYTES: usize = 16 << 20;
 
@@ -58,6 +61,8 @@ struct Inner {
     waiting_since: Option<Instant>,
     next_sequence: u64,
     in_flight: VecDeque<InFlight>,
+    /// Of clients that said DISCONNECT to an incarnation that is over; without an effect where they were applied in time.
+    goodbyes: Vec<Command>,
 }
 
 struct Waiting {
@@ -151,18 +156,21 @@ impl Proposer {
         self.inner.lock().origin
     }
 
-    /// Serves under another incarnation from now on, or under none: everything of the one before is forgotten.
-    /// `first` is the first batch of the new one.
+    /// Serves under another incarnation from now on, or under none: what the one before left is forgotten, but for
+    /// goodbyes. `first` is the end of the first batch of the new one, behind these.
     pub(crate) fn restart(&self, origin: Option<Origin>, first: Option<Command>) {
         let dropped = {
             let mut inner = self.inner.lock();
-            let dropped = std::mem::take(&mut *inner);
+            let mut dropped = std::mem::take(&mut *inner);
+            inner.goodbyes = dropped.take_goodbyes();
             inner.generation = dropped.generation + 1;
             inner.origin = origin;
             inner.next_sequence = 1;
             self.outstanding_bytes.store(0, Ordering::Relaxed);
             if let Some(first) = first {
-                inner.close_batch(vec![Waiting { command: first, reply: None, bytes: 0 }]);
+                let commands = std::mem::take(&mut inner.goodbyes).into_iter().chain([first]);
+                let batch = commands.map(|command| Waiting { command, reply: None, bytes: 0 }).collect();
+                inner.close_batch(batch);
             }
             dropped
         };
@@ -293,6 +301,17 @@ impl Proposer {
 }
 
 impl Inner {
+    /// The goodbyes among what is not applied, in order.
+    fn take_goodbyes(&mut self) -> Vec<Command> {
+        let sent = self.in_flight.iter_mut().filter_map(|batch| batch.commands.take()).flatten();
+        let waiting = self.waiting.drain(..).map(|waiting| waiting.command);
+        let said = sent.chain(waiting).filter(is_goodbye);
+        let mut all = std::mem::take(&mut self.goodbyes);
+        all.extend(said);
+        all.truncate(GOODBYES_MAX);
+        all
+    }
+
     fn take_waiting(&mut self) -> Vec<Waiting> {
         let mut bytes = 0;
         let mut taken = Vec::new();
@@ -336,6 +355,11 @@ impl Inner {
         });
         batch
     }
+}
+
+/// A DISCONNECT that takes the will back. It names the connection's epoch, so it concerns no later one.
+fn is_goodbye(command: &Command) -> bool {
+    matches!(command, Command::Disconnect(disconnect) if disconnect.discard_will)
 }
 
 /// About what a command takes in the log.
@@ -448,6 +472,44 @@ mod tests {
         proposer.applied(ORIGIN, 1, vec![Outcome::Done], LogIndex(5));
         assert!(told.try_recv().is_err());
         assert!(!proposer.congested());
+    }
+
+    #[test]
+    fn goodbyes_go_before_the_word_that_the_next_incarnation_is_up() {
+        let (proposer, reply, told) = proposer();
+        let goodbye = |client_id: &str, discard_will| {
+            Command::Disconnect(crate::state::DisconnectCommand {
+                client_id: client_id.into(),
+                epoch: crate::ids::Epoch(7),
+                discard_will,
+                expiry_seconds: None,
+                sent_before: 0,
+            })
+        };
+        let submit = |command| proposer.submit(vec![Submission { command, reply: reply.clone(), ticket: 0 }]);
+        let mut cursor = proposer.start_cursor();
+        submit(goodbye("sent", true));
+        send(&proposer, &mut cursor).unwrap();
+        submit(goodbye("waits", true));
+        submit(goodbye("without a word", false));
+        proposer.restart(None, None);
+        submit(goodbye("between", true));
+        let next = Origin { incarnation: Incarnation(2), ..ORIGIN };
+        proposer.restart(Some(next), Some(Command::NodeUp { name: "n".into() }));
+        let commands = proposer.take_commands(next, 1).unwrap();
+        let names: Vec<String> = commands
+            .iter()
+            .map(|command| match command {
+                Command::Disconnect(goodbye) => goodbye.client_id.to_string(),
+                other => format!("{other:?}").split(' ').next().unwrap_or_default().to_owned(),
+            })
+            .collect();
+        assert_eq!(names, ["sent", "waits", "between", "NodeUp"]);
+        // Once: a third incarnation has nothing to repeat.
+        proposer.applied(next, 1, vec![Outcome::Done; 4], LogIndex(5));
+        proposer.restart(Some(Origin { incarnation: Incarnation(3), ..ORIGIN }), Some(Command::Tick));
+        assert_eq!(proposer.take_commands(Origin { incarnation: Incarnation(3), ..ORIGIN }, 1).unwrap().len(), 1);
+        assert!(told.try_recv().is_err());
     }
 
     #[test]
