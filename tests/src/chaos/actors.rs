@@ -10,7 +10,7 @@ use crate::{
     history::{Event, MessageId, Recorder, WillPlan},
     random::Random,
 };
-use mosquorum_proto::mqtt::{Packet, PacketId, ProtocolVersion, QoS, Subscription};
+use mosquorum_proto::mqtt::{Ack, Packet, PacketId, ProtocolVersion, QoS, Subscription};
 use std::{
     collections::HashMap,
     net::SocketAddr,
@@ -222,6 +222,10 @@ pub async fn read_retained(stage: &Stage, name: &str, node: usize, topic: &Arc<s
         match recorded.link.recv_within(until.saturating_duration_since(Instant::now())).await? {
             None => break None,
             Some(Packet::Publish(publish)) if publish.retain => break MessageId::from_payload(&publish.payload),
+            // Live ones come from before SUBACK on; unanswered they would fill the window and keep the retained one out.
+            Some(Packet::Publish(publish)) if publish.qos != QoS::AtMostOnce => {
+                recorded.link.send(&Packet::PubAck(Ack::new(publish.packet_id))).await?;
+            }
             Some(Packet::Disconnect(_)) => return Err(crate::client::ClientError::Closed),
             Some(_) => {}
         }
