@@ -43,6 +43,7 @@ pub struct BridgeSettings {
     pub outgoing_retain: bool,
     /// 0: no limit of our own.
     pub max_packet_size: u32,
+    /// Aliases in each direction, as far as the remote allows them.
     pub max_topic_alias: u16,
     /// `None`: as many as a session may have in flight.
     pub receive_maximum: Option<u16>,

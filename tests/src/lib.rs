@@ -18,5 +18,6 @@ pub mod pods;
 pub mod power;
 pub mod programs;
 pub mod random;
+pub mod remote;
 pub mod skip;
 pub mod target;

@@ -11,11 +11,11 @@ impl Relay {
                 if alias == 0 || alias > self.settings.max_topic_alias {
                     return Err(RelayEnd::Remote("a topic alias above the maximum"));
                 }
-                self.aliases.insert(alias, name.detached());
+                self.aliases_in.insert(alias, name.detached());
                 name
             }
             (Some(alias), None) => {
-                self.aliases.get(&alias).cloned().ok_or(RelayEnd::Remote("an unknown topic alias"))?
+                self.aliases_in.get(&alias).cloned().ok_or(RelayEnd::Remote("an unknown topic alias"))?
             }
             (None, None) => return Err(RelayEnd::Remote("PUBLISH without a topic")),
         };

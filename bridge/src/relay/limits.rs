@@ -70,6 +70,8 @@ pub struct Remote {
     pub max_qos: QoS,
     pub retain_available: bool,
     pub keep_alive_seconds: u16,
+    /// Aliases that may be set up towards it.
+    pub topic_alias_maximum: u16,
 }
 
 impl Remote {
@@ -88,6 +90,7 @@ impl Remote {
             max_qos: connack.maximum_qos.unwrap_or(QoS::ExactlyOnce).min(tried.max_qos),
             retain_available: connack.retain_available.unwrap_or(true) && tried.retain_available,
             keep_alive_seconds: connack.server_keep_alive.unwrap_or(settings.keep_alive_seconds),
+            topic_alias_maximum: connack.topic_alias_maximum.unwrap_or(0).min(settings.max_topic_alias),
         }
     }
 }

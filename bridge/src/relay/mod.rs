@@ -4,6 +4,7 @@
 //! what comes from it goes on at once, whose bound are its packet identifiers; messages go out only after what was asked at the beginning has been answered, so that
 //! no packet identifier stands for two things.
 //! Not here: the sockets, CONNECT's answers before this connection was accepted (`broker::bridges`).
+mod aliases;
 mod inbound;
 mod limits;
 mod outbound;
@@ -11,6 +12,7 @@ mod storm;
 #[cfg(test)]
 mod tests;
 
+use aliases::Aliases;
 pub use limits::{Limits, Remote};
 use storm::Storms;
 
@@ -114,7 +116,9 @@ pub struct Relay {
     taken: BTreeSet<PacketId>,
     /// PUBRELs of ours to the local session for what a former session of the remote had begun.
     own_complete: BTreeSet<PacketId>,
-    aliases: HashMap<u16, TopicName>,
+    /// The remote's.
+    aliases_in: HashMap<u16, TopicName>,
+    aliases_out: Aliases,
     finishing: bool,
     storms: Storms,
     now: Duration,
@@ -155,7 +159,8 @@ impl Relay {
             own_release: BTreeSet::new(),
             taken: BTreeSet::new(),
             own_complete: BTreeSet::new(),
-            aliases: HashMap::new(),
+            aliases_in: HashMap::new(),
+            aliases_out: Aliases::new(remote.topic_alias_maximum),
             finishing: false,
             storms: Storms::default(),
             now,

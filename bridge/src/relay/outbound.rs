@@ -53,6 +53,7 @@ impl Relay {
         };
         publish.dup &= publish.qos != QoS::AtMostOnce;
         self.take_properties(&mut publish);
+        self.aliases_out.shorten(&mut publish, self.remote.max_packet_size);
         let (qos, dup, remote_id) = (publish.qos, publish.dup, publish.packet_id);
         let packet = Packet::Publish(publish);
         if self.remote.max_packet_size < u32::MAX

@@ -5,6 +5,7 @@ use mosquorum_tests::{
     measure::{
         Measured,
         checkpoint::{self, CheckpointOptions},
+        dead_remote::{self, DeadRemoteOptions},
         enqueue::{self, EnqueueOptions},
         failover::{self, FailoverOptions},
     },
@@ -24,6 +25,8 @@ measure: what the promises cost, on a cluster of processes that this starts (MOS
       --qos2 N (20000)  --cuts N (20)  --kills N (5)  --restarts N (3)  --seed N (1)
   outage      messages of 200 bytes that wait for a bridge's hub and then leave: what was lost, how long, memory
       --nodes N (1)  --messages N (1000000)
+  dead-remote latency of local traffic beside bridges whose remote is dead in several ways, against a node without bridges
+      --rounds N (10)  --seconds N of a turn (3)  --rate N (5000)  --bridges N (4)
   --json      one line of JSON instead of a table
 exit code: 0 measured, 1 failed, 3 usage";
 
@@ -94,6 +97,20 @@ async fn measured(words: &mut Words) -> Result<Measured, String> {
                 }
             }
             Ok(bridged::outage(&options).await)
+        }
+        "dead-remote" => {
+            let mut options = DeadRemoteOptions::default();
+            while let Some(option) = words.words.next() {
+                match option.as_str() {
+                    "--rounds" => options.rounds = words.number(&option)?,
+                    "--seconds" => options.seconds = words.number(&option)?,
+                    "--rate" => options.rate = words.number(&option)?,
+                    "--bridges" => options.bridges = words.number(&option)?,
+                    "--json" => words.json = true,
+                    _ => return Err(HELP.into()),
+                }
+            }
+            Ok(dead_remote::run(&options).await)
         }
         "bridged" => {
             let mut options = BridgedOptions::default();

@@ -1,10 +1,12 @@
 //! The network between a bridge and its remote: a relay of TCP connections that can be cut in several ways.
+use super::recorder::{Recorder, Tap};
+use mosquorum_proto::mqtt::ProtocolVersion;
 use std::{
     io,
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 use tokio::{
@@ -33,20 +35,30 @@ pub(super) enum Link {
 pub(super) struct Proxy {
     pub(super) address: SocketAddr,
     mode: watch::Sender<Link>,
-    bytes: Arc<AtomicU64>,
+    watching: Watching,
     task: AbortHandle,
+}
+
+/// What is known of all that passes.
+#[derive(Debug, Clone)]
+struct Watching {
+    bytes: Arc<AtomicU64>,
+    connections: Arc<AtomicU32>,
+    recorder: Arc<Recorder>,
+    version: ProtocolVersion,
 }
 
 impl Proxy {
     /// # Errors
     /// When no port can be bound.
-    pub(super) async fn start(remote: SocketAddr) -> io::Result<Self> {
+    pub(super) async fn start(remote: SocketAddr, version: ProtocolVersion) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let (mode, receiver) = watch::channel(Link::Open);
-        let bytes = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(accept(listener, remote, receiver, bytes.clone())).abort_handle();
-        Ok(Self { address, mode, bytes, task })
+        let watching =
+            Watching { bytes: Arc::default(), connections: Arc::default(), recorder: Arc::default(), version };
+        let task = tokio::spawn(accept(listener, remote, receiver, watching.clone())).abort_handle();
+        Ok(Self { address, mode, watching, task })
     }
 
     pub(super) fn set(&self, mode: Link) {
@@ -56,7 +68,12 @@ impl Proxy {
     /// Bytes that passed so far, both ways.
     #[must_use]
     pub(super) fn passed(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+        self.watching.bytes.load(Ordering::Relaxed)
+    }
+
+    #[must_use]
+    pub(super) fn recorder(&self) -> &Recorder {
+        &self.watching.recorder
     }
 }
 
@@ -67,13 +84,13 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, remote: SocketAddr, mode: watch::Receiver<Link>, bytes: Arc<AtomicU64>) {
+async fn accept(listener: TcpListener, remote: SocketAddr, mode: watch::Receiver<Link>, watching: Watching) {
     while let Ok((near, _)) = listener.accept().await {
-        tokio::spawn(carry(near, remote, mode.clone(), bytes.clone()));
+        tokio::spawn(carry(near, remote, mode.clone(), watching.clone()));
     }
 }
 
-async fn carry(near: TcpStream, remote: SocketAddr, mut mode: watch::Receiver<Link>, bytes: Arc<AtomicU64>) {
+async fn carry(near: TcpStream, remote: SocketAddr, mut mode: watch::Receiver<Link>, watching: Watching) {
     if *mode.borrow() == Link::Reset {
         let _ = near.set_zero_linger();
         return;
@@ -85,8 +102,11 @@ async fn carry(near: TcpStream, remote: SocketAddr, mut mode: watch::Receiver<Li
     let (_, _) = (near.set_nodelay(true), far.set_nodelay(true));
     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
     let mut cut = mode.clone();
-    let (mut there, mut back) =
-        (Pump::new(near_in, far_out, &mode, &bytes), Pump::new(far_in, near_out, &mode, &bytes));
+    let number = watching.connections.fetch_add(1, Ordering::Relaxed);
+    let tap = watching.recorder.from_bridge(number);
+    let mut there = Pump { from: near_in, to: far_out, mode: mode.clone(), bytes: watching.bytes.clone(), tap };
+    let tap = watching.recorder.from_hub(number, watching.version);
+    let mut back = Pump { from: far_in, to: near_out, mode, bytes: watching.bytes.clone(), tap };
     let cut = tokio::select! {
         () = there.run() => return,
         () = back.run() => return,
@@ -112,13 +132,10 @@ struct Pump {
     to: OwnedWriteHalf,
     mode: watch::Receiver<Link>,
     bytes: Arc<AtomicU64>,
+    tap: Tap,
 }
 
 impl Pump {
-    fn new(from: OwnedReadHalf, to: OwnedWriteHalf, mode: &watch::Receiver<Link>, bytes: &Arc<AtomicU64>) -> Self {
-        Self { from, to, mode: mode.clone(), bytes: bytes.clone() }
-    }
-
     /// Until one end closes.
     async fn run(&mut self) {
         let mut buffer = vec![0; 64 * 1024];
@@ -130,6 +147,7 @@ impl Pump {
             if self.to.write_all(&buffer[..n]).await.is_err() {
                 return;
             }
+            self.tap.passed(&buffer[..n]);
             self.bytes.fetch_add(n as u64, Ordering::Relaxed);
         }
     }

@@ -2,6 +2,7 @@
 //! acknowledged on one side must come out on the other, in order, and exactly once with QoS 2.
 //! Always true: a message whose acknowledgement was not seen may or may not arrive; every other one must.
 mod link;
+mod recorder;
 mod run;
 mod traffic;
 mod verdict;

@@ -6,13 +6,14 @@ use super::{
 };
 use crate::{
     cluster::{Cluster, ClusterOptions},
+    history::MessageId,
     measure::{Measured, resident_mib},
     random::Random,
 };
-use mosquorum_proto::mqtt::QoS;
+use mosquorum_proto::mqtt::{ProtocolVersion, QoS};
 use serde_json::json;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::PathBuf,
     time::{Duration, Instant},
@@ -118,7 +119,10 @@ pub async fn run(options: &BridgedOptions) -> Measured {
     stop.send_replace(true);
     let received = reader.await??;
     let verdict = verdict(&published, &received);
-    if verdict.lost + verdict.repeated_qos_2 + verdict.out_of_order + verdict.foreign > 0 {
+    let wire = sides.proxy.recorder().judge();
+    let ours = |ids: &[MessageId], theirs: &BTreeSet<MessageId>| ids.iter().filter(|id| !theirs.contains(id)).count();
+    let (unordered, repeated) = (&verdict.out_of_order[..], &verdict.repeated_qos_2[..]);
+    if verdict.lost + repeated.len() + unordered.len() + verdict.foreign > 0 {
         sides.site.keep_folder();
         sides.hub.keep_folder();
         println!("kept: {} {}", sides.site.folder().display(), sides.hub.folder().display());
@@ -127,8 +131,15 @@ pub async fn run(options: &BridgedOptions) -> Measured {
         "hub": format!("{:?}", options.hub), "version": options.version, "inwards": options.inwards,
         "seed": options.seed, "seconds": began.elapsed().as_secs(), "faults": sides.done,
         "acknowledged": verdict.acknowledged, "arrived": verdict.arrived, "lost": verdict.lost,
-        "lost_examples": verdict.lost_examples, "repeated_qos_2": verdict.repeated_qos_2,
-        "repeated_qos_1": verdict.repeated_qos_1, "out_of_order": verdict.out_of_order, "foreign": verdict.foreign,
+        "lost_examples": verdict.lost_examples, "repeated_qos_2": repeated.len(),
+        "repeated_qos_1": verdict.repeated_qos_1, "out_of_order": unordered.len(), "foreign": verdict.foreign,
+        "hub_connections": wire.connections, "hub_forgot_session": wire.sessions_forgotten,
+        "hub_most_unanswered": wire.most_unanswered, "hub_sent_out_of_order": wire.sent_out_of_order.len(),
+        "hub_sent_again_after_release": wire.sent_again_after_release.len(),
+        "hub_reused_identifiers": wire.identifiers_reused,
+        "bridge_answered_out_of_order": wire.answered_out_of_order,
+        "out_of_order_not_by_hub": ours(unordered, &wire.sent_out_of_order),
+        "repeated_qos_2_not_by_hub": ours(repeated, &wire.sent_again_after_release),
     }))
 }
 
@@ -161,7 +172,11 @@ impl Sides {
             hub = hub.with("log_type all");
         }
         let hub = Cluster::start(hub).await?;
-        let proxy = Proxy::start(hub.address(0)).await?;
+        let version = match options.version.as_str() {
+            "mqttv50" => ProtocolVersion::V5,
+            _ => ProtocolVersion::V311,
+        };
+        let proxy = Proxy::start(hub.address(0), version).await?;
         let direction = if options.inwards { "in" } else { "out" };
         let site = unbounded(ClusterOptions::new("bridged-site", options.nodes))
             .with_listener("connection link")
@@ -308,7 +323,7 @@ pub async fn outage(options: &OutageOptions) -> Measured {
     let verdict = verdict(&published, &reader.await??);
     Ok(json!({
         "nodes": options.nodes, "messages": options.messages, "acknowledged": verdict.acknowledged,
-        "lost": verdict.lost, "out_of_order": verdict.out_of_order, "repeated": verdict.repeated_qos_1,
+        "lost": verdict.lost, "out_of_order": verdict.out_of_order.len(), "repeated": verdict.repeated_qos_1,
         "queued_seconds": queued_after.as_secs_f64(), "drained_seconds": drained_after.as_secs_f64(),
         "resident_mib_queued": queued_mib, "resident_mib_peak": peak_mib,
     }))

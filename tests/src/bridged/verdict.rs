@@ -1,5 +1,6 @@
 //! What arrived against what was acknowledged.
 use super::traffic::{Published, Received};
+use crate::history::MessageId;
 use mosquorum_proto::mqtt::QoS;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,10 +12,10 @@ pub(super) struct Verdict {
     pub(super) lost: usize,
     pub(super) lost_examples: Vec<String>,
     /// Arrived more than once with QoS 2.
-    pub(super) repeated_qos_2: usize,
+    pub(super) repeated_qos_2: Vec<MessageId>,
     pub(super) repeated_qos_1: usize,
     /// First arrivals before an earlier one of the same publisher.
-    pub(super) out_of_order: usize,
+    pub(super) out_of_order: Vec<MessageId>,
     /// Arrived though never sent.
     pub(super) foreign: usize,
 }
@@ -30,11 +31,11 @@ pub(super) fn verdict(published: &BTreeMap<u32, Published>, received: &Received)
         let seen = seen.entry(id.publisher).or_default();
         if !seen.insert(id.sequence) {
             match qos {
-                QoS::ExactlyOnce => verdict.repeated_qos_2 += 1,
+                QoS::ExactlyOnce => verdict.repeated_qos_2.push(*id),
                 _ => verdict.repeated_qos_1 += 1,
             }
         } else if seen.last().is_some_and(|last| *last > id.sequence) {
-            verdict.out_of_order += 1;
+            verdict.out_of_order.push(*id);
         }
     }
     for (publisher, known) in published {
@@ -51,7 +52,6 @@ pub(super) fn verdict(published: &BTreeMap<u32, Published>, received: &Received)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::history::MessageId;
 
     #[test]
     fn losses_repetitions_and_disorder_are_told_apart() {
@@ -67,7 +67,8 @@ mod tests {
         ];
         let found = verdict(&published, &received);
         assert_eq!((found.lost, found.lost_examples), (1, vec!["p7/3".to_owned()]));
-        assert_eq!((found.repeated_qos_2, found.repeated_qos_1, found.out_of_order, found.foreign), (1, 0, 1, 1));
+        assert_eq!((found.repeated_qos_2, found.repeated_qos_1), (vec![id(2)], 0));
+        assert_eq!((found.out_of_order, found.foreign), (vec![id(1)], 1));
         assert_eq!((found.acknowledged, found.arrived), (4, 3));
     }
 }

@@ -4,7 +4,7 @@
 use bytes::BytesMut;
 use mosquorum_proto::mqtt::{
     Ack, ConnAck, Connect, DecodeError, Decoder, Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS,
-    ReasonCode, SubAck, Subscribe, Subscription, TopicFilter, TopicName, Unsubscribe, encode,
+    ReasonCode, Sender, SubAck, Subscribe, Subscription, TopicFilter, TopicName, Unsubscribe, encode,
 };
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 use tokio::{
@@ -83,16 +83,37 @@ impl Connection {
             .await
             .map_err(|_| ClientError::Timeout("a TCP connection"))??;
         stream.set_nodelay(true)?;
-        Ok(Self {
+        Ok(Self::over(stream, version, Decoder::for_client(version, PACKET_SIZE_MAX), patience))
+    }
+
+    /// The server's end of a connection that was accepted: CONNECT is read, its answer is the test's.
+    /// # Errors
+    /// When no CONNECT comes.
+    pub async fn serve(stream: TcpStream) -> Result<(Self, Connect)> {
+        stream.set_nodelay(true)?;
+        // A test may ask its client for a sign of life.
+        let decoder = Decoder { sender: Sender::Any, ..Decoder::for_server(PACKET_SIZE_MAX) };
+        let mut connection = Self::over(stream, ProtocolVersion::V5, decoder, PATIENCE);
+        match connection.recv().await? {
+            Packet::Connect(connect) => {
+                connection.version = connect.version;
+                Ok((connection, *connect))
+            }
+            got => Err(unexpected("CONNECT", got)),
+        }
+    }
+
+    fn over(stream: TcpStream, version: ProtocolVersion, decoder: Decoder, patience: Duration) -> Self {
+        Self {
             stream,
             version,
-            decoder: Decoder::for_client(version, PACKET_SIZE_MAX),
+            decoder,
             input: BytesMut::with_capacity(16 * 1024),
             output: BytesMut::new(),
             waiting: VecDeque::new(),
             packet_id: 0,
             patience,
-        })
+        }
     }
 
     /// Connects and sends CONNECT; returns whatever CONNACK comes, good or bad.

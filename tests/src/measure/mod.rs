@@ -2,6 +2,7 @@
 //! served, how fast messages for offline sessions are made durable. Each starts its own cluster and checks what came.
 //! Not here: load against any broker by its address (`mosquorum bench`).
 pub mod checkpoint;
+pub mod dead_remote;
 pub mod enqueue;
 pub mod failover;
 
@@ -31,6 +32,19 @@ async fn offline_session(address: SocketAddr, name: &str, filter: &str) -> Resul
 fn quantile(sorted: &[Duration], share: f64) -> Duration {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or_default()
+}
+
+/// The middle one, to three digits; 0 of nothing.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let value = match sorted.len() % 2 {
+        0 if sorted.is_empty() => 0.0,
+        0 => f64::midpoint(sorted[middle - 1], sorted[middle]),
+        _ => sorted[middle],
+    };
+    (value * 1000.0).round() / 1000.0
 }
 
 fn milliseconds(time: Duration) -> f64 {
@@ -65,5 +79,6 @@ mod tests {
         assert_eq!(quantile(&sorted, 0.99), Duration::from_millis(20));
         assert_eq!(quantile(&sorted, 1.0), Duration::from_millis(20));
         assert_eq!(quantile(&[], 0.5), Duration::ZERO);
+        assert_eq!((median([3.0, 1.0, 2.0].into_iter()), median([4.0, 1.0].into_iter())), (2.0, 2.5));
     }
 }
