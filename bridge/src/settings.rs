@@ -1,6 +1,6 @@
 //! What a `connection` block says, as values; nothing about sockets.
-use crate::{RestartTimeout, Topics};
-use mosquorum_proto::mqtt::{ProtocolVersion, TopicName, Utf8};
+use crate::{RestartTimeout, Topic, Topics};
+use mosquorum_proto::mqtt::{ProtocolVersion, QoS, TopicName, Utf8};
 use std::time::Duration;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,30 @@ pub struct BridgeSettings {
 }
 
 impl BridgeSettings {
+    /// Whether messages of a line wait here while the remote is away.
+    #[must_use]
+    pub fn waits(&self, line: &Topic) -> bool {
+        !self.local_clean_session && line.qos != QoS::AtMostOnce
+    }
+
+    /// Whether changes of a line's retained messages while the remote is away are found by comparison. What begins with `$`
+    /// is not among the retained messages that all nodes have: it is told anew each time.
+    #[must_use]
+    pub fn compares(&self, line: &Topic) -> bool {
+        !self.waits(line) && !line.local.as_str().starts_with('$')
+    }
+
+    /// Whether the remote was asked to keep the session.
+    #[must_use]
+    pub fn asks_for_session(&self, version: ProtocolVersion) -> bool {
+        // MQTT 3.1 does not tell whether it did.
+        let kept = match version {
+            ProtocolVersion::V5 => self.session_expiry_seconds > 0,
+            version => version != ProtocolVersion::V31,
+        };
+        kept && !self.clean_session
+    }
+
     /// Whether SUBSCRIBE or UNSUBSCRIBE is sent to the remote at each connection.
     #[must_use]
     pub fn asks_remote(&self) -> bool {

@@ -128,10 +128,16 @@ impl Topics {
         self.0.iter().filter(|topic| topic.direction.is_in())
     }
 
+    /// The line that decides about a message that goes out.
+    #[must_use]
+    pub fn line_out(&self, name: &TopicName) -> Option<&Topic> {
+        self.outgoing().find(|topic| topic.local.matches(name))
+    }
+
     /// The remote's name of a local message's topic; `None` if the result is no topic name.
     #[must_use]
     pub fn to_remote(&self, name: &TopicName) -> Option<TopicName> {
-        let found = self.outgoing().find(|topic| topic.local.matches(name));
+        let found = self.line_out(name);
         map(name, found.map(|topic| (topic.local_prefix.as_str(), topic.remote_prefix.as_str())))
     }
 

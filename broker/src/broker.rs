@@ -300,6 +300,7 @@ impl LiveHub {
             }
             Effect::PublishLive { message } => broker.router.publish_here(&message, wakeups),
             Effect::Dropped { client_id, reason, count } => {
+                broker.bridges.count_dropped(&client_id, reason, count);
                 let counter = match reason {
                     DropReason::QueueFull => &broker.counters.dropped_queue_full,
                     DropReason::QueueBytes => &broker.counters.dropped_queue_bytes,

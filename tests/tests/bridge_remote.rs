@@ -3,7 +3,7 @@ use mosquorum_proto::mqtt::{Ack, ConnAck, Connect, Packet, ProtocolVersion, Publ
 use mosquorum_tests::{
     client::{Connection, message},
     cluster::{Cluster, ClusterOptions},
-    remote::{Remote, next_message},
+    remote::{Remote, grant, next_message},
 };
 
 /// A node with a bridge to `remote` that begins as soon as it can.
@@ -98,7 +98,10 @@ async fn the_remotes_receive_maximum_packet_size_qos_and_retain_are_kept() {
     let mut under_way = std::collections::VecDeque::new();
     for n in 0..5 {
         let publish = next_message(&mut bridge).await.expect("a message");
-        assert_eq!((&publish.payload[..], publish.qos, publish.retain), (n.to_string().as_bytes(), QoS::AtLeastOnce, false));
+        assert_eq!(
+            (&publish.payload[..], publish.qos, publish.retain),
+            (n.to_string().as_bytes(), QoS::AtLeastOnce, false)
+        );
         under_way.push_back(publish.packet_id);
         if under_way.len() == 2 {
             // A third one would be here before the answer to this.
@@ -107,5 +110,85 @@ async fn the_remotes_receive_maximum_packet_size_qos_and_retain_are_kept() {
             let acknowledged = under_way.pop_front().expect("two");
             bridge.send(&Packet::PubAck(Ack::new(acknowledged))).await.expect("sent");
         }
+    }
+}
+
+fn retained(topic: &str, payload: &str, qos: QoS) -> Publish {
+    Publish { retain: true, ..message(topic, payload.to_owned(), qos) }
+}
+
+/// What the bridge has to tell until it has nothing more.
+async fn told(bridge: &mut Connection) -> Vec<(String, String, bool)> {
+    let mut seen = Vec::new();
+    bridge.send(&Packet::PingReq).await.expect("sent");
+    loop {
+        match bridge.recv().await.expect("a packet") {
+            // Asked again: what answers the questions lets messages follow.
+            Packet::PingResp if seen.last().is_some_and(|(topic, _, _): &(String, _, _)| topic == "power/end") => {
+                return seen;
+            }
+            Packet::PingResp => bridge.send(&Packet::PingReq).await.expect("sent"),
+            Packet::Publish(publish) => {
+                if publish.qos != QoS::AtMostOnce {
+                    bridge.send(&Packet::PubAck(Ack::new(publish.packet_id))).await.expect("sent");
+                }
+                let payload = String::from_utf8_lossy(&publish.payload).into_owned();
+                seen.push((topic(&publish).expect("a topic").to_owned(), payload, publish.retain));
+            }
+            packet => grant(bridge, packet).await.expect("granted"),
+        }
+    }
+}
+
+/// Retained values that changed and went while the bridge was away, in every kind of session.
+#[tokio::test]
+async fn at_a_reconnect_the_changes_of_retained_messages_are_told_once_and_nothing_else() {
+    let kinds: [(&str, &[&str], bool); 3] = [
+        ("qos-0", &["topic power/# out 0"], true),
+        ("clean", &["topic power/# out 1", "cleansession true"], false),
+        ("durable", &["topic power/# out 1"], true),
+    ];
+    for (name, lines, session_present) in kinds {
+        let remote = Remote::start().await.expect("a remote");
+        let lines: Vec<&str> =
+            lines.iter().copied().chain(["bridge_max_topic_alias 0", "keepalive_interval 5"]).collect();
+        let site = site(&format!("bridge-retained-{name}"), &remote, &lines).await;
+        let mut writer = writer(&site).await;
+        let (mut bridge, _) = remote.accept(accepted()).await.expect("a bridge");
+        for topic in ["power/same", "power/changed", "power/gone", "power/end"] {
+            writer.publish(retained(topic, "1", QoS::AtLeastOnce)).await.expect("published");
+        }
+        told(&mut bridge).await;
+        // The bridge asks itself whether all has arrived: only what is sure needs not be told again.
+        loop {
+            match bridge.recv().await.expect("a packet") {
+                Packet::PingReq => break bridge.send(&Packet::PingResp).await.expect("sent"),
+                packet => grant(&mut bridge, packet).await.expect("granted"),
+            }
+        }
+        bridge.send(&Packet::PingReq).await.expect("sent");
+        while bridge.recv().await.expect("a packet") != Packet::PingResp {}
+        drop(bridge);
+        site.wait_logged(0, "Bridge link lost", 1).await.expect("it notices");
+        for (topic, value) in [("power/changed", "2"), ("power/gone", ""), ("power/new", "1"), ("power/private", "")] {
+            writer.publish(retained(topic, value, QoS::AtLeastOnce)).await.expect("published");
+        }
+        let (mut bridge, _) =
+            remote.accept(ConnAck::new(session_present, ReasonCode::Success)).await.expect("a bridge");
+        writer.publish(message("power/end", "2", QoS::AtLeastOnce)).await.expect("published");
+        let mut seen = told(&mut bridge).await;
+        seen.sort();
+        let one = |topic: &str, value: &str, retain| (topic.to_owned(), value.to_owned(), retain);
+        let mut expected = vec![
+            one("power/changed", "2", true),
+            one("power/end", "2", false),
+            one("power/gone", "", true),
+            one("power/new", "1", true),
+        ];
+        if name == "durable" {
+            // What waits in the session is not compared: it goes as it came.
+            expected.push(one("power/private", "", true));
+        }
+        assert_eq!(seen, expected, "{name}");
     }
 }

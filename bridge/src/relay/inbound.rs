@@ -29,6 +29,9 @@ impl Relay {
             self.refuse(&publish);
             return Ok(());
         }
+        if publish.retain && self.settings.topics.line_out(&name).is_some_and(|line| self.settings.compares(line)) {
+            self.told.heard(&name, &publish.payload);
+        }
         publish.topic = Some(name);
         publish.retain &= self.limits.local_retain_available;
         if let Some(properties) = &mut publish.properties {

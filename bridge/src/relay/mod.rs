@@ -11,12 +11,14 @@ mod outbound;
 mod storm;
 #[cfg(test)]
 mod tests;
+mod told;
 
 use aliases::Aliases;
 pub use limits::{Limits, Remote};
 use storm::Storms;
+pub use told::Told;
 
-use crate::{BridgeSettings, MARKS};
+use crate::{BridgeSettings, MARKS, Topic};
 use mosquorum_proto::mqtt::{
     Connect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, Subscribe, Subscription,
     TopicName, Unsubscribe, Utf8, Will,
@@ -116,6 +118,10 @@ pub struct Relay {
     taken: BTreeSet<PacketId>,
     /// PUBRELs of ours to the local session for what a former session of the remote had begun.
     own_complete: BTreeSet<PacketId>,
+    told: Told,
+    /// Retained messages that changed while the remote was away and did not wait in the session.
+    missed: VecDeque<Publish>,
+    last_ping: Duration,
     /// The remote's.
     aliases_in: HashMap<u16, TopicName>,
     aliases_out: Aliases,
@@ -126,18 +132,28 @@ pub struct Relay {
     ping_since: Option<Duration>,
 }
 
+/// What earlier connections left.
+#[derive(Debug, Default)]
+pub struct Beginning {
+    /// QoS 2 identifiers of the remote that the local session holds.
+    pub stale: Vec<PacketId>,
+    /// Identifiers of the local session that an earlier connection may have used.
+    pub in_flight: Vec<PacketId>,
+    /// The highest identifier used towards the remote so far, see [`Relay::last_id`].
+    pub last_id: PacketId,
+    pub told: Told,
+    /// Retained messages that are news after `told`; an empty one where there is none any more.
+    pub missed: VecDeque<Publish>,
+}
+
 impl Relay {
-    /// The remote has accepted. `stale`: QoS 2 identifiers of the remote that the
-    /// local session holds; `in_flight`: identifiers of the local session that an earlier connection may have used; `last_id`: the highest identifier
-    /// used towards the remote so far, see [`Self::last_id`].
+    /// The remote has accepted.
     #[must_use]
     pub fn new(
         settings: Arc<BridgeSettings>,
         remote: Remote,
         limits: Limits,
-        stale: &[PacketId],
-        in_flight: &[PacketId],
-        last_id: PacketId,
+        beginning: Beginning,
         now: Duration,
     ) -> Self {
         let mut relay = Self {
@@ -145,7 +161,10 @@ impl Relay {
             shift: PacketId::from(settings.asks_remote()),
             settings,
             limits,
-            last_id,
+            last_id: beginning.last_id,
+            told: beginning.told,
+            missed: beginning.missed,
+            last_ping: now,
             to_remote: Vec::new(),
             to_local: Vec::new(),
             notices: Vec::new(),
@@ -168,8 +187,8 @@ impl Relay {
             ping_since: None,
             remote,
         };
-        relay.reserved = in_flight.iter().map(|local| relay.remote_id(*local)).collect();
-        relay.open(stale);
+        relay.reserved = beginning.in_flight.iter().map(|local| relay.remote_id(*local)).collect();
+        relay.open(&beginning.stale);
         relay
     }
 
@@ -182,6 +201,13 @@ impl Relay {
     #[must_use]
     pub fn last_id(&self) -> PacketId {
         self.last_id
+    }
+
+    /// The connection is over: what the next one goes on with.
+    #[must_use]
+    pub fn take_told(&mut self) -> Told {
+        self.told.interrupted();
+        std::mem::take(&mut self.told)
     }
 
     /// CONNECT for the local broker.
@@ -230,7 +256,7 @@ impl Relay {
 
     /// SUBSCRIBE packets for the local session. `replay`: retained messages too.
     #[must_use]
-    pub fn local_subscribes(settings: &BridgeSettings, replay: impl Fn(QoS) -> bool) -> Vec<Subscribe> {
+    pub fn local_subscribes(settings: &BridgeSettings, replay: impl Fn(&Topic) -> bool) -> Vec<Subscribe> {
         let subscriptions: Vec<Subscription> = settings
             .topics
             .outgoing()
@@ -239,7 +265,7 @@ impl Relay {
                 qos: topic.qos,
                 no_local: topic.local.share_name().is_none(),
                 retain_as_published: true,
-                retain_handling: match replay(topic.qos) {
+                retain_handling: match replay(topic) {
                     true => RetainHandling::SendAtSubscribe,
                     false => RetainHandling::DoNotSend,
                 },
@@ -277,8 +303,18 @@ impl Relay {
             }
         }
         let fresh = !self.remote.session_present;
-        // What a durable subscription of QoS 1 or 2 missed is in the queue already.
-        let missed = |qos| fresh || settings.local_clean_session || qos == QoS::AtMostOnce;
+        if fresh && settings.asks_for_session(self.version) {
+            // It has lost its state, and perhaps its retained messages.
+            self.told = Told::default();
+            self.missed.clear();
+        }
+        let all = !self.told.is_known();
+        self.told.begin();
+        // What waits here while the remote is away is in the queue already, unless the remote never had it.
+        let missed = |line: &Topic| match settings.waits(line) {
+            true => fresh,
+            false => all || !settings.compares(line),
+        };
         for subscribe in Self::local_subscribes(&settings, missed) {
             self.to_local.push(Packet::Subscribe(subscribe));
         }
@@ -332,7 +368,8 @@ impl Relay {
     /// Nothing is on its way or waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.asked.is_empty() && self.sent.is_empty() && self.waiting_out.is_empty() && self.taken.is_empty()
+        let waiting = !(self.asked.is_empty() && self.waiting_out.is_empty() && self.missed.is_empty());
+        !waiting && self.is_finished()
     }
 
     /// # Errors
@@ -353,7 +390,10 @@ impl Relay {
             Packet::UnsubAck(unsuback) => {
                 self.asked.remove(&unsuback.packet_id);
             }
-            Packet::PingResp => self.ping_since = None,
+            Packet::PingResp => {
+                self.ping_since = None;
+                self.told.answered();
+            }
             Packet::PingReq => self.to_remote.push(Packet::PingResp),
             Packet::Disconnect(disconnect) => return Err(RelayEnd::RemoteDisconnected(disconnect.reason)),
             _ => return Err(RelayEnd::Remote("a packet that a server does not send")),
@@ -408,12 +448,14 @@ impl Relay {
             let deadline = since + keep_alive;
             return if now >= deadline { Err(RelayEnd::KeepAlive) } else { Ok(deadline) };
         }
-        let due = self.last_out + keep_alive;
+        // What was told and is not sure is asked about, however much else goes out.
+        let due = if self.told.is_unsure() { self.last_ping.min(self.last_out) } else { self.last_out } + keep_alive;
         if now < due {
             return Ok(due);
         }
         self.to_remote.push(Packet::PingReq);
-        self.ping_since = Some(now);
+        self.told.ask();
+        (self.ping_since, self.last_ping) = (Some(now), now);
         Ok(now + keep_alive)
     }
 

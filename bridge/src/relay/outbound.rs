@@ -1,5 +1,5 @@
 //! From the local session to the remote.
-use super::{Relay, Sent, storm::Verdict};
+use super::{Relay, Sent, WAITING_MAX, storm::Verdict};
 use mosquorum_proto::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, encoded_len};
 
 impl Relay {
@@ -15,9 +15,17 @@ impl Relay {
         }
     }
 
-    /// Sends what may be sent now.
-    pub(super) fn pump_out(&mut self) {
+    /// Sends what may be sent now; to be called when there is room for more.
+    pub fn pump_out(&mut self) {
         while !self.finishing
+            && self.to_remote.len() < WAITING_MAX
+            && self.asked.len() < usize::from(self.remote.receive_maximum)
+            && let Some(next) = self.missed.pop_front()
+        {
+            self.tell(next);
+        }
+        while !self.finishing
+            && self.missed.is_empty()
             && self.asked.is_empty()
             && let Some(next) = self.waiting_out.front()
         {
@@ -44,7 +52,12 @@ impl Relay {
             self.counts.dropped_loop += 1;
             return self.settle(local_id, local_qos);
         }
-        publish.topic = Some(topic);
+        if let Some(name) = publish.topic.replace(topic)
+            && publish.retain
+            && self.settings.topics.line_out(&name).is_some_and(|line| self.settings.compares(line))
+        {
+            self.told.sent(&name, &publish.payload);
+        }
         publish.retain &= self.settings.outgoing_retain && self.remote.retain_available;
         publish.qos = publish.qos.min(self.remote.max_qos);
         publish.packet_id = match publish.qos {
@@ -78,6 +91,33 @@ impl Relay {
         self.sent.insert(remote_id, state);
     }
 
+    /// A retained message that changed while the remote was away: it comes from no session, so we number it ourselves.
+    fn tell(&mut self, mut publish: Publish) {
+        let Some(local) = publish.topic.take() else { return };
+        let Some(line) = self.settings.topics.line_out(&local) else { return };
+        publish.qos = publish.qos.min(line.qos).min(self.remote.max_qos).min(QoS::AtLeastOnce);
+        publish.retain = self.settings.outgoing_retain && self.remote.retain_available;
+        publish.topic = self.settings.topics.to_remote(&local);
+        self.take_properties(&mut publish);
+        self.told.sent(&local, &publish.payload);
+        if !publish.retain && publish.payload.is_empty() {
+            return;
+        }
+        let packet = Packet::Publish(publish);
+        let too_large = encoded_len(&packet, self.version) > self.remote.max_packet_size as usize;
+        let Packet::Publish(mut publish) = packet else { return };
+        if publish.topic.is_none() || too_large {
+            let count = if too_large { &mut self.counts.dropped_too_large } else { &mut self.counts.dropped_topic };
+            *count += 1;
+            return;
+        }
+        if publish.qos != QoS::AtMostOnce {
+            publish.packet_id = self.ask(String::new());
+        }
+        self.to_remote.push(Packet::Publish(publish));
+        self.counts.sent += 1;
+    }
+
     fn take_properties(&self, publish: &mut Publish) {
         if self.version != ProtocolVersion::V5 {
             publish.properties = None;
@@ -106,6 +146,7 @@ impl Relay {
 
     pub(super) fn on_puback(&mut self, ack: &Ack) {
         if self.asked.remove(&ack.packet_id).is_some() {
+            self.asked_since = self.now;
             return;
         }
         let local_id = self.local_id_of(ack.packet_id);

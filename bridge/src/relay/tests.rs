@@ -34,9 +34,13 @@ fn settings(lines: &[&str]) -> BridgeSettings {
 fn relay_with(settings: BridgeSettings, connack: &ConnAck, stale: &[PacketId]) -> Relay {
     let limits = Limits::new(&settings);
     let remote = Remote::new(connack, &settings, &limits);
-    let mut relay = Relay::new(Arc::new(settings), remote, limits, stale, &[], 0, Duration::ZERO);
+    let mut relay = Relay::new(Arc::new(settings), remote, limits, with_stale(stale), Duration::ZERO);
     relay.to_local.clear();
     relay
+}
+
+fn with_stale(stale: &[PacketId]) -> Beginning {
+    Beginning { stale: stale.to_vec(), ..Beginning::default() }
 }
 
 fn relay(lines: &[&str]) -> Relay {
@@ -156,7 +160,7 @@ fn a_remote_that_forgot_the_session_does_not_have_new_messages_taken_for_old_one
     let settings = settings(&["# in 2"]);
     let limits = Limits::new(&settings);
     let remote = Remote::new(&ConnAck::default(), &settings, &limits);
-    let mut relay = Relay::new(Arc::new(settings), remote, limits, &[9], &[], 0, Duration::ZERO);
+    let mut relay = Relay::new(Arc::new(settings), remote, limits, with_stale(&[9]), Duration::ZERO);
     assert_eq!(relay.to_local[0], Packet::PubRel(Ack::new(9)));
     taken(&mut relay.to_remote);
     relay.on_local(Packet::PubComp(Ack::new(9))).unwrap();
@@ -223,7 +227,7 @@ fn the_state_is_announced_on_both_sides_and_left_as_a_will() {
     assert_eq!(connect.will.map(|will| (will.topic.as_str().to_owned(), will.retain)), Some(("state".into(), true)));
     assert!(Relay::local_connect(&settings, 20, true).will.is_some());
     let remote = Remote::new(&ConnAck::default(), &settings, &limits);
-    let mut relay = Relay::new(Arc::new(settings), remote, limits, &[], &[], 0, Duration::ZERO);
+    let mut relay = Relay::new(Arc::new(settings), remote, limits, Beginning::default(), Duration::ZERO);
     for packets in [&mut relay.to_local, &mut relay.to_remote] {
         let Packet::Publish(publish) = &packets[0] else { panic!("{packets:?}") };
         assert_eq!((&publish.payload[..], publish.retain), (&b"1"[..], true));
@@ -236,7 +240,8 @@ fn questions_do_not_use_identifiers_that_an_earlier_connection_may_have_left_at_
     let settings = settings(&["a both 2"]);
     let limits = Limits::new(&settings);
     let remote = Remote::new(&ConnAck::default(), &settings, &limits);
-    let relay = Relay::new(Arc::new(settings), remote, limits, &[], &[1, 2, 3], 0, Duration::ZERO);
+    let beginning = Beginning { in_flight: vec![1, 2, 3], ..Beginning::default() };
+    let relay = Relay::new(Arc::new(settings), remote, limits, beginning, Duration::ZERO);
     let Packet::Subscribe(subscribe) = &relay.to_remote[0] else { panic!("{:?}", relay.to_remote) };
     assert_eq!(subscribe.packet_id, 1, "the messages have 2, 3 and 4 at the remote");
     let mut relay = relay;
@@ -252,7 +257,7 @@ fn what_an_earlier_connection_left_keeps_nothing_waiting() {
     let connack = ConnAck { session_present: true, ..ConnAck::default() };
     let remote = Remote::new(&connack, &settings, &limits);
     let stale: Vec<PacketId> = (1..=500).collect();
-    let mut relay = Relay::new(Arc::new(settings), remote, limits, &stale, &[], 0, Duration::ZERO);
+    let mut relay = Relay::new(Arc::new(settings), remote, limits, with_stale(&stale), Duration::ZERO);
     let Some(Packet::Subscribe(subscribe)) = taken(&mut relay.to_remote).pop() else { panic!() };
     relay.on_remote(Packet::SubAck(SubAck::new(subscribe.packet_id, vec![ReasonCode::GrantedQos2]))).unwrap();
     assert!(relay.is_idle(), "what the remote may never come back to keeps nobody busy");
@@ -277,4 +282,53 @@ fn a_remote_that_cannot_say_how_much_it_takes_gets_what_mosquitto_takes() {
     assert_eq!(taken(&mut relay.to_remote).len(), 20);
     relay.on_remote(Packet::PubAck(Ack::new(1))).unwrap();
     assert_eq!(taken(&mut relay.to_remote).len(), 1);
+}
+
+#[test]
+fn changes_missed_by_the_remote_are_told_within_its_window_and_before_what_is_new() {
+    let mut settings = settings(&["a/# out 1 \"\" site/"]);
+    settings.local_clean_session = true;
+    let limits = Limits::new(&settings);
+    let connack = ConnAck { receive_maximum: Some(2), ..ConnAck::default() };
+    let remote = Remote::new(&connack, &settings, &limits);
+    let mut told = Told::default();
+    told.begin();
+    let missed = ["a/1", "a/2", "a/3"].map(|topic| publish(topic, QoS::ExactlyOnce, 0)).into();
+    let beginning = Beginning { told, missed, ..Beginning::default() };
+    let mut relay = Relay::new(Arc::new(settings), remote, limits, beginning, Duration::ZERO);
+    let Some(Packet::Subscribe(subscribe)) = taken(&mut relay.to_local).pop() else { panic!() };
+    assert_eq!(subscribe.subscriptions[0].retain_handling, RetainHandling::DoNotSend, "what is told is told once");
+    relay.on_local(Packet::Publish(publish("a/9", QoS::AtLeastOnce, 9))).unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        let Some(Packet::Publish(publish)) = relay.to_remote.first().cloned() else { panic!("{seen:?}") };
+        relay.to_remote.remove(0);
+        assert!(relay.to_remote.len() < 2);
+        seen.push((publish.topic.unwrap().as_str().to_owned(), publish.qos, publish.retain));
+        relay.on_remote(Packet::PubAck(Ack::new(publish.packet_id))).unwrap();
+    }
+    let one = |topic: &str, retain| (format!("site/{topic}"), QoS::AtLeastOnce, retain);
+    assert_eq!(seen, [one("a/1", true), one("a/2", true), one("a/3", true), one("a/9", false)]);
+    assert!(relay.is_idle());
+}
+
+#[test]
+fn a_remote_that_lost_the_session_it_was_to_keep_is_told_everything() {
+    let mut settings = settings(&["a/# out 0", "b/# out 1"]);
+    let handling = |settings: &BridgeSettings| {
+        let limits = Limits::new(settings);
+        let remote = Remote::new(&ConnAck::default(), settings, &limits);
+        let mut told = Told::default();
+        told.begin();
+        let missed = [publish("a/1", QoS::AtMostOnce, 0)].into();
+        let beginning = Beginning { told, missed, ..Beginning::default() };
+        let relay = Relay::new(Arc::new(settings.clone()), remote, limits, beginning, Duration::ZERO);
+        let Some(Packet::Subscribe(subscribe)) = relay.to_local.last().cloned() else { panic!() };
+        let told_apart = relay.to_remote.iter().any(|packet| matches!(packet, Packet::Publish(_)));
+        (subscribe.subscriptions.iter().map(|one| one.retain_handling).collect::<Vec<_>>(), told_apart)
+    };
+    let compared = vec![RetainHandling::DoNotSend, RetainHandling::SendAtSubscribe];
+    assert_eq!(handling(&settings), (compared, true));
+    settings.session_expiry_seconds = 60;
+    assert_eq!(handling(&settings), (vec![RetainHandling::SendAtSubscribe; 2], false));
 }

@@ -75,6 +75,9 @@ pub(super) async fn carry<T>(
             relay.to_local.push(Packet::PingReq);
             pinged_at = Instant::now();
         }
+        if to_remote.len() < BUFFER_BYTES {
+            relay.pump_out();
+        }
         for mut packet in relay.to_remote.drain(..) {
             if let Packet::Publish(publish) = &mut packet {
                 telemetry::bridged(publish, &name);

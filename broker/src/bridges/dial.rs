@@ -63,3 +63,71 @@ async fn secure(config: &BridgeConfig, address: &RemoteAddress, stream: TcpStrea
     let secured = secured.map_err(|error| format!("TLS with {address} failed: {error}"))?;
     Ok(Stream::Other(Box::new(secured)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TcpKeepAlive;
+    use mosquorum_bridge::{BridgeSettings, ReloadType, RestartTimeout, StartType, Topics};
+    use mosquorum_proto::mqtt::{ProtocolVersion, Utf8};
+
+    fn config() -> BridgeConfig {
+        let settings = BridgeSettings {
+            name: "b".into(),
+            topics: Topics::default(),
+            version: ProtocolVersion::V311,
+            remote_client_id: Utf8::from("b"),
+            remote_username: None,
+            local_client_id: Utf8::from("local.b"),
+            local_username: None,
+            clean_session: false,
+            local_clean_session: false,
+            notification_topic: None,
+            notifications_local_only: false,
+            keep_alive_seconds: 60,
+            try_private: true,
+            loop_mark: false,
+            attempt_unsubscribe: true,
+            outgoing_retain: true,
+            max_packet_size: 0,
+            max_topic_alias: 10,
+            receive_maximum: None,
+            session_expiry_seconds: 0,
+            start_type: StartType::Automatic,
+            restart_timeout: RestartTimeout::default(),
+            reload_type: ReloadType::Lazy,
+            round_robin: false,
+        };
+        BridgeConfig {
+            settings: Arc::new(settings),
+            addresses: Vec::new(),
+            bind_address: Some("127.0.0.9".into()),
+            tcp_keepalive: Some(TcpKeepAlive {
+                idle: Duration::from_secs(7),
+                interval: Duration::from_secs(3),
+                count: 4,
+            }),
+            tcp_user_timeout: Some(Duration::from_millis(2500)),
+            tls: None,
+            password: None,
+            password_file: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_socket_has_the_address_and_the_probes_that_were_asked_for() {
+        let remote = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = open(&config(), remote.local_addr().unwrap()).await.unwrap();
+        assert_eq!(stream.local_addr().unwrap().ip().to_string(), "127.0.0.9");
+        let options = SockRef::from(&stream);
+        assert!(options.keepalive().unwrap() && stream.nodelay().unwrap());
+        assert_eq!(options.tcp_keepalive_time().unwrap(), Duration::from_secs(7));
+        assert_eq!(options.tcp_keepalive_interval().unwrap(), Duration::from_secs(3));
+        assert_eq!(options.tcp_keepalive_retries().unwrap(), 4);
+        assert_eq!(options.tcp_user_timeout().unwrap(), Some(Duration::from_millis(2500)));
+        let mut config = config();
+        config.bind_address = Some("::1".into());
+        let error = open(&config, remote.local_addr().unwrap()).await.unwrap_err();
+        assert!(error.to_string().contains("bridge_bind_address ::1"), "{error}");
+    }
+}

@@ -6,14 +6,20 @@ use crate::{
     carrier::Prepared,
     config::{ListenAddress, ListenerProtocol, ListenerSettings, ProtocolVersions, SecuritySettings},
     connect,
+    live::marks,
     stream::Stream,
 };
-use mosquorum_bridge::{BridgeSettings, Relay};
+use mosquorum_bridge::{BridgeSettings, Relay, Told};
+use mosquorum_cluster::state::Message;
 use mosquorum_proto::mqtt::{
     ConnAck, Connect, Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, TopicFilter,
     Unsubscribe, Utf8,
 };
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::io::DuplexStream;
 
 /// Bytes in memory between the bridge and its session, each way.
@@ -22,6 +28,9 @@ const PIPE_BYTES: usize = 64 * 1024;
 const WINDOW_MAX: u16 = 200;
 /// More than ever are: QoS 0 between them has no identifier, released ones are counted too.
 const IN_FLIGHT_MAX: u16 = 4 * WINDOW_MAX;
+
+/// Retained messages that are looked at in one go.
+const CHUNK: usize = 1000;
 
 pub(super) type LocalWire = Wire<DuplexStream>;
 
@@ -96,6 +105,55 @@ pub(super) fn in_flight(broker: &Broker, bridge: &BridgeSettings) -> Vec<PacketI
     entries.map(|entry| entry.packet_id()).filter(|id| *id != 0).take(usize::from(IN_FLIGHT_MAX)).collect()
 }
 
+/// Retained messages that are news to a remote that was told so much, and an empty one for each that is gone.
+pub(super) async fn missed(broker: &Broker, bridge: &BridgeSettings, told: &Told) -> VecDeque<Publish> {
+    let mut news = BTreeMap::new();
+    if !told.is_known() {
+        return VecDeque::new();
+    }
+    for line in bridge.topics.outgoing().filter(|line| bridge.compares(line)) {
+        let mut cursor = None;
+        loop {
+            let mut found = Vec::new();
+            cursor = broker.consensus.state().read().retained_matches(&line.local, cursor.as_ref(), CHUNK, &mut found);
+            for message in found.iter().filter(|message| told.is_news(&message.topic, &message.payload)) {
+                news.insert(message.topic.clone(), retained(broker, bridge, message));
+            }
+            if cursor.is_none() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    let mut known = told.topics(None, CHUNK);
+    while let Some(last) = known.last().cloned() {
+        {
+            let state = broker.consensus.state().read();
+            let now = state.time();
+            known.retain(|topic| state.retained(topic, now).is_none() && told.is_news(topic, &[]));
+        }
+        news.extend(known.into_iter().map(|topic| (topic.clone(), Publish::new(topic, &b""[..]))));
+        known = told.topics(Some(&last), CHUNK);
+        tokio::task::yield_now().await;
+    }
+    news.into_values().collect()
+}
+
+fn retained(broker: &Broker, bridge: &BridgeSettings, message: &Message) -> Publish {
+    let mut publish = Publish::new(message.topic.clone(), message.payload.clone());
+    publish.qos = message.qos;
+    publish.properties.clone_from(&message.properties);
+    if bridge.loop_mark {
+        let origin = broker.marks.origin(broker.consensus.cluster_id());
+        publish.properties = Some(Box::new(marks::with_mark(message, origin)));
+    }
+    if message.expiry_seconds.is_some() {
+        let left = message.remaining_seconds(broker.consensus.now());
+        publish.properties.get_or_insert_default().message_expiry_interval = left;
+    }
+    publish
+}
+
 /// Messages that wait in the session's queue.
 pub(super) fn queued(broker: &Broker, bridge: &BridgeSettings) -> usize {
     let state = broker.consensus.state().read();
@@ -135,7 +193,7 @@ pub(super) async fn prepare(
 
 /// What is published after this comes to the session. What it sends meanwhile is redelivered or, of QoS 0, lost.
 pub(super) async fn subscribe(wire: &mut LocalWire, bridge: &BridgeSettings) -> Result<(), String> {
-    for subscribe in Relay::local_subscribes(bridge, |_: QoS| false) {
+    for subscribe in Relay::local_subscribes(bridge, |_| false) {
         wire.send(&Packet::Subscribe(subscribe)).await?;
         while !matches!(wire.receive().await?, Packet::SubAck(_)) {}
     }

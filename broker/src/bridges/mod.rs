@@ -14,6 +14,8 @@ use crate::{
     config::BridgeConfig,
     metrics::model::Reading,
 };
+use arc_swap::ArcSwap;
+use mosquorum_cluster::state::DropReason;
 use mosquorum_proto::mqtt::Utf8;
 use parking_lot::Mutex;
 use status::Status;
@@ -57,6 +59,8 @@ pub struct Bridges {
     begun: AtomicBool,
     listener: Arc<Listener>,
     running: Mutex<BTreeMap<String, Running>>,
+    /// By local client identifier; read while the state is applied, so without a lock.
+    statuses: ArcSwap<BTreeMap<Utf8, Arc<Status>>>,
     /// Local client identifiers of bridges that were removed since the start.
     orphans: Mutex<BTreeSet<Utf8>>,
 }
@@ -67,6 +71,7 @@ impl Default for Bridges {
             begun: AtomicBool::new(false),
             listener: local::listener(),
             running: Mutex::default(),
+            statuses: ArcSwap::default(),
             orphans: Mutex::default(),
         }
     }
@@ -134,6 +139,8 @@ impl Bridges {
                 }
             }
         }
+        let status = |bridge: &Running| (bridge.config.settings.local_client_id.clone(), bridge.status.clone());
+        self.statuses.store(Arc::new(running.values().map(status).collect()));
     }
 
     /// What each bridge of the configuration has done on this node.
@@ -141,6 +148,13 @@ impl Bridges {
         let all: Vec<_> =
             self.running.lock().values().map(|bridge| (bridge.config.clone(), bridge.status.clone())).collect();
         status::read_metrics(broker, &all, reading);
+    }
+
+    /// Messages for the session of `client_id` were dropped; does nothing if that is no bridge's.
+    pub fn count_dropped(&self, client_id: &Utf8, reason: DropReason, count: u32) {
+        if let Some(status) = self.statuses.load().get(client_id) {
+            status.queue_dropped(reason, count);
+        }
     }
 
     /// Sessions that removed bridges have left, as far as they still are.

@@ -2,6 +2,7 @@
 use super::{local, placement};
 use crate::{broker::Broker, config::BridgeConfig, metrics::model::Reading};
 use mosquorum_bridge::{BridgeSettings, Counts};
+use mosquorum_cluster::state::DropReason;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -18,9 +19,42 @@ struct Inner {
     before: Counts,
     now: Counts,
     last_error: String,
+    queue_full: u64,
+    queue_bytes: u64,
+    expired: u64,
+    session_ended: u64,
+}
+
+impl Inner {
+    /// Everything that did not reach the other side, by reason.
+    fn drops(&self) -> [(&'static str, u64); 8] {
+        let all = sum(self.before, self.now);
+        [
+            ("queue_full", self.queue_full),
+            ("queue_bytes", self.queue_bytes),
+            ("expired", self.expired),
+            ("session_ended", self.session_ended),
+            ("too_large", all.dropped_too_large),
+            ("refused", all.dropped_refused),
+            ("topic", all.dropped_topic),
+            ("loop", all.dropped_loop),
+        ]
+    }
 }
 
 impl Status {
+    /// Messages that would have waited, or did, in the bridge's session.
+    pub(super) fn queue_dropped(&self, reason: DropReason, count: u32) {
+        let mut inner = self.inner.lock();
+        let counter = match reason {
+            DropReason::QueueFull => &mut inner.queue_full,
+            DropReason::QueueBytes => &mut inner.queue_bytes,
+            DropReason::Expired => &mut inner.expired,
+            DropReason::SessionEnded => &mut inner.session_ended,
+        };
+        *counter += u64::from(count);
+    }
+
     pub(super) fn connected(&self) {
         let mut inner = self.inner.lock();
         inner.connected = true;
@@ -52,14 +86,13 @@ impl Status {
             ("sent", all.sent),
             ("received", all.received),
             ("reconnects", inner.connections.saturating_sub(1)),
-            ("drops/too_large", all.dropped_too_large),
-            ("drops/refused", all.dropped_refused),
-            ("drops/topic", all.dropped_topic),
-            ("drops/loop", all.dropped_loop),
         ];
         let topic = |name: &str| format!("$SYS/broker/bridges/{}/{name}", bridge.name);
         for (name, value) in values {
             broker.sys.set(broker, &topic(name), value.to_string());
+        }
+        for (reason, count) in inner.drops() {
+            broker.sys.set(broker, &topic(&format!("drops/{reason}")), count.to_string());
         }
         broker.sys.set(broker, &topic("last_error"), inner.last_error);
     }
@@ -90,13 +123,7 @@ pub(super) fn read_metrics(broker: &Broker, bridges: &[(Arc<BridgeConfig>, Arc<S
     let help = "Messages of a bridge that were dropped on this node, by reason.";
     let family = r.counter("mosquorum_bridge_dropped_total", help);
     for (bridge, inner) in &read {
-        let all = total(inner);
-        for (reason, count) in [
-            ("too_large", all.dropped_too_large),
-            ("refused", all.dropped_refused),
-            ("topic", all.dropped_topic),
-            ("loop", all.dropped_loop),
-        ] {
+        for (reason, count) in inner.drops() {
             family.with([("bridge", &bridge.name), ("reason", reason)], count);
         }
     }

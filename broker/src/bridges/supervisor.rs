@@ -16,7 +16,9 @@ use crate::{
     stream::Stream,
 };
 use bytes::Bytes;
-use mosquorum_bridge::{Addresses, Backoff, BridgeSettings, Limits, Relay, ReloadType, Remote, StartType};
+use mosquorum_bridge::{
+    Addresses, Backoff, Beginning, BridgeSettings, Limits, Relay, ReloadType, Remote, StartType, Told,
+};
 use mosquorum_proto::mqtt::{ConnAck, PacketId, ProtocolVersion, ReasonCode};
 use std::{
     sync::Arc,
@@ -43,10 +45,12 @@ struct Supervisor {
     backoff: Backoff,
     limits: Limits,
     last_id: PacketId,
+    /// What the remote with this number among the addresses was told of retained messages.
+    told: (usize, Told),
     status: Arc<Status>,
     prepared: bool,
     /// Prepared at least once, or not able to be.
-    told: watch::Sender<bool>,
+    ready: watch::Sender<bool>,
 }
 
 enum Next {
@@ -62,7 +66,7 @@ pub(super) async fn run(
     broker: Arc<Broker>,
     listener: Arc<Listener>,
     mut wanted: watch::Receiver<Wanted>,
-    told: watch::Sender<bool>,
+    ready: watch::Sender<bool>,
     status: Arc<Status>,
 ) {
     let Wanted::Run(config) = wanted.borrow_and_update().clone() else { return };
@@ -72,8 +76,9 @@ pub(super) async fn run(
         backoff: Backoff::new(config.settings.restart_timeout.clone()),
         limits: Limits::new(&config.settings),
         last_id: 0,
+        told: Default::default(),
         prepared: false,
-        told,
+        ready,
         broker,
         listener,
         config,
@@ -163,14 +168,16 @@ impl Supervisor {
         self.backoff = Backoff::new(settings.restart_timeout.clone());
         self.limits = Limits::new(&settings);
         self.last_id = 0;
+        self.told = Default::default();
         self.prepared = false;
     }
 
     /// Whether this node should try now.
     fn is_due(&mut self) -> bool {
         if !placement::is_here(&self.broker, &self.settings().name) {
-            // Whoever has it meanwhile may change the session.
+            // Whoever has it meanwhile may change the session, and tells the remote more.
             self.prepared = false;
+            self.told = Default::default();
             return false;
         }
         match self.settings().start_type {
@@ -192,7 +199,7 @@ impl Supervisor {
             }
             self.prepared = true;
             if !settings.local_clean_session {
-                self.told.send_replace(true);
+                self.ready.send_replace(true);
             }
             if matches!(settings.start_type, StartType::Lazy { .. }) {
                 return Next::Again;
@@ -210,7 +217,7 @@ impl Supervisor {
     }
 
     fn failed(&mut self, error: &str, pause: Option<Duration>) -> Next {
-        self.told.send_replace(true);
+        self.ready.send_replace(true);
         if self.status.ended(error) {
             crate::warning!("Bridge {}: {error}.", self.settings().name);
         }
@@ -242,7 +249,7 @@ impl Supervisor {
         let (mut local, connack) = local::connect(&self.broker, &self.listener, &settings).await.map_err(ours)?;
         if settings.local_clean_session {
             local::subscribe(&mut local, &settings).await.map_err(ours)?;
-            self.told.send_replace(true);
+            self.ready.send_replace(true);
         }
         let accepted = tokio::select! {
             accepted = greet(&self.config, &self.limits, stream, receive_window(&self.broker)) => accepted,
@@ -263,15 +270,21 @@ impl Supervisor {
     async fn carry_on(&mut self, local: LocalWire, connack: ConnAck, (remote, answer): Accepted) -> Next {
         let settings = self.settings().clone();
         let name = settings.name.clone();
-        let stale = local::received(&self.broker, &settings);
-        let in_flight = local::in_flight(&self.broker, &settings);
+        let (place, told) = std::mem::take(&mut self.told);
+        let told = if place == self.addresses.current() { told } else { Told::default() };
+        let beginning = Beginning {
+            stale: local::received(&self.broker, &settings),
+            in_flight: local::in_flight(&self.broker, &settings),
+            last_id: self.last_id,
+            missed: local::missed(&self.broker, &settings, &told).await,
+            told,
+        };
         let mut limits = self.limits.clone();
         limits.local_max_packet_size = connack.maximum_packet_size.unwrap_or(u32::MAX);
         limits.local_retain_available = connack.retain_available.unwrap_or(true);
         let started = Instant::now();
         let described = Remote::new(&answer, &settings, &limits);
-        let mut relay =
-            Relay::new(settings.clone(), described, limits, &stale, &in_flight, self.last_id, Duration::ZERO);
+        let mut relay = Relay::new(settings.clone(), described, limits, beginning, Duration::ZERO);
         self.status.connected();
         self.publish_status();
         crate::notice!("Bridge {name} connected to {}.", self.config.addresses[self.addresses.current()]);
@@ -290,6 +303,7 @@ impl Supervisor {
         let ended = carry(&mut relay, local, remote, how, stop, primary, started).await;
         self.status.counted(relay.counts);
         self.last_id = relay.last_id();
+        self.told = (self.addresses.current(), relay.take_told());
         self.backoff.connected_for(started.elapsed());
         match ended {
             Ended::Interrupted(accepted) => {

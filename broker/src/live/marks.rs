@@ -2,11 +2,13 @@
 //! Always true: no two messages get the same mark; a mark names this cluster, so that a message that comes back is known
 //! without having been remembered.
 use crate::random;
+use mosquorum_bridge::MARK;
 use mosquorum_cluster::{
     fnv::fnv1a,
     ids::Millis,
     state::{Mark, Message},
 };
+use mosquorum_proto::mqtt::{PublishProperties, Utf8};
 use std::sync::{
     OnceLock,
     atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
@@ -48,9 +50,18 @@ impl Marks {
     }
 }
 
+/// The properties of a message as a bridge gets them.
+#[must_use]
+pub fn with_mark(message: &Message, origin: [u8; 16]) -> PublishProperties {
+    let mark = message.mark.as_deref().copied().unwrap_or_else(|| late(message, origin));
+    let mut properties = message.properties.as_deref().cloned().unwrap_or_default();
+    properties.user_properties.push((Utf8::from_static(MARK), Utf8::from(mark.to_string())));
+    properties
+}
+
 /// For a message that was not marked when it came (a will, or one from before marks were wanted): the same on every node
 /// and for every bridge.
-pub fn late(message: &Message, origin: [u8; 16]) -> Mark {
+fn late(message: &Message, origin: [u8; 16]) -> Mark {
     let Millis(received) = message.received_at;
     let parts: [&[u8]; 4] =
         [&received.to_be_bytes(), message.publisher_id.as_bytes(), message.topic.as_str().as_bytes(), &message.payload];

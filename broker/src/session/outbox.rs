@@ -3,9 +3,8 @@
 //! passes); QoS 0 is sent at once or, if the client does not read, dropped and counted.
 use super::{Env, SessionOptions, aliases::OutboundAliases, outbox_durable::DurableOutbox, outbox_local::LocalOutbox};
 use crate::live::{Delivery, marks};
-use mosquorum_bridge::MARK;
 use mosquorum_cluster::state::{DeliveryOptions, Message};
-use mosquorum_proto::mqtt::{ProtocolVersion, PublishParts, PublishProperties, QoS, TopicFilter, Utf8};
+use mosquorum_proto::mqtt::{ProtocolVersion, PublishParts, QoS, TopicFilter};
 use std::{collections::VecDeque, sync::Arc};
 
 /// One entry of a durable session's queue in the replicated state.
@@ -173,14 +172,6 @@ impl Held {
     }
 }
 
-/// What a bridge gets beside the payload.
-fn with_mark(message: &Message, env: &mut impl Env) -> PublishProperties {
-    let mark = message.mark.as_deref().copied().unwrap_or_else(|| marks::late(message, env.origin()));
-    let mut properties = message.properties.as_deref().cloned().unwrap_or_default();
-    properties.user_properties.push((Utf8::from_static(MARK), Utf8::from(mark.to_string())));
-    properties
-}
-
 /// Encodes one PUBLISH, unless it may not be sent.
 pub(super) fn send(
     message: &Message,
@@ -208,7 +199,8 @@ pub(super) fn send(
         return Sent::Dropped;
     };
     let topic = stripped.as_ref().unwrap_or(&message.topic);
-    let marked = (options.marks && options.version == ProtocolVersion::V5).then(|| with_mark(message, env));
+    let marked =
+        (options.marks && options.version == ProtocolVersion::V5).then(|| marks::with_mark(message, env.origin()));
     let mut parts = PublishParts {
         dup,
         qos: delivery.qos,

@@ -1,4 +1,5 @@
-//! What a hub sent to a bridge and what it was answered, as it passed on the wire, and whether that kept to the standard.
+//! What bridge and hub said to each other on the wire, and whether the one that sends messages, and the one that answers,
+//! kept to the standard. The sender is the bridge, or with `--inwards` the hub.
 //! Always true: a packet is recorded once its last byte was handed to the other side, so what a cut swallowed is not.
 use crate::history::MessageId;
 use bytes::BytesMut;
@@ -11,14 +12,26 @@ use std::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Event {
     /// The hub accepted; whether it has the session.
-    Accepted { session_present: bool },
-    Publish { packet_id: PacketId, qos: QoS, message: MessageId },
-    /// PUBACK or PUBREC of the bridge.
-    Answer { packet_id: PacketId },
-    /// PUBREL of the hub: it has got PUBREC.
-    Release { packet_id: PacketId },
-    /// PUBCOMP of the bridge.
-    Complete { packet_id: PacketId },
+    Accepted {
+        session_present: bool,
+    },
+    Publish {
+        packet_id: PacketId,
+        qos: QoS,
+        message: MessageId,
+    },
+    /// PUBACK or PUBREC of the receiver.
+    Answer {
+        packet_id: PacketId,
+    },
+    /// PUBREL of the sender: it has got PUBREC.
+    Release {
+        packet_id: PacketId,
+    },
+    /// PUBCOMP of the receiver.
+    Complete {
+        packet_id: PacketId,
+    },
 }
 
 /// Events of all connections in their order, each with its connection's number.
@@ -61,9 +74,7 @@ impl Tap {
             let event = match packet {
                 Packet::ConnAck(connack) => Event::Accepted { session_present: connack.session_present },
                 Packet::Publish(publish) => match MessageId::from_payload(&publish.payload) {
-                    Some(message) => {
-                        Event::Publish { packet_id: publish.packet_id, qos: publish.qos, message }
-                    }
+                    Some(message) => Event::Publish { packet_id: publish.packet_id, qos: publish.qos, message },
                     None => continue,
                 },
                 Packet::PubAck(ack) | Packet::PubRec(ack) => Event::Answer { packet_id: ack.packet_id },
@@ -82,15 +93,15 @@ impl Tap {
 pub(super) struct OnTheWire {
     pub(super) connections: usize,
     pub(super) sessions_forgotten: usize,
-    /// Most that the hub had sent and not been answered, on one connection.
+    /// Most that was sent and not answered, on one connection.
     pub(super) most_unanswered: usize,
-    /// Sent by the hub after a later message of the same publisher, on the same connection or for the first time.
+    /// Sent after a later message of the same publisher, on the same connection or for the first time.
     pub(super) sent_out_of_order: BTreeSet<MessageId>,
-    /// Sent with QoS 2 after the hub had released it, so after it had got PUBREC.
+    /// Sent with QoS 2 after it was released, so after the sender had got PUBREC.
     pub(super) sent_again_after_release: BTreeSet<MessageId>,
     /// Sent under an identifier whose exchange for another message was not over.
     pub(super) identifiers_reused: usize,
-    /// Answered by the bridge before another one that the hub had sent before it on the same connection with that QoS.
+    /// Answered after one that was sent later on the same connection.
     pub(super) answered_out_of_order: usize,
 }
 
@@ -242,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_out_of_order_are_the_bridges_doing() {
+    fn answers_out_of_order_are_the_receivers_doing() {
         let events = [
             (1, publish(1, 0)),
             (1, publish(2, 1)),

@@ -133,13 +133,13 @@ pub async fn run(options: &BridgedOptions) -> Measured {
         "acknowledged": verdict.acknowledged, "arrived": verdict.arrived, "lost": verdict.lost,
         "lost_examples": verdict.lost_examples, "repeated_qos_2": repeated.len(),
         "repeated_qos_1": verdict.repeated_qos_1, "out_of_order": unordered.len(), "foreign": verdict.foreign,
-        "hub_connections": wire.connections, "hub_forgot_session": wire.sessions_forgotten,
-        "hub_most_unanswered": wire.most_unanswered, "hub_sent_out_of_order": wire.sent_out_of_order.len(),
-        "hub_sent_again_after_release": wire.sent_again_after_release.len(),
-        "hub_reused_identifiers": wire.identifiers_reused,
-        "bridge_answered_out_of_order": wire.answered_out_of_order,
-        "out_of_order_not_by_hub": ours(unordered, &wire.sent_out_of_order),
-        "repeated_qos_2_not_by_hub": ours(repeated, &wire.sent_again_after_release),
+        "wire_connections": wire.connections, "wire_sessions_forgotten": wire.sessions_forgotten,
+        "wire_most_unanswered": wire.most_unanswered, "wire_sent_out_of_order": wire.sent_out_of_order.len(),
+        "wire_sent_again_after_release": wire.sent_again_after_release.len(),
+        "wire_reused_identifiers": wire.identifiers_reused,
+        "wire_answered_out_of_order": wire.answered_out_of_order,
+        "out_of_order_not_on_wire": ours(unordered, &wire.sent_out_of_order),
+        "repeated_qos_2_not_on_wire": ours(repeated, &wire.sent_again_after_release),
     }))
 }
 

@@ -1,0 +1,161 @@
+//! What the remote has been told of the retained messages whose changes do not wait for it while it is away: those of
+//! QoS 0 topics, and all of a bridge whose local session ends with the connection.
+//! Always true: what is noted as told has reached the remote, which is sure only once it has answered something that was
+//! sent later; a topic about which that is not sure is told again. Bounded: beyond [`TOPICS_MAX`] nothing is known, and the
+//! next connection tells everything.
+use mosquorum_proto::mqtt::TopicName;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+const TOPICS_MAX: usize = 65_536;
+
+/// Outlives the connections of a bridge on one node. Topics are those of this side.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Whether all that the remote was told is in here.
+    known: bool,
+    /// `None`: not sure.
+    values: BTreeMap<TopicName, Option<u64>>,
+    /// Sent since the last question.
+    unsure: BTreeSet<TopicName>,
+    /// Sent before a question that has no answer yet.
+    asked: BTreeSet<TopicName>,
+}
+
+impl Told {
+    /// Whether differences mean something; otherwise everything is told.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.known
+    }
+
+    /// Everything is told from now on.
+    pub(super) fn begin(&mut self) {
+        if !std::mem::replace(&mut self.known, true) {
+            self.values.clear();
+        }
+    }
+
+    /// Whether a retained message is news to the remote.
+    #[must_use]
+    pub fn is_news(&self, topic: &TopicName, payload: &[u8]) -> bool {
+        self.values.get(topic).is_none_or(|value| *value != Some(hash(payload)))
+    }
+
+    /// At most `limit` topics of which the remote has, or may have, a value, beginning after `after`.
+    #[must_use]
+    pub fn topics(&self, after: Option<&TopicName>, limit: usize) -> Vec<TopicName> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.values.range::<TopicName, _>((from, Unbounded)).take(limit).map(|(topic, _)| topic.clone()).collect()
+    }
+
+    pub(super) fn sent(&mut self, topic: &TopicName, payload: &[u8]) {
+        self.put(topic, payload);
+        self.unsure.insert(topic.detached());
+    }
+
+    /// The remote itself has said so.
+    pub(super) fn heard(&mut self, topic: &TopicName, payload: &[u8]) {
+        self.put(topic, payload);
+    }
+
+    fn put(&mut self, topic: &TopicName, payload: &[u8]) {
+        // A value that is removed stays noted until that is sure.
+        let value = Some(hash(payload));
+        if let Some(known) = self.values.get_mut(topic) {
+            *known = value;
+        } else if self.values.len() < TOPICS_MAX {
+            self.values.insert(topic.detached(), value);
+        } else {
+            self.known = false;
+        }
+    }
+
+    #[must_use]
+    pub(super) fn is_unsure(&self) -> bool {
+        !self.unsure.is_empty()
+    }
+
+    /// Something is sent that the remote answers.
+    pub(super) fn ask(&mut self) {
+        self.asked.append(&mut self.unsure);
+    }
+
+    /// The answer came.
+    pub(super) fn answered(&mut self) {
+        let removed = hash(&[]);
+        for topic in std::mem::take(&mut self.asked) {
+            if !self.unsure.contains(&topic) && self.values.get(&topic) == Some(&Some(removed)) {
+                self.values.remove(&topic);
+            }
+        }
+    }
+
+    /// The connection is over.
+    pub fn interrupted(&mut self) {
+        self.ask();
+        for topic in std::mem::take(&mut self.asked) {
+            if let Some(value) = self.values.get_mut(&topic) {
+                *value = None;
+            }
+        }
+    }
+}
+
+fn hash(payload: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    payload.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mosquorum_proto::mqtt::Utf8;
+
+    fn name(text: &str) -> TopicName {
+        TopicName::new(Utf8::from(text)).unwrap()
+    }
+
+    #[test]
+    fn what_was_answered_is_told_and_what_was_not_is_told_again() {
+        let mut told = Told::default();
+        told.begin();
+        told.sent(&name("a"), b"1");
+        told.ask();
+        told.sent(&name("b"), b"1");
+        told.answered();
+        told.interrupted();
+        assert!(!told.is_news(&name("a"), b"1") && told.is_news(&name("a"), b"2"));
+        assert!(told.is_news(&name("b"), b"1") && told.is_news(&name("c"), b"1"));
+        assert_eq!(told.topics(None, 9), [name("a"), name("b")]);
+        assert_eq!(told.topics(Some(&name("a")), 9), [name("b")]);
+    }
+
+    #[test]
+    fn a_removed_value_is_forgotten_once_the_remote_knows() {
+        let mut told = Told::default();
+        told.begin();
+        told.heard(&name("a"), b"1");
+        told.sent(&name("a"), b"");
+        assert_eq!(told.topics(None, 9).len(), 1);
+        told.ask();
+        told.answered();
+        assert!(told.topics(None, 9).is_empty());
+    }
+
+    #[test]
+    fn beyond_the_bound_nothing_is_known() {
+        let mut told = Told::default();
+        told.begin();
+        for number in 0..=TOPICS_MAX {
+            told.heard(&name(&number.to_string()), b"1");
+        }
+        assert!(!told.is_known() && told.values.len() == TOPICS_MAX);
+        told.begin();
+        assert!(told.values.is_empty());
+    }
+}
