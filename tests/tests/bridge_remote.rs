@@ -6,8 +6,7 @@ use mosquorum_tests::{
     remote::{Remote, grant, next_message},
 };
 
-/// A node with a bridge to `remote` that begins as soon as it can.
-async fn site(name: &str, remote: &Remote, lines: &[&str]) -> Cluster {
+fn options(name: &str, remote: &Remote, lines: &[&str]) -> ClusterOptions {
     let address = remote.address().expect("an address");
     let mut options = ClusterOptions::new(name, 1).with_listener("connection link");
     options = options.with_listener(&format!("address {address}")).with_listener("remote_clientid site");
@@ -15,7 +14,12 @@ async fn site(name: &str, remote: &Remote, lines: &[&str]) -> Cluster {
     for line in lines {
         options = options.with_listener(line);
     }
-    Cluster::start(options).await.expect("a site")
+    options
+}
+
+/// A node with a bridge to `remote` that begins as soon as it can.
+async fn site(name: &str, remote: &Remote, lines: &[&str]) -> Cluster {
+    Cluster::start(options(name, remote, lines)).await.expect("a site")
 }
 
 async fn writer(site: &Cluster) -> Connection {
@@ -117,27 +121,31 @@ fn retained(topic: &str, payload: &str, qos: QoS) -> Publish {
     Publish { retain: true, ..message(topic, payload.to_owned(), qos) }
 }
 
-/// What the bridge has to tell until it has nothing more.
-async fn told(bridge: &mut Connection) -> Vec<(String, String, bool)> {
-    let mut seen = Vec::new();
-    bridge.send(&Packet::PingReq).await.expect("sent");
+/// What the bridge tells until a message on `last` came and all before it.
+async fn told(bridge: &mut Connection, last: &str) -> Vec<(String, String, bool)> {
+    let mut seen: Vec<(String, String, bool)> = Vec::new();
+    while seen.last().is_none_or(|(topic, _, _)| topic != last) {
+        let publish = next_message(bridge).await.unwrap_or_else(|error| panic!("{error} after {seen:?}"));
+        if publish.qos != QoS::AtMostOnce {
+            bridge.send(&Packet::PubAck(Ack::new(publish.packet_id))).await.expect("sent");
+        }
+        let payload = String::from_utf8_lossy(&publish.payload).into_owned();
+        seen.push((topic(&publish).expect("a topic").to_owned(), payload, publish.retain));
+    }
+    seen
+}
+
+/// Until the bridge asks by itself whether all has arrived: only what is sure needs not be told again.
+async fn made_sure(bridge: &mut Connection) {
     loop {
         match bridge.recv().await.expect("a packet") {
-            // Asked again: what answers the questions lets messages follow.
-            Packet::PingResp if seen.last().is_some_and(|(topic, _, _): &(String, _, _)| topic == "power/end") => {
-                return seen;
-            }
-            Packet::PingResp => bridge.send(&Packet::PingReq).await.expect("sent"),
-            Packet::Publish(publish) => {
-                if publish.qos != QoS::AtMostOnce {
-                    bridge.send(&Packet::PubAck(Ack::new(publish.packet_id))).await.expect("sent");
-                }
-                let payload = String::from_utf8_lossy(&publish.payload).into_owned();
-                seen.push((topic(&publish).expect("a topic").to_owned(), payload, publish.retain));
-            }
+            Packet::PingReq => break bridge.send(&Packet::PingResp).await.expect("sent"),
             packet => grant(bridge, packet).await.expect("granted"),
         }
     }
+    // What it was told before is done when this is answered.
+    bridge.send(&Packet::PingReq).await.expect("sent");
+    while bridge.recv().await.expect("a packet") != Packet::PingResp {}
 }
 
 /// Retained values that changed and went while the bridge was away, in every kind of session.
@@ -150,24 +158,22 @@ async fn at_a_reconnect_the_changes_of_retained_messages_are_told_once_and_nothi
     ];
     for (name, lines, session_present) in kinds {
         let remote = Remote::start().await.expect("a remote");
-        let lines: Vec<&str> =
-            lines.iter().copied().chain(["bridge_max_topic_alias 0", "keepalive_interval 5"]).collect();
-        let site = site(&format!("bridge-retained-{name}"), &remote, &lines).await;
+        let more = ["bridge_max_topic_alias 0", "keepalive_interval 5"];
+        let lines: Vec<&str> = lines.iter().copied().chain(more).collect();
+        // One under way: what follows a message follows all that the bridge did before it.
+        let options = options(&format!("bridge-retained-{name}"), &remote, &lines).with("max_inflight_messages 1");
+        let site = Cluster::start(options).await.expect("a site");
         let mut writer = writer(&site).await;
         let (mut bridge, _) = remote.accept(accepted()).await.expect("a bridge");
-        for topic in ["power/same", "power/changed", "power/gone", "power/end"] {
+        for n in 0..2 {
+            writer.publish(message(&format!("power/probe/{n}"), "x", QoS::AtLeastOnce)).await.expect("published");
+            told(&mut bridge, &format!("power/probe/{n}")).await;
+        }
+        for topic in ["power/same", "power/changed", "power/gone"] {
             writer.publish(retained(topic, "1", QoS::AtLeastOnce)).await.expect("published");
+            told(&mut bridge, topic).await;
         }
-        told(&mut bridge).await;
-        // The bridge asks itself whether all has arrived: only what is sure needs not be told again.
-        loop {
-            match bridge.recv().await.expect("a packet") {
-                Packet::PingReq => break bridge.send(&Packet::PingResp).await.expect("sent"),
-                packet => grant(&mut bridge, packet).await.expect("granted"),
-            }
-        }
-        bridge.send(&Packet::PingReq).await.expect("sent");
-        while bridge.recv().await.expect("a packet") != Packet::PingResp {}
+        made_sure(&mut bridge).await;
         drop(bridge);
         site.wait_logged(0, "Bridge link lost", 1).await.expect("it notices");
         for (topic, value) in [("power/changed", "2"), ("power/gone", ""), ("power/new", "1"), ("power/private", "")] {
@@ -176,7 +182,7 @@ async fn at_a_reconnect_the_changes_of_retained_messages_are_told_once_and_nothi
         let (mut bridge, _) =
             remote.accept(ConnAck::new(session_present, ReasonCode::Success)).await.expect("a bridge");
         writer.publish(message("power/end", "2", QoS::AtLeastOnce)).await.expect("published");
-        let mut seen = told(&mut bridge).await;
+        let mut seen = told(&mut bridge, "power/end").await;
         seen.sort();
         let one = |topic: &str, value: &str, retain| (topic.to_owned(), value.to_owned(), retain);
         let mut expected = vec![
