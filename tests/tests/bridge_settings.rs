@@ -102,7 +102,9 @@ async fn what_is_wrong_is_told_once_and_not_at_each_attempt() {
         ),
     ];
     for (name, address, lines, told) in cases {
-        let site = Cluster::start(options(&format!("bridge-wrong-{name}"), &address, lines)).await.expect("it runs");
+        // Attempts are told at this level alone.
+        let options = options(&format!("bridge-wrong-{name}"), &address, lines).with("log_type debug");
+        let site = Cluster::start(options).await.expect("it runs");
         site.wait_logged(0, "Connecting bridge link", 2).await.expect("it is tried again and again");
         let log = site.log(0);
         let lines: Vec<&str> = log.lines().filter(|line| line.contains("Bridge link: ")).collect();
