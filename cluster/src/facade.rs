@@ -1,10 +1,10 @@
 //! What the broker sees of the cluster, and what the cluster needs of the broker.
-//! Always true: no call here waits; answers come through [`Completion`] or a future. Alone in memory, alone on disk and
+//! Always true: no call here waits (but for a read of the store); answers come through [`Completion`] or a future. Alone in memory, alone on disk and
 //! many nodes look the same from here.
 use crate::{
     ids::{ConnectionId, Epoch, Incarnation, LogIndex, Millis, NodeId},
     metrics::{ConsensusMetrics, PeerMetrics},
-    state::{Command, Effect, Message, Origin, Outcome, Owner, State},
+    state::{Command, Effect, Message, MessageId, Origin, Outcome, Owner, State},
 };
 use mosquorum_proto::mqtt::{TopicFilter, Utf8};
 use parking_lot::RwLock;
@@ -48,6 +48,12 @@ pub trait Consensus: Send + Sync {
 
     /// The applied state. Hold the read lock briefly: applying waits for it.
     fn state(&self) -> &RwLock<State>;
+
+    /// Messages of queues that are in the durable form only ([`crate::state::Body::Stored`]); `None` for one that is gone
+    /// since. The one call that may wait, for a disk: never make it with the state's lock held.
+    fn stored_messages(&self, ids: &[MessageId]) -> Vec<Option<Arc<Message>>> {
+        vec![None; ids.len()]
+    }
 
     /// This node and the life it serves under; changes when a lease was lost.
     fn origin(&self) -> Origin;

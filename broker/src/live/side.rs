@@ -1,5 +1,5 @@
 //! A session's surroundings on this node: what it may ask for, done for real.
-//! Always true: nothing here waits; what a round of the connection proposes is handed over at its end, and receivers of
+//! Always true: nothing here waits, but for messages that only the state store has; what a round of the connection proposes is handed over at its end, and receivers of
 //! what it delivered are woken then, so that they find all of it.
 use super::{
     Delivery, Wakeups,
@@ -19,7 +19,7 @@ use bytes::BytesMut;
 use mosquorum_cluster::{
     Answer, Completion, Submission,
     ids::{ConnectionId, Millis},
-    state::{Command, Mark, Message, PublishCommand},
+    state::{Body, Command, Mark, Message, MessageId, PublishCommand},
 };
 use mosquorum_proto::mqtt::{PublishProperties, QoS, Subscription, TopicFilter, TopicName, Utf8};
 use std::{cell::Cell, collections::HashMap, sync::Arc, time::Duration};
@@ -28,6 +28,9 @@ use std::{cell::Cell, collections::HashMap, sync::Arc, time::Duration};
 const TARGETS_MAX: usize = 64;
 /// Bytes waiting for the socket above which only answers are added.
 const OUT_HIGH_BYTES: usize = 64 << 10;
+/// A message that is in the store only may be gone when it is looked for, since its entry went meanwhile. Then the queue is
+/// read again, so often: what is missing still is so because the whole state is being replaced, which ends the connection.
+const QUEUE_READS_MAX: usize = 4;
 
 thread_local! {
     /// One buffer per thread for what a round writes; a connection has its own only while its socket is full.
@@ -133,6 +136,32 @@ impl Side {
     pub fn submit_for_nobody(&mut self, command: Command) {
         self.submissions.push(Submission { command, reply: Arc::new(Nobody), ticket: 0 });
     }
+
+    /// Entries as the state has them now; returns where messages are missing that only the store has.
+    fn read_queue(&self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) -> Vec<(usize, MessageId)> {
+        let mut stored = Vec::new();
+        let state = self.broker.consensus.state().read();
+        let Some(session) = state.session(&self.client_id) else { return stored };
+        let queue = session.queue();
+        into.extend(queue.iter_from(from_seq).take(max).enumerate().map(|(index, entry)| {
+            let message = match state.body(entry) {
+                Body::Here(message) => Some(message.clone()),
+                Body::Stored(id) => {
+                    stored.push((index, id));
+                    None
+                }
+                Body::Released => None,
+            };
+            QueueItem {
+                seq: entry.seq(),
+                packet_id: entry.packet_id(),
+                message,
+                options: entry.options(),
+                dup: entry.seq() < queue.dup_before(),
+            }
+        }));
+        stored
+    }
 }
 
 impl Env for Side {
@@ -216,16 +245,18 @@ impl Env for Side {
         self.broker.router.unsubscribe(self.connection, filter)
     }
     fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) {
-        let state = self.broker.consensus.state().read();
-        let Some(session) = state.session(&self.client_id) else { return };
-        let queue = session.queue();
-        into.extend(queue.iter_from(from_seq).take(max).map(|entry| QueueItem {
-            seq: entry.seq(),
-            packet_id: entry.packet_id(),
-            message: entry.message().cloned(),
-            options: entry.options(),
-            dup: entry.seq() < queue.dup_before(),
-        }));
+        for _ in 0..QUEUE_READS_MAX {
+            into.clear();
+            let stored = self.read_queue(from_seq, max, into);
+            let ids: Vec<MessageId> = stored.iter().map(|(_, id)| *id).collect();
+            let messages = if ids.is_empty() { Vec::new() } else { self.broker.consensus.stored_messages(&ids) };
+            let missing = messages.iter().position(Option::is_none).map(|missing| stored[missing].0);
+            for ((index, _), message) in stored.into_iter().zip(messages) {
+                into[index].message = message;
+            }
+            let Some(missing) = missing else { return };
+            into.truncate(missing);
+        }
     }
     fn retained(
         &mut self,

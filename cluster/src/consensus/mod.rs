@@ -32,7 +32,7 @@ use crate::{
     membership,
     metrics::ConsensusMetrics,
     raft::{Engine, RaftService, View},
-    state::{Command, Origin, State},
+    state::{Command, Message, MessageId, Origin, State},
     transport::{self, MESSAGE_BYTES_MAX, Transport, services::raft as services},
 };
 use arc_swap::ArcSwapOption;
@@ -47,8 +47,9 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    runtime::{Handle, Runtime},
+    runtime::{Handle, Runtime, RuntimeFlavor},
     sync::mpsc,
+    task::block_in_place,
 };
 use tonic::service::Routes;
 
@@ -379,6 +380,20 @@ impl Consensus for RaftConsensus {
 
     fn state(&self) -> &RwLock<State> {
         &self.shared.state
+    }
+
+    fn stored_messages(&self, ids: &[MessageId]) -> Vec<Option<Arc<Message>>> {
+        let Some(engine) = self.shared.engine.load_full() else { return vec![None; ids.len()] };
+        // Other tasks of this thread go on elsewhere while the disk is waited for.
+        let read = || engine.replica.stored_messages(ids);
+        let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
+        let read = if matches!(flavor, Ok(RuntimeFlavor::MultiThread)) { block_in_place(read) } else { read() };
+        read.unwrap_or_else(|error| {
+            self.shared.fail(format!(
+                "the state store failed ({error}); the node stops, and rebuilds the store at its next start"
+            ));
+            vec![None; ids.len()]
+        })
     }
 
     fn origin(&self) -> Origin {

@@ -7,7 +7,7 @@ use crate::{
     ids::{LogIndex, NodeId},
     metrics::{Histogram, HistogramValues},
     raft::encoding::{BatchHeader, Content, MembershipAt, decode_commands},
-    state::{Batch, Effect, Origin, Outcome, State},
+    state::{Batch, Effect, Message, MessageId, Origin, Outcome, PutOut, State},
 };
 use bytes::Bytes;
 use mosquorum_storage::{
@@ -33,6 +33,9 @@ pub(crate) const SHARD: u32 = 0;
 pub(crate) const STATE_FORMAT: u32 = 1;
 /// The membership as of the checkpoint; the state's own keys start lower.
 pub(crate) const MEMBERSHIP_KEY: &[u8] = b"\xff\xffmembership";
+
+/// What messages that wait may take in memory; beyond it those that were written are only in the store.
+const MESSAGE_MEMORY_MAX: u64 = 32 << 20;
 
 /// So much of a snapshot is written at once, the rest at a pace that leaves most of the disk to the log.
 const UNPACED_BYTES: u64 = 4 << 20;
@@ -250,7 +253,33 @@ impl Replica {
         let applied = AppliedIndex { shard: SHARD, last: position.last };
         self.store.write_checkpoint(applied, stateful::operations(changes).chain([membership]))?;
         written.last = position.last;
+        self.put_out_messages();
+        // What is put out would otherwise be in the store's memory.
+        if self.state.read().totals().message_memory_saved() > MESSAGE_MEMORY_MAX {
+            self.store.trim()?;
+        }
         Ok(())
+    }
+
+    /// The store must hold everything up to the last cut.
+    fn put_out_messages(&self) {
+        let mut at = PutOut::default();
+        loop {
+            let freed = self.state.write().put_out(MESSAGE_MEMORY_MAX, &mut at);
+            // They are dropped here, without the lock.
+            if freed.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Messages that the state has put out; `None` for one that is no longer there. Reads the store.
+    pub(crate) fn stored_messages(&self, ids: &[MessageId]) -> Result<Vec<Option<Arc<Message>>>, ReplicaError> {
+        let read = |id: &MessageId| {
+            let value = self.store.get(&id.key())?;
+            value.map(|value| id.read(&value)).transpose().map_err(|e| ReplicaError::State(e.to_string()))
+        };
+        ids.iter().map(read).collect()
     }
 
     /// As [`Replica::build_snapshot`], for handing it to the library right after: a failure here is no reason for the
@@ -384,7 +413,11 @@ pub(crate) fn load_state(store: &StateStore, node: NodeId) -> Result<State, Repl
             None
         }
     });
-    let loaded = State::load(applied, entries.filter(|(key, _)| key != MEMBERSHIP_KEY));
+    let again = Mutex::new(None);
+    let fetch = |key: &[u8]| store.get(key).unwrap_or_else(|error| again.lock().replace(error).and(None));
+    let entries = entries.filter(|(key, _)| key != MEMBERSHIP_KEY);
+    let loaded = State::load_within(applied, entries, MESSAGE_MEMORY_MAX, fetch);
+    let failed = failed.or_else(|| again.into_inner());
     if let Some(error) = failed {
         return Err(error.into());
     }

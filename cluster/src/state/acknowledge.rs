@@ -18,15 +18,15 @@ impl State {
         let session = &mut self.sessions[place];
         let Some(entry) = session.queue.find(packet_id) else { return };
         let (seq, qos, state) = (entry.seq(), entry.qos(), entry.state());
-        let message = match kind {
+        let held = match kind {
             AckKind::PubRec if qos == QoS::ExactlyOnce && state == EntryState::Queued => session.queue.release(seq),
-            AckKind::PubAck if qos != QoS::ExactlyOnce => session.queue.remove(seq).and_then(|entry| entry.place()),
-            AckKind::PubComp if state == EntryState::Released => session.queue.remove(seq).and_then(|e| e.place()),
-            AckKind::PubRecError if qos == QoS::ExactlyOnce => session.queue.remove(seq).and_then(|e| e.place()),
+            AckKind::PubAck if qos != QoS::ExactlyOnce => session.queue.remove(seq).and_then(|entry| entry.held()),
+            AckKind::PubComp if state == EntryState::Released => session.queue.remove(seq).and_then(|e| e.held()),
+            AckKind::PubRecError if qos == QoS::ExactlyOnce => session.queue.remove(seq).and_then(|e| e.held()),
             _ => return,
         };
-        if let Some(message) = message {
-            self.messages.release(message);
+        if let Some(held) = held {
+            self.messages.release(held);
         }
         self.unwritten(place).header = true;
     }

@@ -178,10 +178,10 @@ impl State {
         queue.written_before = queue.tail();
         let mut records = Vec::new();
         for entry in released.iter().filter_map(|seq| queue.get(*seq)).chain(queue.iter_from(from)) {
-            if let (Some(place), Some(message)) = (entry.place(), entry.message())
-                && messages.mark_written(place)
+            if let (Some(held), Some(message)) = (entry.held(), entry.message())
+                && messages.mark_written(held.place)
             {
-                changes.new_messages.push((messages.id(place), message.clone()));
+                changes.new_messages.push((messages.id(held.place), message.clone()));
             }
             records.push(entry_record(entry, messages));
         }
@@ -190,7 +190,7 @@ impl State {
         }
     }
 
-    /// The whole state as one cut, for a snapshot; nothing is noted as written.
+    /// The whole state as one cut, messages that were put out excepted; nothing is noted as written.
     #[must_use]
     pub fn all_records(&self) -> Changes {
         let mut changes = Changes { applied: self.applied, ..Changes::default() };
@@ -209,10 +209,10 @@ impl State {
             }
             let mut records = Vec::with_capacity(session.queue.len());
             for entry in session.queue.iter_from(0) {
-                if let (Some(place), Some(message)) = (entry.place(), entry.message())
-                    && !std::mem::replace(&mut seen[place as usize], true)
+                if let (Some(held), Some(message)) = (entry.held(), entry.message())
+                    && !std::mem::replace(&mut seen[held.place as usize], true)
                 {
-                    changes.new_messages.push((self.messages.id(place), message.clone()));
+                    changes.new_messages.push((self.messages.id(held.place), message.clone()));
                 }
                 records.push(entry_record(entry, &self.messages));
             }
@@ -231,7 +231,7 @@ impl State {
         changes
     }
 
-    /// All records, ordered by key: for tests and for comparing states.
+    /// All records, ordered by key, for comparing states; without messages that were put out.
     #[must_use]
     pub fn full_records(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let records = self.all_records().into_ops();
@@ -281,7 +281,7 @@ fn header_record(session: &Session) -> (Key, Value) {
 
 fn entry_record(entry: &Entry, messages: &MessageStore) -> (u64, EntryRecord) {
     let record = EntryRecord {
-        message: entry.place().map(|place| messages.id(place)),
+        message: entry.held().map(|held| messages.id(held.place)),
         state: entry.state(),
         qos: entry.qos(),
         retain: entry.retain(),

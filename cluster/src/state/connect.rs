@@ -141,8 +141,8 @@ impl State {
         // QoS 0 is not sent twice.
         let sent = session.queue.remove_where(|entry, maybe_sent| maybe_sent && entry.qos() == QoS::AtMostOnce);
         let expiring = session.queue.has_expiring();
-        for message in sent.iter().filter_map(|removed| removed.entry.place()) {
-            self.messages.release(message);
+        for held in sent.iter().filter_map(|removed| removed.entry.held()) {
+            self.messages.release(held);
         }
         self.connected -= 1;
         self.version += 1;

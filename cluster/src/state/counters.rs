@@ -1,5 +1,5 @@
 //! What the state counts, for `$SYS` and metrics. Equal on every node, and kept across restarts.
-use super::{DropReason, State};
+use super::{DropReason, State, messages::messages_memory};
 use serde::{Deserialize, Serialize};
 
 /// Since the cluster was formed.
@@ -49,6 +49,16 @@ pub struct Totals {
     /// Messages that a queue or a topic refers to, each once, and their payloads.
     pub messages: usize,
     pub message_bytes: u64,
+    /// What those of them that are in memory take there, about.
+    pub message_memory: u64,
+}
+
+impl Totals {
+    /// What the messages that are not in memory would take there, about.
+    #[must_use]
+    pub fn message_memory_saved(&self) -> u64 {
+        messages_memory(self.messages as u64, self.message_bytes).saturating_sub(self.message_memory)
+    }
 }
 
 impl State {
@@ -74,6 +84,7 @@ impl State {
             retained: self.retained.len(),
             messages: self.messages.len(),
             message_bytes: self.messages.bytes(),
+            message_memory: self.messages.bytes_here(),
         }
     }
 }

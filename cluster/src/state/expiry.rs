@@ -82,8 +82,8 @@ impl State {
         let session = &mut self.sessions[place];
         session.sweep_at = None;
         let (removed, next) = session.queue.sweep(now);
-        for message in removed.iter().filter_map(|removed| removed.entry.place()) {
-            self.messages.release(message);
+        for held in removed.iter().filter_map(|removed| removed.entry.held()) {
+            self.messages.release(held);
         }
         self.note_dropped(place, DropReason::Expired, removed.len() as u32, out);
         self.unwritten(place).header = true;

@@ -1,15 +1,16 @@
 //! Making the state of its durable form.
 //! Always true: the records may come in any order; what is derived (trees, groups, deadlines, references) is built again
-//! and equals what it was, in particular the order of subscriptions to one filter.
+//! and equals what it was, in particular the order of subscriptions to one filter. Of messages beyond a budget only
+//! what the state depends on is kept, unless a topic or a shared subscription needs them: those are asked for again.
 use super::{
     Mark, Message, SessionPlace, State,
     expiry::Deadline,
-    messages::MessageId,
-    queue::NewEntry,
+    messages::{Held, MessageId, Place, memory_of},
+    queue::{NewBody, NewEntry, expiry_of},
     records::{EntryRecord, HeaderRecord, Key, LoadError, SessionRecord, Value},
     session::{Session, SubscriptionRecord},
 };
-use crate::ids::LogIndex;
+use crate::ids::{LogIndex, Millis};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use mosquorum_proto::mqtt::{PacketId, TopicFilter, Utf8};
@@ -19,7 +20,9 @@ use std::{collections::BTreeMap, sync::Arc};
 #[derive(Default)]
 struct Parts {
     has_meta: bool,
-    messages: HashMap<MessageId, (Arc<Message>, Option<u32>), RandomState>,
+    messages: HashMap<MessageId, Loaded, RandomState>,
+    /// Bytes of messages that may still be kept in memory.
+    budget: u64,
     subscriptions: Vec<(u64, Utf8, TopicFilter, SubscriptionRecord)>,
     headers: Vec<(Utf8, HeaderRecord)>,
     inbound: Vec<(Utf8, Vec<PacketId>)>,
@@ -27,6 +30,16 @@ struct Parts {
     retained: Vec<MessageId>,
     groups: Vec<(TopicFilter, u64)>,
     marks: Vec<(u64, Mark)>,
+}
+
+/// A message of the durable form.
+struct Loaded {
+    /// `None`: beyond the budget.
+    message: Option<Arc<Message>>,
+    bytes: u32,
+    expires_at: Option<Millis>,
+    /// Once something refers to it.
+    place: Option<Place>,
 }
 
 impl State {
@@ -37,8 +50,20 @@ impl State {
         applied: LogIndex,
         records: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self, LoadError> {
+        Self::load_within(applied, records, u64::MAX, |_| None::<V>)
+    }
+
+    /// As [`State::load`], with about `budget` bytes of messages in memory; `fetch` gives the value of a key again.
+    /// # Errors
+    /// As there.
+    pub fn load_within<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+        applied: LogIndex,
+        records: impl IntoIterator<Item = (K, V)>,
+        budget: u64,
+        fetch: impl Fn(&[u8]) -> Option<V>,
+    ) -> Result<Self, LoadError> {
         let mut state = Self::default();
-        let mut parts = Parts::default();
+        let mut parts = Parts { budget, ..Parts::default() };
         for (key, value) in records {
             let key = Key::decode(key.as_ref())?;
             let value = Value::decode(&key, value.as_ref())?;
@@ -48,7 +73,10 @@ impl State {
             return Err(LoadError::MetaMissing);
         }
         state.applied = applied;
-        state.link(parts)?;
+        state.link(parts, &|id| {
+            let value = fetch(&id.key()).ok_or(LoadError::MessageMissing(id.0))?;
+            id.read(value.as_ref())
+        })?;
         Ok(state)
     }
 
@@ -64,7 +92,7 @@ impl State {
                 self.nodes.records.insert(node, record);
             }
             (Key::Message(id), Value::Message(message)) => {
-                parts.messages.insert(id, (message, None));
+                parts.messages.insert(id, Loaded::new(message, &mut parts.budget));
             }
             (Key::Session(client_id), Value::Session(record)) => self.load_session(client_id, *record),
             (Key::Subscription(client_id, filter), Value::Subscription(record)) => {
@@ -106,7 +134,7 @@ impl State {
         });
     }
 
-    fn link(&mut self, mut parts: Parts) -> Result<(), LoadError> {
+    fn link(&mut self, mut parts: Parts, fetch: &Fetch<'_>) -> Result<(), LoadError> {
         for (client_id, header) in std::mem::take(&mut parts.headers) {
             let place = self.loaded(&client_id)?;
             let session = &mut self.sessions[place];
@@ -129,7 +157,7 @@ impl State {
         }
         for ((client_id, seq), record) in std::mem::take(&mut parts.entries) {
             let place = self.loaded(&client_id)?;
-            self.load_entry(place, seq, record, &mut parts)?;
+            self.load_entry(place, seq, record, &mut parts, fetch)?;
         }
         let places: Vec<SessionPlace> = self.sessions.iter().map(|(place, _)| place).collect();
         for place in places {
@@ -140,7 +168,8 @@ impl State {
             }
         }
         for id in std::mem::take(&mut parts.retained) {
-            let (message, place) = self.load_message(id, &mut parts)?;
+            let place = self.load_message(id, &mut parts)?;
+            let message = parts.message(id, fetch)?;
             self.keep_retained(message, place);
         }
         for (filter, cursor) in std::mem::take(&mut parts.groups) {
@@ -148,7 +177,7 @@ impl State {
         }
         self.seen.restore(std::mem::take(&mut parts.marks));
         // A message that nothing refers to would stay for ever.
-        let unused = parts.messages.iter().filter(|(_, (_, place))| place.is_none());
+        let unused = parts.messages.iter().filter(|(_, loaded)| loaded.place.is_none());
         self.messages.removed = unused.map(|(id, _)| *id).collect();
         self.messages.removed.sort_unstable();
         self.version = 1;
@@ -165,31 +194,58 @@ impl State {
         seq: u64,
         record: EntryRecord,
         parts: &mut Parts,
+        fetch: &Fetch<'_>,
     ) -> Result<(), LoadError> {
         let EntryRecord { message, state: _, qos, retain, identifier, mut extra } = record;
         // Entries of one group share the group's mark.
         if let Some(group) = extra.as_ref().and_then(|extra| extra.group.as_ref()).and_then(|f| self.groups.get(f)) {
             extra = Some(group.mark.clone());
         }
-        let (message, place) = match message {
+        let (body, place) = match message {
             Some(id) => {
-                let (message, place) = self.load_message(id, parts)?;
-                (Some(message), place)
+                let place = self.load_message(id, parts)?;
+                let moves = extra.as_ref().is_some_and(|extra| extra.group.is_some());
+                let body = match parts.messages.get(&id) {
+                    Some(Loaded { message: None, bytes, expires_at, .. }) if !moves => {
+                        NewBody::Stored { bytes: *bytes, expires_at: *expires_at }
+                    }
+                    _ => NewBody::Here(parts.message(id, fetch)?),
+                };
+                self.messages.refer(Held { place, here: matches!(body, NewBody::Here(_)) });
+                (body, place)
             }
-            None => (None, 0),
+            None => (NewBody::Released, 0),
         };
-        let new = NewEntry { message, place, qos, retain, identifier, extra };
+        let new = NewEntry { body, place, qos, retain, identifier, extra };
         self.sessions[session].queue.restore_entry(seq, new);
         Ok(())
     }
 
-    /// The message and its place, referred to once more.
-    fn load_message(&mut self, id: MessageId, parts: &mut Parts) -> Result<(Arc<Message>, u32), LoadError> {
-        let Some((message, place)) = parts.messages.get_mut(&id) else {
-            return Err(LoadError::MessageMissing(id.0));
-        };
-        let place = *place.get_or_insert_with(|| self.messages.add_written(id, message.payload.len()));
-        self.messages.refer(place);
-        Ok((message.clone(), place))
+    /// The message's place; nothing refers to it yet.
+    fn load_message(&mut self, id: MessageId, parts: &mut Parts) -> Result<Place, LoadError> {
+        let loaded = parts.messages.get_mut(&id).ok_or(LoadError::MessageMissing(id.0))?;
+        Ok(*loaded.place.get_or_insert_with(|| self.messages.add_written(id, loaded.bytes as usize)))
+    }
+}
+
+/// Reads a message again.
+type Fetch<'a> = dyn Fn(MessageId) -> Result<Arc<Message>, LoadError> + 'a;
+
+impl Loaded {
+    fn new(message: Arc<Message>, budget: &mut u64) -> Self {
+        let bytes = u32::try_from(message.payload.len()).unwrap_or(u32::MAX);
+        let (expires_at, left) = (expiry_of(&message), budget.checked_sub(memory_of(bytes)));
+        *budget = left.unwrap_or(0);
+        Self { message: left.map(|_| message), bytes, expires_at, place: None }
+    }
+}
+
+impl Parts {
+    fn message(&mut self, id: MessageId, fetch: &Fetch<'_>) -> Result<Arc<Message>, LoadError> {
+        let loaded = self.messages.get_mut(&id).ok_or(LoadError::MessageMissing(id.0))?;
+        match &loaded.message {
+            Some(message) => Ok(message.clone()),
+            None => Ok(loaded.message.insert(fetch(id)?).clone()),
+        }
     }
 }

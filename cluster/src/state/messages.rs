@@ -1,21 +1,44 @@
 //! Which messages are referred to, by how many queue entries and retained topics, and under which number they are written.
-//! Always true: a place is in use exactly as long as something refers to it; numbers grow and are never used again.
-//! Not here: the messages themselves (whoever refers to one holds it).
+//! Always true: a place is in use exactly as long as something refers to it; numbers grow and are never used again; what
+//! is counted as in memory is what somebody who refers to it holds.
+//! Not here: the messages themselves (whoever refers to one holds it, or knows that it is in the durable form).
 
 /// A message's number in the durable form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-pub(super) struct MessageId(pub(super) u64);
+pub struct MessageId(pub(super) u64);
 
 /// Where a message is counted. The same message may have different places on different nodes.
 pub(super) type Place = u32;
+
+/// What a message takes in memory beside its payload, about.
+const OVERHEAD_BYTES: u64 = 320;
+
+/// Somebody's reference to a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) place: Place,
+    /// It holds the message too; otherwise that is in the durable form only.
+    pub(super) here: bool,
+}
 
 #[derive(Clone)]
 struct Counted {
     id: MessageId,
     references: u32,
+    /// Those that hold the message.
+    here: u32,
     bytes: u32,
     /// The message is in the durable form.
     written: bool,
+}
+
+/// What a message with a payload of so many bytes takes in memory, about.
+pub(super) fn memory_of(payload_bytes: u32) -> u64 {
+    messages_memory(1, u64::from(payload_bytes))
+}
+
+pub(super) fn messages_memory(messages: u64, payload_bytes: u64) -> u64 {
+    payload_bytes + messages * OVERHEAD_BYTES
 }
 
 #[derive(Clone, Default)]
@@ -23,6 +46,7 @@ pub(super) struct MessageStore {
     places: Vec<Counted>,
     free: Vec<Place>,
     bytes: u64,
+    bytes_here: u64,
     pub(super) next_id: u64,
     /// Written once, no longer referred to.
     pub(super) removed: Vec<MessageId>,
@@ -44,7 +68,7 @@ impl MessageStore {
     fn add_with(&mut self, id: MessageId, bytes: usize, written: bool) -> Place {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.bytes += u64::from(bytes);
-        let counted = Counted { id, references: 0, bytes, written };
+        let counted = Counted { id, references: 0, here: 0, bytes, written };
         match self.free.pop() {
             Some(place) => {
                 self.places[place as usize] = counted;
@@ -57,11 +81,31 @@ impl MessageStore {
         }
     }
 
-    pub(super) fn refer(&mut self, place: Place) {
-        self.places[place as usize].references += 1;
+    pub(super) fn refer(&mut self, held: Held) {
+        let counted = &mut self.places[held.place as usize];
+        counted.references += 1;
+        if held.here {
+            counted.here += 1;
+            if counted.here == 1 {
+                self.bytes_here += memory_of(counted.bytes);
+            }
+        }
     }
 
-    pub(super) fn release(&mut self, place: Place) {
+    /// Somebody lets go of the message and still refers to it.
+    pub(super) fn put_out(&mut self, place: Place) {
+        let counted = &mut self.places[place as usize];
+        counted.here -= 1;
+        if counted.here == 0 {
+            self.bytes_here -= memory_of(counted.bytes);
+        }
+    }
+
+    pub(super) fn release(&mut self, held: Held) {
+        let Held { place, here } = held;
+        if here {
+            self.put_out(place);
+        }
         let counted = &mut self.places[place as usize];
         counted.references -= 1;
         if counted.references == 0 {
@@ -95,8 +139,14 @@ impl MessageStore {
         self.bytes
     }
 
+    /// What the messages in memory take, about.
+    pub(super) fn bytes_here(&self) -> u64 {
+        self.bytes_here
+    }
+
     #[cfg(test)]
-    pub(super) fn references(&self, place: Place) -> u32 {
-        self.places[place as usize].references
+    pub(super) fn references(&self, place: Place) -> (u32, u32) {
+        let counted = &self.places[place as usize];
+        (counted.references, counted.here)
     }
 }

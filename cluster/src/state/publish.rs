@@ -5,8 +5,8 @@
 //! Not here: live subscribers (they are served by the nodes they are connected to).
 use super::{
     Admit, DropReason, Effect, Message, Outcome, PublishCommand, SessionPlace, State,
-    messages::Place,
-    queue::{Extra, NewEntry, expiry_of},
+    messages::{Held, Place},
+    queue::{Extra, NewBody, NewEntry, expiry_of},
     session::Options,
 };
 use mosquorum_proto::mqtt::{QoS, TopicFilter};
@@ -151,9 +151,9 @@ impl State {
     ) {
         let message = publishing.message;
         let place = *publishing.place.get_or_insert_with(|| self.messages.add(message.payload.len()));
-        self.messages.refer(place);
-        let message = Some(message.clone());
-        self.sessions[session].queue.push(NewEntry { message, place, qos, retain, identifier, extra });
+        self.messages.refer(Held { place, here: true });
+        let body = NewBody::Here(message.clone());
+        self.sessions[session].queue.push(NewEntry { body, place, qos, retain, identifier, extra });
         self.unwritten(session).header = true;
         if let Some(at) = expiry_of(publishing.message) {
             self.sweep_by(session, at);

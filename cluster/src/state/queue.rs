@@ -4,8 +4,13 @@
 //! end of their reason to be here. The front entry is alive; removed ones in between are at most about half of all.
 //! In flight ("window") are the first entries: while the client is connected as many as may be sent at once, otherwise
 //! those that have been sent. Everything beyond counts against the limits.
-//! Bounds: `messages` and `bytes` of the limits, plus retained messages of new subscriptions; about 40 bytes an entry.
-use super::{DeliveryOptions, DropReason, Message, QueueLimits, messages::Place};
+//! A message that was written may be put out: then the entry is here and the message in the durable form only. Those that
+//! came through a shared subscription stay, since they may have to move to another member.
+//! Bounds: `messages` and `bytes` of the limits, plus retained messages of new subscriptions; about 48 bytes an entry.
+use super::{
+    DeliveryOptions, DropReason, Message, QueueLimits,
+    messages::{Held, Place},
+};
 use crate::ids::Millis;
 use mosquorum_proto::mqtt::{PacketId, QoS, TopicFilter};
 use smallvec::SmallVec;
@@ -17,6 +22,10 @@ const PACKET_IDS: u64 = 65_535;
 const GAPS_MAX: usize = 32;
 /// An empty queue keeps room for this many entries.
 const IDLE_CAPACITY_MAX: usize = 256;
+/// The first entries of a queue, which are wanted next, keep their messages.
+const KEPT_HERE: usize = if cfg!(test) { 1 } else { 64 };
+/// An entry that does not expire.
+const NEVER: Millis = Millis(u64::MAX);
 
 /// Where an entry is in its exchange of packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -39,22 +48,24 @@ pub(super) struct Extra {
 #[derive(Debug, Clone)]
 pub struct Entry {
     seq: u64,
-    /// `None` once released or removed.
+    /// `None` once put out, released or removed.
     message: Option<Arc<Message>>,
     extra: Option<Arc<Extra>>,
+    expires_at: Millis,
     place: Place,
     /// 0 = none.
     identifier: u32,
     bytes: u32,
     qos: QoS,
     retain: bool,
-    expires: bool,
     state: Inner,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Inner {
     Queued,
+    /// Queued, with the message in the durable form only.
+    PutOut,
     Released,
     Removed,
 }
@@ -70,7 +81,7 @@ impl Entry {
     pub fn packet_id(&self) -> PacketId {
         if self.qos == QoS::AtMostOnce { 0 } else { packet_id_of(self.seq) }
     }
-    /// `None` once released.
+    /// `None` once released, and while it is in the durable form only: see [`super::State::body`].
     #[must_use]
     pub fn message(&self) -> Option<&Arc<Message>> {
         self.message.as_ref()
@@ -96,8 +107,10 @@ impl Entry {
     pub fn group(&self) -> Option<&TopicFilter> {
         self.extra.as_ref()?.group.as_ref()
     }
-    pub(super) fn place(&self) -> Option<Place> {
-        self.message.is_some().then_some(self.place)
+    /// `None` once released.
+    pub(super) fn held(&self) -> Option<Held> {
+        let here = self.message.is_some();
+        (here || self.state == Inner::PutOut).then_some(Held { place: self.place, here })
     }
     pub(super) fn retain(&self) -> bool {
         self.retain
@@ -111,9 +124,12 @@ impl Entry {
     fn is_alive(&self) -> bool {
         self.state != Inner::Removed
     }
-    fn expires_at(&self) -> Option<Millis> {
-        let message = self.message.as_ref().filter(|_| self.expires)?;
-        expiry_of(message)
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> u64 {
+        u64::from(self.bytes)
+    }
+    fn expires(&self) -> bool {
+        self.expires_at != NEVER
     }
 }
 
@@ -128,9 +144,20 @@ fn packet_id_of(seq: u64) -> PacketId {
     (seq % PACKET_IDS + 1) as PacketId
 }
 
+/// The message of an entry to be added.
+pub(super) enum NewBody {
+    Here(Arc<Message>),
+    /// In the durable form only.
+    Stored {
+        bytes: u32,
+        expires_at: Option<Millis>,
+    },
+    Released,
+}
+
 /// An entry to be added.
 pub(super) struct NewEntry {
-    pub(super) message: Option<Arc<Message>>,
+    pub(super) body: NewBody,
     pub(super) place: Place,
     pub(super) qos: QoS,
     pub(super) retain: bool,
@@ -164,6 +191,8 @@ pub struct Queue {
     pub(super) written_before: u64,
     pub(super) released: Vec<u64>,
     pub(super) removed: Vec<u64>,
+    /// Entries before this were put out if they can be.
+    put_out_before: u64,
 }
 
 impl Queue {
@@ -242,13 +271,19 @@ impl Queue {
     }
 
     pub(super) fn push(&mut self, new: NewEntry) {
-        let bytes = new.message.as_ref().map_or(0, |message| message.payload.len() as u32);
-        let expires = new.message.as_ref().is_some_and(|message| message.expiry_seconds.is_some());
-        let state = if new.message.is_some() { Inner::Queued } else { Inner::Released };
+        let NewEntry { body, place, qos, retain, identifier, extra } = new;
+        let (message, bytes, expires_at, state) = match body {
+            NewBody::Here(message) => {
+                let (bytes, expires_at) = (message.payload.len() as u32, expiry_of(&message));
+                (Some(message), bytes, expires_at, Inner::Queued)
+            }
+            NewBody::Stored { bytes, expires_at } => (None, bytes, expires_at, Inner::PutOut),
+            NewBody::Released => (None, 0, None, Inner::Released),
+        };
+        let expires_at = expires_at.unwrap_or(NEVER);
         let seq = self.next_seq;
         self.next_seq += 1;
-        let NewEntry { message, place, qos, retain, identifier, extra } = new;
-        self.append(Entry { seq, message, extra, place, identifier, bytes, qos, retain, expires, state });
+        self.append(Entry { seq, message, extra, expires_at, place, identifier, bytes, qos, retain, state });
     }
 
     fn append(&mut self, entry: Entry) {
@@ -260,7 +295,7 @@ impl Queue {
         }
         self.alive += 1;
         self.bytes += u64::from(entry.bytes);
-        self.expiring += usize::from(entry.expires);
+        self.expiring += usize::from(entry.expires());
         self.entries.push_back(entry);
     }
 
@@ -293,15 +328,16 @@ impl Queue {
         self.entries[index].is_alive().then_some(index)
     }
 
-    /// PUBREC came: the message is no longer needed. Returns its place.
-    pub(super) fn release(&mut self, seq: u64) -> Option<Place> {
+    /// PUBREC came: the message is no longer needed. Returns the reference to it.
+    pub(super) fn release(&mut self, seq: u64) -> Option<Held> {
         let index = self.index_of(seq)?;
         let entry = &mut self.entries[index];
-        let place = entry.place();
+        let held = entry.held();
         entry.message = None;
         entry.state = Inner::Released;
         let bytes = std::mem::take(&mut entry.bytes);
-        self.expiring -= usize::from(std::mem::take(&mut entry.expires));
+        self.expiring -= usize::from(entry.expires());
+        entry.expires_at = NEVER;
         self.bytes -= u64::from(bytes);
         if index >= self.window {
             self.bytes_beyond -= u64::from(bytes);
@@ -309,7 +345,7 @@ impl Queue {
         if seq < self.written_before {
             self.released.push(seq);
         }
-        place
+        held
     }
 
     pub(super) fn remove(&mut self, seq: u64) -> Option<Entry> {
@@ -339,11 +375,11 @@ impl Queue {
     fn take(&mut self, index: usize) -> Entry {
         let entry = &mut self.entries[index];
         let seq = entry.seq;
-        let gap = Entry { message: None, extra: None, state: Inner::Removed, bytes: 0, expires: false, ..*entry };
+        let gap = Entry { message: None, extra: None, state: Inner::Removed, bytes: 0, expires_at: NEVER, ..*entry };
         let entry = std::mem::replace(entry, gap);
         self.alive -= 1;
         self.bytes -= u64::from(entry.bytes);
-        self.expiring -= usize::from(entry.expires);
+        self.expiring -= usize::from(entry.expires());
         if seq < self.written_before {
             self.removed.push(seq);
         }
@@ -424,13 +460,44 @@ impl Queue {
         }
         let mut next = None;
         let removed = self.remove_where(|entry, maybe_sent| {
-            let Some(at) = entry.expires_at().filter(|_| !maybe_sent) else { return false };
+            if !entry.expires() || maybe_sent {
+                return false;
+            }
+            let at = entry.expires_at;
             if at > now {
                 next = Some(next.map_or(at, |earlier: Millis| earlier.min(at)));
             }
             at <= now
         });
         (removed, next)
+    }
+}
+
+/// Putting out.
+impl Queue {
+    /// Lets go of messages that were written, at most `most` of them, and tells `freed` of each. The first ones stay.
+    /// `false` if there may be more.
+    pub(super) fn put_out(&mut self, most: &mut usize, mut freed: impl FnMut(Place, Arc<Message>)) -> bool {
+        if self.put_out_before >= self.written_before || self.entries.len() <= KEPT_HERE {
+            return true;
+        }
+        let from = self.entries.partition_point(|entry| entry.seq < self.put_out_before).max(KEPT_HERE);
+        for entry in self.entries.range_mut(from..) {
+            if entry.seq >= self.written_before {
+                break;
+            }
+            if *most == 0 {
+                return false;
+            }
+            self.put_out_before = entry.seq + 1;
+            *most -= 1;
+            let moves = entry.group().is_some();
+            if let Some(message) = entry.message.take_if(|_| !moves) {
+                entry.state = Inner::PutOut;
+                freed(entry.place, message);
+            }
+        }
+        true
     }
 }
 
@@ -458,7 +525,7 @@ impl Queue {
         let alive = || self.entries.iter().filter(|entry| entry.is_alive());
         assert_eq!(self.alive, alive().count());
         assert_eq!(self.bytes, alive().map(|entry| u64::from(entry.bytes)).sum::<u64>());
-        assert_eq!(self.expiring, alive().filter(|entry| entry.expires).count());
+        assert_eq!(self.expiring, alive().filter(|entry| entry.expires()).count());
         assert!(self.entries.front().is_none_or(Entry::is_alive));
         assert!(self.entries.iter().is_sorted_by(|a, b| a.seq < b.seq));
         let mut again = self.clone();

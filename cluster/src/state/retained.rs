@@ -1,7 +1,13 @@
 //! Retained messages: one per Topic Name, the last committed wins.
 //! Always true: an empty payload is never kept [MQTT-3.3.1-6, MQTT-3.3.1-7]; expired messages are skipped on reading and
 //! removed at the next tick.
-use super::{Message, State, expiry::Deadline, messages::Place, publish::Publishing, queue::expiry_of};
+use super::{
+    Message, State,
+    expiry::Deadline,
+    messages::{Held, Place},
+    publish::Publishing,
+    queue::expiry_of,
+};
 use crate::ids::Millis;
 use mosquorum_proto::mqtt::{TopicFilter, TopicName};
 use std::{ops::ControlFlow, sync::Arc};
@@ -20,13 +26,12 @@ impl State {
             return;
         }
         let place = *publishing.place.get_or_insert_with(|| self.messages.add(message.payload.len()));
-        self.messages.refer(place);
         self.keep_retained(message.clone(), place);
         self.note_retained_changed(&message.topic);
     }
 
-    /// The place must have been referred to.
     pub(super) fn keep_retained(&mut self, message: Arc<Message>, place: Place) {
+        self.messages.refer(Held { place, here: true });
         let topic = message.topic.clone();
         if let Some(at) = expiry_of(&message) {
             self.deadlines.insert((at, Deadline::Retained(topic.clone())));
@@ -49,7 +54,7 @@ impl State {
     }
 
     fn forget_retained(&mut self, old: Retained) {
-        self.messages.release(old.place);
+        self.messages.release(Held { place: old.place, here: true });
         let topic = old.message.topic.clone();
         if let Some(at) = expiry_of(&old.message)
             && self.retained.get(topic.as_str()).is_none_or(|kept| expiry_of(&kept.message) != Some(at))

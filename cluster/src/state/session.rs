@@ -252,6 +252,15 @@ impl Sessions {
         self.by_client_id.len()
     }
 
+    /// Every place is smaller.
+    pub(super) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn queue_at(&mut self, place: usize) -> Option<&mut Queue> {
+        Some(&mut self.places.get_mut(place)?.as_deref_mut()?.queue)
+    }
+
     /// In no particular order: sort where order matters.
     pub(super) fn iter(&self) -> impl Iterator<Item = (SessionPlace, &Session)> {
         self.places.iter().zip(0..).filter_map(|(session, place)| Some((place, &**session.as_ref()?)))

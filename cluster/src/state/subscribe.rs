@@ -149,12 +149,13 @@ impl State {
         }
         let mut dropped = 0;
         for Removed { entry, maybe_sent } in removed {
-            let (Some(message), Some(held)) = (entry.message(), entry.place()) else { continue };
+            let Some(held) = entry.held() else { continue };
             let may_move = entry.qos() == QoS::AtLeastOnce || (entry.qos() == QoS::ExactlyOnce && !maybe_sent);
-            let mut publishing = Publishing { message, place: Some(held) };
-            let moved = match entry.group().filter(|_| may_move) {
-                Some(group) => self.deliver_to_group(&mut publishing, group, out),
-                None => false,
+            let moved = match (entry.group().filter(|_| may_move), entry.message()) {
+                (Some(group), Some(message)) => {
+                    self.deliver_to_group(&mut Publishing { message, place: Some(held.place) }, group, out)
+                }
+                _ => false,
             };
             dropped += u32::from(!moved);
             self.messages.release(held);

@@ -189,6 +189,11 @@ impl StateStore {
         self.store.get(&self.key(KIND_STATE, key))
     }
 
+    /// As [`KvStore::trim`].
+    pub fn trim(&self) -> Result<(), KvError> {
+        self.store.trim()
+    }
+
     /// Removes everything of this shard, to rebuild; `Empty` and durable when it returns. Interrupted, it leaves
     /// `Incomplete`.
     pub fn clear(&self) -> Result<(), KvError> {

@@ -46,6 +46,11 @@ pub trait KvStore: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError>;
     /// Entries with a key of at least `from`. Later writes may or may not be seen.
     fn scan(&self, from: &[u8]) -> KvScan<'_>;
+    /// Lets go of memory that the engine took for what was written since it was opened, if it is worth it and the engine
+    /// does not do so by itself. Reads and writes wait meanwhile; no scan may be under way.
+    fn trim(&self) -> Result<(), KvError> {
+        Ok(())
+    }
     /// Flushes and lets go of the files; every later call fails with [`KvError::Closed`].
     fn close(&self) -> Result<(), KvError>;
     /// Name of the engine, for logs and metrics.

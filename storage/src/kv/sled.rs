@@ -4,6 +4,9 @@
 //! every value carries a CRC32C over key and value; values above 16 KiB lie in blob files, synced before the batch that
 //! refers to them; panics are errors; after a failed operation nothing is written any more.
 //!
+//! Its cache lets go only of leaves that were read and never written: whatever this process wrote stays in memory as long
+//! as sled is open. [`KvStore::trim`] opens it again.
+//!
 //! Layout: `<dir>/sled` is sled's own, `<dir>/blobs` ours. A value is a tag (0: inline, 1: a blob's reference), the
 //! CRC32C, the bytes.
 
@@ -11,6 +14,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -22,9 +26,12 @@ use crate::fs::{RealFs, parent};
 
 const ENGINE: &str = "sled";
 const FAN_OUT: usize = 128;
-const CACHE_BYTES: usize = 64 << 20;
+/// The state is in memory anyway; the store reads what waits in queues, in order, and what it changes.
+const CACHE_BYTES: usize = 16 << 20;
 /// Values up to this size are stored in sled itself.
 const INLINE_BYTES_MAX: usize = 16 << 10;
+/// Opening again is worth it from so many written bytes on.
+const TRIM_BYTES: usize = if cfg!(test) { 64 << 10 } else { 48 << 20 };
 const INLINE: u8 = 0;
 const BLOB: u8 = 1;
 
@@ -39,6 +46,8 @@ pub struct SledKv {
     /// Held while a batch is written, so that blobs are counted right.
     writing: Mutex<()>,
     failed: Mutex<Option<KvError>>,
+    /// Bytes of keys and values since sled was opened.
+    written: AtomicUsize,
 }
 
 impl SledKv {
@@ -48,15 +57,7 @@ impl SledKv {
     pub fn open(dir: &Path) -> Result<SledKv, KvError> {
         let inside = dir.join("sled");
         std::fs::create_dir_all(dir).map_err(KvError::io("create", dir))?;
-        let db = {
-            let inside = inside.clone();
-            open_guarded(ENGINE, &inside.clone(), move || {
-                let config = sled::Config::new().path(&inside).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(None);
-                let db: Db = config.open().map_err(|error| engine_error(&inside, &error))?;
-                sync_new_files(&inside)?;
-                Ok(db)
-            })?
-        };
+        let db = open_sled(&inside)?;
         let blobs = Blobs::open(Arc::new(RealFs), &dir.join("blobs"))?;
         for path in [dir, parent(dir)] {
             sync_path(path)?;
@@ -67,6 +68,7 @@ impl SledKv {
             blobs,
             writing: Mutex::new(()),
             failed: Mutex::new(None),
+            written: AtomicUsize::new(0),
         };
         store.count_references()?;
         Ok(store)
@@ -180,6 +182,8 @@ impl SledKv {
             ops.values().flatten().filter(|value| value.len() > INLINE_BYTES_MAX).cloned().collect();
         let mut references = self.blobs.put(&large)?.into_iter();
         let mut batch = sled::Batch::default();
+        let bytes = |(key, value): (&Bytes, &Option<Bytes>)| key.len() + value.as_ref().map_or(0, Bytes::len);
+        self.written.fetch_add(ops.iter().map(bytes).sum(), Ordering::Relaxed);
         for (key, value) in ops {
             let Some(value) = value else {
                 batch.remove(&key[..]);
@@ -198,6 +202,16 @@ impl SledKv {
         replaced.into_iter().for_each(|reference| self.blobs.release(reference));
         Ok(())
     }
+}
+
+fn open_sled(inside: &Path) -> Result<Db, KvError> {
+    let inside = inside.to_owned();
+    open_guarded(ENGINE, &inside.clone(), move || {
+        let config = sled::Config::new().path(&inside).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(None);
+        let db: Db = config.open().map_err(|error| engine_error(&inside, &error))?;
+        sync_new_files(&inside)?;
+        Ok(db)
+    })
 }
 
 fn value_crc(key: &[u8], tag: u8, body: &[u8]) -> u32 {
@@ -256,6 +270,32 @@ impl KvStore for SledKv {
         }))
     }
 
+    fn trim(&self) -> Result<(), KvError> {
+        if self.written.load(Ordering::Relaxed) < TRIM_BYTES {
+            return Ok(());
+        }
+        let _writing = self.writing.lock();
+        let mut db = self.db.lock();
+        if let Some(error) = &*self.failed.lock() {
+            return Err(error.clone());
+        }
+        let Some(open) = db.take() else { return Err(KvError::Closed) };
+        // It flushes what is not flushed yet.
+        let outcome = guarded(ENGINE, &self.dir, || {
+            drop(open);
+            Ok(())
+        });
+        match outcome.and_then(|()| open_sled(&self.dir.join("sled"))) {
+            Ok(open) => *db = Some(open),
+            Err(error) => {
+                *self.failed.lock() = Some(error.clone());
+                return Err(error);
+            }
+        }
+        self.written.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
     fn close(&self) -> Result<(), KvError> {
         self.flush()?;
         let db = self.db.lock().take();
@@ -278,5 +318,41 @@ impl Drop for SledKv {
             drop(db);
             Ok(())
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trimming_keeps_everything_and_goes_on() {
+        let folder = std::env::temp_dir().join(format!("mosquorum-trim-{}", std::process::id()));
+        let store = SledKv::open(&folder).unwrap();
+        let key = |number: u32| Bytes::copy_from_slice(&number.to_be_bytes());
+        // Every tenth is a blob.
+        let value = |number: u32| {
+            Bytes::from(vec![number as u8; if number.is_multiple_of(10) { INLINE_BYTES_MAX + 1 } else { 300 }])
+        };
+        for round in 0..2 {
+            for number in 0..100 {
+                store.write(vec![(key(round * 100 + number), Some(value(round * 100 + number)))]).unwrap();
+            }
+            store.write(vec![(key(round * 100), None)]).unwrap();
+            store.trim().unwrap();
+            assert_eq!(store.written.load(Ordering::Relaxed), 0);
+            let found: Vec<_> = store.scan(&[]).map(|entry| entry.unwrap()).collect();
+            let expected = (0..(round + 1) * 100).filter(|number| !number.is_multiple_of(100));
+            assert_eq!(found, expected.map(|number| (key(number), value(number))).collect::<Vec<_>>());
+        }
+        store.write(vec![(key(1), None)]).unwrap();
+        store.trim().unwrap();
+        assert_ne!(store.written.load(Ordering::Relaxed), 0, "little was written, it is not worth it");
+        store.close().unwrap();
+        assert!(matches!(store.trim(), Ok(())));
+        let store = SledKv::open(&folder).unwrap();
+        assert_eq!((store.get(&key(1)).unwrap(), store.get(&key(190)).unwrap()), (None, Some(value(190))));
+        drop(store);
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

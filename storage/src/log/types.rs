@@ -44,7 +44,7 @@ pub enum WriterMode {
 pub struct LogOptions {
     /// Size of a segment file. Default 32 MiB. An entry that does not fit gets a longer segment.
     pub segment_bytes: u64,
-    /// Payload bytes of recent entries kept in memory (entries not yet written come on top). Default 64 MiB.
+    /// Payload bytes of recent entries kept in memory (entries not yet written come on top). Default 32 MiB.
     pub cache_bytes: usize,
     /// Purged segment files kept for reuse. Default 2.
     pub spare_segments: usize,
@@ -59,7 +59,7 @@ impl Default for LogOptions {
     fn default() -> Self {
         LogOptions {
             segment_bytes: 32 << 20,
-            cache_bytes: 64 << 20,
+            cache_bytes: 32 << 20,
             spare_segments: 2,
             group_bytes: 8 << 20,
             writer: WriterMode::Thread,

@@ -156,8 +156,10 @@ pub(super) fn check(state: &State) {
     for (place, session) in state.sessions.iter() {
         session.queue().check();
         connected += usize::from(session.is_connected());
-        for place in session.queue().iter_from(0).filter_map(Entry::place) {
-            *references.entry(place).or_insert(0) += 1;
+        for held in session.queue().iter_from(0).filter_map(Entry::held) {
+            let (all, here) = references.entry(held.place).or_insert((0, 0));
+            *all += 1;
+            *here += u32::from(held.here);
         }
         for (filter, record) in session.subscriptions() {
             if filter.share_name().is_some() {
@@ -186,7 +188,8 @@ pub(super) fn check(state: &State) {
     assert_eq!(state.deadlines.len(), waiting + retained);
     assert_eq!((state.tree.len(), state.groups.members(), state.connected), (ordinary, shared, connected));
     for (_, kept) in state.retained.iter() {
-        *references.entry(kept.place).or_insert(0) += 1;
+        let (all, here) = references.entry(kept.place).or_insert((0, 0));
+        (*all, *here) = (*all + 1, *here + 1);
         assert!(!kept.message.payload.is_empty());
     }
     assert_eq!(state.messages.len(), references.len());

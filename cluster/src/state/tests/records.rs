@@ -118,6 +118,32 @@ fn damage_is_an_error_with_its_place() {
 }
 
 #[test]
+fn messages_that_wait_are_put_out_oldest_sessions_first_until_memory_is_within_its_budget() {
+    let mut world = World::new();
+    world.sleeper("c", &["a"]);
+    world.sleeper("shared", &["$share/g/a"]);
+    for number in 0..10 {
+        world.publish(Message { expiry_seconds: Some(60), ..message("a", &number.to_string(), 1) });
+    }
+    let here = |state: &State, client: &str| {
+        let entries = state.session(client).unwrap().queue().iter_from(0);
+        entries.filter(|entry| matches!(state.body(entry), Body::Here(_))).count()
+    };
+    let all = world.state.totals().message_memory;
+    assert!(world.state.put_out(0, &mut PutOut::default()).is_some_and(|freed| freed.is_empty()), "nothing is written");
+    write(&mut BTreeMap::new(), &mut world.state);
+    world.publish(message("a", "not written", 1));
+    assert!(world.state.put_out(all * 2, &mut PutOut::default()).is_none(), "within its budget");
+    let freed = world.state.put_out(0, &mut PutOut::default()).unwrap();
+    // The first of a queue, what is not written, and what may move to another member of its group stay.
+    assert_eq!((freed.len(), here(&world.state, "c"), here(&world.state, "shared")), (9, 2, 11));
+    check(&world.state);
+    world.wait(70);
+    assert_eq!(world.state.session("c").unwrap().queue().len(), 1, "messages expire wherever they are");
+    check(&world.state);
+}
+
+#[test]
 fn empty_state_is_loaded_from_nothing() {
     let nothing: [(Vec<u8>, Vec<u8>); 0] = [];
     let state = State::load(LogIndex(0), nothing).unwrap();
