@@ -158,7 +158,7 @@ fn open_listeners(broker: &Arc<Broker>) -> Result<Vec<(Arc<Listener>, listener::
 async fn attend_signals(broker: &Arc<Broker>, manager: &Manager) -> Result<(), NodeError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = broker.reloading.signal()?;
+    broker.reloading.listen()?;
     let mut user1 = signal(SignalKind::user_defined1())?;
     let mut user2 = signal(SignalKind::user_defined2())?;
     let mut reopen = signal(SignalKind::from_raw(SIGRTMIN))?;
@@ -166,7 +166,7 @@ async fn attend_signals(broker: &Arc<Broker>, manager: &Manager) -> Result<(), N
         tokio::select! {
             _ = terminate.recv() => return Ok(()),
             _ = interrupt.recv() => return Ok(()),
-            _ = hangup.recv() => {
+            () = broker.reloading.wanted() => {
                 manager.reloading();
                 broker.reloading.begin();
                 reload(broker);

@@ -81,6 +81,10 @@ fn broker(run: &Run) -> ExitCode {
     if let Err(error) = process_user::become_it(&user).and_then(|()| process_user::set_umask()) {
         return fail(&error, EXIT_INVALID);
     }
+    // Before there are other threads.
+    if let Err(error) = crate::reloading::block_hangup() {
+        return fail(&format!("Error: SIGHUP cannot be blocked: {error}"), EXIT_FAILED);
+    }
     if let Err(error) = logging::start(&settings.log) {
         return fail(&error, EXIT_INVALID);
     }
