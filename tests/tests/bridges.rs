@@ -1,8 +1,11 @@
 //! Bridges between real brokers: nothing lost, exactly once, once per cluster.
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
+    backlog::eventually,
     client::{Connection, PATIENCE, Result, message},
     cluster::{Cluster, ClusterOptions},
+    http,
+    metrics::Scrape,
 };
 use std::{
     collections::BTreeMap,
@@ -311,7 +314,18 @@ async fn sites(count: usize, links: &[(usize, usize)], version: &str, lines: &[&
         let bridges = links.iter().filter(|(from, _)| *from == site).count();
         cluster.wait_logged(0, " connected to ", bridges).await.expect("all connect");
     }
+    // Each link has a subscription at either end. One that begins later would bring what others are still to bring.
+    for (site, cluster) in sites.iter().enumerate() {
+        let wanted = links.iter().flat_map(|(from, to)| [from, to]).filter(|end| **end == site).count();
+        let subscribed = async || subscriptions(cluster).await.is_some_and(|count| count >= wanted as f64);
+        assert!(eventually(PATIENCE, subscribed).await, "{:?} of {wanted} subscriptions", subscriptions(cluster).await);
+    }
     sites
+}
+
+async fn subscriptions(site: &Cluster) -> Option<f64> {
+    let (_, text) = http::get(site.health_address(0), "/metrics").await.ok()?;
+    Scrape::parse(&text).ok()?.get("mosquorum_subscriptions", &[("kind", "ordinary")])
 }
 
 /// Every site publishes, and every site's reader gets each message once, in the order of its publisher.
