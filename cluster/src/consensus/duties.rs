@@ -32,11 +32,7 @@ pub(crate) async fn checkpoints(shared: Arc<Shared>, engine: Arc<Engine>) {
         let replica = engine.replica.clone();
         match tokio::task::spawn_blocking(move || replica.checkpoint()).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                return shared.fail(format!(
-                    "the state store failed ({error}); the node stops, and rebuilds the store at its next start"
-                ));
-            }
+            Ok(Err(error)) => return shared.store_failed(&error),
             Err(_) => return,
         }
         let grown = (found + log.stats().bytes_written).saturating_sub(written_before);

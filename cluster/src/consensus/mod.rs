@@ -289,6 +289,12 @@ impl Shared {
         (self.fatal)(reason);
     }
 
+    pub(crate) fn store_failed(&self, error: &replica::ReplicaError) {
+        self.fail(format!(
+            "the state store failed ({error}); the node stops, and rebuilds the store at its next start"
+        ));
+    }
+
     async fn checkpoint(self: Arc<Self>) -> Result<(), String> {
         let engine = self.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
         duties::make_snapshot(&engine).await
@@ -389,9 +395,7 @@ impl Consensus for RaftConsensus {
         let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
         let read = if matches!(flavor, Ok(RuntimeFlavor::MultiThread)) { block_in_place(read) } else { read() };
         read.unwrap_or_else(|error| {
-            self.shared.fail(format!(
-                "the state store failed ({error}); the node stops, and rebuilds the store at its next start"
-            ));
+            self.shared.store_failed(&error);
             vec![None; ids.len()]
         })
     }
