@@ -17,7 +17,7 @@ const MEMORY_MAX: f64 = 33.6e6 + 4.0 * PAYLOAD as f64;
 
 async fn message_memory(cluster: &Cluster, node: usize) -> Option<f64> {
     let (_, text) = http::get(cluster.health_address(node), "/metrics").await.ok()?;
-    Scrape::parse(&text).ok()?.get("mosquorum_message_memory_bytes", &[])
+    Scrape::parse(&text).ok()?.get("mosquorum_memory_bytes", &[("owner", "messages")])
 }
 
 async fn put_out(cluster: &Cluster) {

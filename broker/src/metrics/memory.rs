@@ -1,11 +1,12 @@
 //! Who holds the memory of the process, as far as it is counted anyway.
-//! Always true: what is counted is bytes of messages and commands, without what keeping them costs; that, connections,
-//! sessions, caches and buffers are the rest up to the resident size.
+//! Always true: what is counted is messages that are in memory (not those that only the state store has), and bytes of
+//! commands without what keeping them costs; that, connections, sessions, caches and buffers are the rest up to the
+//! resident size.
 use super::model::Reading;
 use crate::{broker::Broker, kernel::Status};
 
 pub(super) fn read(broker: &Broker, r: &mut Reading) {
-    let messages = broker.consensus.state().read().totals().message_bytes;
+    let messages = broker.consensus.state().read().totals().message_memory;
     let commands = broker.consensus.metrics().proposed_bytes;
     let links = broker.peers.metrics().links.iter().map(|link| link.queued_bytes).sum();
     let resident = Status::of("self").and_then(|status| status.number("VmRSS")).unwrap_or(0);

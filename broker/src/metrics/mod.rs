@@ -198,6 +198,4 @@ fn state(broker: &Broker, c: &CounterValues, r: &mut Reading) {
     let help = "Messages that queues and topics hold, each counted once.";
     r.gauge("mosquorum_stored_messages", help).whole(totals.messages as u64);
     r.gauge("mosquorum_stored_message_bytes", "Their payloads.").whole(totals.message_bytes);
-    let help = "Memory of those that are not in the state store only, about.";
-    r.gauge("mosquorum_message_memory_bytes", help).whole(totals.message_memory);
 }
