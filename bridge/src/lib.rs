@@ -16,6 +16,6 @@ pub const MARK: &str = "mosquorum-mark";
 
 pub use addresses::Addresses;
 pub use backoff::{Backoff, RestartTimeout};
-pub use relay::{Beginning, Counts, Limits, Relay, RelayEnd, Remote, Told};
+pub use relay::{Beginning, Counts, KEPT, Limits, Relay, RelayEnd, Remote, Told};
 pub use settings::{BridgeSettings, ReloadType, StartType};
 pub use topics::{Direction, Topic, TopicLineError, Topics};

@@ -1,7 +1,7 @@
 //! A bridge before a remote that does what the test tells it to: what goes over the wire, and when.
 use mosquorum_proto::mqtt::{Ack, ConnAck, Connect, Packet, ProtocolVersion, Publish, QoS, ReasonCode};
 use mosquorum_tests::{
-    client::{Connection, message},
+    client::{Connection, PATIENCE, message},
     cluster::{Cluster, ClusterOptions},
     remote::{Remote, grant, next_message},
 };
@@ -196,5 +196,39 @@ async fn at_a_reconnect_the_changes_of_retained_messages_are_told_once_and_nothi
             expected.push(one("power/private", "", true));
         }
         assert_eq!(seen, expected, "{name}");
+    }
+}
+
+/// Retained messages of the remote, one of which is too large to be kept here, over a reconnect, a restart and another
+/// reconnect.
+#[tokio::test]
+async fn what_the_remote_retains_is_neither_removed_nor_told_back_at_a_reconnect() {
+    let remote = Remote::start().await.expect("a remote");
+    let lines = ["topic power/# both 0", "bridge_max_topic_alias 0"];
+    let options = options("bridge-remote-retains", &remote, &lines).with("max_packet_size 1000");
+    let mut site = Cluster::start(options).await.expect("a site");
+    let mut reader = writer(&site).await;
+    reader.subscribe_to("power/#", QoS::AtMostOnce).await.expect("subscribed");
+    let (mut bridge, _) = remote.accept(accepted()).await.expect("a bridge");
+    reader.publish(message("power/begin", "x", QoS::AtMostOnce)).await.expect("published");
+    assert_eq!(told(&mut bridge, "power/begin").await.len(), 1);
+    for (name, length) in [("power/large", 2000), ("power/small", 10)] {
+        let publish = retained(name, &"v".repeat(length), QoS::AtMostOnce);
+        bridge.send(&Packet::Publish(publish)).await.expect("sent");
+    }
+    while reader.receive().await.expect("a message").topic.is_none_or(|topic| topic.as_str() != "power/small") {}
+    for life in 0..3 {
+        drop(bridge);
+        if life == 1 {
+            site.stop_node(0).await.expect("it stops");
+            site.start_node(0).expect("it starts");
+            site.wait_serving(0, PATIENCE).await.expect("it serves");
+        }
+        (bridge, _) = remote.accept(accepted()).await.expect("a bridge");
+        // The bridge has its subscriptions when something comes by them.
+        let mut writer = writer(&site).await;
+        writer.publish(message("power/end", "x", QoS::AtMostOnce)).await.expect("published");
+        let seen = told(&mut bridge, "power/end").await;
+        assert_eq!(seen, [("power/end".to_owned(), "x".to_owned(), false)], "life {life}");
     }
 }

@@ -29,9 +29,6 @@ impl Relay {
             self.refuse(&publish);
             return Ok(());
         }
-        if publish.retain && self.settings.topics.line_out(&name).is_some_and(|line| self.settings.compares(line)) {
-            self.told.heard(&name, &publish.payload);
-        }
         publish.topic = Some(name);
         publish.retain &= self.limits.local_retain_available;
         if let Some(properties) = &mut publish.properties {
@@ -49,12 +46,28 @@ impl Relay {
             self.note(format!("a message of QoS {} is larger than max_packet_size and dropped", qos as u8));
             self.refuse(&publish);
         } else {
+            if let Some(name) = &publish.topic
+                && publish.retain
+                && self.settings.topics.line_out(name).is_some_and(|line| self.settings.compares(line))
+            {
+                self.told.heard(name, &publish.payload);
+            }
             if qos != QoS::AtMostOnce {
+                self.release_stale(&publish);
                 self.taken.insert(publish.packet_id);
             }
             self.to_local.push(Packet::Publish(publish));
         }
         Ok(())
+    }
+
+    /// MQTT 3.1 does not tell whether the remote has forgotten an exchange: a new message under its identifier does.
+    fn release_stale(&mut self, publish: &Publish) {
+        let packet_id = publish.packet_id;
+        if publish.qos == QoS::ExactlyOnce && self.stale.remove(&packet_id) && !publish.dup {
+            self.own_complete.insert(packet_id);
+            self.to_local.push(Packet::PubRel(Ack::new(packet_id)));
+        }
     }
 
     /// Marks tell what has been here; without them it is guessed.

@@ -21,7 +21,7 @@ pub use told::Told;
 use crate::{BridgeSettings, MARKS, Topic};
 use mosquorum_proto::mqtt::{
     Connect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, Subscribe, Subscription,
-    TopicName, Unsubscribe, Utf8, Will,
+    TopicFilter, TopicName, Unsubscribe, Utf8, Will,
 };
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -31,12 +31,15 @@ use std::{
 
 /// Packets of one side that wait for the other; beyond it that side is not read.
 const WAITING_MAX: usize = 256;
+/// While a PUBREL is awaited that side is read on, and QoS 0 is dropped beyond this.
+const WAITING_LAST: usize = 16 * WAITING_MAX;
 /// Lines for the log that one connection may give; what they would say is also counted.
 const NOTICES_MAX: usize = 20;
 /// So long the remote may take to answer what is asked at the beginning.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
-/// The local session outlives its connections for as long as the bridge is configured: longer than any clock runs.
-const KEPT: u32 = u32::MAX - 1;
+/// Seconds that the local session outlives its connections, for as long as the bridge is configured: longer than any
+/// clock runs. No client's session has exactly this.
+pub const KEPT: u32 = u32::MAX - 1;
 /// Packet identifiers of requests to the local broker; it keeps them apart from those of messages.
 const LOCAL_REQUEST: PacketId = u16::MAX;
 
@@ -53,6 +56,8 @@ pub struct Counts {
     pub dropped_topic: u64,
     /// Copies of a message that went round.
     pub dropped_loop: u64,
+    /// QoS 0, too many waited behind the window.
+    pub dropped_full: u64,
 }
 
 /// Why the connection must end.
@@ -118,6 +123,8 @@ pub struct Relay {
     taken: BTreeSet<PacketId>,
     /// PUBRELs of ours to the local session for what a former session of the remote had begun.
     own_complete: BTreeSet<PacketId>,
+    /// QoS 2 identifiers of which it is not known whether the remote still means the same messages (MQTT 3.1).
+    stale: BTreeSet<PacketId>,
     told: Told,
     /// Retained messages that changed while the remote was away and did not wait in the session.
     missed: VecDeque<Publish>,
@@ -126,9 +133,11 @@ pub struct Relay {
     aliases_in: HashMap<u16, TopicName>,
     aliases_out: Aliases,
     finishing: bool,
+    subscribed: bool,
     storms: Storms,
     now: Duration,
     last_out: Duration,
+    last_in: Duration,
     ping_since: Option<Duration>,
 }
 
@@ -144,6 +153,10 @@ pub struct Beginning {
     pub told: Told,
     /// Retained messages that are news after `told`; an empty one where there is none any more.
     pub missed: VecDeque<Publish>,
+    /// Local filters of lines that wait, of whose retained messages the remote was never told.
+    pub untold: BTreeSet<TopicFilter>,
+    /// Filters of lines that are gone; the remote's session may still have them.
+    pub gone: BTreeSet<TopicFilter>,
 }
 
 impl Relay {
@@ -178,17 +191,20 @@ impl Relay {
             own_release: BTreeSet::new(),
             taken: BTreeSet::new(),
             own_complete: BTreeSet::new(),
+            stale: BTreeSet::new(),
             aliases_in: HashMap::new(),
             aliases_out: Aliases::new(remote.topic_alias_maximum),
             finishing: false,
+            subscribed: false,
             storms: Storms::default(),
             now,
             last_out: now,
+            last_in: now,
             ping_since: None,
             remote,
         };
         relay.reserved = beginning.in_flight.iter().map(|local| relay.remote_id(*local)).collect();
-        relay.open(&beginning.stale);
+        relay.open(&beginning.stale, &beginning.untold, &beginning.gone);
         relay
     }
 
@@ -201,6 +217,12 @@ impl Relay {
     #[must_use]
     pub fn last_id(&self) -> PacketId {
         self.last_id
+    }
+
+    /// Whether the local session has its subscriptions, and what they replay.
+    #[must_use]
+    pub fn is_subscribed(&self) -> bool {
+        self.subscribed
     }
 
     /// The connection is over: what the next one goes on with.
@@ -275,9 +297,11 @@ impl Relay {
     }
 
     /// What is asked and announced at the beginning.
-    fn open(&mut self, stale: &[PacketId]) {
+    fn open(&mut self, stale: &[PacketId], untold: &BTreeSet<TopicFilter>, gone: &BTreeSet<TopicFilter>) {
         let settings = self.settings.clone();
-        if !self.remote.session_present {
+        if self.version == ProtocolVersion::V31 && !settings.clean_session {
+            self.stale.extend(stale);
+        } else if !self.remote.session_present {
             for packet_id in stale {
                 // The remote has forgotten these exchanges; a new one may use the same identifier.
                 self.own_complete.insert(*packet_id);
@@ -302,6 +326,10 @@ impl Relay {
                 self.to_remote.push(Packet::Unsubscribe(Unsubscribe::new(packet_id, vec![remote])));
             }
         }
+        for filter in gone {
+            let packet_id = self.ask(String::new());
+            self.to_remote.push(Packet::Unsubscribe(Unsubscribe::new(packet_id, vec![filter.clone()])));
+        }
         let fresh = !self.remote.session_present;
         if fresh && settings.asks_for_session(self.version) {
             // It has lost its state, and perhaps its retained messages.
@@ -312,7 +340,7 @@ impl Relay {
         self.told.begin();
         // What waits here while the remote is away is in the queue already, unless the remote never had it.
         let missed = |line: &Topic| match settings.waits(line) {
-            true => fresh,
+            true => fresh || untold.contains(&line.local),
             false => all || !settings.compares(line),
         };
         for subscribe in Self::local_subscribes(&settings, missed) {
@@ -330,6 +358,10 @@ impl Relay {
         }
         publish.retain = self.remote.retain_available;
         publish.qos = self.remote.max_qos.min(QoS::AtLeastOnce);
+        if self.reserved.len() >= usize::from(self.remote.receive_maximum) {
+            // Exchanges that the remote has not finished fill its window, and it would refuse more.
+            publish.qos = QoS::AtMostOnce;
+        }
         if publish.qos != QoS::AtMostOnce {
             publish.packet_id = self.ask(String::new());
         }
@@ -351,7 +383,8 @@ impl Relay {
     /// Whether a packet of the local session may be given to us.
     #[must_use]
     pub fn wants_local(&self) -> bool {
-        self.waiting_out.len() < WAITING_MAX
+        // Behind what waits may stand the PUBREL that the remote's window waits for.
+        self.waiting_out.len() < WAITING_MAX || self.sent.values().any(|sent| *sent == Sent::Received)
     }
 
     /// Nothing new goes out any more; what is on its way may end.
@@ -379,7 +412,10 @@ impl Relay {
             Packet::Publish(publish) => self.on_remote_publish(publish)?,
             Packet::PubAck(ack) => self.on_puback(&ack),
             Packet::PubRec(ack) => self.on_pubrec(&ack),
-            Packet::PubRel(ack) => self.to_local.push(Packet::PubRel(mosquorum_proto::mqtt::Ack::new(ack.packet_id))),
+            Packet::PubRel(ack) => {
+                self.stale.remove(&ack.packet_id);
+                self.to_local.push(Packet::PubRel(mosquorum_proto::mqtt::Ack::new(ack.packet_id)));
+            }
             Packet::PubComp(ack) => self.on_pubcomp(&ack),
             Packet::SubAck(suback) => {
                 let what = self.asked.remove(&suback.packet_id).unwrap_or_default();
@@ -406,12 +442,19 @@ impl Relay {
     /// The connection must end.
     pub fn on_local(&mut self, packet: Packet) -> Result<(), RelayEnd> {
         match packet {
-            Packet::Publish(publish) => self.waiting_out.push_back(publish),
+            Packet::Publish(publish) => {
+                if publish.qos == QoS::AtMostOnce && self.waiting_out.len() >= WAITING_LAST {
+                    self.counts.dropped_full += 1;
+                } else {
+                    self.waiting_out.push_back(publish);
+                }
+            }
             Packet::PubRel(ack) => self.on_local_pubrel(ack.packet_id),
             Packet::PubAck(ack) => self.on_local_answer(Packet::PubAck, &ack),
             Packet::PubRec(ack) => self.on_local_answer(Packet::PubRec, &ack),
             Packet::PubComp(ack) => self.on_local_answer(Packet::PubComp, &ack),
             Packet::SubAck(suback) => {
+                self.subscribed = true;
                 if let Some(reason) = suback.reasons.iter().find(|reason| reason.is_error()) {
                     self.note(format!("the local broker refused a subscription with reason {reason:?}"));
                 }
@@ -448,8 +491,9 @@ impl Relay {
             let deadline = since + keep_alive;
             return if now >= deadline { Err(RelayEnd::KeepAlive) } else { Ok(deadline) };
         }
-        // What was told and is not sure is asked about, however much else goes out.
-        let due = if self.told.is_unsure() { self.last_ping.min(self.last_out) } else { self.last_out } + keep_alive;
+        // However much goes out: a remote that says nothing is asked, and so is one about what was told and is not sure.
+        let asked = if self.told.is_unsure() { self.last_ping } else { self.last_out };
+        let due = self.last_out.min(self.last_in).min(asked) + keep_alive;
         if now < due {
             return Ok(due);
         }
@@ -466,6 +510,7 @@ impl Relay {
 
     /// Something was read from it: it lives.
     pub fn heard_remote(&mut self, now: Duration) {
+        self.last_in = now;
         if let Some(since) = &mut self.ping_since {
             *since = now;
         }

@@ -40,7 +40,10 @@ impl Relay {
 
     fn send(&mut self, mut publish: Publish) {
         let (local_id, local_qos) = (publish.packet_id, publish.qos);
-        let mapped = publish.topic.as_ref().and_then(|name| self.settings.topics.to_remote(name));
+        // What still waits of a line that is gone must not cross under a name that nobody chose.
+        let topics = &self.settings.topics;
+        let mapped = publish.topic.as_ref().filter(|name| topics.line_out(name).is_some());
+        let mapped = mapped.and_then(|name| topics.to_remote(name));
         let Some(topic) = mapped else {
             self.counts.dropped_topic += 1;
             return self.settle(local_id, local_qos);

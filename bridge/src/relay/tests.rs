@@ -332,3 +332,110 @@ fn a_remote_that_lost_the_session_it_was_to_keep_is_told_everything() {
     settings.session_expiry_seconds = 60;
     assert_eq!(handling(&settings), (vec![RetainHandling::SendAtSubscribe; 2], false));
 }
+
+#[test]
+fn a_full_queue_of_qos_0_does_not_hide_the_release_that_the_window_waits_for() {
+    let mut connack = ConnAck::new(false, ReasonCode::Success);
+    connack.receive_maximum = Some(1);
+    let mut relay = relay_with(settings(&["q out 2", "z out 0"]), &connack, &[]);
+    for id in [1, 2] {
+        relay.on_local(Packet::Publish(publish("q", QoS::ExactlyOnce, id))).unwrap();
+    }
+    for _ in 0..2 * WAITING_LAST {
+        relay.on_local(Packet::Publish(publish("z", QoS::AtMostOnce, 0))).unwrap();
+    }
+    assert!(!relay.wants_local());
+    relay.on_remote(Packet::PubRec(Ack::new(1))).unwrap();
+    assert!(relay.wants_local());
+    assert_eq!((relay.waiting_out.len(), relay.counts.dropped_full), (WAITING_LAST, WAITING_LAST as u64 + 1));
+    relay.on_local(Packet::PubRel(Ack::new(1))).unwrap();
+    assert!(!relay.wants_local());
+    relay.on_remote(Packet::PubComp(Ack::new(1))).unwrap();
+    assert!(relay.to_remote.contains(&Packet::Publish(publish("q", QoS::ExactlyOnce, 2))));
+}
+
+#[test]
+fn a_silent_remote_is_asked_however_much_goes_out() {
+    let mut relay = relay(&["a out 0"]);
+    let second = Duration::from_secs(1);
+    for now in 1..60 {
+        relay.on_time(second * now).unwrap();
+        relay.wrote_remote(second * now);
+    }
+    assert!(relay.to_remote.is_empty());
+    relay.on_time(second * 60).unwrap();
+    assert_eq!(taken(&mut relay.to_remote), [Packet::PingReq]);
+    relay.wrote_remote(second * 60);
+    assert_eq!(relay.on_time(second * 120), Err(RelayEnd::KeepAlive));
+}
+
+#[test]
+fn a_retained_message_of_the_remote_that_is_not_kept_here_is_not_noted() {
+    let retained = || Packet::Publish(Publish { retain: true, ..publish("a", QoS::AtMostOnce, 0) });
+    let mut without = relay(&["# both 0"]);
+    without.limits.local_retain_available = false;
+    without.on_remote(retained()).unwrap();
+    let mut small = relay(&["# both 0"]);
+    small.limits.local_max_packet_size = 4;
+    small.on_remote(retained()).unwrap();
+    for relay in [&mut without, &mut small] {
+        assert!(relay.take_told().topics(None, 9).is_empty());
+    }
+    let mut kept = relay(&["# both 0"]);
+    kept.on_remote(retained()).unwrap();
+    assert_eq!(kept.take_told().unconfirmed(None, 9).len(), 1);
+}
+
+#[test]
+fn what_waits_for_a_line_that_is_gone_does_not_go_out() {
+    let mut relay = relay(&["a out 1"]);
+    relay.on_local(Packet::Publish(publish("b", QoS::AtLeastOnce, 1))).unwrap();
+    assert_eq!((relay.counts.dropped_topic, relay.to_remote.len()), (1, 0));
+    assert_eq!(taken(&mut relay.to_local), [Packet::PubAck(Ack::new(1))]);
+}
+
+fn begun(settings: BridgeSettings, connack: &ConnAck, beginning: Beginning) -> Relay {
+    let limits = Limits::new(&settings);
+    let remote = Remote::new(connack, &settings, &limits);
+    Relay::new(Arc::new(settings), remote, limits, beginning, Duration::ZERO)
+}
+
+#[test]
+fn a_line_that_is_new_is_told_what_is_retained_though_the_remote_kept_its_session() {
+    let filter = |text: &str| mosquorum_proto::mqtt::TopicFilter::new(Utf8::from(text)).unwrap();
+    let beginning =
+        Beginning { untold: [filter("b/#")].into(), gone: [filter("old/#")].into(), ..Beginning::default() };
+    let relay = begun(settings(&["a/# out 1", "b/# out 1"]), &ConnAck::new(true, ReasonCode::Success), beginning);
+    let [Packet::Subscribe(subscribe)] = &relay.to_local[..] else { panic!("{:?}", relay.to_local) };
+    let handling: Vec<_> = subscribe.subscriptions.iter().map(|line| line.retain_handling).collect();
+    assert_eq!(handling, [RetainHandling::DoNotSend, RetainHandling::SendAtSubscribe]);
+    let [Packet::Unsubscribe(unsubscribe)] = &relay.to_remote[..] else { panic!("{:?}", relay.to_remote) };
+    assert_eq!(unsubscribe.filters, [filter("old/#")]);
+}
+
+#[test]
+fn with_mqtt_3_1_an_exchange_ends_only_when_its_identifier_means_a_new_message() {
+    let mut settings = settings(&["a in 2"]);
+    settings.version = ProtocolVersion::V31;
+    let mut relay = begun(settings, &ConnAck::default(), with_stale(&[8, 9]));
+    assert!(relay.to_local.is_empty());
+    let again = Publish { dup: true, ..publish("a", QoS::ExactlyOnce, 8) };
+    relay.on_remote(Packet::Publish(again.clone())).unwrap();
+    assert_eq!(taken(&mut relay.to_local), [Packet::Publish(again)]);
+    relay.on_remote(Packet::Publish(publish("a", QoS::ExactlyOnce, 9))).unwrap();
+    let released = Packet::PubRel(Ack::new(9));
+    assert_eq!(taken(&mut relay.to_local), [released, Packet::Publish(publish("a", QoS::ExactlyOnce, 9))]);
+}
+
+#[test]
+fn the_announcement_fits_into_a_window_that_earlier_exchanges_fill() {
+    let mut settings = settings(&["a out 2"]);
+    settings.notification_topic = Some(TopicName::new(Utf8::from("state")).unwrap());
+    for (in_flight, expected) in [(vec![], QoS::AtLeastOnce), (vec![1], QoS::AtMostOnce)] {
+        let mut connack = ConnAck::new(true, ReasonCode::Success);
+        connack.receive_maximum = Some(1);
+        let relay = begun(settings.clone(), &connack, Beginning { in_flight, ..Beginning::default() });
+        let Some(Packet::Publish(state)) = relay.to_remote.first() else { panic!("{:?}", relay.to_remote) };
+        assert_eq!(state.qos, expected);
+    }
+}

@@ -1,8 +1,9 @@
 //! What the remote has been told of the retained messages whose changes do not wait for it while it is away: those of
 //! QoS 0 topics, and all of a bridge whose local session ends with the connection.
 //! Always true: what is noted as told has reached the remote, which is sure only once it has answered something that was
-//! sent later; a topic about which that is not sure is told again. Bounded: beyond [`TOPICS_MAX`] nothing is known, and the
-//! next connection tells everything.
+//! sent later; a topic about which that is not sure is told again. What the remote itself said counts only as far as it
+//! is kept here: a message may be lost or refused on its last steps, and that must not look as if it had been deleted here.
+//! Bounded: beyond [`TOPICS_MAX`] nothing is known, and the next connection tells everything.
 use mosquorum_proto::mqtt::TopicName;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,6 +23,14 @@ pub struct Told {
     unsure: BTreeSet<TopicName>,
     /// Sent before a question that has no answer yet.
     asked: BTreeSet<TopicName>,
+    /// What the remote said last and of which it is not known whether it is kept here, each with what was noted before.
+    heard: BTreeMap<TopicName, Heard>,
+}
+
+#[derive(Debug)]
+struct Heard {
+    value: u64,
+    before: Option<Option<u64>>,
 }
 
 impl Told {
@@ -35,6 +44,7 @@ impl Told {
     pub(super) fn begin(&mut self) {
         if !std::mem::replace(&mut self.known, true) {
             self.values.clear();
+            self.heard.clear();
         }
     }
 
@@ -53,13 +63,52 @@ impl Told {
     }
 
     pub(super) fn sent(&mut self, topic: &TopicName, payload: &[u8]) {
+        self.heard.remove(topic);
         self.put(topic, payload);
         self.unsure.insert(topic.detached());
     }
 
-    /// The remote itself has said so.
+    /// The remote itself has said so; [`Self::confirm`] must follow.
     pub(super) fn heard(&mut self, topic: &TopicName, payload: &[u8]) {
-        self.put(topic, payload);
+        let before = self.values.get(topic).copied();
+        if payload.is_empty() {
+            self.values.remove(topic);
+        } else {
+            self.put(topic, payload);
+        }
+        let value = hash(payload);
+        if let Some(heard) = self.heard.get_mut(topic) {
+            heard.value = value;
+        } else if self.heard.len() < TOPICS_MAX {
+            self.heard.insert(topic.detached(), Heard { value, before });
+        } else {
+            self.known = false;
+        }
+    }
+
+    /// At most `limit` topics that the remote has said something about, beginning after `after`.
+    #[must_use]
+    pub fn unconfirmed(&self, after: Option<&TopicName>, limit: usize) -> Vec<TopicName> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        self.heard.range::<TopicName, _>((from, Unbounded)).take(limit).map(|(topic, _)| topic.clone()).collect()
+    }
+
+    /// What is retained here on a topic that the remote has said something about. With `last`, what is not what it said
+    /// was lost on the way: what was noted before holds again.
+    pub fn confirm(&mut self, topic: &TopicName, payload: Option<&[u8]>, last: bool) {
+        let kept = self.heard.get(topic).is_none_or(|heard| heard.value == hash(payload.unwrap_or_default()));
+        if !(kept || last) {
+            return;
+        }
+        if let Some(heard) = self.heard.remove(topic)
+            && !kept
+        {
+            match heard.before {
+                Some(value) => _ = self.values.insert(topic.detached(), value),
+                None => _ = self.values.remove(topic),
+            }
+        }
     }
 
     fn put(&mut self, topic: &TopicName, payload: &[u8]) {
@@ -140,10 +189,43 @@ mod tests {
         let mut told = Told::default();
         told.begin();
         told.heard(&name("a"), b"1");
+        told.confirm(&name("a"), Some(b"1"), false);
         told.sent(&name("a"), b"");
         assert_eq!(told.topics(None, 9).len(), 1);
         told.ask();
         told.answered();
+        assert!(told.topics(None, 9).is_empty());
+    }
+
+    #[test]
+    fn what_the_remote_said_counts_only_if_it_is_kept_here() {
+        let mut told = Told::default();
+        told.begin();
+        for topic in ["kept", "late", "lost", "older"] {
+            if topic == "older" {
+                told.sent(&name(topic), b"0");
+            }
+            told.heard(&name(topic), b"1");
+        }
+        assert_eq!(told.unconfirmed(Some(&name("late")), 9), [name("lost"), name("older")]);
+        told.confirm(&name("kept"), Some(b"1"), false);
+        told.confirm(&name("late"), None, false);
+        told.confirm(&name("late"), Some(b"1"), true);
+        told.confirm(&name("lost"), None, true);
+        told.confirm(&name("older"), Some(b"0"), true);
+        assert_eq!(told.topics(None, 9), [name("kept"), name("late"), name("older")]);
+        assert!(!told.is_news(&name("older"), b"0"), "nothing has changed here since it was told");
+        assert!(told.unconfirmed(None, 9).is_empty());
+    }
+
+    #[test]
+    fn what_the_remote_removed_is_not_noted_any_more() {
+        let mut told = Told::default();
+        told.begin();
+        told.heard(&name("a"), b"1");
+        told.confirm(&name("a"), Some(b"1"), false);
+        told.heard(&name("a"), b"");
+        told.confirm(&name("a"), None, true);
         assert!(told.topics(None, 9).is_empty());
     }
 

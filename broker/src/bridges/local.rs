@@ -9,8 +9,8 @@ use crate::{
     live::marks,
     stream::Stream,
 };
-use mosquorum_bridge::{BridgeSettings, Relay, Told};
-use mosquorum_cluster::state::Message;
+use mosquorum_bridge::{BridgeSettings, KEPT, Relay, Told};
+use mosquorum_cluster::state::{Message, Session};
 use mosquorum_proto::mqtt::{
     ConnAck, Connect, Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, TopicFilter,
     Unsubscribe, Utf8,
@@ -29,6 +29,9 @@ const WINDOW_MAX: u16 = 200;
 /// More than ever are: QoS 0 between them has no identifier, released ones are counted too.
 const IN_FLIGHT_MAX: u16 = 4 * WINDOW_MAX;
 
+/// How often the session of a removed bridge is tried to be let go.
+const ORPHAN_TRIES: u32 = 120;
+const ORPHAN_PAUSE: Duration = Duration::from_millis(500);
 /// Retained messages that are looked at in one go.
 const CHUNK: usize = 1000;
 
@@ -116,7 +119,7 @@ pub(super) async fn missed(broker: &Broker, bridge: &BridgeSettings, told: &Told
         loop {
             let mut found = Vec::new();
             cursor = broker.consensus.state().read().retained_matches(&line.local, cursor.as_ref(), CHUNK, &mut found);
-            for message in found.iter().filter(|message| told.is_news(&message.topic, &message.payload)) {
+            for message in found.iter().filter(|message| is_news(bridge, told, message)) {
                 news.insert(message.topic.clone(), retained(broker, bridge, message));
             }
             if cursor.is_none() {
@@ -137,6 +140,30 @@ pub(super) async fn missed(broker: &Broker, bridge: &BridgeSettings, told: &Told
         tokio::task::yield_now().await;
     }
     news.into_values().collect()
+}
+
+/// What came over the bridge itself is no news to the remote, and it may have newer; another line may decide.
+fn is_news(bridge: &BridgeSettings, told: &Told, message: &Message) -> bool {
+    let line = bridge.topics.line_out(&message.topic);
+    message.publisher_id != bridge.local_client_id
+        && line.is_some_and(|line| bridge.compares(line))
+        && told.is_news(&message.topic, &message.payload)
+}
+
+/// Looks which of the retained messages that the remote has sent are kept here. With `last` no more of them can come.
+pub(super) async fn confirm(broker: &Broker, told: &mut Told, last: bool) {
+    let mut topics = told.unconfirmed(None, CHUNK);
+    while let Some(end) = topics.last().cloned() {
+        {
+            let state = broker.consensus.state().read();
+            let now = state.time();
+            for topic in &topics {
+                told.confirm(topic, state.retained(topic, now).map(|message| &message.payload[..]), last);
+            }
+        }
+        topics = told.unconfirmed(Some(&end), CHUNK);
+        tokio::task::yield_now().await;
+    }
 }
 
 fn retained(broker: &Broker, bridge: &BridgeSettings, message: &Message) -> Publish {
@@ -161,21 +188,24 @@ pub(super) fn queued(broker: &Broker, bridge: &BridgeSettings) -> usize {
 }
 
 /// Makes the subscriptions of the session those of the configuration, so that messages wait from now on, and says that
-/// the bridge is not connected.
+/// the bridge is not connected. Returns the filters that are new among those of lines that wait.
 /// # Errors
 /// Why not.
 pub(super) async fn prepare(
     broker: &Arc<Broker>,
     listener: &Arc<Listener>,
     bridge: &BridgeSettings,
-) -> Result<(), String> {
+) -> Result<BTreeSet<TopicFilter>, String> {
     let (mut wire, _) = connect(broker, listener, bridge).await?;
-    let wanted: BTreeSet<&TopicFilter> = bridge.topics.outgoing().map(|topic| &topic.local).collect();
-    let left: Vec<TopicFilter> = {
+    let known: BTreeSet<TopicFilter> = {
         let state = broker.consensus.state().read();
         let known = state.session(&bridge.local_client_id).map(|session| session.subscriptions());
-        known.into_iter().flat_map(|known| known.keys()).filter(|known| !wanted.contains(known)).cloned().collect()
+        known.into_iter().flat_map(|known| known.keys()).cloned().collect()
     };
+    let wanted: BTreeSet<&TopicFilter> = bridge.topics.outgoing().map(|topic| &topic.local).collect();
+    let left: Vec<TopicFilter> = known.iter().filter(|known| !wanted.contains(known)).cloned().collect();
+    let waiting = bridge.topics.outgoing().filter(|line| bridge.waits(line)).map(|line| &line.local);
+    let new = waiting.filter(|filter| !known.contains(filter)).cloned().collect();
     let mut answers = 0;
     if !left.is_empty() {
         wire.send(&Packet::Unsubscribe(Unsubscribe::new(1, left))).await?;
@@ -188,7 +218,7 @@ pub(super) async fn prepare(
     }
     subscribe(&mut wire, bridge).await?;
     leave(wire, Disconnect::new(ReasonCode::DisconnectWithWill)).await;
-    Ok(())
+    Ok(new)
 }
 
 /// What is published after this comes to the session. What it sends meanwhile is redelivered or, of QoS 0, lost.
@@ -242,19 +272,51 @@ fn open(broker: &Arc<Broker>, listener: &Arc<Listener>, name: &str) -> LocalWire
     Wire::new(ours, ProtocolVersion::V5, u32::MAX)
 }
 
-/// The bridge is no longer configured: its session and what waits in it end after `expiry`.
-pub(super) async fn orphan(
+/// Client identifiers of sessions that bridges have left which are not configured (any more).
+pub(super) fn left_behind(broker: &Broker) -> Vec<Utf8> {
+    let settings = broker.settings.load();
+    let configured: BTreeSet<&Utf8> = settings.bridges.iter().map(|bridge| &bridge.settings.local_client_id).collect();
+    let state = broker.consensus.state().read();
+    let left = state.sessions().filter(|session| !session.is_connected() && session.expiry_seconds() == KEPT);
+    left.map(|session| session.client_id().clone()).filter(|id| !configured.contains(id)).collect()
+}
+
+/// The bridge is no longer configured: its session and what waits in it end after `expiry`. Tried again for a minute.
+pub(super) async fn orphan(broker: &Arc<Broker>, listener: &Arc<Listener>, client_id: &Utf8, expiry: Duration) {
+    let mut failure = String::new();
+    for _ in 0..ORPHAN_TRIES {
+        match let_go(broker, listener, client_id, expiry).await {
+            Ok(()) => return,
+            Err(error) => failure = error,
+        }
+        tokio::time::sleep(ORPHAN_PAUSE).await;
+    }
+    crate::warning!("The session {client_id} of a removed bridge is kept: {failure}; restart a node to end it.");
+}
+
+async fn let_go(
     broker: &Arc<Broker>,
     listener: &Arc<Listener>,
-    bridge: &BridgeSettings,
+    client_id: &Utf8,
     expiry: Duration,
 ) -> Result<(), String> {
-    if bridge.local_clean_session {
+    let is_kept = |session: &Session| session.expiry_seconds() == KEPT;
+    if !broker.consensus.state().read().session(client_id).is_some_and(is_kept) {
         return Ok(());
     }
-    let (wire, _) = connect(broker, listener, bridge).await?;
+    let mut wire = open(broker, listener, client_id);
+    let mut connect = Connect::new(ProtocolVersion::V5, client_id.clone());
+    connect.clean_start = false;
+    connect.keep_alive_seconds = 0;
+    connect.session_expiry_interval = Some(KEPT);
+    let connack = tokio::time::timeout(broker.settings.load().cluster.commit_timeout, wire.connect(connect)).await;
+    let connack = connack.map_err(|_| "it cannot be taken now".to_owned())?;
+    let connack = connack.map_err(|error| format!("it cannot be taken: {error}"))?;
+    if connack.reason != ReasonCode::Success {
+        return Err(format!("the local broker refused it: {:?}", connack.reason));
+    }
     let mut disconnect = Disconnect::new(ReasonCode::DisconnectWithWill);
-    disconnect.session_expiry_interval = Some(u32::try_from(expiry.as_secs()).unwrap_or(u32::MAX - 1));
+    disconnect.session_expiry_interval = Some(u32::try_from(expiry.as_secs()).unwrap_or(KEPT - 1));
     leave(wire, disconnect).await;
     Ok(())
 }

@@ -88,6 +88,19 @@ impl Bridges {
         }
         self.begun.store(true, Ordering::Release);
         self.apply(broker);
+        // Bridges that were in the configuration before the start.
+        for client_id in local::left_behind(broker) {
+            self.note_orphan(&client_id);
+            let expiry = broker.settings.load().bridge_orphan_expiry;
+            local::orphan(broker, &self.listener, &client_id, expiry).await;
+        }
+    }
+
+    fn note_orphan(&self, client_id: &Utf8) {
+        let mut orphans = self.orphans.lock();
+        if orphans.len() < ORPHANS_MAX {
+            orphans.insert(client_id.clone());
+        }
     }
 
     /// Whether each bridge of this node has its subscriptions, so that what is published from now on waits for it.
@@ -113,10 +126,7 @@ impl Bridges {
         running.retain(|name, bridge| {
             let kept = settings.bridges.iter().any(|config| config.settings.name == *name);
             if !kept {
-                let mut orphans = self.orphans.lock();
-                if orphans.len() < ORPHANS_MAX {
-                    orphans.insert(bridge.config.settings.local_client_id.clone());
-                }
+                self.note_orphan(&bridge.config.settings.local_client_id);
                 let _ = bridge.wanted.send(Wanted::Removed);
             }
             kept
@@ -125,6 +135,10 @@ impl Bridges {
             match running.get_mut(&config.settings.name) {
                 Some(bridge) if *bridge.config == **config => {}
                 Some(bridge) => {
+                    let former = &bridge.config.settings.local_client_id;
+                    if *former != config.settings.local_client_id {
+                        self.note_orphan(former);
+                    }
                     bridge.config = config.clone();
                     let _ = bridge.wanted.send(Wanted::Run(config.clone()));
                 }

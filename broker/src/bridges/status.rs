@@ -27,7 +27,7 @@ struct Inner {
 
 impl Inner {
     /// Everything that did not reach the other side, by reason.
-    fn drops(&self) -> [(&'static str, u64); 8] {
+    fn drops(&self) -> [(&'static str, u64); 9] {
         let all = sum(self.before, self.now);
         [
             ("queue_full", self.queue_full),
@@ -38,6 +38,7 @@ impl Inner {
             ("refused", all.dropped_refused),
             ("topic", all.dropped_topic),
             ("loop", all.dropped_loop),
+            ("window", all.dropped_full),
         ]
     }
 }
@@ -137,5 +138,6 @@ fn sum(a: Counts, b: Counts) -> Counts {
         dropped_refused: a.dropped_refused + b.dropped_refused,
         dropped_topic: a.dropped_topic + b.dropped_topic,
         dropped_loop: a.dropped_loop + b.dropped_loop,
+        dropped_full: a.dropped_full + b.dropped_full,
     }
 }

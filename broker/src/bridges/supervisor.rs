@@ -17,10 +17,11 @@ use crate::{
 };
 use bytes::Bytes;
 use mosquorum_bridge::{
-    Addresses, Backoff, Beginning, BridgeSettings, Limits, Relay, ReloadType, Remote, StartType, Told,
+    Addresses, Backoff, Beginning, BridgeSettings, Limits, Relay, ReloadType, Remote, StartType, Told, Topics,
 };
-use mosquorum_proto::mqtt::{ConnAck, PacketId, ProtocolVersion, ReasonCode};
+use mosquorum_proto::mqtt::{ConnAck, PacketId, ProtocolVersion, ReasonCode, TopicFilter};
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -47,6 +48,10 @@ struct Supervisor {
     last_id: PacketId,
     /// What the remote with this number among the addresses was told of retained messages.
     told: (usize, Told),
+    /// Of whose retained messages the remote was never told, see [`Beginning`].
+    untold: BTreeSet<TopicFilter>,
+    /// What the remote may still send by lines that are gone.
+    gone: BTreeSet<TopicFilter>,
     status: Arc<Status>,
     prepared: bool,
     /// Prepared at least once, or not able to be.
@@ -77,6 +82,8 @@ pub(super) async fn run(
         limits: Limits::new(&config.settings),
         last_id: 0,
         told: Default::default(),
+        untold: BTreeSet::new(),
+        gone: BTreeSet::new(),
         prepared: false,
         ready,
         broker,
@@ -142,7 +149,8 @@ impl Supervisor {
             Wanted::Removed => {
                 if placement::is_here(&self.broker, &self.settings().name) {
                     let expiry = self.broker.settings.load().bridge_orphan_expiry;
-                    let _ = local::orphan(&self.broker, &self.listener, self.settings(), expiry).await;
+                    let client_id = &self.settings().local_client_id;
+                    local::orphan(&self.broker, &self.listener, client_id, expiry).await;
                 }
                 false
             }
@@ -162,8 +170,9 @@ impl Supervisor {
         if old.settings.local_client_id != settings.local_client_id && placement::is_here(&self.broker, &settings.name)
         {
             let expiry = self.broker.settings.load().bridge_orphan_expiry;
-            let _ = local::orphan(&self.broker, &self.listener, &old.settings, expiry).await;
+            local::orphan(&self.broker, &self.listener, &old.settings.local_client_id, expiry).await;
         }
+        self.compare_lines(&old.settings.topics);
         self.addresses = Addresses::new(self.config.addresses.len(), settings.round_robin);
         self.backoff = Backoff::new(settings.restart_timeout.clone());
         self.limits = Limits::new(&settings);
@@ -172,12 +181,25 @@ impl Supervisor {
         self.prepared = false;
     }
 
+    /// What other lines mean for sessions that go on.
+    fn compare_lines(&mut self, old: &Topics) {
+        let settings = self.settings().clone();
+        let told: BTreeSet<_> = old.outgoing().map(|line| (&line.local, &line.remote)).collect();
+        let waiting = settings.topics.outgoing().filter(|line| settings.waits(line));
+        let untold = waiting.filter(|line| !told.contains(&(&line.local, &line.remote)));
+        self.untold.extend(untold.map(|line| line.local.clone()));
+        self.gone.extend(old.incoming().map(|line| line.remote.clone()));
+        settings.topics.0.iter().for_each(|line| _ = self.gone.remove(&line.remote));
+    }
+
     /// Whether this node should try now.
     fn is_due(&mut self) -> bool {
         if !placement::is_here(&self.broker, &self.settings().name) {
             // Whoever has it meanwhile may change the session, and tells the remote more.
             self.prepared = false;
             self.told = Default::default();
+            self.untold.clear();
+            self.gone.clear();
             return false;
         }
         match self.settings().start_type {
@@ -192,15 +214,14 @@ impl Supervisor {
     async fn attempt(&mut self, primary: Option<Accepted>) -> Next {
         let settings = self.settings().clone();
         if !self.prepared {
-            if !settings.local_clean_session
-                && let Err(error) = local::prepare(&self.broker, &self.listener, &settings).await
-            {
-                return self.failed(&error, Some(LOCAL_PAUSE));
-            }
-            self.prepared = true;
             if !settings.local_clean_session {
+                match local::prepare(&self.broker, &self.listener, &settings).await {
+                    Ok(new) => self.untold.extend(new),
+                    Err(error) => return self.failed(&error, Some(LOCAL_PAUSE)),
+                }
                 self.ready.send_replace(true);
             }
+            self.prepared = true;
             if matches!(settings.start_type, StartType::Lazy { .. }) {
                 return Next::Again;
             }
@@ -271,13 +292,16 @@ impl Supervisor {
         let settings = self.settings().clone();
         let name = settings.name.clone();
         let (place, told) = std::mem::take(&mut self.told);
-        let told = if place == self.addresses.current() { told } else { Told::default() };
+        let mut told = if place == self.addresses.current() { told } else { Told::default() };
+        local::confirm(&self.broker, &mut told, true).await;
         let beginning = Beginning {
             stale: local::received(&self.broker, &settings),
             in_flight: local::in_flight(&self.broker, &settings),
             last_id: self.last_id,
             missed: local::missed(&self.broker, &settings, &told).await,
             told,
+            untold: self.untold.clone(),
+            gone: self.gone.clone(),
         };
         let mut limits = self.limits.clone();
         limits.local_max_packet_size = connack.maximum_packet_size.unwrap_or(u32::MAX);
@@ -303,7 +327,13 @@ impl Supervisor {
         let ended = carry(&mut relay, local, remote, how, stop, primary, started).await;
         self.status.counted(relay.counts);
         self.last_id = relay.last_id();
-        self.told = (self.addresses.current(), relay.take_told());
+        let mut told = relay.take_told();
+        local::confirm(&self.broker, &mut told, false).await;
+        self.told = (self.addresses.current(), told);
+        if relay.is_subscribed() {
+            self.untold.clear();
+            self.gone.clear();
+        }
         self.backoff.connected_for(started.elapsed());
         match ended {
             Ended::Interrupted(accepted) => {
