@@ -107,6 +107,10 @@ pub(super) async fn carry<T>(
         // While the local side is not read, it may not read either: what it waits for is behind what the remote sends.
         let room = if reads_local { BUFFER_BYTES } else { LAST_BUFFER_BYTES };
         let reads_remote = to_local.len() < room;
+        if !reads_remote {
+            // Who is not listened to is not silent.
+            relay.heard_remote(started.elapsed());
+        }
         from_remote.reserve(READ_BYTES);
         from_local.reserve(READ_BYTES);
         tokio::select! {

@@ -11,6 +11,8 @@ use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
 /// Name, TCP and TLS together.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// TCP to one of several addresses of a name: the others get their turn.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// # Errors
 /// Why not, for the operator.
@@ -25,8 +27,11 @@ async fn connect(config: &BridgeConfig, address: &RemoteAddress) -> Result<Strea
     let found = lookup_host((address.host.as_str(), address.port)).await;
     let found = found.map_err(|error| format!("the name {} cannot be resolved: {error}", address.host))?;
     let mut failed = format!("the name {} has no address", address.host);
-    for place in found {
-        match open(config, place).await {
+    let mut found = found.peekable();
+    while let Some(place) = found.next() {
+        let patience = if found.peek().is_some() { ADDRESS_PATIENCE } else { PATIENCE };
+        let opened = tokio::time::timeout(patience, open(config, place)).await;
+        match opened.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
             Ok(stream) => return secure(config, address, stream).await,
             Err(error) => failed = format!("cannot connect to {address}: {error}"),
         }

@@ -32,6 +32,8 @@ const IN_FLIGHT_MAX: u16 = 4 * WINDOW_MAX;
 /// How often the session of a removed bridge is tried to be let go.
 const ORPHAN_TRIES: u32 = 120;
 const ORPHAN_PAUSE: Duration = Duration::from_millis(500);
+/// Differences of retained messages that are kept in memory; beyond it everything is told.
+const MISSED_MAX: usize = 65_536;
 /// Retained messages that are looked at in one go.
 const CHUNK: usize = 1000;
 
@@ -108,8 +110,9 @@ pub(super) fn in_flight(broker: &Broker, bridge: &BridgeSettings) -> Vec<PacketI
     entries.map(|entry| entry.packet_id()).filter(|id| *id != 0).take(usize::from(IN_FLIGHT_MAX)).collect()
 }
 
-/// Retained messages that are news to a remote that was told so much, and an empty one for each that is gone.
-pub(super) async fn missed(broker: &Broker, bridge: &BridgeSettings, told: &Told) -> VecDeque<Publish> {
+/// Retained messages that are news to a remote that was told so much, and an empty one for each that is gone; none, and
+/// `told` knows nothing any more, when they are very many: then everything is told as it is sent.
+pub(super) async fn missed(broker: &Broker, bridge: &BridgeSettings, told: &mut Told) -> VecDeque<Publish> {
     let mut news = BTreeMap::new();
     if !told.is_known() {
         return VecDeque::new();
@@ -124,6 +127,10 @@ pub(super) async fn missed(broker: &Broker, bridge: &BridgeSettings, told: &Told
             }
             if cursor.is_none() {
                 break;
+            }
+            if news.len() > MISSED_MAX {
+                *told = Told::default();
+                return VecDeque::new();
             }
             tokio::task::yield_now().await;
         }

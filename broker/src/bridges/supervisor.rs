@@ -298,7 +298,7 @@ impl Supervisor {
             stale: local::received(&self.broker, &settings),
             in_flight: local::in_flight(&self.broker, &settings),
             last_id: self.last_id,
-            missed: local::missed(&self.broker, &settings, &told).await,
+            missed: local::missed(&self.broker, &settings, &mut told).await,
             told,
             untold: self.untold.clone(),
             gone: self.gone.clone(),
