@@ -185,8 +185,8 @@ pub trait Peers: Send + Sync {
     /// Another node owned the durable session until now: resolves when that connection is closed or its node is down.
     fn fence(&self, client_id: Utf8, previous: Owner, epoch: Epoch) -> BoxFuture<'static, Result<(), Unavailable>>;
 
-    /// Live subscriptions of this node changed (already reference counted per filter, shared groups included).
-    /// [`Answer::RoutesKnown`] comes when every serving node has them.
+    /// Live subscriptions of this node began or ended: each filter once per subscription. [`Answer::RoutesKnown`] comes
+    /// when every serving node has them, and all that began before; for ends alone it may come at once.
     fn change_routes(
         &self,
         added: Vec<TopicFilter>,

@@ -5,7 +5,7 @@
 use super::{
     Counters, add,
     mailbox::{Delivery, Mailbox, Wakeups},
-    subscriptions::{Group, LiveMatches, LiveSubscription, LiveSubscriptions, RouteChange},
+    subscriptions::{Group, LiveMatches, LiveSubscription, LiveSubscriptions},
 };
 use mosquorum_cluster::{
     Consensus, Forward, Peers, RemoteRoutes,
@@ -103,23 +103,18 @@ impl Router {
         self.allow_duplicates.store(allow_duplicates, Relaxed);
     }
 
-    /// Adds a clean session's subscription; whether it existed and what peers must hear.
-    pub fn subscribe(
-        &self,
-        connection: ConnectionId,
-        subscription: &Subscription,
-        live: LiveSubscription,
-    ) -> (bool, RouteChange) {
-        let result = self.live.write().insert(connection, subscription, live);
+    /// Adds a clean session's subscription; whether it existed.
+    pub fn subscribe(&self, connection: ConnectionId, subscription: &Subscription, live: LiveSubscription) -> bool {
+        let existed = self.live.write().insert(connection, subscription, live);
         self.live_version.fetch_add(1, AcqRel);
-        result
+        existed
     }
 
-    /// Removes one; `None` if there was none.
-    pub fn unsubscribe(&self, connection: ConnectionId, filter: &TopicFilter) -> Option<RouteChange> {
-        let change = self.live.write().remove(connection, filter);
+    /// Removes one; `false` if there was none.
+    pub fn unsubscribe(&self, connection: ConnectionId, filter: &TopicFilter) -> bool {
+        let existed = self.live.write().remove(connection, filter);
         self.live_version.fetch_add(1, AcqRel);
-        change
+        existed
     }
 
     pub fn attach_durable(&self, connection: ConnectionId, mailbox: Arc<Mailbox>) {
@@ -144,17 +139,6 @@ impl Router {
     /// Whole filter, client identifier and QoS of each live subscription. Copies: not for hot paths.
     pub fn live_subscriptions(&self) -> Vec<(String, Utf8, QoS)> {
         self.live.read().all()
-    }
-
-    /// All live filters, a shared one once per member, for peers that are new.
-    pub fn filters(&self) -> Vec<TopicFilter> {
-        let live = self.live.read();
-        let mut all = Vec::new();
-        for (filter, count) in live.filters() {
-            let times = if filter.share_name().is_some() { count as usize } else { 1 };
-            all.extend(std::iter::repeat_n(filter.clone(), times));
-        }
-        all
     }
 
     /// Read after the packets: what was acknowledged before they were sent is then included.

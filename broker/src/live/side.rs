@@ -5,7 +5,7 @@ use super::{
     Delivery, Wakeups,
     counters::CounterValues,
     router::{Choice, RouteVersion, Targets},
-    subscriptions::{LiveSubscription, RouteChange},
+    subscriptions::LiveSubscription,
 };
 use crate::{
     auth::ClientAcl,
@@ -230,7 +230,7 @@ impl Env for Side {
         self.broker.redispatch(message, group, &mut self.wakeups);
     }
 
-    fn subscribe_live(&mut self, subscription: &Subscription, identifier: Option<u32>) -> (bool, RouteChange) {
+    fn subscribe_live(&mut self, subscription: &Subscription, identifier: Option<u32>) -> bool {
         let live = LiveSubscription {
             mailbox: self.mailbox.clone(),
             client_id: self.client_id.clone(),
@@ -241,7 +241,7 @@ impl Env for Side {
         };
         self.broker.router.subscribe(self.connection, subscription, live)
     }
-    fn unsubscribe_live(&mut self, filter: &TopicFilter) -> Option<RouteChange> {
+    fn unsubscribe_live(&mut self, filter: &TopicFilter) -> bool {
         self.broker.router.unsubscribe(self.connection, filter)
     }
     fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) {

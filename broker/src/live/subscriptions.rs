@@ -1,15 +1,11 @@
 //! Subscriptions of the clean sessions connected to this node.
-//! Always true: a filter is counted here once per session and in `per_filter` as often as sessions hold it, so that peers
-//! hear of it exactly when the first comes and the last goes; members of a shared group are in order of subscription.
+//! Always true: a session holds each filter once; members of a shared group are in order of subscription.
 use super::mailbox::Mailbox;
 use mosquorum_cluster::{ids::ConnectionId, subscription_tree::SubscriptionTree};
 use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, Utf8};
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 /// One live subscription, as the router needs it.
@@ -60,41 +56,24 @@ pub struct LiveMatches {
 #[derive(Default)]
 pub struct LiveSubscriptions {
     tree: SubscriptionTree<Holder, Held>,
-    /// How many sessions hold each filter (shared ones by their whole text).
-    per_filter: HashMap<TopicFilter, u32>,
+    /// Subscriptions of all sessions, and the shared ones of them.
+    count: usize,
     shared: usize,
 }
 
-/// What peers must hear of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RouteChange {
-    None,
-    Added,
-    Removed,
-}
-
 impl LiveSubscriptions {
-    /// Adds or replaces; tells whether it existed and whether peers must hear of the filter.
-    pub fn insert(
-        &mut self,
-        connection: ConnectionId,
-        subscription: &Subscription,
-        live: LiveSubscription,
-    ) -> (bool, RouteChange) {
+    /// Adds or replaces; tells whether it existed.
+    pub fn insert(&mut self, connection: ConnectionId, subscription: &Subscription, live: LiveSubscription) -> bool {
         let filter = &subscription.filter;
         let existed = match filter.share_name() {
             None => self.tree.insert(filter.matched_part(), Holder::Session(connection), Held::One(live)).is_some(),
             Some(name) => self.insert_member(connection, name, filter, live),
         };
-        if existed {
-            return (true, RouteChange::None);
+        if !existed {
+            self.count += 1;
+            self.shared += usize::from(filter.share_name().is_some());
         }
-        self.shared += usize::from(filter.share_name().is_some());
-        let count = self.per_filter.entry(filter.clone()).or_insert(0);
-        *count += 1;
-        // Peers weigh groups by their members, so each member of a group is announced.
-        let change = *count == 1 || filter.share_name().is_some();
-        (false, if change { RouteChange::Added } else { RouteChange::None })
+        existed
     }
 
     fn insert_member(
@@ -124,30 +103,22 @@ impl LiveSubscriptions {
         existed
     }
 
-    /// Removes one session's subscription; `None` if there was none.
-    pub fn remove(&mut self, connection: ConnectionId, filter: &TopicFilter) -> Option<RouteChange> {
-        match filter.share_name() {
-            None => {
-                self.tree.remove(filter.matched_part(), &Holder::Session(connection))?;
-            }
-            Some(name) => {
-                self.remove_member(connection, name, filter)?;
-                self.shared -= 1;
-            }
+    /// Removes one session's subscription; `false` if there was none.
+    pub fn remove(&mut self, connection: ConnectionId, filter: &TopicFilter) -> bool {
+        let existed = match filter.share_name() {
+            None => self.tree.remove(filter.matched_part(), &Holder::Session(connection)).is_some(),
+            Some(name) => self.remove_member(connection, name, filter),
+        };
+        if existed {
+            self.count -= 1;
+            self.shared -= usize::from(filter.share_name().is_some());
         }
-        let count = self.per_filter.get_mut(filter)?;
-        *count -= 1;
-        let last = *count == 0;
-        if last {
-            self.per_filter.remove(filter);
-        }
-        let told = last || filter.share_name().is_some();
-        Some(if told { RouteChange::Removed } else { RouteChange::None })
+        existed
     }
 
-    fn remove_member(&mut self, connection: ConnectionId, name: &str, filter: &TopicFilter) -> Option<()> {
+    fn remove_member(&mut self, connection: ConnectionId, name: &str, filter: &TopicFilter) -> bool {
         let holder = Holder::Group(Utf8::from(name));
-        let Some(Held::Group(group)) = self.tree.remove(filter.matched_part(), &holder) else { return None };
+        let Some(Held::Group(group)) = self.tree.remove(filter.matched_part(), &holder) else { return false };
         let position = group.members.iter().position(|(id, _)| *id == connection);
         let mut members = group.members.clone();
         let mut cursor = group.cursor.load(Relaxed) % members.len();
@@ -159,7 +130,7 @@ impl LiveSubscriptions {
             let group = Group { filter: filter.clone(), members, cursor: AtomicUsize::new(cursor) };
             self.tree.insert(filter.matched_part(), holder, Held::Group(Arc::new(group)));
         }
-        position.map(|_| ())
+        position.is_some()
     }
 
     pub fn matches(&self, topic: &str) -> LiveMatches {
@@ -182,12 +153,12 @@ impl LiveSubscriptions {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.per_filter.is_empty()
+        self.count == 0
     }
 
     /// Live subscriptions of all sessions, shared ones included.
     pub fn count(&self) -> usize {
-        self.per_filter.values().map(|count| *count as usize).sum()
+        self.count
     }
 
     pub fn shared_count(&self) -> usize {
@@ -209,10 +180,5 @@ impl LiveSubscriptions {
             }
         }
         all
-    }
-
-    /// Every filter with live subscribers (a shared one as often as it has members), for a peer that is new.
-    pub fn filters(&self) -> impl Iterator<Item = (&TopicFilter, u32)> {
-        self.per_filter.iter().map(|(filter, count)| (filter, *count))
     }
 }

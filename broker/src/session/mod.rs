@@ -19,7 +19,6 @@ use crate::live::{
     Delivery,
     counters::CounterValues,
     router::{Choice, Targets},
-    subscriptions::RouteChange,
 };
 use aliases::{InboundAliases, OutboundAliases};
 use bytes::BytesMut;
@@ -59,7 +58,8 @@ pub trait Env {
     /// Whether "nobody durable subscribed" needs a read barrier to be believed (other nodes exist).
     fn needs_barrier(&self) -> bool;
     fn barrier(&mut self, ticket: u64);
-    /// Announces live filters to other nodes; answered when all of them know.
+    /// Tells other nodes which live subscriptions began and ended; answered when all of them know these, and all that
+    /// began on this node before.
     fn change_routes(&mut self, added: Vec<TopicFilter>, removed: Vec<TopicFilter>, ticket: u64);
 
     fn targets(&mut self, topic: &TopicName) -> Arc<Targets>;
@@ -76,8 +76,9 @@ pub trait Env {
     ) -> bool;
     fn choose_again(&mut self, message: Arc<Message>, group: &TopicFilter);
 
-    fn subscribe_live(&mut self, subscription: &Subscription, identifier: Option<u32>) -> (bool, RouteChange);
-    fn unsubscribe_live(&mut self, filter: &TopicFilter) -> Option<RouteChange>;
+    /// Whether it existed, as below.
+    fn subscribe_live(&mut self, subscription: &Subscription, identifier: Option<u32>) -> bool;
+    fn unsubscribe_live(&mut self, filter: &TopicFilter) -> bool;
     /// Entries of this client's queue in the replicated state from `seq` on, at most `max`.
     fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>);
     /// Retained messages that match, after the topic `cursor`; returns where to go on, `None` at the end.
@@ -380,12 +381,8 @@ impl Session {
 
     /// The connection is over: takes back live subscriptions and returns what the state must hear, if anything.
     pub fn end(&mut self, discard_will: bool, superseded: bool, env: &mut impl Env) -> Option<Command> {
-        let removed: Vec<TopicFilter> = self
-            .live
-            .drain()
-            .into_iter()
-            .filter(|filter| env.unsubscribe_live(filter) == Some(RouteChange::Removed))
-            .collect();
+        let removed: Vec<TopicFilter> =
+            self.live.drain().into_iter().filter(|filter| env.unsubscribe_live(filter)).collect();
         if !removed.is_empty() {
             env.change_routes(Vec::new(), removed, ticket::new(self.next_request, ticket::REQUEST));
         }

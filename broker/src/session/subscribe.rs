@@ -3,7 +3,7 @@
 //! durable (durable ones); retained messages are read after that, behind a barrier where other nodes exist, so that what
 //! was acknowledged before is seen; live messages wait until the replay is through.
 use super::{Denied, Env, Session, SessionError, outbox::Outbox, ticket};
-use crate::live::{Delivery, subscriptions::RouteChange};
+use crate::live::Delivery;
 use mosquorum_cluster::{
     Answer,
     ids::Millis,
@@ -123,10 +123,9 @@ impl Session {
     fn subscribe_live(&mut self, mut pending: PendingSubscribe, env: &mut impl Env) {
         let mut added = Vec::new();
         for (subscription, existed) in &mut pending.accepted {
-            let (before, change) = env.subscribe_live(subscription, pending.identifier);
-            *existed = before;
+            *existed = env.subscribe_live(subscription, pending.identifier);
             self.live.insert(subscription.filter.clone());
-            if change == RouteChange::Added {
+            if !*existed {
                 added.push(subscription.filter.clone());
             }
         }
@@ -134,11 +133,8 @@ impl Session {
             return self.finish_subscribe(pending, env);
         }
         let number = self.request(Request::Subscribe(pending));
-        if added.is_empty() {
-            env.barrier(number);
-        } else {
-            env.change_routes(added, Vec::new(), number);
-        }
+        // Also when nothing is new: what was told before may still be on its way.
+        env.change_routes(added, Vec::new(), number);
     }
 
     pub(super) fn on_request_answer(
@@ -296,10 +292,10 @@ impl Session {
         env: &mut impl Env,
     ) {
         self.live.remove(&filter);
-        match env.unsubscribe_live(&filter) {
-            None => *reason = ReasonCode::NoSubscriptionExisted,
-            Some(RouteChange::Removed) => removed.push(filter),
-            Some(_) => {}
+        if env.unsubscribe_live(&filter) {
+            removed.push(filter);
+        } else {
+            *reason = ReasonCode::NoSubscriptionExisted;
         }
     }
 

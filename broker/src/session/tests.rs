@@ -14,6 +14,10 @@ struct Fake {
     counts: CounterValues,
     submitted: Vec<(Command, u64)>,
     barriers: Vec<u64>,
+    /// Filters told, and the ticket.
+    routes: Vec<(usize, u64)>,
+    /// Every subscription existed before.
+    subscribed: bool,
     delivered: Vec<Bytes>,
     /// A durable session matches every topic.
     durable: bool,
@@ -28,6 +32,8 @@ fn fake() -> Fake {
         counts: CounterValues::default(),
         submitted: Vec::new(),
         barriers: Vec::new(),
+        routes: Vec::new(),
+        subscribed: false,
         delivered: Vec::new(),
         durable: false,
         clustered: false,
@@ -57,7 +63,9 @@ impl Env for Fake {
     fn barrier(&mut self, ticket: u64) {
         self.barriers.push(ticket);
     }
-    fn change_routes(&mut self, _: Vec<TopicFilter>, _: Vec<TopicFilter>, _: u64) {}
+    fn change_routes(&mut self, added: Vec<TopicFilter>, _: Vec<TopicFilter>, ticket: u64) {
+        self.routes.push((added.len(), ticket));
+    }
     fn targets(&mut self, _: &TopicName) -> Arc<Targets> {
         Arc::new(Targets {
             version: (0, 0, 0),
@@ -78,11 +86,11 @@ impl Env for Fake {
         false
     }
     fn choose_again(&mut self, _: Arc<Message>, _: &TopicFilter) {}
-    fn subscribe_live(&mut self, _: &Subscription, _: Option<u32>) -> (bool, RouteChange) {
-        (false, RouteChange::None)
+    fn subscribe_live(&mut self, _: &Subscription, _: Option<u32>) -> bool {
+        self.subscribed
     }
-    fn unsubscribe_live(&mut self, _: &TopicFilter) -> Option<RouteChange> {
-        None
+    fn unsubscribe_live(&mut self, _: &TopicFilter) -> bool {
+        false
     }
     fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) {
         into.extend(self.queue.iter().filter(|item| item.seq >= from_seq).take(max).cloned());
@@ -324,6 +332,21 @@ fn a_subscription_of_a_durable_session_is_acknowledged_only_after_its_commit() {
     let answer = Answer::Applied { outcome: Outcome::Subscribed { existed: vec![false] }, index: LogIndex(3) };
     session.on_answer(env.submitted[0].1, answer, &mut env).unwrap();
     assert!(matches!(env.sent()[..], [Packet::SubAck(_)]));
+}
+
+#[test]
+fn suback_waits_until_all_nodes_know_the_routes_whoever_told_them() {
+    for subscribed in [false, true] {
+        let (mut session, mut env) = (session(false), fake());
+        (env.clustered, env.subscribed) = (true, subscribed);
+        session.on_packet(subscribe("a/#"), &mut env).unwrap();
+        let [(told, ticket)] = env.routes[..] else { panic!("{:?}", env.routes) };
+        assert_eq!(told, usize::from(!subscribed));
+        session.on_answer(ticket, Answer::RoutesKnown, &mut env).unwrap();
+        assert!(env.sent().is_empty(), "what was retained elsewhere may not be here yet");
+        session.on_answer(env.barriers[0], Answer::BarrierPassed, &mut env).unwrap();
+        assert!(matches!(env.sent()[..], [Packet::SubAck(_)]));
+    }
 }
 
 fn protocol_error(result: Result<(), SessionError>) -> bool {
