@@ -99,7 +99,12 @@ impl Mailbox {
     }
 
     pub fn order(&self, order: Order) {
-        self.put(|inbox| inbox.order = Some(order));
+        self.put(|inbox| {
+            // Every other order ends the connection, so what was reloaded does not matter to it any more.
+            if order != Order::Reloaded || inbox.order.is_none() {
+                inbox.order = Some(order);
+            }
+        });
     }
 
     pub fn queue_grew(&self) {
@@ -161,5 +166,20 @@ impl Mailbox {
 impl Completion for Mailbox {
     fn complete(&self, ticket: u64, answer: Answer) {
         self.put(|inbox| inbox.answers.push((ticket, answer)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_does_not_take_back_an_order_to_go() {
+        for orders in [[Order::LeaseLost, Order::Reloaded], [Order::Reloaded, Order::LeaseLost]] {
+            let (mailbox, mut inbox) = (Mailbox::new(0), Inbox::default());
+            orders.into_iter().for_each(|order| mailbox.order(order));
+            assert!(mailbox.take(&mut inbox));
+            assert_eq!(inbox.order, Some(Order::LeaseLost));
+        }
     }
 }
