@@ -484,10 +484,7 @@ impl Session {
         if !item.duplicate {
             if item.message.retain {
                 // Subscriptions may have come since; a retained message reaches them by one way or the other.
-                let fresh = env.targets(&item.message.topic);
-                if fresh.groups.len() == item.targets.groups.len() {
-                    item.targets = fresh;
-                }
+                item.targets = env.targets(&item.message.topic);
             }
             let choices = item.choices.take().unwrap_or_default();
             let answered = (item.message.qos != QoS::AtMostOnce).then(|| ticket::new(number, ticket::FORWARD));

@@ -1,5 +1,6 @@
 //! Sessions against recorded surroundings: inputs in, packets and requests out.
 use super::*;
+use crate::live::router::SharedTarget;
 use bytes::Bytes;
 use mosquorum_cluster::{
     RemoteRoutes,
@@ -19,6 +20,9 @@ struct Fake {
     /// Every subscription existed before.
     subscribed: bool,
     delivered: Vec<Bytes>,
+    /// Shared groups that match, and how many each delivery knew of.
+    groups: usize,
+    groups_known: Vec<usize>,
     /// A durable session matches every topic.
     durable: bool,
     clustered: bool,
@@ -35,6 +39,8 @@ fn fake() -> Fake {
         routes: Vec::new(),
         subscribed: false,
         delivered: Vec::new(),
+        groups: 0,
+        groups_known: Vec::new(),
         durable: false,
         clustered: false,
         queue: Vec::new(),
@@ -75,14 +81,15 @@ impl Env for Fake {
             queues_qos0: false,
             durable_here: Vec::new(),
             durable_nodes: Default::default(),
-            groups: Vec::new(),
+            groups: (0..self.groups).map(shared_target).collect(),
         })
     }
     fn choose(&mut self, _: &Targets, _: &Message, _: bool) -> Vec<Choice> {
         Vec::new()
     }
-    fn deliver(&mut self, message: &Arc<Message>, _: &Targets, _: Vec<Choice>, _: bool, _: Option<u64>) -> bool {
+    fn deliver(&mut self, message: &Arc<Message>, to: &Targets, _: Vec<Choice>, _: bool, _: Option<u64>) -> bool {
         self.delivered.push(message.payload.clone());
+        self.groups_known.push(to.groups.len());
         false
     }
     fn choose_again(&mut self, _: Arc<Message>, _: &TopicFilter) {}
@@ -126,6 +133,17 @@ impl Env for Fake {
         Some((TopicName::new(Utf8::from(format!("{}/response", topic.as_str()))).ok()?, "answer".to_owned()))
     }
     fn note_denied(&mut self, _: Denied, _: &str) {}
+}
+
+fn shared_target(number: usize) -> SharedTarget {
+    SharedTarget {
+        filter: TopicFilter::try_from(format!("$share/g{number}/t").as_str()).expect("a filter"),
+        live: None,
+        remote: Vec::new(),
+        durable_here: Vec::new(),
+        durable_nodes: Default::default(),
+        durable: 0,
+    }
 }
 
 impl Fake {
@@ -269,6 +287,15 @@ fn a_retained_message_reaches_live_subscribers_after_its_commit_and_before_later
     let ticket = env.submitted[0].1;
     session.on_answer(ticket, published(0, false), &mut env).unwrap();
     assert_eq!(env.delivered, ["kept", "later"]);
+}
+
+#[test]
+fn a_retained_message_reaches_who_subscribed_before_its_commit_whoever_else_did() {
+    let (mut session, mut env) = (session(false), fake());
+    session.on_packet(publish(QoS::AtMostOnce, 0, "kept", true), &mut env).unwrap();
+    env.groups = 1;
+    session.on_answer(env.submitted[0].1, published(0, false), &mut env).unwrap();
+    assert_eq!(env.groups_known, [1], "matched as of the commit");
 }
 
 #[test]
