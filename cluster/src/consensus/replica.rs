@@ -4,7 +4,7 @@
 //! snapshot file covers is flushed in the store; the state's lock is never held during I/O.
 use super::stateful::{self, Verdict};
 use crate::{
-    ids::{LogIndex, NodeId},
+    ids::{LogIndex, Millis, NodeId},
     metrics::{Histogram, HistogramValues},
     raft::encoding::{BatchHeader, Content, MembershipAt, decode_commands},
     state::{Batch, Effect, Message, MessageId, Origin, Outcome, PutOut, State},
@@ -153,6 +153,11 @@ impl Replica {
 
     pub(crate) fn apply_latency(&self) -> HistogramValues {
         self.apply_latency.read()
+    }
+
+    /// The latest time of the log that is applied.
+    pub(crate) fn time(&self) -> Millis {
+        self.state.read().time()
     }
 
     pub(crate) fn fs(&self) -> Arc<dyn Fs> {

@@ -158,8 +158,8 @@ impl Engine {
             start.speaker.node,
             Arc::new(config),
             network,
-            LogStore::new(start.log, start.clock),
-            Machine::new(start.replica.clone()),
+            LogStore::new(start.log, start.clock.clone()),
+            Machine::new(start.replica.clone(), start.clock),
         )
         .await
         .map_err(|e| EngineError::Stopped(e.to_string()))?;

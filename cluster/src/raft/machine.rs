@@ -1,6 +1,6 @@
 //! The Raft library's state machine on top of [`Replica`].
 //! Always true: entries reach the replica in log order and once; the library's answers to the proposer carry nothing,
-//! since outcomes are local to the node that asked.
+//! since outcomes are local to the node that asked; the clock is never behind the state's time.
 use super::{
     encoding::{Content, MembershipAt},
     snapshot::SnapshotHandle,
@@ -9,7 +9,10 @@ use super::{
         stored_log_id,
     },
 };
-use crate::consensus::replica::{Committed, Replica};
+use crate::consensus::{
+    clock::ClusterClock,
+    replica::{Committed, Replica},
+};
 use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::{
     EntryPayload, RaftSnapshotBuilder,
@@ -25,11 +28,13 @@ const GROUP_BYTES: usize = 4 << 20;
 #[derive(Clone)]
 pub(crate) struct Machine {
     replica: Arc<Replica>,
+    clock: Arc<ClusterClock>,
 }
 
 impl Machine {
-    pub(crate) fn new(replica: Arc<Replica>) -> Self {
-        Self { replica }
+    pub(crate) fn new(replica: Arc<Replica>, clock: Arc<ClusterClock>) -> Self {
+        clock.saw(replica.time());
+        Self { replica, clock }
     }
 
     fn snapshot(&self, last: Option<mosquorum_storage::log::LogId>, at: MembershipAt) -> io::Result<SnapshotMeta> {
@@ -98,6 +103,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 group.add(next?);
             }
             self.replica.apply(std::mem::take(&mut group.entries))?;
+            self.clock.saw(self.replica.time());
             for responder in group.responders {
                 responder.send(());
             }
@@ -113,6 +119,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: SnapshotHandle) -> Result<(), io::Error> {
         let replica = self.replica.clone();
         tokio::task::spawn_blocking(move || replica.install(&snapshot.path)).await??;
+        self.clock.saw(self.replica.time());
         Ok(())
     }
 
