@@ -165,7 +165,8 @@ impl Broker {
             Choice::DurableHere(mailbox, options) => self.router.put(&message, &mailbox, options, None, wakeups),
             Choice::Nobody => add(&self.counters.dropped_no_member, 1),
             Choice::Elsewhere(filter, node) => {
-                let forward = Forward { message, nodes: Default::default(), groups: vec![(filter, node)] };
+                let groups = vec![(filter, node)];
+                let forward = Forward { message, nodes: Default::default(), groups, logged: false };
                 self.peers.forward(forward, None);
             }
             Choice::Durable => {
@@ -327,12 +328,12 @@ impl LiveSide for LiveHub {
         }
     }
 
-    fn deliver(&self, message: Arc<Message>, ordinary: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
+    fn deliver(&self, message: Arc<Message>, ordinary: bool, logged: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
         let Some(broker) = self.broker.get() else { return Vec::new() };
         if message.is_node_local() && broker.sys.hear(broker, &message) {
             return Vec::new();
         }
-        broker.router.deliver_forwarded(&message, ordinary, groups)
+        broker.router.deliver_forwarded(&message, ordinary, logged, groups)
     }
 
     fn group_unserved(&self, message: Arc<Message>, group: TopicFilter) {

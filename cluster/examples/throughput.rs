@@ -17,7 +17,7 @@ struct Quiet;
 
 impl LiveSide for Quiet {
     fn on_effects(&self, _: Vec<Effect>) {}
-    fn deliver(&self, _: Arc<Message>, _: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
+    fn deliver(&self, _: Arc<Message>, _: bool, _: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
         groups.to_vec()
     }
     fn fence(&self, _: Utf8, _: ConnectionId, _: FenceReason) -> BoxFuture<'static, ()> {

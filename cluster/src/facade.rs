@@ -250,6 +250,8 @@ pub struct Forward {
     pub nodes: smallvec::SmallVec<[NodeId; 8]>,
     /// Shared groups for which the named node chooses one live member.
     pub groups: Vec<(TopicFilter, NodeId)>,
+    /// It goes through the log, so durable sessions get it from there.
+    pub logged: bool,
 }
 
 /// What the cluster needs of the broker it lives in; `broker` implements it.
@@ -258,8 +260,9 @@ pub trait LiveSide: Send + Sync {
     fn on_effects(&self, effects: Vec<Effect>);
 
     /// A message of another node's publisher for this node's live subscribers. Returns when it is placed in their
-    /// queues. `groups`: one live member of each gets it; those without one are returned for another choice.
-    fn deliver(&self, message: Arc<Message>, ordinary: bool, groups: &[TopicFilter]) -> Vec<TopicFilter>;
+    /// queues. `ordinary`: for those that share with nobody, but for durable sessions when it is `logged`. `groups`: one
+    /// live member of each gets it; those without one are returned for another choice.
+    fn deliver(&self, message: Arc<Message>, ordinary: bool, logged: bool, groups: &[TopicFilter]) -> Vec<TopicFilter>;
 
     /// A group that a message was forwarded for has no live member left on any other node, and none here: the message
     /// may still go to a durable member. Called on the node that forwarded it.

@@ -303,7 +303,8 @@ impl Router {
                 }
             }
         }
-        let mut forward = Forward { message: message.clone(), nodes: targets.remote.nodes.clone(), groups: Vec::new() };
+        let nodes = targets.remote.nodes.clone();
+        let mut forward = Forward { message: message.clone(), nodes, groups: Vec::new(), logged };
         if durable_live {
             for node in &targets.durable_nodes {
                 if !forward.nodes.contains(node) {
@@ -352,12 +353,14 @@ impl Router {
         }
     }
 
-    /// A message from another node: its ordinary live subscribers here, and one member of each group named.
+    /// A message from another node: its ordinary live subscribers here (durable ones too, unless they get it from the
+    /// log), and one member of each group named.
     /// Returns groups that have no member here any more.
     pub fn deliver_forwarded(
         &self,
         message: &Arc<Message>,
         ordinary: bool,
+        logged: bool,
         groups: &[TopicFilter],
     ) -> Vec<TopicFilter> {
         let mut wakeups = Wakeups::default();
@@ -366,7 +369,7 @@ impl Router {
             targets.groups.clear();
             targets.remote = RemoteRoutes::default();
             targets.durable_nodes.clear();
-            self.deliver(message, &targets, Vec::new(), false, &mut wakeups);
+            self.deliver(message, &targets, Vec::new(), logged, &mut wakeups);
         }
         let mut homeless = Vec::new();
         for filter in groups {

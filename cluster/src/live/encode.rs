@@ -15,6 +15,7 @@ use std::sync::Arc;
 const QOS: u32 = 3;
 const RETAIN: u32 = 4;
 const ORDINARY: u32 = 8;
+const LOGGED: u32 = 16;
 
 /// A publish as it is handed over.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +23,8 @@ pub(crate) struct Handed {
     pub(crate) message: Arc<Message>,
     /// For subscribers that share with nobody.
     pub(crate) ordinary: bool,
+    /// Durable sessions get it from the log.
+    pub(crate) logged: bool,
     pub(crate) groups: Vec<TopicFilter>,
     /// Nodes that had no member of the groups.
     pub(crate) tried: Vec<NodeId>,
@@ -37,6 +40,7 @@ pub(crate) fn to_wire(handed: &Handed) -> wire::Publish {
     let mut flags = message.qos as u32;
     flags |= if message.retain { RETAIN } else { 0 };
     flags |= if handed.ordinary { ORDINARY } else { 0 };
+    flags |= if handed.logged { LOGGED } else { 0 };
     wire::Publish {
         topic: bytes(message.topic.text()),
         payload: message.payload.clone(),
@@ -80,6 +84,7 @@ pub(crate) fn from_wire(publish: wire::Publish) -> Option<Handed> {
     Some(Handed {
         message: Arc::new(message),
         ordinary: publish.flags & ORDINARY != 0,
+        logged: publish.flags & LOGGED != 0,
         groups: filters_from_wire(publish.groups)?,
         tried: publish.tried.into_iter().map(NodeId).collect(),
     })
@@ -190,7 +195,8 @@ mod tests {
         };
         for message in [Arc::new(full), message("a", b"", QoS::AtMostOnce)] {
             let groups = vec!["$share/g/a/#".try_into().expect("a filter")];
-            let handed = Handed { message, ordinary: true, groups, tried: vec![NodeId(9)] };
+            let logged = message.retain;
+            let handed = Handed { message, ordinary: true, logged, groups, tried: vec![NodeId(9)] };
             let encoded = to_wire(&handed).encode_to_vec();
             let decoded = wire::Publish::decode(&encoded[..]).expect("as encoded");
             assert_eq!(from_wire(decoded), Some(handed));
@@ -199,8 +205,8 @@ mod tests {
 
     #[test]
     fn what_no_client_may_send_no_peer_may_send() {
-        let handed =
-            Handed { message: message("a", b"", QoS::AtMostOnce), ordinary: true, groups: vec![], tried: vec![] };
+        let message = message("a", b"", QoS::AtMostOnce);
+        let handed = Handed { message, ordinary: true, logged: false, groups: vec![], tried: vec![] };
         let good = to_wire(&handed);
         assert!(from_wire(good.clone()).is_some());
         for topic in ["", "a/#", "a\0"] {

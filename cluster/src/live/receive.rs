@@ -154,7 +154,7 @@ impl PeerLinks {
     fn receive_publish(&self, from: NodeId, life: Incarnation, publish: Publish) -> Option<()> {
         let handed = encode::from_wire(publish)?;
         self.counters.received.fetch_add(1, Ordering::Relaxed);
-        let unserved = self.live.deliver(handed.message.clone(), handed.ordinary, &handed.groups);
+        let unserved = self.live.deliver(handed.message.clone(), handed.ordinary, handed.logged, &handed.groups);
         if !unserved.is_empty() {
             let returned = encode::Handed { ordinary: false, groups: unserved, ..handed };
             self.send_back(from, life, &returned);

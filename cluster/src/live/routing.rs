@@ -116,7 +116,7 @@ impl PeerLinks {
     }
 
     pub(super) fn forward_message(&self, forward: Forward, reply: Option<(Arc<dyn Completion>, u64)>) {
-        let Forward { message, nodes, groups } = forward;
+        let Forward { message, nodes, groups, logged } = forward;
         let mut targets: SmallVec<[Target; 4]> =
             nodes.into_iter().map(|node| Target { node, ordinary: true, groups: Vec::new() }).collect();
         for (filter, node) in groups {
@@ -130,7 +130,7 @@ impl PeerLinks {
         let pending = waiter.and_then(|waiter| waiter.share(targets.len()));
         let links = self.links.load();
         for Target { node, ordinary, groups } in targets {
-            let handed = Handed { message: message.clone(), ordinary, groups, tried: Vec::new() };
+            let handed = Handed { message: message.clone(), ordinary, logged, groups, tried: Vec::new() };
             let again = handed.groups.clone();
             let pushed = match links.get(&node) {
                 Some(link) => link.push_publish(handed, pending.clone()),
@@ -178,8 +178,8 @@ impl PeerLinks {
             let others = self.remote.read().group_members(&group);
             let links = self.links.load();
             let next = others.iter().filter(|node| !tried.contains(node)).find_map(|node| links.get(node));
-            let handed =
-                Handed { message: message.clone(), ordinary: false, groups: vec![group.clone()], tried: tried.clone() };
+            let (groups, tried) = (vec![group.clone()], tried.clone());
+            let handed = Handed { message: message.clone(), ordinary: false, logged: false, groups, tried };
             let pushed = next.map(|link| link.push_publish(handed, None));
             if pushed != Some(Pushed::Queued) {
                 self.serve_group_here(message, group);
@@ -188,7 +188,7 @@ impl PeerLinks {
     }
 
     fn serve_group_here(&self, message: &Arc<Message>, group: TopicFilter) {
-        for unserved in self.live.deliver(message.clone(), false, &[group]) {
+        for unserved in self.live.deliver(message.clone(), false, false, &[group]) {
             self.live.group_unserved(message.clone(), unserved);
         }
     }

@@ -197,7 +197,32 @@ async fn many_all_come_before_what_is_published_after_the_subscription(target: T
     Ok(())
 }
 
+/// The state hands it to durable sessions, the publisher's node to the others: nobody gets both.
+async fn qos_0_comes_once_to_a_durable_session_on_another_node(target: Target) -> TestResult {
+    let topic = target.unique("once");
+    let (mut durable, _) =
+        Connection::connected(target.b, target.durable_packet(ProtocolVersion::V5, "durable")).await?;
+    let mut clean = target.at_b("clean").await?;
+    durable.subscribe_to(&topic, QoS::AtLeastOnce).await?;
+    clean.subscribe_to(&topic, QoS::AtLeastOnce).await?;
+    let mut publisher = target.at_a("publisher").await?;
+    let mut kept = message(&topic, "kept", QoS::AtMostOnce);
+    kept.retain = true;
+    publisher.publish(kept).await?;
+    // The first fence is acknowledged when everything before it was handed over.
+    for fence in ["fence", "second fence"] {
+        publisher.publish(message(&topic, fence, QoS::AtLeastOnce)).await?;
+    }
+    for client in [&mut durable, &mut clean] {
+        for expected in ["kept", "fence", "second fence"] {
+            assert_eq!(client.receive().await?.payload, expected);
+        }
+    }
+    Ok(())
+}
+
 on_both!(
+    qos_0_comes_once_to_a_durable_session_on_another_node,
     a_later_subscriber_gets_it_with_retain_set_and_an_earlier_one_without,
     the_last_one_replaces_the_others,
     an_empty_one_removes_it,

@@ -181,7 +181,7 @@ impl Ground for TestGround {
 impl LiveSide for Live {
     fn on_effects(&self, _: Vec<Effect>) {}
 
-    fn deliver(&self, message: Arc<Message>, ordinary: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
+    fn deliver(&self, message: Arc<Message>, ordinary: bool, _: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
         self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         if self.only_count.load(std::sync::atomic::Ordering::Relaxed) {
             return Vec::new();
