@@ -184,7 +184,7 @@ impl Broker {
 
     /// Publishes a message of the broker's own for this node's clients.
     pub fn publish_here(&self, message: Arc<Message>) {
-        self.router.publish_here(&message, &mut Wakeups::default());
+        self.router.publish_here(&message, &[], &mut Wakeups::default());
     }
 
     /// Tells everybody to go and waits until they have, at most for `patience`.
@@ -299,7 +299,7 @@ impl LiveHub {
                     broker.registry.evict_connection(&client_id, owner.connection, order);
                 }
             }
-            Effect::PublishLive { message } => broker.router.publish_here(&message, wakeups),
+            Effect::PublishLive { message, served } => broker.router.publish_here(&message, &served, wakeups),
             Effect::Dropped { client_id, reason, count } => {
                 broker.bridges.count_dropped(&client_id, reason, count);
                 let counter = match reason {

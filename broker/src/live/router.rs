@@ -398,11 +398,19 @@ impl Router {
         true
     }
 
-    /// A message that the broker itself publishes on this node: `$SYS`, wills that the state has already queued for
-    /// durable sessions. Other nodes get nothing.
-    pub fn publish_here(&self, message: &Arc<Message>, wakeups: &mut Wakeups) {
-        let targets = self.targets(message.topic.as_str(), self.version());
-        let logged = !message.is_node_local();
+    /// A message that each node publishes to those connected to it: `$SYS`, wills that the state has already queued for
+    /// durable sessions and given to the groups `served`. Of the nodes with members of another group the first serves it.
+    pub fn publish_here(&self, message: &Arc<Message>, served: &[TopicFilter], wakeups: &mut Wakeups) {
+        let mut targets = self.targets(message.topic.as_str(), self.version());
+        let (logged, here) = (!message.is_node_local(), self.consensus.origin().node);
+        targets.groups.retain_mut(|group| {
+            if logged {
+                group.forget_durable();
+            }
+            let first = group.has_members_here() && group.elsewhere().all(|(node, _)| *node > here);
+            group.forget_elsewhere();
+            first && !served.contains(&group.filter)
+        });
         let choices = self.choose(&targets, logged, message.retain);
         self.deliver(message, &targets, choices, logged, wakeups);
     }
@@ -432,6 +440,25 @@ impl DurableTarget {
 }
 
 impl SharedTarget {
+    fn has_members_here(&self) -> bool {
+        !self.durable_here.is_empty() || self.live.as_ref().is_some_and(|live| !live.members.is_empty())
+    }
+
+    fn elsewhere(&self) -> impl Iterator<Item = &(NodeId, u32)> {
+        self.remote.iter().chain(&self.durable_nodes)
+    }
+
+    fn forget_elsewhere(&mut self) {
+        self.remote.clear();
+        self.durable_nodes.clear();
+    }
+
+    fn forget_durable(&mut self) {
+        self.durable = 0;
+        self.durable_here.clear();
+        self.durable_nodes.clear();
+    }
+
     fn add_durable_elsewhere(&mut self, node: NodeId) {
         match self.durable_nodes.iter_mut().find(|(known, _)| *known == node) {
             Some((_, members)) => *members += 1,

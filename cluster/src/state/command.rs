@@ -218,9 +218,9 @@ pub enum Effect {
     /// The connection lost its session to another one (or an operator ended it): close it, reason 0x8E (or 0x98).
     /// `epoch` is the one that is over.
     Fence { owner: Owner, client_id: Utf8, epoch: Epoch, administrative: bool },
-    /// A will: every node delivers it to its own live subscribers. Of a shared group with durable members one of these has
-    /// it already; of the others the nodes must choose one live member.
-    PublishLive { message: Arc<Message> },
+    /// A will: every node delivers it to its own live subscribers. The shared groups in `served` have durable members, so
+    /// one of these was chosen already; of the others the nodes must choose one live member.
+    PublishLive { message: Arc<Message>, served: Vec<TopicFilter> },
     /// NodeDown or NodeUp was applied for this node; an earlier incarnation than the one given serves no more.
     NodeChanged { node: NodeId, incarnation: Incarnation, up: bool },
     /// Messages were not queued or were removed; counted by reason on every node, logged by the owner.

@@ -1,7 +1,7 @@
 //! Wills: published once after an unclean end, in log order like every other message.
 //! Always true: a will is taken from its session before it is published, so it can not be published twice.
 //! Durable sessions and the retained messages get it here. Live subscribers get it from [`Effect::PublishLive`] on every
-//! node; of a shared group that has durable members one of these has it already.
+//! node, but for shared groups that have durable members: one of these gets it here.
 use super::{Effect, Message, SessionPlace, State, publish::Publishing};
 use mosquorum_proto::mqtt::{PublishProperties, Will};
 use std::sync::Arc;
@@ -30,8 +30,10 @@ impl State {
     }
 
     pub(super) fn publish_will(&mut self, message: Arc<Message>, out: &mut Vec<Effect>) {
+        let mut served = Vec::new();
+        self.groups.matches(message.topic.as_str(), |filter, _| served.push(filter.clone()));
         self.deliver(&mut Publishing { message: &message, place: None }, &[], out);
-        out.push(Effect::PublishLive { message });
+        out.push(Effect::PublishLive { message, served });
     }
 
     /// The will's delay has passed.

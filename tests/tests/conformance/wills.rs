@@ -164,7 +164,55 @@ async fn will_properties_travel_with_it(target: Target) -> TestResult {
     Ok(())
 }
 
+/// [MQTT-4.8.2-4], whoever of the group is durable, wherever they are.
+async fn a_will_reaches_one_member_of_a_group(target: Target) -> TestResult {
+    for first_is_durable in [true, false] {
+        let topic = target.unique(if first_is_durable { "mixed" } else { "clean" });
+        let fence = format!("{topic}/fence");
+        let mut members = Vec::new();
+        for (number, address) in [target.a, target.b, target.c].into_iter().enumerate() {
+            let durable = first_is_durable && number == 0;
+            let packet = if durable { Target::durable_packet } else { Target::connect_packet };
+            let connect = packet(&target, ProtocolVersion::V5, &format!("{topic}-m{number}"));
+            let (mut member, _) = Connection::connected(address, connect).await?;
+            member.subscribe_to(&format!("$share/crew/{topic}"), QoS::AtLeastOnce).await?;
+            member.subscribe_to(&fence, QoS::AtLeastOnce).await?;
+            members.push(member);
+        }
+        let mut observer = observer(target, &topic).await?;
+        let mut wills = Vec::new();
+        for number in 0..6 {
+            let name = format!("{topic}-will{number}");
+            let mut connect = with_will(target.connect_packet(ProtocolVersion::V5, &name), &topic, 0);
+            connect.will.iter_mut().for_each(|will| will.payload = name.clone().into());
+            drop(Connection::connected([target.a, target.b, target.c][number % 3], connect).await?);
+            assert_eq!(observer.receive().await?.payload, name);
+            wills.push(name);
+        }
+        // Wills come in the order of the log, so another one says that there are no more.
+        drop(
+            Connection::connected(target.a, with_will(target.connect_packet(ProtocolVersion::V5, "end"), &fence, 0))
+                .await?,
+        );
+        let mut came = Vec::new();
+        for member in &mut members {
+            loop {
+                let publish = member.receive().await?;
+                if publish.topic.as_ref().is_some_and(|topic| topic.as_str() == fence) {
+                    break;
+                }
+                came.push(String::from_utf8_lossy(&publish.payload).into_owned());
+            }
+        }
+        came.sort_unstable();
+        assert_eq!(came, wills, "durable: {first_is_durable}");
+        observer.disconnect().await?;
+    }
+    Ok(())
+}
+
 on_both!(
+    a_will_reaches_one_member_of_a_group,
     an_unclean_end_publishes_the_will_once,
     disconnect_discards_the_will,
     disconnect_with_reason_4_publishes_it,

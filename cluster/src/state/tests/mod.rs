@@ -139,7 +139,7 @@ impl World {
     /// Payloads published to live subscribers by the last command.
     pub(super) fn wills(&self) -> Vec<String> {
         let live = self.effects.iter().filter_map(|effect| match effect {
-            Effect::PublishLive { message } => Some(String::from_utf8_lossy(&message.payload).into_owned()),
+            Effect::PublishLive { message, .. } => Some(String::from_utf8_lossy(&message.payload).into_owned()),
             _ => None,
         });
         live.collect()

@@ -117,7 +117,7 @@ fn will_carries_its_properties_and_publisher() {
     let (epoch, ..) = world.connect(command);
     world.now += 500;
     world.disconnect("c", epoch, false);
-    let [Effect::PublishLive { message }] = &world.effects[..] else { panic!("{:?}", world.effects) };
+    let [Effect::PublishLive { message, .. }] = &world.effects[..] else { panic!("{:?}", world.effects) };
     assert_eq!((message.expiry_seconds, message.received_at), (Some(30), Millis(world.now)));
     assert_eq!((message.publisher_id.as_str(), message.publisher_name.as_deref()), ("c", Some("user")));
     let properties = message.properties.as_ref().unwrap();
