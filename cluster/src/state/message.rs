@@ -56,10 +56,11 @@ impl Message {
         self.expiry_seconds.is_some_and(|s| now.0 >= self.received_at.0.saturating_add(u64::from(s) * 1000))
     }
 
-    /// Topics below `$SYS` are each node's own: never in the replicated state, never queued.
+    /// What a node says of itself below `$SYS`: never in the replicated state, never queued. (What bridges of others say
+    /// there is a client's message like any other.)
     #[must_use]
     pub fn is_node_local(&self) -> bool {
-        self.topic.as_str().starts_with("$SYS/")
+        self.publisher_id.is_empty() && self.topic.as_str().starts_with("$SYS/")
     }
 
     /// What the message counts for against byte limits.

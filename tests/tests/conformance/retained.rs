@@ -221,8 +221,24 @@ async fn qos_0_comes_once_to_a_durable_session_on_another_node(target: Target) -
     Ok(())
 }
 
+/// What a bridge of another broker says of itself is a message like any other.
+async fn the_state_of_a_bridge_comes_once_to_a_durable_session(target: Target) -> TestResult {
+    let name = target.unique("hub");
+    target.publish(&format!("$SYS/broker/connection/{name}/state"), "1", true).await?;
+    let (mut durable, _) =
+        Connection::connected(target.b, target.durable_packet(ProtocolVersion::V5, "durable")).await?;
+    durable.subscribe_to(&format!("$SYS/broker/connection/{name}/#"), QoS::AtLeastOnce).await?;
+    durable.subscribe_to(&name, QoS::AtLeastOnce).await?;
+    target.publish(&name, "fence", false).await?;
+    let state = durable.receive().await?;
+    assert_eq!((&state.payload[..], state.qos, state.retain), (&b"1"[..], QoS::AtLeastOnce, true));
+    assert_eq!(durable.receive().await?.payload, "fence");
+    Ok(())
+}
+
 on_both!(
     qos_0_comes_once_to_a_durable_session_on_another_node,
+    the_state_of_a_bridge_comes_once_to_a_durable_session,
     a_later_subscriber_gets_it_with_retain_set_and_an_earlier_one_without,
     the_last_one_replaces_the_others,
     an_empty_one_removes_it,
