@@ -197,3 +197,22 @@ async fn a_remote_is_asked_once_per_connection() {
     let asked: Vec<&str> = asked.iter().map(|filter| filter.as_str()).collect();
     assert_eq!(asked, ["a", "b", "c"]);
 }
+
+/// The remote hears why, in a word that a client may use, and the connection stays.
+#[tokio::test]
+async fn a_message_of_the_remote_above_message_size_limit_is_refused_and_the_bridge_goes_on() {
+    let remote = Remote::start().await.expect("a remote");
+    let address = remote.address().expect("an address").to_string();
+    let lines = ["topic a in 2", "bridge_protocol_version mqttv50"];
+    let options = options("bridge-too-large", &address, &lines).with("message_size_limit 10");
+    let site = Cluster::start(options).await.expect("a site");
+    let mut reader = writer(&site).await;
+    reader.subscribe_to("a", QoS::AtMostOnce).await.expect("subscribed");
+    let (mut bridge, _) = remote.accept(accepted()).await.expect("a bridge");
+    let asked = bridge.recv().await.expect("it subscribes");
+    grant(&mut bridge, asked).await.expect("granted");
+    assert_eq!(bridge.publish(message("a", "x".repeat(11), QoS::AtLeastOnce)).await.unwrap(), ReasonCode::QuotaExceeded);
+    assert_eq!(bridge.publish(message("a", "x".repeat(11), QoS::ExactlyOnce)).await.unwrap(), ReasonCode::QuotaExceeded);
+    assert_eq!(bridge.publish(message("a", "small", QoS::AtLeastOnce)).await.unwrap(), ReasonCode::Success);
+    assert_eq!(&reader.receive().await.expect("it came").payload[..], b"small");
+}

@@ -1,6 +1,6 @@
 //! From the remote to the local broker.
 use super::{Relay, RelayEnd, storm::Verdict};
-use mosquorum_proto::mqtt::{Ack, Packet, ProtocolVersion, Publish, QoS, TopicName, encoded_len};
+use mosquorum_proto::mqtt::{Ack, Packet, ProtocolVersion, Publish, QoS, ReasonCode, TopicName, encoded_len};
 
 impl Relay {
     pub(super) fn on_remote_publish(&mut self, mut publish: Publish) -> Result<(), RelayEnd> {
@@ -114,7 +114,7 @@ impl Relay {
         }
         // "Nobody subscribed" is no news for the remote.
         let answer = match ack.reason.is_error() {
-            true => Ack::with_reason(packet_id, ack.reason),
+            true => Ack::with_reason(packet_id, passed_on(ack.reason)),
             false => Ack::new(packet_id),
         };
         if ack.reason.is_error() {
@@ -122,4 +122,9 @@ impl Relay {
         }
         self.to_remote.push(make(answer));
     }
+}
+
+/// A broker's reason for a refusal as its client may give it: "too large" is a broker's alone.
+pub(super) fn passed_on(reason: ReasonCode) -> ReasonCode {
+    if reason == ReasonCode::PacketTooLarge { ReasonCode::QuotaExceeded } else { reason }
 }

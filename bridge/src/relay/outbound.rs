@@ -1,5 +1,5 @@
 //! From the local session to the remote.
-use super::{Relay, Sent, WAITING_MAX, storm::Verdict};
+use super::{Relay, Sent, WAITING_MAX, inbound::passed_on, storm::Verdict};
 use mosquorum_proto::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, encoded_len};
 
 impl Relay {
@@ -178,7 +178,7 @@ impl Relay {
             Some(Sent::Exactly) if ack.reason.is_error() => {
                 self.sent.remove(&packet_id);
                 let local_id = self.local_id_of(packet_id);
-                self.to_local.push(Packet::PubRec(Ack::with_reason(local_id, ack.reason)));
+                self.to_local.push(Packet::PubRec(Ack::with_reason(local_id, passed_on(ack.reason))));
                 self.note_refused(ack.reason);
             }
             Some(Sent::Exactly) => {

@@ -117,6 +117,27 @@ fn the_remote_is_answered_only_after_the_local_broker() {
     assert_eq!(taken(&mut relay.to_remote), [Packet::PubAck(Ack::new(20))]);
 }
 
+#[test] // 0x95 comes from brokers only.
+fn a_refusal_is_passed_on_with_a_reason_that_a_client_may_give() {
+    let mut relay = relay(&["a both 2"]);
+    relay.to_remote.clear();
+    let too_large = |id| Ack::with_reason(id, ReasonCode::PacketTooLarge);
+    let quota = |id| Ack::with_reason(id, ReasonCode::QuotaExceeded);
+    for (qos, id) in [(QoS::AtLeastOnce, 7), (QoS::ExactlyOnce, 8)] {
+        relay.on_remote(Packet::Publish(publish("a", qos, id))).unwrap();
+    }
+    relay.on_local(Packet::PubAck(too_large(7))).unwrap();
+    relay.on_local(Packet::PubRec(too_large(8))).unwrap();
+    assert_eq!(taken(&mut relay.to_remote), [Packet::PubAck(quota(7)), Packet::PubRec(quota(8))]);
+    let Some(Packet::Subscribe(asked)) = self::relay(&["a both 2"]).to_remote.pop() else { panic!() };
+    relay.on_remote(Packet::SubAck(SubAck::new(asked.packet_id, vec![ReasonCode::GrantedQos2]))).unwrap();
+    relay.to_local.clear();
+    relay.on_local(Packet::Publish(publish("a", QoS::ExactlyOnce, 3))).unwrap();
+    let Some(Packet::Publish(sent)) = relay.to_remote.pop() else { panic!() };
+    relay.on_remote(Packet::PubRec(too_large(sent.packet_id))).unwrap();
+    assert_eq!(taken(&mut relay.to_local), [Packet::PubRec(quota(3))]);
+}
+
 #[test]
 fn nothing_goes_out_before_the_questions_at_the_beginning_are_answered() {
     let mut relay = relay(&["a both 1"]);

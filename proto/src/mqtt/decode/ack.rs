@@ -1,15 +1,29 @@
 //! PUBACK, PUBREC, PUBREL, PUBCOMP (sections 3.4 to 3.7), DISCONNECT and AUTH (sections 3.14 and 3.15).
 use super::{
-    DecodeError,
+    DecodeError, Sender,
     body::Body,
     properties::{Properties, Property, PropertySet},
 };
 use crate::mqtt::{Ack, Auth, Disconnect, PacketType, ProtocolVersion, ReasonCode};
 
-pub(super) fn ack(packet_type: PacketType, mut body: Body, version: ProtocolVersion) -> Result<Ack, DecodeError> {
+pub(super) fn ack(
+    packet_type: PacketType,
+    mut body: Body,
+    version: ProtocolVersion,
+    sender: Sender,
+) -> Result<Ack, DecodeError> {
     let mut ack = Ack::new(body.packet_id(packet_type)?);
     if version == ProtocolVersion::V5 && !body.is_empty() {
-        ack.reason = reason(&mut body, packet_type)?;
+        let value = body.u8()?;
+        ack.reason = match ReasonCode::try_from(value) {
+            // What brokers say of a payload above their `message_size_limit`; the standard has no word for it.
+            Ok(reason @ ReasonCode::PacketTooLarge)
+                if sender != Sender::Client && matches!(packet_type, PacketType::PubAck | PacketType::PubRec) =>
+            {
+                reason
+            }
+            _ => ReasonCode::read(value, packet_type).ok_or(DecodeError::InvalidReason { packet_type, value })?,
+        };
         if !body.is_empty() {
             let section = body.properties(version)?;
             let mut properties = Properties::new(section, packet_type, PropertySet::ACK, &mut ack.user_properties);

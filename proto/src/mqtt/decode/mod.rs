@@ -202,10 +202,10 @@ impl Decoder {
         let version = self.version.unwrap_or(ProtocolVersion::V5);
         Ok(match packet_type {
             PacketType::Publish => Packet::Publish(publish::publish(header.first, body, version, self.sender)?),
-            PacketType::PubAck => Packet::PubAck(ack::ack(packet_type, body, version)?),
-            PacketType::PubRec => Packet::PubRec(ack::ack(packet_type, body, version)?),
-            PacketType::PubRel => Packet::PubRel(ack::ack(packet_type, body, version)?),
-            PacketType::PubComp => Packet::PubComp(ack::ack(packet_type, body, version)?),
+            PacketType::PubAck => Packet::PubAck(ack::ack(packet_type, body, version, self.sender)?),
+            PacketType::PubRec => Packet::PubRec(ack::ack(packet_type, body, version, self.sender)?),
+            PacketType::PubRel => Packet::PubRel(ack::ack(packet_type, body, version, self.sender)?),
+            PacketType::PubComp => Packet::PubComp(ack::ack(packet_type, body, version, self.sender)?),
             PacketType::Subscribe => Packet::Subscribe(subscribe::subscribe(body, version)?),
             PacketType::SubAck => Packet::SubAck(subscribe::suback(packet_type, body, version)?),
             PacketType::Unsubscribe => Packet::Unsubscribe(subscribe::unsubscribe(body, version)?),

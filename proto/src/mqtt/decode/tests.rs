@@ -271,6 +271,17 @@ fn a_topic_alias_stands_for_the_topic_and_is_not_0() {
     assert_eq!((publish.topic, publish.properties.expect("has one").topic_alias), (None, Some(1)));
     assert_eq!(refusal(V5, "30", "0001 'a' 03 23 0000"), Some(ReasonCode::TopicAliasInvalid));
 }
+#[test] // Mosquitto answers so above message_size_limit, which the standard does not foresee.
+fn only_a_server_refuses_a_publish_as_too_large() {
+    for packet in ["40 03 0001 95", "50 03 0001 95"] {
+        let mut decoder = Decoder::for_client(V5, 100);
+        assert!(matches!(
+            decoder.decode(&mut bytes(packet)),
+            Ok(Some(Packet::PubAck(ack) | Packet::PubRec(ack))) if ack.reason == ReasonCode::PacketTooLarge
+        ));
+        assert!(from_client(V5, bytes(packet)).is_err());
+    }
+}
 #[test] // [MQTT-3.3.4-6]
 fn only_a_server_sends_subscription_identifiers() {
     assert_eq!(refusal(V5, "30", "0001 'a' 02 0B01"), PROTOCOL);
