@@ -84,6 +84,8 @@ pub struct Service {
     malformed: Option<DecodeError>,
     /// Bytes that came together with CONNECT are looked at before the first read.
     first: bool,
+    /// The socket took something since it was last asked.
+    wrote: bool,
 }
 
 impl Service {
@@ -102,6 +104,7 @@ impl Service {
             packets: Vec::new(),
             malformed: None,
             first: true,
+            wrote: false,
         }
     }
 
@@ -255,10 +258,15 @@ impl Service {
     /// Reads once and decodes; `true` if packets came (or bytes of one).
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         let congested = self.io.broker.is_congested();
-        if congested || !self.session.wants_input() || self.too_much_waits() {
-            // It is we who do not read: what the client says meanwhile counts when we do.
-            self.last_input = Instant::now();
-            let soon = self.last_input + CONGESTION_CHECK;
+        let held_up = congested || !self.session.wants_input();
+        if held_up || self.too_much_waits() {
+            // It is we who do not read: what the client says meanwhile counts when we do. One that takes nothing of what
+            // waits for it says nothing [MQTT-3.1.2-22].
+            let now = Instant::now();
+            if std::mem::take(&mut self.wrote) || held_up {
+                self.last_input = now;
+            }
+            let soon = now + CONGESTION_CHECK;
             if congested && self.sleep.deadline() > soon {
                 self.sleep.as_mut().reset(soon);
             }
@@ -331,6 +339,7 @@ impl Service {
                 Poll::Ready(Ok(0)) => return Err(End::Closed),
                 Poll::Ready(Ok(n)) => {
                     self.written += n;
+                    self.wrote = true;
                     add(&self.io.broker.counters.bytes_sent, n as u64);
                 }
                 Poll::Ready(Err(error)) => return Err(End::Io(error)),

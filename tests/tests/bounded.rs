@@ -1,8 +1,8 @@
 //! Promise 10: slow readers, floods and too many connections are refused, delayed or dropped with a count; memory stays
 //! within bounds and everybody else goes on.
-use mosquorum_proto::mqtt::{Packet, ProtocolVersion, QoS, ReasonCode};
+use mosquorum_proto::mqtt::{Packet, ProtocolVersion, QoS, ReasonCode, Will};
 use mosquorum_tests::{
-    client::{Connection, message},
+    client::{Connection, message, topic_name},
     cluster::{Cluster, ClusterOptions},
     measure::resident_mib,
     target::{Target, TestResult},
@@ -142,5 +142,33 @@ async fn connections_that_say_nothing_disturb_nobody() -> TestResult {
     client.subscribe_to(&topic, QoS::AtLeastOnce).await?;
     target.publish(&topic, "x", false).await?;
     assert_eq!(client.receive().await?.payload, "x");
+    Ok(())
+}
+
+/// [MQTT-3.1.2-22]: it is not read while so much waits for it, but nor does it take anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_takes_nothing_any_more_is_given_up_when_its_keep_alive_has_passed() -> TestResult {
+    let cluster = Cluster::start(ClusterOptions::new("deaf", 1)).await?;
+    let target = Target::of(&cluster);
+    let (topic, last_words) = (target.unique("flood"), target.unique("will"));
+    let mut observer = target.at_a("observer").await?;
+    observer.subscribe_to(&last_words, QoS::AtLeastOnce).await?;
+    let mut connect = target.connect_packet(ProtocolVersion::V5, "deaf");
+    connect.keep_alive_seconds = 1;
+    connect.will = Some(Will {
+        topic: topic_name(&last_words),
+        payload: "will".into(),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        delay_interval_seconds: 0,
+        properties: None,
+    });
+    let (mut deaf, _) = Connection::connected(target.a, connect).await?;
+    deaf.subscribe_to(&topic, QoS::AtMostOnce).await?;
+    let mut publisher = target.at_a("publisher").await?;
+    for _ in 0..10 {
+        publisher.publish(message(&topic, vec![b'x'; 400_000], QoS::AtLeastOnce)).await?;
+    }
+    assert_eq!(observer.receive().await?.payload, "will");
     Ok(())
 }
