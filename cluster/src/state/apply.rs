@@ -67,6 +67,7 @@ impl State {
             Command::NodeRemoved { node } => self.node_removed(*node, out),
             Command::Tick => self.tick(out),
             Command::EndSession { client_id } => self.end_by_operator(client_id, out),
+            Command::WithdrawWill { client_id, epoch } => self.withdraw_will(client_id, *epoch),
         }
     }
 

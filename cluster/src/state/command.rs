@@ -80,6 +80,11 @@ pub enum Command {
     NodeDraining,
     /// The origin of this batch does not stop after all.
     NodeStays,
+    /// The client of this connection may not publish its will any more.
+    WithdrawWill {
+        client_id: Utf8,
+        epoch: Epoch,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

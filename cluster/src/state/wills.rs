@@ -2,8 +2,9 @@
 //! Always true: a will is taken from its session before it is published, so it can not be published twice.
 //! Durable sessions and the retained messages get it here. Live subscribers get it from [`Effect::PublishLive`] on every
 //! node, but for shared groups that have durable members: one of these gets it here.
-use super::{Effect, Message, SessionPlace, State, publish::Publishing};
-use mosquorum_proto::mqtt::{PublishProperties, Will};
+use super::{Effect, Message, Outcome, SessionPlace, State, publish::Publishing};
+use crate::ids::Epoch;
+use mosquorum_proto::mqtt::{PublishProperties, Utf8, Will};
 use std::sync::Arc;
 
 impl State {
@@ -27,6 +28,14 @@ impl State {
             publisher_name: session.username.clone(),
             mark: None,
         })
+    }
+
+    pub(super) fn withdraw_will(&mut self, client_id: &Utf8, epoch: Epoch) -> Outcome {
+        let Some(place) = self.owned(client_id, epoch) else { return Outcome::Superseded };
+        if self.sessions[place].will.take().is_some() {
+            self.unwritten(place).core = true;
+        }
+        Outcome::Done
     }
 
     pub(super) fn publish_will(&mut self, message: Arc<Message>, out: &mut Vec<Effect>) {

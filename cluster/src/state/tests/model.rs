@@ -143,6 +143,7 @@ impl Clients {
             8..11 => Self::acknowledge(random, state, client, epoch),
             11 => Command::Tick,
             12 if random.chance(6) => Command::EndSession { client_id },
+            12 if random.chance(6) => Command::WithdrawWill { client_id, epoch },
             13 if random.chance(9) => {
                 let node = random.below(2);
                 Command::NodeDown { node: NodeId(node as u64 + 1), incarnation: Incarnation(self.incarnations[node]) }

@@ -123,3 +123,19 @@ fn will_carries_its_properties_and_publisher() {
     let properties = message.properties.as_ref().unwrap();
     assert_eq!((properties.message_expiry_interval, properties.content_type.as_deref()), (None, Some("text")));
 }
+
+#[test]
+fn a_withdrawn_will_is_not_published_whatever_ends_the_connection() {
+    for expiry in [0, 60] {
+        let mut world = World::new();
+        let withdraw = |world: &mut World, epoch| world.apply(Command::WithdrawWill { client_id: "c".into(), epoch });
+        let (first, ..) = world.connect(with_will(0, expiry));
+        assert_eq!(withdraw(&mut world, first), Outcome::Done);
+        let (second, ..) = world.connect(ConnectCommand { clean_start: true, ..with_will(0, expiry) });
+        assert!(world.wills().is_empty(), "taken over");
+        assert_eq!(withdraw(&mut world, first), Outcome::Superseded, "another connection's will");
+        assert_eq!(withdraw(&mut world, second), Outcome::Done);
+        world.from(OTHER, Command::NodeDown { node: NODE.node, incarnation: NODE.incarnation });
+        assert!(world.wills().is_empty(), "its node died");
+    }
+}
