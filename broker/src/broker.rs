@@ -2,7 +2,7 @@
 //! Always true: settings and access rules are replaced whole, never changed in place; what a client is told comes from
 //! one snapshot of them.
 use crate::{
-    auth::{Authentication, ClientAcl, PasswordVerifier, Security},
+    auth::{Authentication, ClientAcl, Login, PasswordVerifier, Security},
     bridges::Bridges,
     carrier::{Acceptor, TlsAcceptorSlot},
     config::{BridgeConfig, ListenerSettings, Settings},
@@ -140,7 +140,7 @@ impl Broker {
     }
 
     /// check_retain_source: whoever published it must still be allowed to.
-    fn source_may_still_write(&self, message: &Message) -> bool {
+    pub fn source_may_still_write(&self, message: &Message) -> bool {
         if !self.settings.load().retain.check_source || message.publisher_id.is_empty() {
             return true;
         }
@@ -249,12 +249,12 @@ impl Listener {
         self.security.load().rights(client_id, username.map(|name| name.as_str()))
     }
 
-    /// Whether user name and password let the client in.
-    pub async fn lets_in(&self, broker: &Broker, connect: &Connect) -> bool {
+    /// What of user name and password lets the client in, if they do.
+    pub async fn lets_in(&self, broker: &Broker, connect: &Connect) -> Option<Login> {
         let security = self.security.load_full();
         let username = connect.user_name.as_deref();
         let answer = security.authenticate(&broker.verifier, username, connect.password.as_deref()).await;
-        answer == Authentication::Granted
+        (answer == Authentication::Granted).then(|| security.login(username))
     }
 }
 

@@ -2,6 +2,7 @@
 //! Always true: one task per connection; every packet that a read brought is handled before the flush; one write per
 //! wake-up; nothing is written without a valid lease; nothing is read while the session or the socket has enough to do.
 use crate::{
+    auth::Login,
     broker::{Broker, Listener},
     live::{
         Inbox, Order, add,
@@ -12,7 +13,7 @@ use crate::{
     stream::Stream,
 };
 use bytes::{Buf, Bytes, BytesMut};
-use mosquorum_cluster::ids::Millis;
+use mosquorum_cluster::{ids::Millis, state::Command};
 use mosquorum_proto::mqtt::{DecodeError, Decoder, Disconnect, Packet, ProtocolVersion, ReasonCode, encode};
 use std::{
     cell::{Cell, RefCell},
@@ -54,6 +55,8 @@ pub enum End {
     KeepAlive,
     /// The cluster did not answer within `cluster_commit_timeout`.
     NoMajority,
+    /// The rules have changed: it would not be let in any more.
+    NotAuthorized,
     Order(Order),
 }
 
@@ -73,6 +76,7 @@ pub struct Service {
     io: Connection,
     session: Session,
     side: Side,
+    login: Login,
     inbox: Inbox,
     written: usize,
     /// TLS holds bytes that the socket did not take yet.
@@ -89,7 +93,7 @@ pub struct Service {
 }
 
 impl Service {
-    pub fn new(io: Connection, session: Session, side: Side) -> Self {
+    pub fn new(io: Connection, session: Session, side: Side, login: Login) -> Self {
         let now = Instant::now();
         let first = now + io.keep_alive.unwrap_or(Duration::from_secs(3600));
         Self {
@@ -97,6 +101,7 @@ impl Service {
             io,
             session,
             side,
+            login,
             inbox: Inbox::default(),
             written: 0,
             unflushed: false,
@@ -112,9 +117,14 @@ impl Service {
     pub async fn run(&mut self) -> End {
         // What an earlier connection has sent goes out again before the client's packets are looked at.
         self.side.begin_round();
+        // The rules may be others than those that it was let in by.
+        let begun = self.obey_rules();
         self.session.pump(true, &mut self.side);
         self.side.finish_round();
-        let mut end = poll_fn(|cx| self.poll_rounds(cx)).await;
+        let mut end = match begun {
+            Ok(()) => poll_fn(|cx| self.poll_rounds(cx)).await,
+            Err(end) => end,
+        };
         // On the heap, since a connection in service needs no room for it.
         Box::pin(async {
             self.say_goodbye(&end).await;
@@ -238,11 +248,25 @@ impl Service {
         match self.inbox.order.take() {
             Some(Order::Reloaded) => {
                 self.side.access = self.io.listener.access(&self.side.client_id, self.side.username.as_ref());
-                Ok(None)
+                self.obey_rules().map(|()| None)
             }
             Some(Order::LeaseLost) => Err(End::Order(Order::LeaseLost)),
             order => Ok(order),
         }
+    }
+
+    /// Who would not be let in any more goes; a will on a topic that may not be written any more is taken back, since not
+    /// only this connection can publish it.
+    fn obey_rules(&mut self) -> Result<(), End> {
+        let Self { io, session, side, login, .. } = self;
+        if !io.listener.security.load().still_lets_in(login, side.username.as_deref()) {
+            return Err(End::NotAuthorized);
+        }
+        let denied = side.will_topic.take_if(|topic| !side.access.may_write(topic));
+        if let (Some(_), Some(epoch)) = (denied, session.options.epoch) {
+            side.submit_for_nobody(Command::WithdrawWill { client_id: side.client_id.clone(), epoch });
+        }
+        Ok(())
     }
 
     fn open_mail(&mut self) -> Result<bool, End> {
@@ -424,6 +448,8 @@ impl Service {
     async fn say_goodbye(&mut self, end: &End) {
         let reason = match end {
             End::Closed | End::Io(_) | End::NoMajority | End::Order(Order::LeaseLost | Order::Reloaded) => None,
+            // As Mosquitto.
+            End::NotAuthorized => None,
             End::Decode(error) => error.disconnect(),
             End::Session(SessionError::Peer(reason, _)) => Some(*reason),
             End::Session(SessionError::Disconnected { .. }) => None,
@@ -444,7 +470,7 @@ impl Service {
             }
             encode(&Packet::Disconnect(disconnect), ProtocolVersion::V5, self.side.out());
         }
-        let silent = matches!(end, End::Closed | End::Io(_) | End::Order(Order::LeaseLost));
+        let silent = matches!(end, End::Closed | End::Io(_) | End::NotAuthorized | End::Order(Order::LeaseLost));
         if !silent && !self.side.out.is_empty() && self.io.broker.peers.may_serve() {
             let rest = self.side.out.split_off(self.written);
             let write = async {
@@ -494,15 +520,16 @@ impl End {
             Self::Session(SessionError::Peer(reason, _)) => describe_reason(*reason),
             Self::Session(SessionError::Superseded) | Self::Order(Order::TakenOver) => Disconnected::SessionTakenOver,
             Self::KeepAlive => Disconnected::ExceededTimeout,
+            Self::NotAuthorized => Disconnected::NotAuthorised,
             Self::NoMajority | Self::Order(Order::LeaseLost) => Disconnected::ServerUnavailable,
             Self::Order(Order::Administrative) => Disconnected::AdministrativeAction,
             Self::Order(_) => Disconnected::ServerShuttingDown,
         }
     }
 
-    /// Whether the will is dropped: after a DISCONNECT that does not ask for it.
+    /// Whether the will is dropped: after a DISCONNECT that does not ask for it, and of who may not be here any more.
     pub fn discards_will(&self) -> bool {
-        matches!(self, Self::Session(SessionError::Disconnected { with_will: false }))
+        matches!(self, Self::NotAuthorized | Self::Session(SessionError::Disconnected { with_will: false }))
     }
 
     /// Another connection has the session by now: it is not ours to end.

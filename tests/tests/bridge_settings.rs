@@ -211,8 +211,14 @@ async fn a_message_of_the_remote_above_message_size_limit_is_refused_and_the_bri
     let (mut bridge, _) = remote.accept(accepted()).await.expect("a bridge");
     let asked = bridge.recv().await.expect("it subscribes");
     grant(&mut bridge, asked).await.expect("granted");
-    assert_eq!(bridge.publish(message("a", "x".repeat(11), QoS::AtLeastOnce)).await.unwrap(), ReasonCode::QuotaExceeded);
-    assert_eq!(bridge.publish(message("a", "x".repeat(11), QoS::ExactlyOnce)).await.unwrap(), ReasonCode::QuotaExceeded);
+    assert_eq!(
+        bridge.publish(message("a", "x".repeat(11), QoS::AtLeastOnce)).await.unwrap(),
+        ReasonCode::QuotaExceeded
+    );
+    assert_eq!(
+        bridge.publish(message("a", "x".repeat(11), QoS::ExactlyOnce)).await.unwrap(),
+        ReasonCode::QuotaExceeded
+    );
     assert_eq!(bridge.publish(message("a", "small", QoS::AtLeastOnce)).await.unwrap(), ReasonCode::Success);
     assert_eq!(&reader.receive().await.expect("it came").payload[..], b"small");
 }

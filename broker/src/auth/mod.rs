@@ -15,7 +15,7 @@ pub use acl::{Access, Acl, ClientAcl};
 pub use acl_file::parse as parse_acl;
 pub use password::{HashError, HashKind, PasswordHash};
 pub use password_file::PasswordFile;
-pub use security::{Authentication, Security, SecuritySet};
+pub use security::{Authentication, Login, Security, SecuritySet};
 pub use verifier::PasswordVerifier;
 
 /// Why a password or ACL file cannot be used: one line, with file and line number.

@@ -1,5 +1,6 @@
 //! The security of one listener, made of its settings.
 use super::acl::{Acl, ClientAcl};
+use super::password::PasswordHash;
 use super::password_file::PasswordFile;
 use super::verifier::PasswordVerifier;
 use super::{AuthFileError, acl_file};
@@ -30,7 +31,39 @@ pub enum Authentication {
     NotAuthorized,
 }
 
+/// What let a client in.
+#[derive(Debug, Clone)]
+pub enum Login {
+    /// Its certificate, which no reload of the rules concerns.
+    Certificate,
+    /// The stored password of its user, which it knew.
+    Password(Arc<PasswordHash>),
+    /// `allow_anonymous`.
+    Anonymous,
+}
+
 impl Security {
+    /// What lets in a client that is granted access.
+    #[must_use]
+    pub fn login(&self, username: Option<&str>) -> Login {
+        match (&self.passwords, username) {
+            (Some(file), Some(username)) => Login::Password(file.entry(username)),
+            _ => Login::Anonymous,
+        }
+    }
+
+    /// Whether a client that was let in by `login`, perhaps by other rules than these, would be again. Its password is
+    /// not known any more: where another one is stored, or one where there was none, it has to come again.
+    #[must_use]
+    pub fn still_lets_in(&self, login: &Login, username: Option<&str>) -> bool {
+        match (login, self.login(username)) {
+            (Login::Certificate, _) => true,
+            (Login::Password(before), Login::Password(now)) => *before == now,
+            (_, Login::Password(_)) => false,
+            (_, _) => self.allow_anonymous,
+        }
+    }
+
     /// Checks user name and password of a CONNECT. Not for listeners that take the user name from a certificate.
     ///
     /// With a user name and a password file the file decides; an empty password is none. Otherwise `allow_anonymous` does, even about a client
@@ -51,7 +84,7 @@ impl Security {
         if granted { Authentication::Granted } else { Authentication::NotAuthorized }
     }
 
-    /// Whether `clientid_prefixes` lets this client id in. Ids that the broker makes up need not be asked about.
+    /// Whether `clientid_prefixes` lets this client id in, made up by the broker or not.
     #[must_use]
     pub fn accepts_client_id(&self, client_id: &str) -> bool {
         self.clientid_prefixes.as_ref().is_none_or(|prefix| client_id.starts_with(prefix.as_str()))
@@ -177,6 +210,23 @@ mod tests {
             let found = security.authenticate(&verifier, username, password).await;
             assert_eq!(found == Authentication::Granted, granted, "{anonymous} {username:?} {password:?}");
         }
+    }
+
+    #[test]
+    fn a_changed_or_removed_password_and_the_end_of_allow_anonymous_end_what_they_let_in() {
+        const FILE: &str = "test:$6$njERlZMi/7DzNB9E$iiavfuXvUm8iyDZArTy7smTxh07GXXOrOsqxfW6gkOYVXHGk+W+i/8d3xDxrMwEPygEBhoA8A/gjQC0N2M4Lkw==";
+        let (other, test) = (FILE.replace("test", "other"), Some("test"));
+        let changed = FILE.replace("iiav", "jiav");
+        let known = || security(false, Some(FILE)).login(test);
+        assert!(security(false, Some(&format!("# again\n{FILE}"))).still_lets_in(&known(), test));
+        for gone in [security(true, Some(&other)), security(true, Some(&changed)), security(false, None)] {
+            assert!(!gone.still_lets_in(&known(), test));
+            assert!(gone.still_lets_in(&Login::Certificate, test));
+        }
+        let anonymous = || security(true, None).login(None);
+        assert!(security(true, Some(FILE)).still_lets_in(&anonymous(), None));
+        assert!(!security(true, Some(FILE)).still_lets_in(&anonymous(), test), "it has shown no password");
+        assert!(!security(false, Some(FILE)).still_lets_in(&anonymous(), None));
     }
 
     #[test]

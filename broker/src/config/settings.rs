@@ -94,7 +94,7 @@ pub struct Delivery {
     pub queue_qos0_messages: bool,
     /// `upgrade_outgoing_qos`: deliver with the subscription's QoS even if the message has a lower one. Default false.
     pub upgrade_outgoing_qos: bool,
-    /// `persistent_client_expiration`: kept sessions of older protocol versions end after this. Default never.
+    /// `persistent_client_expiration`: kept sessions end after this, if not before. Default never.
     pub persistent_client_expiration: Option<Duration>,
     /// `connection_messages`: log connects and disconnects. Default true.
     pub connection_messages: bool,

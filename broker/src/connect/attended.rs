@@ -1,5 +1,8 @@
 //! A client in service: what it was told in CONNACK, its session, and its end.
-use super::{admission::Admission, checks::Client};
+use super::{
+    admission::Admission,
+    checks::{Client, session_expiry_max},
+};
 use crate::{
     broker::{Broker, Listener, Peer},
     connection::{Connection, Service},
@@ -17,7 +20,7 @@ use crate::{
 use bytes::BytesMut;
 use mosquorum_bridge::MARKS;
 use mosquorum_cluster::state::{Owner, QueueLimits};
-use mosquorum_proto::mqtt::{ConnAck, Connect, Packet, ProtocolVersion, QoS, ReasonCode, TopicName, Utf8, encode};
+use mosquorum_proto::mqtt::{ConnAck, Connect, Packet, ProtocolVersion, QoS, ReasonCode, Utf8, encode};
 use std::time::Duration;
 
 pub(super) fn mount_point(listener: &Listener) -> MountPoint {
@@ -54,6 +57,7 @@ fn session_options(broker: &Broker, listener: &Listener, client: &Client, admiss
         epoch: admission.epoch,
         durable: admission.durable,
         session_expiry_seconds: client.expiry_seconds,
+        session_expiry_max: session_expiry_max(&settings, listener),
         request_problem_information: client.connect.request_problem_information.unwrap_or(true),
         client_maximum_packet_size: client.connect.maximum_packet_size.unwrap_or(u32::MAX),
         send_window: send_window(broker, client),
@@ -85,6 +89,9 @@ pub(super) fn connack(broker: &Broker, listener: &Listener, client: &Client, ses
         return connack;
     }
     connack.server_keep_alive = client.server_keep_alive;
+    // Told when it is not what was asked for (section 3.2.2.3.2).
+    let expiry = client.expiry_seconds;
+    connack.session_expiry_interval = (client.connect.session_expiry_interval.unwrap_or(0) != expiry).then_some(expiry);
     let aliases = listener.settings().max_topic_alias;
     connack.topic_alias_maximum = (aliases > 0).then_some(aliases);
     connack.assigned_client_identifier = client.assigned.then(|| client.id.clone());
@@ -101,8 +108,6 @@ pub struct Attended {
     owner: Owner,
     durable: bool,
     peer: Peer,
-    /// Where its will goes; the rights to it may change. Most have none.
-    will_topic: Option<Box<TopicName>>,
     /// Dropped last: who waits for this connection's end goes on then.
     _presence: Presence,
 }
@@ -123,11 +128,13 @@ impl Attended {
         let access = listener.access(&client.id, client.username.as_ref());
         let answer = connack(&broker, &listener, &client, session_present);
         let will_topic = client.connect.will.as_ref().map(|will| Box::new(will.topic.detached()));
+        let login = client.login;
         if connection.partial.is_empty() {
             // CONNECT's bytes: nobody needs them any more.
             connection.partial = BytesMut::new();
         }
         let mut side = Side::new(broker.clone(), mailbox, owner.connection, client.id, client.username, access);
+        side.will_topic = will_topic;
         encode(&Packet::ConnAck(Box::new(answer)), client.connect.version, &mut side.out);
         if packets::are_wanted() {
             packets::sending(&side.client_id, options.version, &side.out);
@@ -135,8 +142,8 @@ impl Attended {
         if options.marks {
             broker.marks.want();
         }
-        let service = Service::new(connection, Session::new(options), side);
-        Self { service, owner, durable, peer, will_topic, _presence: presence }
+        let service = Service::new(connection, Session::new(options), side, login);
+        Self { service, owner, durable, peer, _presence: presence }
     }
 
     /// Until the client has left.
@@ -144,10 +151,11 @@ impl Attended {
         let listener = self.service.listener().clone();
         let _in_service = listener.clients.enter(self.service.version());
         let end = self.service.run().await;
-        let Self { service, owner, durable, peer, will_topic, _presence } = *self;
+        let Self { service, owner, durable, peer, _presence } = *self;
         let (broker, session, side) = service.into_parts();
         let client_id = side.client_id.clone();
-        let discard_will = end.discards_will() || will_topic.is_some_and(|topic| !side.access.may_write(&topic));
+        let may_have_will = side.will_topic.as_ref().is_none_or(|topic| side.access.may_write(topic));
+        let discard_will = end.discards_will() || !may_have_will;
         leave(&broker, &client_id, owner, durable, discard_will, end.is_superseded(), session, side);
         broker.log_end(&client_id, &peer, &end.describe());
         add(&broker.counters.sockets_closed, 1);

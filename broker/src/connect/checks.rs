@@ -2,10 +2,12 @@
 //! Always true: nobody passes who is not let in; the password goes no further than this.
 use super::attended::{connack, mount_point};
 use crate::{
+    auth::Login,
     broker::{Broker, Listener},
     carrier::CertificateIdentity,
     config::Settings,
     logging::lines::Disconnected,
+    session::is_expiry,
 };
 use bytes::BytesMut;
 use mosquorum_proto::mqtt::{ConnAck, Connect, Packet, ProtocolVersion, ReasonCode, Utf8, encode};
@@ -40,6 +42,7 @@ pub(super) struct Client {
     pub(super) keep_alive_seconds: u16,
     pub(super) server_keep_alive: Option<u16>,
     pub(super) expiry_seconds: u32,
+    pub(super) login: Login,
 }
 
 /// Everything that can be said without asking the cluster.
@@ -70,6 +73,9 @@ pub(super) async fn identify(
     if let Some(will) = &mut connect.will {
         let mounted = mount_point(listener).name(will.topic.clone());
         will.topic = mounted.ok_or_else(|| Refusal::silent(Disconnected::MalformedPacket))?;
+        if let Some(properties) = &mut will.properties {
+            properties.message_expiry_interval = properties.message_expiry_interval.filter(|it| is_expiry(*it));
+        }
     }
     if connect.authentication_method.is_some() {
         return Err(Refusal::new(ReasonCode::BadAuthenticationMethod, Disconnected::BadAuthenticationMethod));
@@ -81,31 +87,21 @@ pub(super) async fn identify(
         connect.user_name = Some(name.ok_or_else(refusal)?);
         connect.password = None;
     }
-    let (mut id, mut assigned) = (connect.client_id.detached(), false);
-    let listener_settings = listener.settings();
-    if listener_settings.use_username_as_clientid {
-        match &connect.user_name {
-            Some(user) => id = user.detached(),
-            None => return Err(Refusal::new(ReasonCode::NotAuthorized, Disconnected::NotAuthorised)),
-        }
-    } else if id.is_empty() {
-        id = make_up_id(listener, &connect)?;
-        assigned = true;
-    }
-    if (!assigned && !listener.security.load().accepts_client_id(&id))
-        || !(is_known_by_certificate || listener.lets_in(broker, &connect).await)
-    {
-        return Err(Refusal::new(ReasonCode::NotAuthorized, Disconnected::NotAuthorised));
-    }
+    let (id, assigned) = client_id(listener, &connect)?;
+    let login = match is_known_by_certificate {
+        true => Login::Certificate,
+        false => listener.lets_in(broker, &connect).await.ok_or_else(not_authorized)?,
+    };
     let username = connect.user_name.as_ref().map(Utf8::detached);
     let rights = listener.access(&id, username.as_ref());
     if let Some(will) = connect.will.take_if(|will| !rights.may_write(&will.topic)) {
         crate::debug!("Denied will of {id} ('{}')", will.topic.as_str());
     }
     let (keep_alive_seconds, server_keep_alive) = keep_alive(&settings, &connect)?;
-    let expiry_seconds = session_expiry(&settings, &connect);
+    let expiry_seconds = session_expiry(&connect).min(session_expiry_max(&settings, listener));
     connect.password = None;
-    let client = Client { id, assigned, username, connect, keep_alive_seconds, server_keep_alive, expiry_seconds };
+    let client =
+        Client { id, assigned, username, connect, keep_alive_seconds, server_keep_alive, expiry_seconds, login };
     let answer = encoded(&connack(broker, listener, &client, false), client.connect.version);
     if answer.len() > packet_size_max(&client.connect) {
         return Err(Refusal::silent(Disconnected::OversizePacket));
@@ -137,6 +133,25 @@ fn check_will(broker: &Broker, listener: &Listener, connect: &Connect) -> Result
     Ok(())
 }
 
+fn not_authorized() -> Refusal {
+    Refusal::new(ReasonCode::NotAuthorized, Disconnected::NotAuthorised)
+}
+
+/// What the client is called, and whether it has to be told. As in Mosquitto the rules are about what it calls itself,
+/// or is called for want of that, even where its user name takes the place.
+fn client_id(listener: &Listener, connect: &Connect) -> Result<(Utf8, bool), Refusal> {
+    let assigned = connect.client_id.is_empty();
+    let id = if assigned { make_up_id(listener, connect)? } else { connect.client_id.detached() };
+    if !listener.security.load().accepts_client_id(&id) {
+        return Err(not_authorized());
+    }
+    if !listener.settings().use_username_as_clientid {
+        return Ok((id, assigned));
+    }
+    let user = connect.user_name.as_ref().ok_or_else(not_authorized)?;
+    Ok((user.detached(), assigned))
+}
+
 fn make_up_id(listener: &Listener, connect: &Connect) -> Result<Utf8, Refusal> {
     let security = &listener.settings().security;
     let refused = match connect.version {
@@ -166,17 +181,18 @@ fn keep_alive(settings: &Settings, connect: &Connect) -> Result<(u16, Option<u16
     }
 }
 
-/// Seconds that the session outlives its connection; before 5.0 for ever, unless the operator sets a bound.
-fn session_expiry(settings: &Settings, connect: &Connect) -> u32 {
-    let kept = settings.delivery.persistent_client_expiration;
-    let bound = kept.map_or(EXPIRES_NEVER, |d| u32::try_from(d.as_secs()).unwrap_or(EXPIRES_NEVER));
+/// Seconds that a session is kept at most, whatever its client asks for. Bridges' are ended by their own rules.
+pub(super) fn session_expiry_max(settings: &Settings, listener: &Listener) -> u32 {
+    let bound = settings.delivery.persistent_client_expiration.filter(|_| !listener.is_internal);
+    bound.map_or(EXPIRES_NEVER, |bound| u32::try_from(bound.as_secs()).unwrap_or(EXPIRES_NEVER))
+}
+
+/// Seconds that the client wants its session to outlive the connection; before 5.0 for ever or not at all.
+fn session_expiry(connect: &Connect) -> u32 {
     match connect.version {
-        ProtocolVersion::V5 => match connect.session_expiry_interval.unwrap_or(0) {
-            EXPIRES_NEVER => bound,
-            seconds => seconds,
-        },
+        ProtocolVersion::V5 => connect.session_expiry_interval.unwrap_or(0),
         _ if connect.clean_start => 0,
-        _ => bound,
+        _ => EXPIRES_NEVER,
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Side {
     pub client_id: Utf8,
     pub username: Option<Utf8>,
     pub access: ClientAcl,
+    /// Where its will goes; the right to it may end. Most have none.
+    pub will_topic: Option<Box<TopicName>>,
     pub out: BytesMut,
     counts: Option<Box<CounterValues>>,
     now: Millis,
@@ -80,6 +82,7 @@ impl Side {
             client_id,
             username,
             access,
+            will_topic: None,
             out: BytesMut::new(),
             counts: None,
             cache: HashMap::default(),
@@ -289,6 +292,9 @@ impl Env for Side {
     }
     fn may_write(&mut self, topic: &TopicName) -> bool {
         self.access.may_write(topic)
+    }
+    fn source_may_write(&mut self, message: &Message) -> bool {
+        self.broker.source_may_still_write(message)
     }
     fn may_subscribe(&mut self, filter: &TopicFilter) -> bool {
         self.access.may_subscribe(filter)

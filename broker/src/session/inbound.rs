@@ -105,6 +105,11 @@ impl Pipeline {
     }
 }
 
+/// As Mosquitto: a Message Expiry Interval of 0 or of all ones is none.
+pub(crate) fn is_expiry(seconds: u32) -> bool {
+    !matches!(seconds, 0 | u32::MAX)
+}
+
 impl Session {
     pub(super) fn on_publish(&mut self, publish: Publish, env: &mut impl Env) -> Result<(), SessionError> {
         let count = env.count();
@@ -138,6 +143,7 @@ impl Session {
         }
         let (mark, admit) = self.mark(properties.as_deref_mut(), env);
         let expiry_seconds = properties.as_mut().and_then(|p| p.message_expiry_interval.take());
+        let expiry_seconds = expiry_seconds.filter(|seconds| is_expiry(*seconds));
         let mut properties = properties.filter(|p| **p != Default::default());
         let reason = self.refusal(&topic, payload.len(), env);
         if let Some(reason) = reason {

@@ -40,6 +40,7 @@ use std::{
 };
 use subscribe::{Replay, Request};
 
+pub(crate) use inbound::is_expiry;
 pub use mount_point::MountPoint;
 pub use outbox::QueueItem;
 
@@ -108,6 +109,8 @@ pub trait Env {
 
     fn may_read(&mut self, topic: &TopicName) -> bool;
     fn may_write(&mut self, topic: &TopicName) -> bool;
+    /// check_retain_source: whether who published it still may.
+    fn source_may_write(&mut self, message: &Message) -> bool;
     fn may_subscribe(&mut self, filter: &TopicFilter) -> bool;
     fn may_unsubscribe(&mut self, filter: &TopicFilter) -> bool;
     /// A request to the broker itself; topic and text of the answer.
@@ -151,6 +154,8 @@ pub struct SessionOptions {
     /// Subscriptions and queue are in the replicated state.
     pub durable: bool,
     pub session_expiry_seconds: u32,
+    /// What a DISCONNECT may ask for (persistent_client_expiration).
+    pub session_expiry_max: u32,
     pub request_problem_information: bool,
     /// Largest packet the client takes (MQTT 5.0 section 3.1.2.11.4).
     pub client_maximum_packet_size: u32,
@@ -320,7 +325,7 @@ impl Session {
                     "session expiry raised from 0 [MQTT-3.14.2.2.2]",
                 ));
             }
-            self.options.session_expiry_seconds = expiry;
+            self.options.session_expiry_seconds = expiry.min(self.options.session_expiry_max);
         }
         Err(SessionError::Disconnected { with_will: disconnect.reason == ReasonCode::DisconnectWithWill })
     }

@@ -182,14 +182,14 @@ pub(super) fn send(
     aliases: &mut OutboundAliases,
     env: &mut impl Env,
 ) -> Sent {
-    let remaining = match message.expiry_seconds {
-        None => None,
-        Some(_) if message.is_expired(env.now()) => {
-            env.count().dropped_expired += 1;
-            return Sent::Dropped;
-        }
-        Some(_) => message.remaining_seconds(env.now()),
-    };
+    // A QoS 2 exchange that has begun is completed [MQTT-4.3.3-7]: the client may know the packet identifier.
+    let begun = dup && delivery.qos == QoS::ExactlyOnce;
+    if !begun && message.is_expired(env.now()) {
+        env.count().dropped_expired += 1;
+        return Sent::Dropped;
+    }
+    // 0 would say that it does not expire.
+    let remaining = message.remaining_seconds(env.now()).map(|seconds| seconds.max(1));
     if !env.may_read(&message.topic) {
         env.count().dropped_not_authorized += 1;
         return Sent::Dropped;

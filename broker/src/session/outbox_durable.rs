@@ -118,7 +118,13 @@ impl DurableOutbox {
             self.push(&item, Phase::PubComp, 0);
             return send_pubrel(item.packet_id, env);
         };
-        let sent = send(message, &item.options, item.packet_id, item.dup, options, aliases, env);
+        // What is sent for the first time with RETAIN was queued with nobody asked who may still write.
+        let sent = if item.options.retain && !item.dup && !env.source_may_write(message) {
+            env.count().dropped_not_authorized += 1;
+            Sent::Dropped
+        } else {
+            send(message, &item.options, item.packet_id, item.dup, options, aliases, env)
+        };
         let phase = match (sent, item.options.qos) {
             (Sent::Dropped, QoS::ExactlyOnce) => return self.acks.push((item.packet_id, AckKind::PubRecError)),
             (Sent::Dropped, _) | (_, QoS::AtMostOnce) => return self.acks.push((item.packet_id, AckKind::PubAck)),

@@ -24,7 +24,8 @@ struct InFlight {
     packet_id: u16,
     phase: Phase,
     bytes: u64,
-    /// Kept only for shared subscriptions: the message goes to somebody else if this session ends first.
+    /// Kept only for QoS 1 of shared subscriptions: the message goes to somebody else if this session ends first.
+    /// One of QoS 2 may not, once it was sent [MQTT-4.8.2-5].
     shared: Option<(Arc<Message>, TopicFilter)>,
 }
 
@@ -96,16 +97,17 @@ impl LocalOutbox {
         env: &mut impl Env,
     ) {
         let packet_id = self.next_packet_id();
-        self.last_packet_id = packet_id;
         let sent = send(&delivery.message, &delivery.options, packet_id, false, options, aliases, env);
         if sent == Sent::Dropped {
             return;
         }
+        self.last_packet_id = packet_id;
         let bytes = delivery.message.payload.len() as u64;
         self.in_flight_count += 1;
         self.in_flight_bytes += bytes;
-        let phase = if delivery.options.qos == QoS::AtLeastOnce { Phase::PubAck } else { Phase::PubRec };
-        let shared = delivery.group.map(|group| (delivery.message, group));
+        let qos1 = delivery.options.qos == QoS::AtLeastOnce;
+        let phase = if qos1 { Phase::PubAck } else { Phase::PubRec };
+        let shared = delivery.group.filter(|_| qos1).map(|group| (delivery.message, group));
         self.in_flight.push_back(InFlight { packet_id, phase, bytes, shared });
     }
 

@@ -27,6 +27,9 @@ struct Fake {
     durable: bool,
     clustered: bool,
     queue: Vec<QueueItem>,
+    /// Given to other members of their groups.
+    chosen_again: usize,
+    sources_lost_rights: bool,
 }
 
 fn fake() -> Fake {
@@ -44,6 +47,8 @@ fn fake() -> Fake {
         durable: false,
         clustered: false,
         queue: Vec::new(),
+        chosen_again: 0,
+        sources_lost_rights: false,
     }
 }
 
@@ -92,7 +97,12 @@ impl Env for Fake {
         self.groups_known.push(to.groups.len());
         false
     }
-    fn choose_again(&mut self, _: Arc<Message>, _: &TopicFilter) {}
+    fn choose_again(&mut self, _: Arc<Message>, _: &TopicFilter) {
+        self.chosen_again += 1;
+    }
+    fn source_may_write(&mut self, _: &Message) -> bool {
+        !self.sources_lost_rights
+    }
     fn subscribe_live(&mut self, _: &Subscription, _: Option<u32>) -> bool {
         self.subscribed
     }
@@ -165,6 +175,7 @@ fn session(durable: bool) -> Session {
         epoch: durable.then_some(Epoch(7)),
         durable,
         session_expiry_seconds: if durable { 60 } else { 0 },
+        session_expiry_max: u32::MAX,
         request_problem_information: true,
         client_maximum_packet_size: u32::MAX,
         send_window: 2,
@@ -500,4 +511,100 @@ fn the_window_counts_payload_bytes() {
     env.queue.extend((0..3).map(|seq| item(seq, QoS::AtLeastOnce)));
     session.pump(true, &mut env);
     assert_eq!(env.sent().len(), 2, "one byte each");
+}
+
+#[test] // [MQTT-4.8.2-5]
+fn a_shared_qos_2_message_that_was_sent_goes_to_nobody_else() {
+    let (mut session, mut env) = (session(false), fake());
+    for (seq, qos) in [QoS::ExactlyOnce, QoS::AtLeastOnce, QoS::ExactlyOnce].into_iter().enumerate() {
+        let item = item(seq as u64, qos);
+        let group = Some(TopicFilter::try_from("$share/g/t").expect("a filter"));
+        session.on_delivery(
+            Delivery { message: item.message.expect("it has one"), options: item.options, group },
+            &mut env,
+        );
+    }
+    assert_eq!(env.sent().len(), 2, "the third waits for the window");
+    let _ = session.end(false, false, &mut env);
+    assert_eq!(env.chosen_again, 2, "the QoS 1 message, and the one that was not sent");
+}
+
+#[test]
+fn packet_identifiers_in_flight_are_distinct_however_many_messages_were_dropped_between() {
+    let mut options = session(false).options;
+    options.send_window = 20;
+    let (mut session, mut env) = (Session::new(options), fake());
+    let mut deliver = |expiry_seconds, times: usize, env: &mut Fake| {
+        let item = item(0, QoS::AtLeastOnce);
+        let message = Message { expiry_seconds, ..Message::clone(&item.message.expect("it has one")) };
+        let message = Arc::new(message);
+        for _ in 0..times {
+            session.on_delivery(Delivery { message: message.clone(), options: item.options.clone(), group: None }, env);
+        }
+    };
+    for dropped in [9, 65_533, 65_534, 65_535] {
+        deliver(None, 1, &mut env);
+        deliver(Some(1), dropped, &mut env);
+    }
+    let sent = env.sent();
+    let ids: BTreeSet<u16> =
+        sent.iter().map(|p| if let Packet::Publish(publish) = p { publish.packet_id } else { 0 }).collect();
+    assert_eq!((sent.len(), ids.len()), (4, 4));
+}
+
+#[test]
+fn a_message_expiry_interval_of_0_or_of_all_ones_is_none() {
+    for interval in [0, u32::MAX] {
+        let (mut session, mut env) = (session(false), fake());
+        env.durable = true;
+        let Packet::Publish(mut publish) = publish(QoS::AtLeastOnce, 1, "a", false) else { unreachable!() };
+        let properties = PublishProperties { message_expiry_interval: Some(interval), ..Default::default() };
+        publish.properties = Some(Box::new(properties));
+        session.on_packet(Packet::Publish(publish), &mut env).unwrap();
+        let (Command::Publish(command), _) = &env.submitted[0] else { panic!() };
+        assert_eq!(command.message.expiry_seconds, None);
+    }
+}
+
+#[test] // [MQTT-4.3.3-7]
+fn a_qos_2_message_that_was_sent_before_is_sent_again_although_it_has_expired() {
+    let (mut session, mut env) = (session(true), fake());
+    for (seq, qos, dup) in [(0, QoS::ExactlyOnce, true), (1, QoS::ExactlyOnce, false), (2, QoS::AtLeastOnce, true)] {
+        let item = item(seq, qos);
+        let message = Message { expiry_seconds: Some(1), ..Message::clone(item.message.as_ref().expect("it has one")) };
+        env.queue.push(QueueItem { message: Some(Arc::new(message)), dup, ..item });
+    }
+    session.pump(true, &mut env);
+    let sent = env.sent();
+    let [Packet::Publish(publish)] = &sent[..] else { panic!("{sent:?}") };
+    let interval = publish.properties.as_ref().and_then(|properties| properties.message_expiry_interval);
+    assert_eq!((publish.packet_id, interval), (1, Some(1)), "0 would say that it does not expire");
+    assert_eq!(env.counts.dropped_expired, 2);
+}
+
+#[test] // check_retain_source
+fn a_retained_message_whose_source_may_not_write_any_more_does_not_reach_a_durable_session() {
+    let (mut session, mut env) = (session(true), fake());
+    env.sources_lost_rights = true;
+    for (seq, retain, dup) in [(0, true, false), (1, false, false), (2, true, true)] {
+        let mut item = item(seq, QoS::ExactlyOnce);
+        (item.options.retain, item.dup) = (retain, dup);
+        env.queue.push(item);
+    }
+    session.pump(true, &mut env);
+    let ids: Vec<u16> =
+        env.sent().iter().map(|p| if let Packet::Publish(publish) = p { publish.packet_id } else { 0 }).collect();
+    assert_eq!(ids, [2, 3], "an exchange that has begun is completed");
+    assert_eq!(env.counts.dropped_not_authorized, 1);
+}
+
+#[test]
+fn disconnect_cannot_raise_the_session_expiry_above_the_operators_bound() {
+    let mut options = session(true).options;
+    options.session_expiry_max = 100;
+    let (mut session, mut env) = (Session::new(options), fake());
+    let mut disconnect = Disconnect::new(ReasonCode::Success);
+    disconnect.session_expiry_interval = Some(u32::MAX);
+    let _ = session.on_packet(Packet::Disconnect(disconnect), &mut env);
+    assert_eq!(session.options.session_expiry_seconds, 100);
 }

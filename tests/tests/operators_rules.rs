@@ -1,0 +1,162 @@
+//! What the operator's rules say of clients: who connects, under which name and for how long, and who may stay when the
+//! rules change (SIGHUP).
+use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS, ReasonCode, Utf8, Will};
+use mosquorum_tests::{
+    backlog::eventually,
+    client::{Connection, PATIENCE, Result, message, topic_name},
+    cluster::{Cluster, ClusterOptions},
+    target::{Failure, TestResult},
+};
+
+/// The password is "test".
+const HASH: &str =
+    "$6$njERlZMi/7DzNB9E$iiavfuXvUm8iyDZArTy7smTxh07GXXOrOsqxfW6gkOYVXHGk+W+i/8d3xDxrMwEPygEBhoA8A/gjQC0N2M4Lkw==";
+
+/// A node with a file that its configuration names as `option`.
+async fn started(name: &str, option: &str, text: &str) -> std::result::Result<Cluster, Failure> {
+    let mut cluster = Cluster::prepare(ClusterOptions::new(name, 1))?;
+    std::fs::write(file(&cluster), text)?;
+    let configuration = cluster.configuration_file(0);
+    let lines = std::fs::read_to_string(configuration)?;
+    std::fs::write(configuration, format!("{option} {}\n{lines}", file(&cluster).display()))?;
+    cluster.start_node(0)?;
+    cluster.wait_serving(0, PATIENCE).await?;
+    Ok(cluster)
+}
+
+fn file(cluster: &Cluster) -> std::path::PathBuf {
+    cluster.folder().join("rules")
+}
+
+fn reload(cluster: &mut Cluster, text: &str) -> TestResult {
+    std::fs::write(file(cluster), text)?;
+    assert!(cluster.signal(0, rustix::process::Signal::HUP));
+    Ok(())
+}
+
+fn user(id: &str, name: &str) -> Connect {
+    let mut connect = Connect::new(ProtocolVersion::V5, id);
+    connect.user_name = Some(Utf8::from(name));
+    connect.password = Some("test".into());
+    connect
+}
+
+fn with_will(mut connect: Connect, topic: &str) -> Connect {
+    connect.will = Some(Will {
+        topic: topic_name(topic),
+        payload: "will".into(),
+        qos: QoS::AtLeastOnce,
+        retain: false,
+        delay_interval_seconds: 0,
+        properties: None,
+    });
+    connect
+}
+
+async fn joined(cluster: &Cluster, connect: Connect) -> Result<Connection> {
+    Ok(Connection::connected(cluster.address(0), connect).await?.0)
+}
+
+async fn expect_only_fence(writer: &mut Connection, observer: &mut Connection, topic: &str) -> TestResult {
+    writer.publish(message(topic, "fence", QoS::AtLeastOnce)).await?;
+    assert_eq!(observer.receive().await?.payload, "fence");
+    Ok(())
+}
+
+/// As Mosquitto: without a DISCONNECT and without the will.
+#[tokio::test]
+async fn who_would_not_be_let_in_any_more_is_disconnected_at_a_reload_and_nobody_else() -> TestResult {
+    let both = format!("gone:{HASH}\nstays:{HASH}\n");
+    let mut cluster = started("reload-users", "password_file", &both).await?;
+    let mut gone = joined(&cluster, with_will(user("gone", "gone"), "w")).await?;
+    let mut stays = joined(&cluster, user("stays", "stays")).await?;
+    let mut nameless = joined(&cluster, with_will(Connect::new(ProtocolVersion::V311, "nameless"), "w")).await?;
+    let mut observer = joined(&cluster, user("observer", "stays")).await?;
+    observer.subscribe_to("w", QoS::AtLeastOnce).await?;
+    reload(&mut cluster, &format!("stays:{HASH}\n"))?;
+    assert_eq!(gone.expect_closed().await?, None);
+    nameless.publish(message("elsewhere", "x", QoS::AtLeastOnce)).await?;
+    let configuration = cluster.configuration_file(0).to_owned();
+    let text = std::fs::read_to_string(&configuration)?;
+    std::fs::write(&configuration, text.replace("allow_anonymous true", "allow_anonymous false"))?;
+    reload(&mut cluster, &format!("stays:{HASH}\n"))?;
+    assert_eq!(nameless.expect_closed().await?, None);
+    let changed = HASH.replace("iiav", "jiav");
+    expect_only_fence(&mut stays, &mut observer, "w").await?;
+    reload(&mut cluster, &format!("stays:{changed}\n"))?;
+    assert_eq!(stays.expect_closed().await?, None);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_will_whose_client_lost_the_right_to_its_topic_is_not_published_at_a_takeover() -> TestResult {
+    let writer_only = "user writer\ntopic readwrite #\n";
+    let mut cluster = started("reload-will", "acl_file", &format!("topic readwrite #\n{writer_only}")).await?;
+    let mortal = || Connect::new(ProtocolVersion::V5, "mortal");
+    let mut first = joined(&cluster, with_will(mortal(), "w")).await?;
+    let mut writer = joined(&cluster, user("writer", "writer")).await?;
+    let mut observer = joined(&cluster, user("observer", "writer")).await?;
+    observer.subscribe_to("w", QoS::AtLeastOnce).await?;
+    reload(&mut cluster, &format!("topic readwrite other\n{writer_only}"))?;
+    let told = eventually(PATIENCE, async || {
+        let reason = first.publish(message("denied", "x", QoS::AtLeastOnce)).await;
+        reason.expect("an answer") == ReasonCode::NotAuthorized
+    });
+    assert!(told.await, "the connection has the new rules");
+    let _second = joined(&cluster, mortal()).await?;
+    assert_eq!(first.expect_closed().await?, Some(ReasonCode::SessionTakenOver));
+    expect_only_fence(&mut writer, &mut observer, "w").await
+}
+
+#[tokio::test]
+async fn persistent_client_expiration_bounds_every_session_and_5_0_clients_are_told() -> TestResult {
+    let options = ClusterOptions::new("expiry-bound", 1).with("persistent_client_expiration 1h");
+    let cluster = Cluster::start(options).await?;
+    for (asked, told) in [(7200, Some(3600)), (u32::MAX, Some(3600)), (60, None), (0, None)] {
+        let mut connect = Connect::new(ProtocolVersion::V5, "client");
+        connect.session_expiry_interval = Some(asked);
+        let (_connection, connack) = Connection::connected(cluster.address(0), connect).await?;
+        assert_eq!(connack.session_expiry_interval, told, "{asked}");
+    }
+    Ok(())
+}
+
+/// [MQTT-3.2.2-16] [3.1.1:MQTT-3.1.3-8]
+#[tokio::test]
+async fn an_empty_client_identifier_follows_the_rules_although_the_user_name_replaces_it() -> TestResult {
+    let options = ClusterOptions::new("username-as-id", 1).with_listener("use_username_as_clientid true");
+    let mut cluster = Cluster::prepare(options)?;
+    cluster.start_node(0)?;
+    // It lets in nobody without a user name, so it cannot be asked in the usual way.
+    let serves = eventually(PATIENCE, async || tokio::net::TcpStream::connect(cluster.address(0)).await.is_ok());
+    assert!(serves.await);
+    for (version, clean_start, refused) in [
+        (ProtocolVersion::V31, true, true),
+        (ProtocolVersion::V311, false, true),
+        (ProtocolVersion::V311, true, false),
+        (ProtocolVersion::V5, false, false),
+    ] {
+        let mut connect = user("", "alice");
+        (connect.version, connect.clean_start) = (version, clean_start);
+        let (_connection, connack) = Connection::connect(cluster.address(0), connect).await?;
+        let expected = if refused { ReasonCode::ClientIdentifierNotValid } else { ReasonCode::Success };
+        assert_eq!(connack.reason, expected, "{version} {clean_start}");
+        let assigned = connack.assigned_client_identifier.as_ref().map(|id| id.as_str());
+        assert_eq!(assigned, (version == ProtocolVersion::V5).then_some("alice"));
+    }
+    Ok(())
+}
+
+/// As Mosquitto: it is what the client would be called that is looked at, before a user name takes its place.
+#[tokio::test]
+async fn clientid_prefixes_hold_for_identifiers_that_the_broker_makes_up_too() -> TestResult {
+    for (prefix, expected) in [("auto-", ReasonCode::NotAuthorized), ("ready-", ReasonCode::Success)] {
+        // As who asks whether it serves is called.
+        let options = ClusterOptions::new("id-prefixes", 1).with("clientid_prefixes ready-");
+        let cluster = Cluster::start(options.with(&format!("auto_id_prefix {prefix}"))).await?;
+        let connect = Connect::new(ProtocolVersion::V5, "");
+        let (_connection, connack) = Connection::connect(cluster.address(0), connect).await?;
+        assert_eq!(connack.reason, expected, "{prefix}");
+    }
+    Ok(())
+}
