@@ -1,7 +1,13 @@
 //! A node alone: the same way as in a cluster, with a majority of one.
 mod common;
+use bytes::Bytes;
 use common::*;
-use mosquorum_cluster::{Answer, Consensus, Persistence, RaftSettings};
+use mosquorum_cluster::{
+    Answer, Consensus, Persistence, RaftSettings, Submission,
+    ids::Millis,
+    state::{Command, Message, PublishCommand},
+};
+use mosquorum_proto::mqtt::{QoS, TopicName};
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -122,4 +128,38 @@ async fn without_persistence_the_same_way_goes_through_memory() {
     expect_in_order(&answers, 0..100);
     assert!(!dir.0.join("unused").exists());
     node.consensus.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_value_that_is_damaged_in_the_state_store_stops_the_node_once_and_is_there_again_at_the_next_start() {
+    let dir = TempDir::new();
+    let answers = Answers::new();
+    let node = start(settings(&dir)).await;
+    until("serving", SOON, || node.consensus.available()).await;
+    let topic = TopicName::try_from("large").unwrap();
+    // Too large for sled itself: it lies in a file beside.
+    let payload = Bytes::from(vec![5; 20 << 10]);
+    let message = Message::new(topic.clone(), payload.clone(), QoS::AtLeastOnce, node.consensus.now());
+    let message = Message { retain: true, publisher_id: "p".into(), ..message };
+    let command = Command::Publish(PublishCommand::new(message.into()));
+    node.consensus.submit(vec![Submission { command, reply: answers.clone(), ticket: 0 }]);
+    expect_in_order(&answers, 0..1);
+    node.consensus.checkpoint().await.unwrap();
+    let blobs = dir.0.join("mosquorum.db.d/state/blobs");
+    let blob = std::fs::read_dir(blobs).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = std::fs::read(&blob).unwrap();
+    bytes[10_000] ^= 1;
+    std::fs::write(&blob, bytes).unwrap();
+    assert!(node.consensus.checkpoint().await.is_err());
+    assert!(node.failed.lock().unwrap().as_ref().is_some_and(|why| why.contains("state store")));
+    node.kill();
+    for _ in 0..2 {
+        let node = start(settings(&dir)).await;
+        until("serving again", SOON, || node.consensus.available()).await;
+        let found = node.consensus.state().read().retained(&topic, Millis(0)).map(|message| message.payload.clone());
+        assert_eq!(found, Some(payload.clone()));
+        node.consensus.shutdown().await;
+    }
+    assert!(dir.0.join("mosquorum.db.d/state.damaged-1").exists(), "nothing was deleted");
+    assert!(!dir.0.join("mosquorum.db.d/state.damaged-2").exists());
 }

@@ -243,3 +243,21 @@ fn a_checkpoint_survives_in_every_engine() {
         assert_eq!(state.scan(&[]).count(), 0, "{name}");
     }
 }
+
+#[test]
+fn a_store_with_a_damaged_blob_can_be_cleared_and_filled_again() {
+    let dir = TestDir::new("clear-damaged");
+    let (state, _) = StateStore::open(Arc::new(SledKv::open(&dir.0).unwrap()), 0).unwrap();
+    let applied = AppliedIndex { shard: 0, last: Some(Default::default()) };
+    let all = || (0..600).map(|key| op(key, Some(vec![7; if key == 300 { 20 << 10 } else { 30 }])));
+    state.write_checkpoint(applied, all()).unwrap();
+    let blob = files(&dir.0.join("blobs")).pop().unwrap();
+    let mut bytes = std::fs::read(&blob).unwrap();
+    bytes[10_000] ^= 1;
+    std::fs::write(&blob, bytes).unwrap();
+    assert!(matches!(state.get(&300u32.to_be_bytes()), Err(KvError::Damaged { .. })));
+    state.clear().unwrap();
+    assert_eq!((state.condition(), state.scan(&[]).count()), (StateCondition::Empty, 0));
+    state.write_checkpoint(applied, all()).unwrap();
+    assert_eq!(state.scan(&[]).filter(|entry| entry.is_ok()).count(), 600);
+}

@@ -43,7 +43,7 @@ pub(crate) async fn checkpoints(shared: Arc<Shared>, engine: Arc<Engine>) {
         if changed && (due || grown >= shared.settings.snapshot_log_bytes) {
             written_before = found + log.stats().bytes_written;
             snapshot_at = Instant::now();
-            if let Err(error) = make_snapshot(&engine).await {
+            if let Err(error) = make_snapshot(&shared, &engine).await {
                 warn!(%error, "snapshot not written, the log is kept");
             } else {
                 purge(&shared, &engine, &log).await;
@@ -52,14 +52,23 @@ pub(crate) async fn checkpoints(shared: Arc<Shared>, engine: Arc<Engine>) {
     }
 }
 
-/// Writes a snapshot of the state of now and tells Raft of it.
-pub(crate) async fn make_snapshot(engine: &Arc<Engine>) -> Result<(), String> {
+/// Whether the log has grown so much since the last snapshot that the next is worth it: a snapshot of a large state is
+/// not written more often than the log brings as much again.
+fn has_grown(grown: u64, snapshot_log_bytes: u64, snapshot_bytes: u64) -> bool {
+    grown >= snapshot_log_bytes.max(snapshot_bytes)
+}
+
+/// Writes a snapshot of the state of now and tells Raft of it. A store that cannot be read stops the node.
+pub(crate) async fn make_snapshot(shared: &Shared, engine: &Arc<Engine>) -> Result<(), String> {
     let replica = engine.replica.clone();
     let started = Instant::now();
-    let last = tokio::task::spawn_blocking(move || replica.prepare_snapshot())
-        .await
-        .map_err(|e| e.to_string())?
-        .map_err(|e| e.to_string())?;
+    let prepared = tokio::task::spawn_blocking(move || replica.prepare_snapshot()).await.map_err(|e| e.to_string())?;
+    let last = prepared.map_err(|error| {
+        if error.is_of_store() {
+            shared.store_failed(&error);
+        }
+        error.to_string()
+    })?;
     let Some(last) = last else { return Ok(()) };
     engine.build_snapshot().await.map_err(|e| e.to_string())?;
     info!(index = last.index, millis = started.elapsed().as_millis() as u64, "snapshot written");

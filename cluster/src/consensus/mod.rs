@@ -297,7 +297,7 @@ impl Shared {
 
     async fn checkpoint(self: Arc<Self>) -> Result<(), String> {
         let engine = self.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
-        duties::make_snapshot(&engine).await
+        duties::make_snapshot(&self, &engine).await
     }
 
     fn status(&self) -> ClusterStatus {

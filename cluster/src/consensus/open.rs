@@ -2,7 +2,7 @@
 //! Always true: nothing is deleted; what cannot be read is moved aside when it can be rebuilt (the state store) and is
 //! an error otherwise; a log that has less than this node once acknowledged is an error, never a fresh start.
 use super::{
-    replica::{Observer, Position, Replica, ReplicaParts, SHARD, fill_store, load_state},
+    replica::{Observer, Position, Replica, ReplicaError, ReplicaParts, SHARD, fill_store, load_state},
     settings::{Persistence, RaftSettings},
 };
 use crate::{
@@ -58,6 +58,8 @@ pub enum StartError {
     ClusterSnapshot { snapshot: PathBuf, voters: usize },
     #[error("{0}")]
     State(String),
+    #[error("the state in {} cannot be read: {detail}", snapshot.display())]
+    UnknownState { snapshot: PathBuf, detail: String },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("cluster listener {address}: {source}")]
@@ -81,14 +83,24 @@ impl StartError {
     }
 }
 
-impl From<super::replica::ReplicaError> for StartError {
-    fn from(error: super::replica::ReplicaError) -> Self {
-        use super::replica::ReplicaError as E;
+impl StartError {
+    /// Whether the state store cannot be relied on, so that another one is filled.
+    fn is_of_store(&self) -> bool {
+        match self {
+            StartError::Store(error) => error.is_damage(),
+            StartError::State(_) => true,
+            _ => false,
+        }
+    }
+}
+
+impl From<ReplicaError> for StartError {
+    fn from(error: ReplicaError) -> Self {
         match error {
-            E::Store(error) => StartError::Store(error),
-            E::Snapshot(error) => StartError::Snapshot(error),
-            E::State(detail) => StartError::State(detail),
-            E::Io(error) => StartError::State(error.to_string()),
+            ReplicaError::Store(error) => StartError::Store(error),
+            ReplicaError::Snapshot(error) => StartError::Snapshot(error),
+            ReplicaError::State(detail) => StartError::State(detail),
+            ReplicaError::Io(error) => StartError::State(error.to_string()),
         }
     }
 }
@@ -169,13 +181,11 @@ impl Disk {
         if pristine && snapshot.as_ref().is_some_and(|(last, _)| last.is_some()) {
             return Err(self.log_lost());
         }
-        let store = self.open_store()?;
-        let position = self.recover_store(&store, bounds.purged, snapshot.as_ref(), &snapshot_path)?;
+        let node = NodeId(identity.node_id);
+        let (store, position, loaded) = self.open_state(bounds.purged, snapshot.as_ref(), &snapshot_path, node)?;
         if pristine && position.last.is_some() {
             return Err(self.log_lost());
         }
-        let node = NodeId(identity.node_id);
-        let loaded = load_state(&store, node)?;
         // A restored node's counter begins anew; what it served under then may not come again.
         self.directory.raise_boots(loaded.last_incarnation(node).boots() + 1)?;
         let identity = self.directory.identity().cloned().unwrap_or(identity);
@@ -261,6 +271,45 @@ impl Disk {
         Ok(Some((meta.last, membership)))
     }
 
+    /// The store, and the state read from it; one that cannot be read to its end is moved aside and filled anew, once.
+    fn open_state(
+        &self,
+        purged: Option<LogId>,
+        snapshot: Option<&(Option<LogId>, MembershipAt)>,
+        path: &Path,
+        node: NodeId,
+    ) -> Result<(StateStore, Position, State), StartError> {
+        let read = |store: &StateStore| {
+            let (position, rebuilt) = self.recover_store(store, purged, snapshot, path)?;
+            match load_state(store, node) {
+                Err(ReplicaError::State(detail)) if rebuilt => {
+                    // The next start would take it for a store of its own.
+                    store.clear()?;
+                    Err(StartError::UnknownState { snapshot: path.to_owned(), detail })
+                }
+                loaded => Ok((position, loaded?)),
+            }
+        };
+        let store = self.open_store()?;
+        match read(&store) {
+            Err(error) if error.is_of_store() && !self.memory => {
+                drop(store);
+                self.set_store_aside(&error)?;
+                let store = self.open_store()?;
+                let (position, state) = read(&store)?;
+                Ok((store, position, state))
+            }
+            outcome => outcome.map(|(position, state)| (store, position, state)),
+        }
+    }
+
+    fn set_store_aside(&self, error: &dyn std::error::Error) -> Result<(), StartError> {
+        let dir = self.directory.state_dir();
+        let aside = move_aside(&RealFs, &dir).map_err(|source| StartError::Io { path: dir, source })?;
+        warn!(%error, aside = %aside.display(), "state store cannot be used, moved aside and rebuilt");
+        Ok(())
+    }
+
     fn open_store(&self) -> Result<StateStore, StartError> {
         if self.memory {
             return Ok(StateStore::open(Arc::new(MemoryKv::new()), SHARD)?.0);
@@ -273,21 +322,20 @@ impl Disk {
         match open() {
             Ok(store) => Ok(store),
             Err(error) => {
-                let aside = move_aside(&RealFs, &dir).map_err(|source| StartError::Io { path: dir.clone(), source })?;
-                warn!(%error, aside = %aside.display(), "state store cannot be used, moved aside and rebuilt");
+                self.set_store_aside(&error)?;
                 Ok(open()?)
             }
         }
     }
 
-    /// Brings the store to a complete state that the log continues; its position.
+    /// Brings the store to a complete state that the log continues; its position, and whether it was filled anew.
     fn recover_store(
         &self,
         store: &StateStore,
         purged: Option<LogId>,
         snapshot: Option<&(Option<LogId>, MembershipAt)>,
         path: &Path,
-    ) -> Result<Position, StartError> {
+    ) -> Result<(Position, bool), StartError> {
         let reaches = |last: Option<LogId>| last.map_or(0, |id| id.index + 1) >= purged.map_or(0, |id| id.index + 1);
         if let StateCondition::Complete(applied) = store.condition()
             && reaches(applied.last)
@@ -296,17 +344,17 @@ impl Disk {
                 Some(bytes) => MembershipAt::from_bytes(&bytes).map_err(|e| StartError::State(e.to_string()))?,
                 None => MembershipAt::default(),
             };
-            return Ok(Position { last: applied.last, membership });
+            return Ok((Position { last: applied.last, membership }, false));
         }
         match snapshot {
             Some((last, _)) if reaches(*last) => {
                 info!(snapshot = %path.display(), "state store rebuilt from the snapshot");
                 snapshot::verify(&*self.fs, path)?;
-                Ok(fill_store(&*self.fs, path, store)?)
+                Ok((fill_store(&*self.fs, path, store)?, true))
             }
             _ if purged.is_none() => {
                 store.clear()?;
-                Ok(Position::default())
+                Ok((Position::default(), true))
             }
             _ => Err(StartError::NoSnapshot {
                 snapshot: path.to_owned(),

@@ -79,6 +79,13 @@ pub(crate) enum ReplicaError {
     Io(#[from] io::Error),
 }
 
+impl ReplicaError {
+    /// Whether the state store can no longer be relied on.
+    pub(crate) fn is_of_store(&self) -> bool {
+        matches!(self, ReplicaError::Store(_) | ReplicaError::State(_))
+    }
+}
+
 impl From<ReplicaError> for io::Error {
     fn from(error: ReplicaError) -> Self {
         io::Error::other(error)

@@ -256,7 +256,7 @@ async fn first_snapshot(shared: &Arc<Shared>, engine: &Arc<Engine>) -> Result<()
     if applied.wait_for(|applied| *applied > 0).await.is_err() {
         return Ok(());
     }
-    crate::consensus::make_snapshot(engine).await.map_err(|e| format!("first snapshot: {e}"))
+    crate::consensus::make_snapshot(shared, engine).await.map_err(|e| format!("first snapshot: {e}"))
 }
 
 /// Serves under one incarnation after the other.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use super::{BATCH_OPS_MAX, KvError, KvOp, KvScan, KvStore};
+use super::{BATCH_OPS_MAX, KvError, KvKeys, KvOp, KvScan, KvStore};
 use crate::log::LogId;
 
 /// Most bytes of keys and values in one batch, unless one change alone is larger.
@@ -184,6 +184,13 @@ impl StateStore {
         }))
     }
 
+    /// The keys of the state, as the store has them.
+    fn keys(&self) -> KvKeys<'_> {
+        let prefix = self.key(KIND_STATE, &[]);
+        let keys = self.store.keys(&prefix);
+        Box::new(keys.take_while(move |key| key.as_ref().map_or(true, |key| key.starts_with(&prefix))))
+    }
+
     /// The value of one key of the state.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
         self.store.get(&self.key(KIND_STATE, key))
@@ -205,7 +212,7 @@ impl StateStore {
             .write(vec![(self.key(KIND_MARK, IN_PROGRESS), Some(mark)), (self.key(KIND_MARK, COMPLETE), None)])?;
         loop {
             let keys: Result<Vec<KvOp>, KvError> =
-                self.scan(&[]).take(BATCH_OPS_MAX).map(|entry| Ok((self.key(KIND_STATE, &entry?.0), None))).collect();
+                self.keys().take(BATCH_OPS_MAX).map(|key| Ok((key?, None))).collect();
             match keys? {
                 batch if batch.is_empty() => break,
                 batch => self.store.write(batch)?,

@@ -32,6 +32,9 @@ pub type KvOp = (Bytes, Option<Bytes>);
 /// Entries in key order.
 pub type KvScan<'a> = Box<dyn Iterator<Item = Result<(Bytes, Bytes), KvError>> + Send + 'a>;
 
+/// Keys in order.
+pub type KvKeys<'a> = Box<dyn Iterator<Item = Result<Bytes, KvError>> + Send + 'a>;
+
 /// Most operations of one batch.
 pub const BATCH_OPS_MAX: usize = 512;
 
@@ -46,6 +49,10 @@ pub trait KvStore: Send + Sync {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError>;
     /// Entries with a key of at least `from`. Later writes may or may not be seen.
     fn scan(&self, from: &[u8]) -> KvScan<'_>;
+    /// As [`KvStore::scan`], the keys alone: what is wrong with a value is no error.
+    fn keys(&self, from: &[u8]) -> KvKeys<'_> {
+        Box::new(self.scan(from).map(|entry| Ok(entry?.0)))
+    }
     /// Lets go of memory that the engine took for what was written since it was opened, if it is worth it and the engine
     /// does not do so by itself. Reads and writes wait meanwhile; no scan may be under way.
     fn trim(&self) -> Result<(), KvError> {
@@ -78,6 +85,11 @@ pub enum KvError {
 }
 
 impl KvError {
+    /// Whether another store, filled again, would not have it.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, KvError::Damaged { .. } | KvError::Engine { .. } | KvError::Panicked { .. })
+    }
+
     pub(crate) fn io(operation: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
         let path = path.to_owned();
         move |source| KvError::Io { operation, path: path.clone(), source: Arc::new(source) }

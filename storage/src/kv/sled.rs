@@ -21,7 +21,7 @@ use parking_lot::Mutex;
 
 use super::blobs::{BlobRef, Blobs};
 use super::guard::{guarded, open_guarded};
-use super::{BATCH_OPS_MAX, KvError, KvOp, KvScan, KvStore};
+use super::{BATCH_OPS_MAX, KvError, KvKeys, KvOp, KvScan, KvStore};
 use crate::fs::{RealFs, parent};
 
 const ENGINE: &str = "sled";
@@ -268,6 +268,10 @@ impl KvStore for SledKv {
             let value = self.decode(&key, &raw)?;
             Ok((key, value))
         }))
+    }
+
+    fn keys(&self, from: &[u8]) -> KvKeys<'_> {
+        Box::new(self.scan_raw(from).map(|entry| Ok(entry?.0)))
     }
 
     fn trim(&self) -> Result<(), KvError> {
