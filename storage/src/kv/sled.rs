@@ -148,6 +148,22 @@ impl SledKv {
         }
     }
 
+    /// The value of a key that was found with `raw`; `None` if it is gone. What `raw` refers to may be gone too, since the
+    /// value was replaced or moved meanwhile: it is damaged only if the key has it still.
+    fn read(&self, key: &[u8], mut raw: sled::InlineArray) -> Result<Option<Bytes>, KvError> {
+        loop {
+            let error = match self.decode(key, &raw) {
+                Ok(value) => return Ok(Some(value)),
+                Err(error) => error,
+            };
+            match self.run(|db| db.get(key))? {
+                None => return Ok(None),
+                Some(now) if now == raw => return Err(error),
+                Some(now) => raw = now,
+            }
+        }
+    }
+
     /// Moves the live values of one sparse blob file to the current one, which leaves it dead.
     fn compact(&self) -> Result<(), KvError> {
         let Some(sparse) = self.blobs.sparse() else { return Ok(()) };
@@ -259,14 +275,20 @@ impl KvStore for SledKv {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        self.run(|db| db.get(key))?.map(|raw| self.decode(key, &raw)).transpose()
+        match self.run(|db| db.get(key))? {
+            Some(raw) => self.read(key, raw),
+            None => Ok(None),
+        }
     }
 
     fn scan(&self, from: &[u8]) -> KvScan<'_> {
-        Box::new(self.scan_raw(from).map(|entry| {
-            let (key, raw) = entry?;
-            let value = self.decode(&key, &raw)?;
-            Ok((key, value))
+        Box::new(self.scan_raw(from).filter_map(|entry| {
+            let (key, raw) = match entry {
+                Ok(entry) => entry,
+                Err(error) => return Some(Err(error)),
+            };
+            let value = self.read(&key, raw).transpose()?;
+            Some(value.map(|value| (key, value)))
         }))
     }
 
