@@ -46,7 +46,7 @@ pub struct SledKv {
     /// Held while a batch is written, so that blobs are counted right.
     writing: Mutex<()>,
     failed: Mutex<Option<KvError>>,
-    /// Bytes of keys and values since sled was opened.
+    /// Bytes of keys and values since sled was opened, as sled has them.
     written: AtomicUsize,
 }
 
@@ -198,9 +198,9 @@ impl SledKv {
             ops.values().flatten().filter(|value| value.len() > INLINE_BYTES_MAX).cloned().collect();
         let mut references = self.blobs.put(&large)?.into_iter();
         let mut batch = sled::Batch::default();
-        let bytes = |(key, value): (&Bytes, &Option<Bytes>)| key.len() + value.as_ref().map_or(0, Bytes::len);
-        self.written.fetch_add(ops.iter().map(bytes).sum(), Ordering::Relaxed);
+        let mut bytes = 0;
         for (key, value) in ops {
+            bytes += key.len();
             let Some(value) = value else {
                 batch.remove(&key[..]);
                 continue;
@@ -212,8 +212,10 @@ impl SledKv {
             } else {
                 encode_value(&key, INLINE, &value)
             };
+            bytes += raw.len();
             batch.insert(&key[..], raw);
         }
+        self.written.fetch_add(bytes, Ordering::Relaxed);
         self.run(|db| db.apply_batch(batch))?;
         replaced.into_iter().for_each(|reference| self.blobs.release(reference));
         Ok(())
@@ -358,7 +360,7 @@ mod tests {
         let key = |number: u32| Bytes::copy_from_slice(&number.to_be_bytes());
         // Every tenth is a blob.
         let value = |number: u32| {
-            Bytes::from(vec![number as u8; if number.is_multiple_of(10) { INLINE_BYTES_MAX + 1 } else { 300 }])
+            Bytes::from(vec![number as u8; if number.is_multiple_of(10) { INLINE_BYTES_MAX + 1 } else { 900 }])
         };
         for round in 0..2 {
             for number in 0..100 {
@@ -380,5 +382,57 @@ mod tests {
         assert_eq!((store.get(&key(1)).unwrap(), store.get(&key(190)).unwrap()), (None, Some(value(190))));
         drop(store);
         std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("mosquorum-{name}-{}", std::process::id()));
+            let _ = std::fs::remove_dir_all(&path);
+            Folder(path)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_value_that_moves_or_goes_while_it_is_read_is_no_damage() {
+        let folder = Folder::new("moving");
+        let store = SledKv::open(&folder.0).unwrap();
+        let large = |byte: u8| Bytes::from(vec![byte; 20 << 10]);
+        let (moved, gone) = (Bytes::from("moved"), Bytes::from("gone"));
+        store.write(vec![(moved.clone(), Some(large(1))), (gone.clone(), Some(large(2)))]).unwrap();
+        store.close().unwrap();
+        drop(store);
+        // Files of an earlier life are not written again.
+        let store = SledKv::open(&folder.0).unwrap();
+        let found: Vec<_> = store.scan_raw(&[]).map(|entry| entry.unwrap()).collect();
+        store.write(vec![(moved.clone(), Some(large(3))), (gone.clone(), None)]).unwrap();
+        store.flush().unwrap();
+        assert!(store.decode(&found[1].0, &found[1].1).is_err(), "what was referred to is no longer there");
+        let read = |at: usize| store.read(&found[at].0, found[at].1.clone());
+        assert_eq!((read(1).unwrap(), read(0).unwrap()), (Some(large(3)), None));
+        // The same reference twice is damage.
+        let blob = std::fs::read_dir(folder.0.join("blobs")).unwrap().next().unwrap().unwrap().path();
+        std::fs::write(blob, vec![9; 20 << 10]).unwrap();
+        assert!(matches!(store.get(&moved), Err(KvError::Damaged { .. })));
+        assert!(matches!(store.scan(&[]).next(), Some(Err(KvError::Damaged { .. }))));
+    }
+
+    #[test]
+    fn values_in_blob_files_do_not_count_as_what_sled_keeps() {
+        let folder = Folder::new("trim-blobs");
+        let store = SledKv::open(&folder.0).unwrap();
+        for number in 0..100u32 {
+            let key = Bytes::copy_from_slice(&number.to_be_bytes());
+            store.write(vec![(key, Some(Bytes::from(vec![1; 20 << 10])))]).unwrap();
+        }
+        store.trim().unwrap();
+        assert_eq!(store.written.load(Ordering::Relaxed), 100 * (4 + 5 + 28), "sled was not opened again");
     }
 }
