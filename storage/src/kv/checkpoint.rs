@@ -4,7 +4,8 @@
 //! checkpoint first marks itself "in progress", writes its changes in bounded batches, and marks itself "complete" in
 //! the last one; batches become durable in order, so a crash anywhere leaves both marks equal (the old state, or the
 //! new one) or different (neither, `Incomplete`). Marks carry a number, so two checkpoints of one position differ.
-//! Changes that fit into one batch go in one, marks included, and can never be incomplete.
+//! Changes that fit into one batch go in one, marks included, and can never be incomplete. A checkpoint that is longer is
+//! flushed in parts, the first of which has the mark "in progress".
 //!
 //! Keys: shard (u32 big endian), 0 for marks or 1 for the state, then the caller's key.
 //! Not here: what the state is, when to take a checkpoint, up to where the log may be purged behind it.
@@ -19,6 +20,8 @@ use crate::log::LogId;
 
 /// Most bytes of keys and values in one batch, unless one change alone is larger.
 const BATCH_BYTES_MAX: usize = 4 << 20;
+/// So many bytes are flushed before the next, since an engine cannot let go of what it has not flushed.
+const FLUSH_BYTES: usize = 64 << 20;
 const KIND_MARK: u8 = 0;
 const KIND_STATE: u8 = 1;
 const IN_PROGRESS: &[u8] = b"in_progress";
@@ -122,7 +125,7 @@ impl StateStore {
     }
 
     /// Writes the changes since the last checkpoint (all of the state, when it is empty) and marks them complete;
-    /// durable when it returns. After an error the store is `Incomplete`.
+    /// durable when it returns. After an error the store is `Incomplete`. No scan may be under way, as of [`KvStore::trim`].
     /// # Errors
     /// [`KvError::Incomplete`] when an earlier checkpoint was interrupted: `clear` first.
     pub fn write_checkpoint(
@@ -130,24 +133,41 @@ impl StateStore {
         applied: AppliedIndex,
         ops: impl IntoIterator<Item = KvOp>,
     ) -> Result<CheckpointStats, KvError> {
+        self.try_checkpoint(applied, ops.into_iter().map(Ok))
+    }
+
+    /// As [`StateStore::write_checkpoint`], of changes that are read from elsewhere: the first that cannot be read ends it.
+    /// # Errors
+    /// As there, and that of the change.
+    pub fn try_checkpoint<E: From<KvError>>(
+        &self,
+        applied: AppliedIndex,
+        ops: impl IntoIterator<Item = Result<KvOp, E>>,
+    ) -> Result<CheckpointStats, E> {
         assert_eq!(applied.shard, self.shard, "a checkpoint of another shard");
         let mut state = self.state.lock();
         if state.condition == StateCondition::Incomplete {
-            return Err(KvError::Incomplete);
+            return Err(KvError::Incomplete.into());
         }
         state.condition = StateCondition::Incomplete;
         state.number += 1;
         let mark = Mark { number: state.number, last: applied.last }.encode();
         let mut stats = CheckpointStats::default();
         let mut batch = vec![(self.key(KIND_MARK, IN_PROGRESS), Some(mark.clone()))];
-        let mut batch_bytes = 0;
-        for (key, value) in ops {
+        let (mut batch_bytes, mut unflushed) = (0, 0);
+        for op in ops {
+            let (key, value) = op?;
             let bytes = key.len() + value.as_ref().map_or(0, Bytes::len);
             // Room is kept for the mark of completion.
             if batch.len() + 1 >= BATCH_OPS_MAX || (batch_bytes + bytes > BATCH_BYTES_MAX && batch_bytes > 0) {
                 self.store.write(std::mem::take(&mut batch))?;
                 stats.batches += 1;
-                batch_bytes = 0;
+                unflushed += std::mem::take(&mut batch_bytes);
+                if unflushed >= FLUSH_BYTES {
+                    self.store.flush()?;
+                    self.store.trim()?;
+                    unflushed = 0;
+                }
             }
             batch.push((self.key(KIND_STATE, &key), value));
             batch_bytes += bytes;
@@ -225,8 +245,12 @@ impl StateStore {
     }
 
     fn key(&self, kind: u8, rest: &[u8]) -> Bytes {
+        Self::key_of(self.shard, kind, rest)
+    }
+
+    fn key_of(shard: u32, kind: u8, rest: &[u8]) -> Bytes {
         let mut key = BytesMut::with_capacity(5 + rest.len());
-        key.put_u32(self.shard);
+        key.put_u32(shard);
         key.put_u8(kind);
         key.put_slice(rest);
         key.freeze()

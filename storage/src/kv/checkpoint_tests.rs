@@ -100,3 +100,63 @@ fn shards_do_not_see_each_other() {
     assert_eq!(two.get(&2u32.to_be_bytes()).unwrap().unwrap(), 2u32.to_be_bytes()[..]);
     assert_eq!(open(2).condition(), StateCondition::Complete(AppliedIndex { shard: 2, last: None }));
 }
+
+/// Counts what was written since the last flush.
+#[derive(Default)]
+struct Counting {
+    store: MemoryKv,
+    unflushed: Mutex<(usize, usize)>,
+    first_flushed: Mutex<Option<bool>>,
+}
+
+impl KvStore for Counting {
+    fn write(&self, batch: Vec<KvOp>) -> Result<(), KvError> {
+        let mut unflushed = self.unflushed.lock();
+        unflushed.0 += batch.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum::<usize>();
+        unflushed.1 = unflushed.1.max(unflushed.0);
+        self.store.write(batch)
+    }
+    fn flush(&self) -> Result<(), KvError> {
+        self.unflushed.lock().0 = 0;
+        // What a crash right after the first flush would leave.
+        let marked = StateStore::key_of(0, KIND_MARK, IN_PROGRESS);
+        let complete = StateStore::key_of(0, KIND_MARK, COMPLETE);
+        let in_progress = self.store.get(&marked)?.is_some() && self.store.get(&complete)?.is_none();
+        self.first_flushed.lock().get_or_insert(in_progress);
+        self.store.flush()
+    }
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+        self.store.get(key)
+    }
+    fn scan(&self, from: &[u8]) -> KvScan<'_> {
+        self.store.scan(from)
+    }
+    fn close(&self) -> Result<(), KvError> {
+        self.store.close()
+    }
+    fn engine(&self) -> &'static str {
+        "counting"
+    }
+}
+
+#[test]
+fn a_long_checkpoint_is_flushed_in_parts_that_begin_with_the_mark() {
+    let store = Arc::new(Counting::default());
+    let (state, _) = StateStore::open(store.clone(), 0).unwrap();
+    let value = Bytes::from(vec![7; 1 << 20]);
+    let large = |number: u32| (Bytes::copy_from_slice(&number.to_be_bytes()), Some(value.clone()));
+    state.write_checkpoint(applied(1), (0..200).map(large)).unwrap();
+    let most = store.unflushed.lock().1;
+    assert!(most > FLUSH_BYTES / 2 && most <= FLUSH_BYTES + 2 * BATCH_BYTES_MAX, "{most} bytes at once");
+    assert_eq!(*store.first_flushed.lock(), Some(true));
+    assert_eq!(state.load().unwrap().1.count(), 200);
+}
+
+#[test]
+fn a_checkpoint_whose_changes_cannot_be_read_to_the_end_is_incomplete() {
+    let (state, _) = StateStore::open(Arc::new(MemoryKv::new()), 0).unwrap();
+    let ops = (0..2000).map(|n| if n < 1500 { Ok(op(n, Some(n))) } else { Err(KvError::Closed) });
+    assert!(matches!(state.try_checkpoint(applied(1), ops), Err(KvError::Closed)));
+    assert_eq!(state.condition(), StateCondition::Incomplete);
+    assert!(matches!(state.write_checkpoint(applied(2), [op(1, None)]), Err(KvError::Incomplete)));
+}
