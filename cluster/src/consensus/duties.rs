@@ -33,14 +33,16 @@ pub(crate) async fn checkpoints(shared: Arc<Shared>, engine: Arc<Engine>) {
         match tokio::task::spawn_blocking(move || replica.checkpoint()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return shared.store_failed(&error),
-            Err(_) => return,
+            // The runtime ends.
+            Err(error) if error.is_cancelled() => return,
+            Err(error) => return shared.fail(format!("writing the state failed: {error}")),
         }
         let grown = (found + log.stats().bytes_written).saturating_sub(written_before);
         let due = shared.settings.autosave_interval.is_some_and(|interval| snapshot_at.elapsed() >= interval);
         let view = engine.view();
         let changed = view.applied > view.snapshot;
         let due = due || shared.settings.autosave_entries.is_some_and(|most| view.applied >= view.snapshot + most);
-        if changed && (due || grown >= shared.settings.snapshot_log_bytes) {
+        if changed && (due || has_grown(grown, shared.settings.snapshot_log_bytes, engine.replica.snapshot_bytes())) {
             written_before = found + log.stats().bytes_written;
             snapshot_at = Instant::now();
             if let Err(error) = make_snapshot(&shared, &engine).await {
@@ -139,5 +141,16 @@ pub(crate) async fn watch(shared: Arc<Shared>, engine: Arc<Engine>) {
         if let Some(reason) = engine.view().stopped {
             return shared.fail(format!("consensus stopped: {reason}"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_due_when_the_log_has_grown_by_the_setting_and_by_the_last_snapshot() {
+        assert!(has_grown(64, 64, 10) && !has_grown(63, 64, 10));
+        assert!(has_grown(500, 64, 500) && !has_grown(499, 64, 500));
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod clock;
 mod duties;
 mod hub;
 mod open;
+mod pace;
 pub(crate) mod proposer;
 pub(crate) mod replica;
 mod sender;

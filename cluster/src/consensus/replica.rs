@@ -2,7 +2,10 @@
 //! Always true: the position changes under the state's lock, so a checkpoint never mixes two; only one of checkpoint,
 //! snapshot and installation runs at a time (`writing`), so a scan of the store sees exactly one checkpoint; what a
 //! snapshot file covers is flushed in the store; the state's lock is never held during I/O.
-use super::stateful::{self, Verdict};
+use super::{
+    pace::Pace,
+    stateful::{self, Verdict},
+};
 use crate::{
     ids::{LogIndex, Millis, NodeId},
     metrics::{Histogram, HistogramValues},
@@ -11,7 +14,7 @@ use crate::{
 };
 use bytes::Bytes;
 use mosquorum_storage::{
-    fs::Fs,
+    fs::{Fs, OpenMode},
     kv::{AppliedIndex, KvError, KvOp, StateStore},
     log::LogId,
     snapshot::{self, SnapshotError, SnapshotMeta, SnapshotReader, SnapshotWriter},
@@ -22,9 +25,9 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 use tokio::sync::watch;
 
@@ -36,10 +39,6 @@ pub(crate) const MEMBERSHIP_KEY: &[u8] = b"\xff\xffmembership";
 
 /// What messages that wait may take in memory; beyond it those that were written are only in the store.
 const MESSAGE_MEMORY_MAX: u64 = 32 << 20;
-
-/// So much of a snapshot is written at once, the rest at a pace that leaves most of the disk to the log.
-const UNPACED_BYTES: u64 = 4 << 20;
-const PACE_BYTES_PER_SECOND: f64 = 64e6;
 
 /// A committed entry.
 #[derive(Debug, Clone)]
@@ -118,7 +117,9 @@ pub(crate) struct Replica {
     snapshot: Mutex<Option<(Option<LogId>, MembershipAt)>>,
     /// The snapshot was written for the library, which is about to ask for it.
     snapshot_is_due: AtomicBool,
-    /// The node is stopping: nobody is served whom a snapshot could slow down.
+    /// Size of the last snapshot file.
+    snapshot_bytes: AtomicU64,
+    /// The node does not serve yet, or is stopping: there is nobody whom a snapshot could slow down.
     in_a_hurry: AtomicBool,
     observer: Arc<dyn Observer>,
     apply_latency: Histogram,
@@ -141,6 +142,7 @@ impl Replica {
     pub(crate) fn new(parts: ReplicaParts) -> Arc<Self> {
         let (applied, _) = watch::channel(parts.position.last.map_or(0, |id| id.index));
         Arc::new(Self {
+            snapshot_bytes: AtomicU64::new(size_of(&*parts.fs, &parts.snapshot_path)),
             state: parts.state,
             writing: Mutex::new(Written { last: parts.position.last }),
             position: Mutex::new(parts.position),
@@ -307,6 +309,16 @@ impl Replica {
         self.snapshot_is_due.swap(false, Ordering::AcqRel).then(|| self.current_snapshot()).flatten()
     }
 
+    /// Whether a snapshot that is written must not take its time: messages are put out only when it is through.
+    fn is_pressed(&self, memory_max: u64) -> bool {
+        self.in_a_hurry.load(Ordering::Relaxed) || self.state.read().totals().message_memory > memory_max
+    }
+
+    /// Size of the last snapshot's file.
+    pub(crate) fn snapshot_bytes(&self) -> u64 {
+        self.snapshot_bytes.load(Ordering::Relaxed)
+    }
+
     /// Writes a snapshot of the state as of a checkpoint made now. Applying goes on; further checkpoints wait. Blocks.
     pub(crate) fn build_snapshot(&self) -> Result<(Option<LogId>, MembershipAt), ReplicaError> {
         self.build_snapshot_for(self.cluster_id)
@@ -334,18 +346,21 @@ impl Replica {
             format: STATE_FORMAT,
         };
         let mut writer = SnapshotWriter::create(self.fs.clone(), &self.snapshot_path, meta)?;
-        let began = Instant::now();
+        let (mut pace, began) = (Pace::default(), Instant::now());
+        // What could not be put out now, retained messages above all, will not be afterwards either.
+        let memory = self.state.read().totals().message_memory.max(MESSAGE_MEMORY_MAX) + MESSAGE_MEMORY_MAX;
         for entry in entries {
             let (key, value) = entry?;
             if key != MEMBERSHIP_KEY {
                 writer.add(&key, &value)?;
-                if !self.in_a_hurry.load(Ordering::Relaxed) {
-                    std::thread::sleep(ahead_of_pace(writer.written(), began.elapsed()));
+                if pace.is_due(writer.written()) {
+                    std::thread::sleep(pace.pause(writer.written(), began.elapsed(), self.is_pressed(memory)));
                 }
             }
         }
-        writer.finish()?;
+        let bytes = writer.finish()?.len;
         snapshot::verify(&*self.fs, &self.snapshot_path)?;
+        self.snapshot_bytes.store(bytes, Ordering::Relaxed);
         *self.snapshot.lock() = Some((last, membership.clone()));
         Ok((last, membership))
     }
@@ -384,11 +399,18 @@ impl Replica {
     }
 }
 
-/// How long a snapshot that has written so much waits, so that the log keeps most of the disk.
-fn ahead_of_pace(written: u64, elapsed: Duration) -> Duration {
-    let due = Duration::from_secs_f64(written.saturating_sub(UNPACED_BYTES) as f64 / PACE_BYTES_PER_SECOND);
-    // Sleeps of less than that cost more than they give.
-    due.checked_sub(elapsed).filter(|ahead| *ahead >= Duration::from_millis(4)).unwrap_or_default()
+fn size_of(fs: &dyn Fs, path: &Path) -> u64 {
+    fs.open(path, OpenMode::Read).and_then(|file| file.len()).unwrap_or(0)
+}
+
+/// A snapshot file whose entries are what this version knows.
+fn open_snapshot(fs: &dyn Fs, path: &Path) -> Result<(SnapshotMeta, SnapshotReader), ReplicaError> {
+    let (meta, entries) = SnapshotReader::open(fs, path)?;
+    if meta.format != STATE_FORMAT {
+        let (path, found) = (path.to_owned(), meta.format);
+        return Err(SnapshotError::NewerFormat { path, found, supported: STATE_FORMAT }.into());
+    }
+    Ok((meta, entries))
 }
 
 /// Replaces the content of a store with that of a snapshot file. Interrupted, the store is marked incomplete.

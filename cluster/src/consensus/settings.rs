@@ -24,7 +24,7 @@ pub struct RaftSettings {
     pub persistence: Persistence,
     /// `cluster_commit_timeout`: how long a membership command of an operator waits for its majority.
     pub commit_timeout: Duration,
-    /// A snapshot is made when the log has grown by so much since the last one. Default 256 MiB.
+    /// A snapshot is made when the log has grown by so much since the last one, and by the size of that. Default 256 MiB.
     pub snapshot_log_bytes: u64,
     /// `autosave_interval`: at most so long between snapshots while there are changes.
     pub autosave_interval: Option<Duration>,
