@@ -136,6 +136,8 @@ pub(crate) struct Position {
 #[derive(Debug, Default)]
 struct Written {
     last: Option<LogId>,
+    /// The store is being filled, or was not to the end: what changed in the state has nothing to do with what is in it.
+    broken: bool,
 }
 
 impl Replica {
@@ -144,7 +146,7 @@ impl Replica {
         Arc::new(Self {
             snapshot_bytes: AtomicU64::new(size_of(&*parts.fs, &parts.snapshot_path)),
             state: parts.state,
-            writing: Mutex::new(Written { last: parts.position.last }),
+            writing: Mutex::new(Written { last: parts.position.last, broken: false }),
             position: Mutex::new(parts.position),
             applied,
             store: parts.store,
@@ -255,6 +257,9 @@ impl Replica {
     }
 
     fn checkpoint_while(&self, written: &mut Written) -> Result<(), ReplicaError> {
+        if written.broken {
+            return Err(KvError::Incomplete.into());
+        }
         let (changes, position) = {
             let mut state = self.state.write();
             let position = self.position.lock().clone();
@@ -380,10 +385,12 @@ impl Replica {
     /// Makes a received snapshot the state of this node. Blocks.
     pub(crate) fn install(&self, received: &Path) -> Result<(), ReplicaError> {
         let mut written = self.writing.lock();
+        open_snapshot(&*self.fs, received)?;
         if received != self.snapshot_path {
             self.fs.rename(received, &self.snapshot_path)?;
             self.fs.sync_dir(self.snapshot_path.parent().unwrap_or(Path::new(".")))?;
         }
+        written.broken = true;
         let position = fill_store(&*self.fs, &self.snapshot_path, &self.store)?;
         let fresh = load_state(&self.store, self.node)?;
         {
@@ -391,7 +398,8 @@ impl Replica {
             *state = fresh;
             *self.position.lock() = position.clone();
         }
-        written.last = position.last;
+        *written = Written { last: position.last, broken: false };
+        self.snapshot_bytes.store(size_of(&*self.fs, &self.snapshot_path), Ordering::Relaxed);
         *self.snapshot.lock() = Some((position.last, position.membership));
         self.observer.on_replaced();
         self.applied.send_replace(position.last.map_or(0, |id| id.index));
@@ -415,23 +423,12 @@ fn open_snapshot(fs: &dyn Fs, path: &Path) -> Result<(SnapshotMeta, SnapshotRead
 
 /// Replaces the content of a store with that of a snapshot file. Interrupted, the store is marked incomplete.
 pub(crate) fn fill_store(fs: &dyn Fs, path: &Path, store: &StateStore) -> Result<Position, ReplicaError> {
-    let (meta, entries) = SnapshotReader::open(fs, path)?;
+    let (meta, entries) = open_snapshot(fs, path)?;
     let membership = MembershipAt::from_bytes(&meta.membership).map_err(|e| ReplicaError::State(e.to_string()))?;
     store.clear()?;
-    let mut failed = None;
     let own = (Bytes::from_static(MEMBERSHIP_KEY), Some(meta.membership.clone()));
-    let ops = entries.map_while(|entry| match entry {
-        Ok((key, value)) => Some((key, Some(value))),
-        Err(error) => {
-            failed = Some(error);
-            None
-        }
-    });
-    store.write_checkpoint(AppliedIndex { shard: SHARD, last: meta.last }, ops.chain([own]))?;
-    if let Some(error) = failed {
-        store.clear()?;
-        return Err(error.into());
-    }
+    let ops = entries.map(|entry| entry.map(|(key, value)| (key, Some(value))).map_err(ReplicaError::from));
+    store.try_checkpoint(AppliedIndex { shard: SHARD, last: meta.last }, ops.chain([Ok(own)]))?;
     Ok(Position { last: meta.last, membership })
 }
 
@@ -459,3 +456,7 @@ pub(crate) fn load_state(store: &StateStore, node: NodeId) -> Result<State, Repl
     state.only_effects_for(node);
     Ok(state)
 }
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;

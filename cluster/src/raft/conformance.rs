@@ -3,16 +3,17 @@ use super::{
     log::LogStore,
     machine::Machine,
     snapshot::SnapshotHandle,
+    testing::Nobody,
     types::{SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
     consensus::{
         clock::ClusterClock,
-        replica::{Committed, Observer, OwnBatch, Position, Replica, ReplicaParts, SHARD},
+        replica::{Committed, Position, Replica, ReplicaParts, SHARD},
     },
     ids::{Incarnation, Millis, NodeId},
-    raft::encoding::{BatchHeader, Content, encode_batch},
-    state::{Command, Effect, Origin},
+    raft::encoding::{Content, encode_batch},
+    state::Origin,
 };
 use mosquorum_storage::{
     fs::{Fs, MemoryFs},
@@ -31,17 +32,6 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-
-struct Nobody;
-
-impl Observer for Nobody {
-    fn take_commands(&self, _: &BatchHeader) -> Option<Vec<Command>> {
-        None
-    }
-    fn on_applied(&self, _: Vec<Effect>, _: Vec<OwnBatch>) {}
-    fn on_ignored(&self, _: Origin, _: u64) {}
-    fn on_replaced(&self) {}
-}
 
 /// All stores are on one disk, as sender and receiver of a snapshot file.
 #[derive(Default)]

@@ -19,3 +19,5 @@ pub(crate) use types::vote_after_snapshot;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+pub(crate) mod testing;
