@@ -206,6 +206,7 @@ impl Disk {
             snapshot,
             observer,
         });
+        reconcile(&log, &replica)?;
         Ok(Opened { identity, log, replica, pristine })
     }
 
@@ -372,6 +373,32 @@ fn restart_log(log: &Log, last: LogId) -> Result<(), LogError> {
     log.flush().map(drop)
 }
 
+/// Raft applies what is committed before this node's own log has it on its disk, so after a crash the state may be ahead
+/// of the log, or the log may end in entries that others replaced. Such a log is of no use: what the state holds was
+/// committed, and the log goes on behind it. Done again after a crash.
+fn reconcile(log: &Log, replica: &Replica) -> Result<(), StartError> {
+    let Some(applied) = replica.applied().0 else { return Ok(()) };
+    let bounds = log.bounds();
+    let found = match bounds.purged {
+        Some(purged) if purged.index >= applied.index => Some(purged),
+        _ if bounds.last.is_none_or(|last| last.index < applied.index) => None,
+        _ => log.read(applied.index..applied.index + 1, 1)?.first().map(|entry| entry.id),
+    };
+    if found.is_some_and(|id| id == applied || id.index > applied.index) {
+        return Ok(());
+    }
+    warn!(
+        applied = applied.index,
+        log_last = bounds.last.map_or(0, |id| id.index),
+        "the log does not have what the state holds: it goes on behind the state"
+    );
+    // First: what the log no longer has must be in a snapshot.
+    replica.ensure_snapshot()?;
+    log.reset_to(applied)?;
+    log.flush()?;
+    Ok(())
+}
+
 fn file_system(memory: bool) -> Arc<dyn Fs> {
     if memory {
         return Arc::new(MemoryFs::default());
@@ -419,3 +446,7 @@ fn set_stale_directory_aside(fs: &dyn Fs, settings: &RaftSettings) -> Result<(),
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "open_tests.rs"]
+mod tests;

@@ -329,6 +329,18 @@ impl Replica {
         self.build_snapshot_for(self.cluster_id)
     }
 
+    /// As [`Replica::build_snapshot`], before anybody is served, and only if there is none of this position.
+    pub(crate) fn ensure_snapshot(&self) -> Result<(), ReplicaError> {
+        let applied = self.position.lock().last;
+        if self.current_snapshot().is_some_and(|(last, _)| last == applied) {
+            return Ok(());
+        }
+        self.in_a_hurry.store(true, Ordering::Relaxed);
+        let built = self.build_snapshot();
+        self.in_a_hurry.store(false, Ordering::Relaxed);
+        built.map(drop)
+    }
+
     /// As [`Replica::build_snapshot`], for a cluster that this node will belong to.
     pub(crate) fn build_snapshot_for(
         &self,
