@@ -4,11 +4,12 @@ mod common;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 
 use bytes::Bytes;
 use common::{Content, DIR, Model, Random, open, options};
-use mosquorum_storage::fs::{CrashMode, Fs, MemoryFs, OpenMode, RealFs};
+use mosquorum_storage::fs::{CrashMode, Fs, FsFile, LockOutcome, MemoryFs, OpenMode, RealFs};
 use mosquorum_storage::log::{Log, LogEntry, LogError, LogId, LogOptions, WriterMode};
 
 fn entry(term: u64, index: u64, len: usize) -> LogEntry {
@@ -326,4 +327,78 @@ fn a_writer_thread_acknowledges_in_order_while_others_read() {
     assert_eq!(log.read(2901..3001, usize::MAX).unwrap().len(), 100);
     drop(log);
     std::fs::remove_dir_all(dir).unwrap();
+}
+
+/// Once told to, fails to free purged segments as a full disk would.
+#[derive(Debug)]
+struct Full {
+    fs: MemoryFs,
+    failures: AtomicUsize,
+}
+
+impl Fs for Full {
+    fn open(&self, path: &Path, mode: OpenMode) -> std::io::Result<Arc<dyn FsFile>> {
+        self.fs.open(path, mode)
+    }
+    fn exists(&self, path: &Path) -> std::io::Result<bool> {
+        self.fs.exists(path)
+    }
+    fn list(&self, dir: &Path) -> std::io::Result<Vec<String>> {
+        self.fs.list(dir)
+    }
+    fn create_dir_all(&self, dir: &Path) -> std::io::Result<()> {
+        self.fs.create_dir_all(dir)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        let frees = to.extension().is_some_and(|extension| extension == "free");
+        let one_less = |left: usize| left.checked_sub(1);
+        if frees && self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less).is_ok() {
+            return Err(std::io::ErrorKind::StorageFull.into());
+        }
+        self.fs.rename(from, to)
+    }
+    fn remove_file(&self, path: &Path) -> std::io::Result<()> {
+        self.fs.remove_file(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+        self.fs.sync_dir(dir)
+    }
+    fn free_bytes(&self, dir: &Path) -> std::io::Result<u64> {
+        self.fs.free_bytes(dir)
+    }
+    fn try_lock(&self, path: &Path) -> std::io::Result<LockOutcome> {
+        self.fs.try_lock(path)
+    }
+}
+
+#[test]
+fn segments_that_cannot_be_freed_cost_no_entry() {
+    let memory = MemoryFs::new();
+    let fs = Arc::new(Full { fs: memory.clone(), failures: AtomicUsize::new(1) });
+    let options = || LogOptions { writer: WriterMode::Thread, ..options() };
+    let (log, _) = Log::open(fs.clone(), Path::new(DIR), options()).unwrap();
+    for index in 1..100 {
+        append(&log, vec![entry(1, index, 1000)]).unwrap();
+        if index == 30 {
+            log.purge_to(LogId { term: 1, node: 1, index: 20 }).unwrap();
+        }
+    }
+    assert_eq!(fs.failures.load(Ordering::SeqCst), 0, "it could not be freed");
+    log.shutdown();
+    memory.crash(CrashMode::LoseAll);
+    let (log, found) = Log::open(fs, Path::new(DIR), options()).unwrap();
+    assert_eq!(found.last.unwrap().index, 99);
+    assert_eq!(log.read(21..100, 1 << 20).unwrap().len(), 79);
+}
+
+#[test]
+fn a_segment_that_is_cut_while_it_is_read_is_an_error() {
+    let fs = MemoryFs::new();
+    let (log, _) = open(&fs).unwrap();
+    for index in 1..20 {
+        append(&log, vec![entry(1, index, 1000)]).unwrap();
+    }
+    let first = segment_paths(&fs).remove(0);
+    fs.open(&first, OpenMode::ReadWrite).unwrap().set_len(100).unwrap();
+    assert!(matches!(log.read(1..4, 1 << 20), Err(LogError::Damaged { .. })));
 }

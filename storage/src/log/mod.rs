@@ -88,7 +88,7 @@ impl Log {
         let torn = found.torn_bytes;
         let epoch = found.epoch + 1;
         let mut writer = Writer::start(shared.clone(), options, log_id, segments, found)?;
-        writer.recycle_at_start(before_first)?;
+        writer.recycle_at_start(before_first);
         let log =
             Log::with_writer(shared, writer, mode).map_err(|error| LogError::io("start a thread for", dir, error))?;
         let bounds = log.bounds();
@@ -401,8 +401,9 @@ fn read_part(part: &Segment, entries: &mut Vec<LogEntry>) -> Result<(), LogError
     let bytes = Bytes::from(bytes);
     for (index, offset) in (part.first..).zip(&part.offsets) {
         let offset = u64::from(*offset) * ALIGN;
-        let record = bytes.slice((offset - start) as usize..);
-        let entry = parse_entry(part, index, offset, &record).ok_or_else(|| LogError::Damaged {
+        // The file may be shorter by now than it was.
+        let at = ((offset - start) as usize).min(bytes.len());
+        let entry = parse_entry(part, index, offset, &bytes.slice(at..)).ok_or_else(|| LogError::Damaged {
             file: part.path.clone(),
             offset,
             detail: format!("entry {index} does not match its checksum"),

@@ -54,6 +54,7 @@ pub(super) struct Segments {
 
 struct Worker {
     tasks: Option<Sender<Task>>,
+    /// One answer for each [`Task::Prepare`], in order.
     ready: Receiver<Result<Prepared, LogError>>,
     join: Option<JoinHandle<()>>,
 }
@@ -96,17 +97,17 @@ impl Segments {
         let (report, ready) = channel();
         let work = move || {
             while let Ok(task) = todo.recv() {
-                let outcome = match task {
-                    Task::Prepare(generation) => Some(keeper.prepare(generation)),
-                    Task::Recycle(paths) => keeper.recycle(paths).err().map(Err),
-                };
-                if let Some(Err(error)) = &outcome {
-                    tracing::warn!(%error, "the next log segment is not ready");
-                }
-                if let Some(outcome) = outcome
-                    && report.send(outcome).is_err()
-                {
-                    return;
+                match task {
+                    Task::Recycle(paths) => keeper.recycle(paths),
+                    Task::Prepare(generation) => {
+                        let outcome = keeper.prepare(generation);
+                        if let Err(error) = &outcome {
+                            tracing::warn!(%error, "the next log segment is not ready");
+                        }
+                        if report.send(outcome).is_err() {
+                            return;
+                        }
+                    }
                 }
             }
         };
@@ -150,14 +151,11 @@ impl Segments {
     }
 
     /// Takes back segments whose purge is durable.
-    pub(super) fn recycle(&mut self, paths: Vec<PathBuf>) -> Result<(), LogError> {
+    pub(super) fn recycle(&mut self, paths: Vec<PathBuf>) {
         match (&mut self.keeper, &self.thread) {
             (Some(keeper), _) => keeper.recycle(paths),
-            (None, Some(worker)) => {
-                worker.send(Task::Recycle(paths));
-                Ok(())
-            }
-            (None, None) => Ok(()),
+            (None, Some(worker)) => worker.send(Task::Recycle(paths)),
+            (None, None) => {}
         }
     }
 }
@@ -216,7 +214,14 @@ impl Keeper {
         Ok(())
     }
 
-    fn recycle(&mut self, paths: Vec<PathBuf>) -> Result<(), LogError> {
+    /// A failure leaves files that the next start finds; nothing else depends on them.
+    fn recycle(&mut self, paths: Vec<PathBuf>) {
+        if let Err(error) = self.try_recycle(paths) {
+            tracing::warn!(%error, "purged log segments stay until the next start");
+        }
+    }
+
+    fn try_recycle(&mut self, paths: Vec<PathBuf>) -> Result<(), LogError> {
         let freed = free_segments(&*self.fs, &self.dir, paths)?;
         self.free.extend(freed);
         while self.free.len() > self.spare_segments {

@@ -430,16 +430,16 @@ impl Writer {
         if paths.is_empty() {
             return;
         }
-        if let Err(error) = self.segments.recycle(paths) {
-            self.fail(error);
-        }
+        self.segments.recycle(paths);
     }
 
     /// Gives back segments that recovery found to be purged.
-    pub(super) fn recycle_at_start(&mut self, mut before_first: Vec<PathBuf>) -> Result<(), LogError> {
+    pub(super) fn recycle_at_start(&mut self, mut before_first: Vec<PathBuf>) {
         let taken = self.shared.state.lock().view.take_purged_segments(self.extent.first);
         before_first.extend(taken.into_iter().map(|segment| segment.path));
-        if before_first.is_empty() { Ok(()) } else { self.segments.recycle(before_first) }
+        if !before_first.is_empty() {
+            self.segments.recycle(before_first);
+        }
     }
 }
 
