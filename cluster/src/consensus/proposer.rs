@@ -286,11 +286,11 @@ impl Proposer {
             if inner.origin != Some(origin) || inner.in_flight.front().map(|b| b.batch.sequence) != Some(sequence) {
                 return;
             }
-            inner.in_flight.pop_front()
+            let Some(answered) = inner.in_flight.pop_front() else { return };
+            self.outstanding_bytes.fetch_sub(answered.bytes, Ordering::Relaxed);
+            answered
         };
-        let Some(answered) = answered else { return };
         self.latency.observe(answered.since.elapsed());
-        self.outstanding_bytes.fetch_sub(answered.bytes, Ordering::Relaxed);
         self.wake.notify_one();
         for (reply, outcome) in answered.replies.into_iter().zip(outcomes) {
             if let Some((reply, ticket)) = reply {
