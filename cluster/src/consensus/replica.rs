@@ -274,7 +274,7 @@ impl Replica {
         written.last = position.last;
         self.put_out_messages();
         // What is put out would otherwise be in the store's memory.
-        if self.state.read().totals().message_memory_saved() > MESSAGE_MEMORY_MAX {
+        if self.state.read().totals().message_memory_saved > MESSAGE_MEMORY_MAX {
             self.store.trim()?;
         }
         Ok(())

@@ -1,5 +1,5 @@
 //! What the state counts, for `$SYS` and metrics. Equal on every node, and kept across restarts.
-use super::{DropReason, State, messages::messages_memory};
+use super::{DropReason, State};
 use serde::{Deserialize, Serialize};
 
 /// Since the cluster was formed.
@@ -51,14 +51,8 @@ pub struct Totals {
     pub message_bytes: u64,
     /// What those of them that are in memory take there, about.
     pub message_memory: u64,
-}
-
-impl Totals {
-    /// What the messages that are not in memory would take there, about.
-    #[must_use]
-    pub fn message_memory_saved(&self) -> u64 {
-        messages_memory(self.messages as u64, self.message_bytes).saturating_sub(self.message_memory)
-    }
+    /// What those that are not in memory would take there, about.
+    pub message_memory_saved: u64,
 }
 
 impl State {
@@ -84,7 +78,8 @@ impl State {
             retained: self.retained.len(),
             messages: self.messages.len(),
             message_bytes: self.messages.bytes(),
-            message_memory: self.messages.bytes_here(),
+            message_memory: self.messages.memory_here(),
+            message_memory_saved: self.messages.memory() - self.messages.memory_here(),
         }
     }
 }

@@ -5,7 +5,7 @@
 use super::{
     Mark, Message, SessionPlace, State,
     expiry::Deadline,
-    messages::{Held, MessageId, Place, memory_of},
+    messages::{Held, MessageId, Place, Size},
     queue::{NewBody, NewEntry, expiry_of},
     records::{EntryRecord, HeaderRecord, Key, LoadError, SessionRecord, Value},
     session::{Session, SubscriptionRecord},
@@ -36,7 +36,7 @@ struct Parts {
 struct Loaded {
     /// `None`: beyond the budget.
     message: Option<Arc<Message>>,
-    bytes: u32,
+    size: Size,
     expires_at: Option<Millis>,
     /// Once something refers to it.
     place: Option<Place>,
@@ -206,8 +206,8 @@ impl State {
                 let place = self.load_message(id, parts)?;
                 let moves = extra.as_ref().is_some_and(|extra| extra.group.is_some());
                 let body = match parts.messages.get(&id) {
-                    Some(Loaded { message: None, bytes, expires_at, .. }) if !moves => {
-                        NewBody::Stored { bytes: *bytes, expires_at: *expires_at }
+                    Some(Loaded { message: None, size, expires_at, .. }) if !moves => {
+                        NewBody::Stored { bytes: size.payload, expires_at: *expires_at }
                     }
                     _ => NewBody::Here(parts.message(id, fetch)?),
                 };
@@ -224,7 +224,7 @@ impl State {
     /// The message's place; nothing refers to it yet.
     fn load_message(&mut self, id: MessageId, parts: &mut Parts) -> Result<Place, LoadError> {
         let loaded = parts.messages.get_mut(&id).ok_or(LoadError::MessageMissing(id.0))?;
-        Ok(*loaded.place.get_or_insert_with(|| self.messages.add_written(id, loaded.bytes as usize)))
+        Ok(*loaded.place.get_or_insert_with(|| self.messages.add_written(id, loaded.size)))
     }
 }
 
@@ -233,10 +233,10 @@ type Fetch<'a> = dyn Fn(MessageId) -> Result<Arc<Message>, LoadError> + 'a;
 
 impl Loaded {
     fn new(message: Arc<Message>, budget: &mut u64) -> Self {
-        let bytes = u32::try_from(message.payload.len()).unwrap_or(u32::MAX);
-        let (expires_at, left) = (expiry_of(&message), budget.checked_sub(memory_of(bytes)));
+        let size = Size::of(&message);
+        let (expires_at, left) = (expiry_of(&message), budget.checked_sub(u64::from(size.memory)));
         *budget = left.unwrap_or(0);
-        Self { message: left.map(|_| message), bytes, expires_at, place: None }
+        Self { message: left.map(|_| message), size, expires_at, place: None }
     }
 }
 

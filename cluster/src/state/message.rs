@@ -69,6 +69,22 @@ impl Message {
         self.payload.len() + self.topic.as_str().len()
     }
 
+    /// What topic and properties take, about.
+    pub(super) fn description_bytes(&self) -> usize {
+        let properties = self.properties.as_ref().map_or(0, |properties| {
+            let text = |text: &Option<Utf8>| text.as_ref().map_or(0, |text| text.as_str().len());
+            let user = properties.user_properties.iter();
+            size_of::<PublishProperties>()
+                + text(&properties.response_topic)
+                + text(&properties.content_type)
+                + properties.correlation_data.as_ref().map_or(0, Bytes::len)
+                + user
+                    .map(|(name, value)| 2 * size_of::<Utf8>() + name.as_str().len() + value.as_str().len())
+                    .sum::<usize>()
+        });
+        self.topic.as_str().len() + properties
+    }
+
     /// A copy whose buffers hold nothing but this message (it may otherwise keep a whole read buffer alive).
     #[must_use]
     pub fn detached(&self) -> Self {

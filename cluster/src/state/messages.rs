@@ -10,8 +10,10 @@ pub struct MessageId(pub(super) u64);
 /// Where a message is counted. The same message may have different places on different nodes.
 pub(super) type Place = u32;
 
-/// What a message takes in memory beside its payload, about.
-const OVERHEAD_BYTES: u64 = 320;
+use super::Message;
+
+/// What a message takes in memory beside its payload, topic and properties, about.
+const OVERHEAD_BYTES: usize = 320;
 
 /// Somebody's reference to a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,18 +29,26 @@ struct Counted {
     references: u32,
     /// Those that hold the message.
     here: u32,
-    bytes: u32,
+    size: Size,
     /// The message is in the durable form.
     written: bool,
 }
 
-/// What a message with a payload of so many bytes takes in memory, about.
-pub(super) fn memory_of(payload_bytes: u32) -> u64 {
-    messages_memory(1, u64::from(payload_bytes))
+/// How large a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Size {
+    /// Its payload, which limits count.
+    pub(super) payload: u32,
+    /// What it takes in memory, about.
+    pub(super) memory: u32,
 }
 
-pub(super) fn messages_memory(messages: u64, payload_bytes: u64) -> u64 {
-    payload_bytes + messages * OVERHEAD_BYTES
+impl Size {
+    pub(super) fn of(message: &Message) -> Self {
+        let saturated = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+        let memory = OVERHEAD_BYTES + message.payload.len() + message.description_bytes();
+        Self { payload: saturated(message.payload.len()), memory: saturated(memory) }
+    }
 }
 
 #[derive(Clone, Default)]
@@ -46,7 +56,8 @@ pub(super) struct MessageStore {
     places: Vec<Counted>,
     free: Vec<Place>,
     bytes: u64,
-    bytes_here: u64,
+    memory: u64,
+    memory_here: u64,
     pub(super) next_id: u64,
     /// Written once, no longer referred to.
     pub(super) removed: Vec<MessageId>,
@@ -54,21 +65,21 @@ pub(super) struct MessageStore {
 
 impl MessageStore {
     /// A place for a new message that nothing refers to yet: call `refer` before anything else.
-    pub(super) fn add(&mut self, bytes: usize) -> Place {
+    pub(super) fn add(&mut self, message: &Message) -> Place {
         let id = MessageId(self.next_id);
         self.next_id += 1;
-        self.add_with(id, bytes, false)
+        self.add_with(id, Size::of(message), false)
     }
 
     /// For loading: a message that is in the durable form.
-    pub(super) fn add_written(&mut self, id: MessageId, bytes: usize) -> Place {
-        self.add_with(id, bytes, true)
+    pub(super) fn add_written(&mut self, id: MessageId, size: Size) -> Place {
+        self.add_with(id, size, true)
     }
 
-    fn add_with(&mut self, id: MessageId, bytes: usize, written: bool) -> Place {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        self.bytes += u64::from(bytes);
-        let counted = Counted { id, references: 0, here: 0, bytes, written };
+    fn add_with(&mut self, id: MessageId, size: Size, written: bool) -> Place {
+        self.bytes += u64::from(size.payload);
+        self.memory += u64::from(size.memory);
+        let counted = Counted { id, references: 0, here: 0, size, written };
         match self.free.pop() {
             Some(place) => {
                 self.places[place as usize] = counted;
@@ -87,7 +98,7 @@ impl MessageStore {
         if held.here {
             counted.here += 1;
             if counted.here == 1 {
-                self.bytes_here += memory_of(counted.bytes);
+                self.memory_here += u64::from(counted.size.memory);
             }
         }
     }
@@ -97,7 +108,7 @@ impl MessageStore {
         let counted = &mut self.places[place as usize];
         counted.here -= 1;
         if counted.here == 0 {
-            self.bytes_here -= memory_of(counted.bytes);
+            self.memory_here -= u64::from(counted.size.memory);
         }
     }
 
@@ -109,7 +120,8 @@ impl MessageStore {
         let counted = &mut self.places[place as usize];
         counted.references -= 1;
         if counted.references == 0 {
-            self.bytes -= u64::from(counted.bytes);
+            self.bytes -= u64::from(counted.size.payload);
+            self.memory -= u64::from(counted.size.memory);
             if counted.written {
                 self.removed.push(counted.id);
             }
@@ -139,9 +151,18 @@ impl MessageStore {
         self.bytes
     }
 
+    /// What all messages would take in memory, about.
+    pub(super) fn memory(&self) -> u64 {
+        self.memory
+    }
+
     /// What the messages in memory take, about.
-    pub(super) fn bytes_here(&self) -> u64 {
-        self.bytes_here
+    pub(super) fn memory_here(&self) -> u64 {
+        self.memory_here
+    }
+
+    pub(super) fn memory_of(&self, place: Place) -> u32 {
+        self.places[place as usize].size.memory
     }
 
     #[cfg(test)]

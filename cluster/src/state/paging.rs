@@ -56,17 +56,23 @@ impl State {
         }
     }
 
+    /// What the entry's message takes in memory when it is there, about.
+    #[must_use]
+    pub fn memory_of(&self, entry: &Entry) -> u64 {
+        entry.held().map_or(0, |held| u64::from(self.messages.memory_of(held.place)))
+    }
+
     /// One step of putting out messages that wait, until at most `budget` bytes are left in memory or nothing more can
     /// go. Everything up to the last cut must be in the durable form by now. Returns what the caller is to drop (outside
     /// of locks), `None` when it is done.
     pub fn put_out(&mut self, budget: u64, at: &mut PutOut) -> Option<Vec<Arc<Message>>> {
         let Self { sessions, messages, .. } = self;
-        if at.next_session >= sessions.places() || messages.bytes_here() <= budget {
+        if at.next_session >= sessions.places() || messages.memory_here() <= budget {
             return None;
         }
         let (mut most, mut freed) = (STEP_ENTRIES, Vec::new());
         let until = sessions.places().min(at.next_session + STEP_SESSIONS);
-        while at.next_session < until && messages.bytes_here() > budget {
+        while at.next_session < until && messages.memory_here() > budget {
             let done = sessions.queue_at(at.next_session).is_none_or(|queue| {
                 queue.put_out(&mut most, |place, message| {
                     messages.put_out(place);

@@ -150,7 +150,7 @@ impl State {
         out: &mut Vec<Effect>,
     ) {
         let message = publishing.message;
-        let place = *publishing.place.get_or_insert_with(|| self.messages.add(message.payload.len()));
+        let place = *publishing.place.get_or_insert_with(|| self.messages.add(message));
         self.messages.refer(Held { place, here: true });
         let body = NewBody::Here(message.clone());
         self.sessions[session].queue.push(NewEntry { body, place, qos, retain, identifier, extra });

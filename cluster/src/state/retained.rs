@@ -25,7 +25,7 @@ impl State {
             self.remove_retained(&message.topic);
             return;
         }
-        let place = *publishing.place.get_or_insert_with(|| self.messages.add(message.payload.len()));
+        let place = *publishing.place.get_or_insert_with(|| self.messages.add(message));
         self.keep_retained(message.clone(), place);
         self.note_retained_changed(&message.topic);
     }

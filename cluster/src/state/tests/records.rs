@@ -144,6 +144,38 @@ fn messages_that_wait_are_put_out_oldest_sessions_first_until_memory_is_within_i
 }
 
 #[test]
+fn topics_and_properties_count_as_memory_and_not_against_the_limits_of_queues() {
+    let mut world = World::new();
+    let (epoch, ..) = world.connect(ConnectCommand {
+        limits: QueueLimits { bytes: 10, inflight: 1, ..QueueLimits::default() },
+        ..connect("c")
+    });
+    world.subscribe("c", epoch, sub("a", 1));
+    let text = "x".repeat(50_000);
+    let properties = mosquorum_proto::mqtt::PublishProperties {
+        user_properties: [(text.as_str().into(), text.as_str().into())].into_iter().collect(),
+        ..Default::default()
+    };
+    for number in 0..4 {
+        world.publish(Message {
+            properties: Some(Box::new(properties.clone())),
+            ..message("a", &number.to_string(), 1)
+        });
+    }
+    let totals = world.state.totals();
+    assert_eq!((world.queue("c").len(), totals.message_bytes), (4, 4));
+    assert!((400_000..410_000).contains(&totals.message_memory), "{totals:?}");
+    let mut store = BTreeMap::new();
+    write(&mut store, &mut world.state);
+    // Only the first fits.
+    let loaded =
+        State::load_within(LogIndex(world.index), store.clone(), 150_000, |key| store.get(key).cloned()).unwrap();
+    let found = loaded.totals();
+    assert_eq!(found.message_memory + found.message_memory_saved, totals.message_memory);
+    assert!((100_000..150_000).contains(&found.message_memory), "{found:?}");
+}
+
+#[test]
 fn empty_state_is_loaded_from_nothing() {
     let nothing: [(Vec<u8>, Vec<u8>); 0] = [];
     let state = State::load(LogIndex(0), nothing).unwrap();
