@@ -447,9 +447,12 @@ impl Service {
     /// DISCONNECT with its reason towards 5.0 clients; whatever else waits for the socket goes with it, if it can.
     async fn say_goodbye(&mut self, end: &End) {
         let reason = match end {
-            End::Closed | End::Io(_) | End::NoMajority | End::Order(Order::LeaseLost | Order::Reloaded) => None,
             // As Mosquitto.
             End::NotAuthorized => None,
+            End::Closed
+            | End::Io(_)
+            | End::NoMajority
+            | End::Order(Order::LeaseLost | Order::Unreadable | Order::Reloaded) => None,
             End::Decode(error) => error.disconnect(),
             End::Session(SessionError::Peer(reason, _)) => Some(*reason),
             End::Session(SessionError::Disconnected { .. }) => None,
@@ -521,7 +524,7 @@ impl End {
             Self::Session(SessionError::Superseded) | Self::Order(Order::TakenOver) => Disconnected::SessionTakenOver,
             Self::KeepAlive => Disconnected::ExceededTimeout,
             Self::NotAuthorized => Disconnected::NotAuthorised,
-            Self::NoMajority | Self::Order(Order::LeaseLost) => Disconnected::ServerUnavailable,
+            Self::NoMajority | Self::Order(Order::LeaseLost | Order::Unreadable) => Disconnected::ServerUnavailable,
             Self::Order(Order::Administrative) => Disconnected::AdministrativeAction,
             Self::Order(_) => Disconnected::ServerShuttingDown,
         }

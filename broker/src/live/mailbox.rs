@@ -34,6 +34,8 @@ pub enum Order {
     Drained,
     /// This node may not serve any more: close at once, write nothing.
     LeaseLost,
+    /// What waits for the client cannot be read now: close, its session goes on with the next connection.
+    Unreadable,
     /// Options or access rules changed.
     Reloaded,
 }

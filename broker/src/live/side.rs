@@ -2,7 +2,7 @@
 //! Always true: nothing here waits, but for messages that only the state store has; what a round of the connection proposes is handed over at its end, and receivers of
 //! what it delivered are woken then, so that they find all of it.
 use super::{
-    Delivery, Wakeups,
+    Delivery, Order, Wakeups,
     counters::CounterValues,
     router::{Choice, RouteVersion, Targets},
     subscriptions::LiveSubscription,
@@ -29,7 +29,7 @@ const TARGETS_MAX: usize = 64;
 /// Bytes waiting for the socket above which only answers are added.
 const OUT_HIGH_BYTES: usize = 64 << 10;
 /// A message that is in the store only may be gone when it is looked for, since its entry went meanwhile. Then the queue is
-/// read again, so often: what is missing still is so because the whole state is being replaced, which ends the connection.
+/// read again, so often. What is missing still may be so because the whole state is being replaced: the connection ends.
 const QUEUE_READS_MAX: usize = 4;
 
 thread_local! {
@@ -140,30 +140,56 @@ impl Side {
         self.submissions.push(Submission { command, reply: Arc::new(Nobody), ticket: 0 });
     }
 
-    /// Entries as the state has them now; returns where messages are missing that only the store has.
-    fn read_queue(&self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) -> Vec<(usize, MessageId)> {
-        let mut stored = Vec::new();
+    /// Entries as the state has them now. Messages that only the store has are missing: not more of them are to be read
+    /// than are sent next.
+    fn read_queue(&self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) -> QueueRead {
+        let mut read = QueueRead::default();
         let state = self.broker.consensus.state().read();
-        let Some(session) = state.session(&self.client_id) else { return stored };
+        let Some(session) = state.session(&self.client_id) else { return read };
         let queue = session.queue();
-        into.extend(queue.iter_from(from_seq).take(max).enumerate().map(|(index, entry)| {
-            let message = match state.body(entry) {
+        for entry in queue.iter_from(from_seq) {
+            let body = state.body(entry);
+            let stored = matches!(body, Body::Stored(_));
+            if into.len() >= max || !read.takes(stored, state.memory_of(entry)) {
+                read.more = true;
+                break;
+            }
+            let message = match body {
                 Body::Here(message) => Some(message.clone()),
                 Body::Stored(id) => {
-                    stored.push((index, id));
+                    read.stored.push((into.len(), id));
                     None
                 }
                 Body::Released => None,
             };
-            QueueItem {
+            into.push(QueueItem {
                 seq: entry.seq(),
                 packet_id: entry.packet_id(),
                 message,
                 options: entry.options(),
                 dup: entry.seq() < queue.dup_before(),
-            }
-        }));
-        stored
+            });
+        }
+        read
+    }
+}
+
+/// What a read of the queue brought beside the entries.
+#[derive(Debug, Default)]
+struct QueueRead {
+    /// Where messages are missing that only the store has.
+    stored: Vec<(usize, MessageId)>,
+    bytes: u64,
+    /// The queue goes on behind what was read.
+    more: bool,
+}
+
+impl QueueRead {
+    /// Whether an entry of so many bytes is taken too. The first always is.
+    fn takes(&mut self, stored: bool, bytes: u64) -> bool {
+        let takes = !stored || self.bytes <= OUT_HIGH_BYTES as u64;
+        self.bytes += bytes;
+        takes
     }
 }
 
@@ -247,19 +273,21 @@ impl Env for Side {
     fn unsubscribe_live(&mut self, filter: &TopicFilter) -> bool {
         self.broker.router.unsubscribe(self.connection, filter)
     }
-    fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) {
+    fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) -> bool {
         for _ in 0..QUEUE_READS_MAX {
             into.clear();
-            let stored = self.read_queue(from_seq, max, into);
+            let QueueRead { stored, more, .. } = self.read_queue(from_seq, max, into);
             let ids: Vec<MessageId> = stored.iter().map(|(_, id)| *id).collect();
             let messages = if ids.is_empty() { Vec::new() } else { self.broker.consensus.stored_messages(&ids) };
             let missing = messages.iter().position(Option::is_none).map(|missing| stored[missing].0);
             for ((index, _), message) in stored.into_iter().zip(messages) {
                 into[index].message = message;
             }
-            let Some(missing) = missing else { return };
+            let Some(missing) = missing else { return more };
             into.truncate(missing);
         }
+        self.mailbox.order(Order::Unreadable);
+        false
     }
     fn retained(
         &mut self,
@@ -345,4 +373,20 @@ pub fn rescue(broker: &Broker, deliveries: Vec<Delivery>) {
 /// The command that gives a shared message back to the durable members of its group.
 pub fn publish_to_group(message: Arc<Message>, group: TopicFilter) -> Command {
     Command::Publish(PublishCommand { only_group: Some(group), ..PublishCommand::new(message) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_read_from_the_store_than_is_sent_next_but_always_something() {
+        let mut read = QueueRead::default();
+        assert!(read.takes(true, 10 * OUT_HIGH_BYTES as u64), "however large, the first is taken");
+        assert!(!read.takes(true, 1));
+        assert!(read.takes(false, 1 << 20), "what is in memory need not be read");
+        let mut read = QueueRead::default();
+        let taken = (0..64).take_while(|_| read.takes(true, 20_000)).count();
+        assert_eq!(taken, 4);
+    }
 }

@@ -80,8 +80,9 @@ pub trait Env {
     /// Whether it existed, as below.
     fn subscribe_live(&mut self, subscription: &Subscription, identifier: Option<u32>) -> bool;
     fn unsubscribe_live(&mut self, filter: &TopicFilter) -> bool;
-    /// Entries of this client's queue in the replicated state from `seq` on, at most `max`.
-    fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>);
+    /// Entries of this client's queue in the replicated state from `seq` on, at most `max`, and fewer when they are large;
+    /// whether there are more behind them.
+    fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) -> bool;
     /// Retained messages that match, after the topic `cursor`; returns where to go on, `None` at the end.
     fn retained(
         &mut self,

@@ -83,8 +83,7 @@ impl DurableOutbox {
             let wanted = room.clamp(1, READ_CHUNK);
             let mut items = std::mem::take(&mut self.scratch);
             items.clear();
-            env.queue(self.next_seq, wanted, &mut items);
-            self.more = items.len() == wanted;
+            self.more = env.queue(self.next_seq, wanted, &mut items);
             let mut stuck = false;
             for item in items.drain(..) {
                 stuck |= env.out_congested() || !self.fits(&item, options);

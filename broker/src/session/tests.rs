@@ -30,6 +30,8 @@ struct Fake {
     /// Given to other members of their groups.
     chosen_again: usize,
     sources_lost_rights: bool,
+    /// Entries of the queue that one read brings, since they are large.
+    read_at_once: usize,
 }
 
 fn fake() -> Fake {
@@ -49,6 +51,7 @@ fn fake() -> Fake {
         queue: Vec::new(),
         chosen_again: 0,
         sources_lost_rights: false,
+        read_at_once: usize::MAX,
     }
 }
 
@@ -109,8 +112,10 @@ impl Env for Fake {
     fn unsubscribe_live(&mut self, _: &TopicFilter) -> bool {
         false
     }
-    fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) {
-        into.extend(self.queue.iter().filter(|item| item.seq >= from_seq).take(max).cloned());
+    fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) -> bool {
+        let rest = || self.queue.iter().filter(|item| item.seq >= from_seq);
+        into.extend(rest().take(max.min(self.read_at_once)).cloned());
+        rest().count() > into.len()
     }
     fn retained(
         &mut self,
@@ -360,6 +365,22 @@ fn no_more_than_the_receive_maximum_is_in_flight() {
     session.on_packet(Packet::PubAck(Ack::new(1)), &mut env).unwrap();
     session.pump(false, &mut env);
     assert_eq!(env.sent().len(), 1);
+}
+
+#[test]
+fn a_queue_that_is_read_in_parts_goes_out_whole() {
+    let (mut session, mut env) = (session(true), Fake { read_at_once: 1, ..fake() });
+    env.queue.extend((0..5).map(|seq| item(seq, QoS::AtLeastOnce)));
+    session.pump(true, &mut env);
+    let mut sent = env.sent().len();
+    assert_eq!(sent, 2, "all that may be in flight");
+    for packet_id in 1..=5 {
+        session.on_packet(Packet::PubAck(Ack::new(packet_id)), &mut env).unwrap();
+        session.pump(false, &mut env);
+        sent += env.sent().len();
+    }
+    assert_eq!(sent, 5);
+    assert!(!session.has_backlog());
 }
 
 #[test]
