@@ -124,6 +124,24 @@ async fn a_fourth_node_joins_and_leaves_again() {
     .await;
 }
 
+/// Nobody reaches the founder at first, since it listens elsewhere than it says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_founder_that_restarts_while_it_forms_the_cluster_does_not_serve_alone() {
+    let mut plan = Plan::new(3);
+    plan.addresses.sort();
+    let others = [start(plan.settings(1, 3)).await, start(plan.settings(2, 3)).await];
+    let elsewhere = format!("127.0.0.1:{}", free_port()).parse().ok();
+    let founder = start(RaftSettings { listen: elsewhere, ..plan.settings(0, 3) }).await;
+    until("the cluster is formed", SOON, || founder.consensus.status().node.0 == 1).await;
+    founder.consensus.shutdown().await;
+    drop(founder);
+    let founder = start(plan.settings(0, 3)).await;
+    until("it serves", SOON, || founder.consensus.available()).await;
+    let voters = founder.consensus.status().members.iter().filter(|member| member.voter).count();
+    assert!(voters >= 2, "{voters}");
+    drop(others);
+}
+
 /// The node lists a peer that never answers: it can neither form a cluster nor find one by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_node_that_finds_no_cluster_joins_when_an_operator_adds_it() {

@@ -17,7 +17,7 @@ pub(crate) use service::MembershipService;
 
 use crate::{
     consensus::{LifeEvent, Opened, Sender, Shared, checkpoints, ticks, watch_raft},
-    ids::NodeId,
+    ids::{Incarnation, NodeId},
     raft::{Engine, EngineStart, Speaker},
     state::Command,
     transport::{Purpose, services::raft::membership_client::MembershipClient},
@@ -65,7 +65,6 @@ const FOUNDER: u64 = 1;
 
 /// Leads the node into its cluster and keeps it serving, for the life of the process.
 pub(crate) async fn run(shared: Arc<Shared>, opened: Option<Opened>, events: mpsc::UnboundedReceiver<LifeEvent>) {
-    let formed_now = opened.is_none();
     let opened = match opened {
         Some(opened) => opened,
         None => match enter(&shared).await {
@@ -90,9 +89,7 @@ pub(crate) async fn run(shared: Arc<Shared>, opened: Option<Opened>, events: mps
     tokio::spawn(ticks(shared.clone(), engine.clone()));
     tokio::spawn(watch_raft(shared.clone(), engine.clone()));
     become_voter(&shared, &engine).await;
-    if formed_now {
-        await_founding_majority(&shared, &engine).await;
-    }
+    await_founding_majority(&shared, &engine).await;
     if let Err(reason) = first_snapshot(&shared, &engine).await {
         return shared.fail(reason);
     }
@@ -238,10 +235,12 @@ async fn announce_address(shared: Arc<Shared>, engine: Arc<Engine>) {
 }
 
 /// A cluster that is being formed serves nobody before a majority of the listed nodes votes: what it acknowledges is to
-/// survive the loss of a disk.
+/// survive the loss of a disk. A founder that has served was through with it, however often it starts and however small
+/// the cluster became since.
 async fn await_founding_majority(shared: &Shared, engine: &Engine) {
     let wanted = shared.settings.forming_set().len() / 2 + 1;
-    while engine.node() == FOUNDER && engine.view().voters() < wanted {
+    let never_served = || shared.state.read().last_incarnation(NodeId(FOUNDER)) == Incarnation(0);
+    while engine.node() == FOUNDER && engine.view().voters() < wanted && never_served() {
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -294,7 +293,7 @@ async fn serve(shared: Arc<Shared>, engine: Arc<Engine>, mut events: mpsc::Unbou
     }
 }
 
-type Life = Option<crate::ids::Incarnation>;
+type Life = Option<Incarnation>;
 
 fn begin_life(shared: &Shared) -> Life {
     let origin = shared.next_origin()?;
