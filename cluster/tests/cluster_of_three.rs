@@ -142,6 +142,23 @@ async fn a_founder_that_restarts_while_it_forms_the_cluster_does_not_serve_alone
     drop(others);
 }
 
+/// It may have a lease from nodes that still hear it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn sessions_of_a_node_that_was_removed_without_a_word_are_free_only_after_its_lease() {
+    let plan = Plan::new(3);
+    let mut nodes = start_all(&plan, &[0, 1, 2]).await;
+    all_serve(&nodes, 3).await;
+    let removed = nodes[2].as_ref().unwrap().consensus.status().node;
+    nodes[2].take().unwrap().kill();
+    let (asked, since) = (nodes[0].as_ref().unwrap(), Instant::now());
+    let request = AdminRequest::Remove { name: "node-2".into(), hand_over: Duration::ZERO };
+    asked.consensus.admin(request).await.unwrap();
+    let is_known = || asked.consensus.state().read().nodes().any(|(node, _)| node == removed);
+    until("it is forgotten", SOON, || !is_known()).await;
+    let lease = Duration::from_millis(1500);
+    assert!(since.elapsed() >= lease, "{:?}", since.elapsed());
+}
+
 /// The node lists a peer that never answers: it can neither form a cluster nor find one by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_node_that_finds_no_cluster_joins_when_an_operator_adds_it() {

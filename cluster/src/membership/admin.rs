@@ -115,9 +115,9 @@ async fn remove(shared: &Arc<Shared>, node: u64, hand_over: Duration) -> Result<
         return Err(ASK_AGAIN.into());
     }
     let nodes = BTreeSet::from([node]);
-    let notes = leave::hand_over(shared, &nodes, hand_over).await?;
-    changes::remove(shared, nodes).await?;
-    Ok(notes)
+    let handed_over = leave::hand_over(shared, &nodes, hand_over).await?;
+    changes::remove(shared, node, handed_over.nodes.contains(&node)).await?;
+    Ok(handed_over.notes)
 }
 
 /// Hands leadership over, to the voter that is furthest unless one is named.
@@ -159,9 +159,10 @@ async fn resize(shared: &Arc<Shared>, wanted: usize, hand_over: Duration) -> Res
         return Err(ASK_AGAIN.into());
     }
     let nodes = leaving.iter().map(|(_, node)| *node).collect();
-    let mut text = leave::hand_over(shared, &nodes, hand_over).await?;
+    let leave::HandedOver { nodes: without_clients, notes: mut text } =
+        leave::hand_over(shared, &nodes, hand_over).await?;
     for (name, node) in leaving.into_iter().rev() {
-        changes::remove(shared, BTreeSet::from([node])).await?;
+        changes::remove(shared, node, without_clients.contains(&node)).await?;
         let _ = write!(text, "{name} (n{node}) left the cluster; ");
     }
     text.push_str(&format!("{wanted} nodes vote"));

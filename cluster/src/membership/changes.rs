@@ -1,5 +1,6 @@
 //! Changes of the membership, made by the leader, one at a time.
-use crate::{consensus::Shared, ids::NodeId, raft::EngineError, state::Command};
+use super::forget;
+use crate::{consensus::Shared, ids::NodeId, raft::EngineError};
 use mosquorum_proto::peer::raft as wire;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
@@ -86,24 +87,20 @@ pub(super) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> R
     let view = engine.view();
     let replaced: BTreeSet<u64> =
         view.members.iter().filter(|m| m.name == request.name && m.node != node).map(|m| m.node).collect();
+    // One may have come back meanwhile.
+    refuse_running_namesake(shared, &request.name, node)?;
     engine.promote(node, replaced.clone()).await.map_err(text)?;
     info!(node, name = request.name, replaced = replaced.len(), "node votes");
-    forget(shared, &replaced);
     Ok(true)
 }
 
-/// Takes nodes out of the cluster.
-pub(super) async fn remove(shared: &Arc<Shared>, nodes: BTreeSet<u64>) -> Result<(), String> {
+/// Takes a node out of the cluster. One with clients is forgotten later.
+pub(super) async fn remove(shared: &Arc<Shared>, node: u64, without_clients: bool) -> Result<(), String> {
     let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
     let _one_at_a_time = shared.changing.lock().await;
-    engine.remove(nodes.clone()).await.map_err(|e| e.to_string())?;
-    forget(shared, &nodes);
-    Ok(())
-}
-
-/// The state has no more to keep for nodes that left.
-fn forget(shared: &Shared, nodes: &BTreeSet<u64>) {
-    for node in nodes {
-        shared.proposer.propose(Command::NodeRemoved { node: NodeId(*node) });
+    engine.remove(BTreeSet::from([node])).await.map_err(|e| e.to_string())?;
+    if without_clients {
+        forget::now(shared, NodeId(node));
     }
+    Ok(())
 }

@@ -16,10 +16,22 @@ use tracing::{info, warn};
 /// A node that the leader has not heard of for so long is not asked.
 const SILENT: Duration = Duration::from_secs(3);
 
-/// The leader's side: asks all nodes that leave, at the same time; returns what the operator should know.
+/// What came of asking nodes that leave.
+pub(super) struct HandedOver {
+    /// Nobody is left on these.
+    pub(super) nodes: BTreeSet<u64>,
+    /// What the operator should know.
+    pub(super) notes: String,
+}
+
+/// The leader's side: asks all nodes that leave, at the same time.
 /// # Errors
 /// When a node says that it stays: nothing was changed.
-pub(super) async fn hand_over(shared: &Arc<Shared>, nodes: &BTreeSet<u64>, within: Duration) -> Result<String, String> {
+pub(super) async fn hand_over(
+    shared: &Arc<Shared>,
+    nodes: &BTreeSet<u64>,
+    within: Duration,
+) -> Result<HandedOver, String> {
     let (view, mut asked) = (shared.view(), JoinSet::new());
     for member in view.members.iter().filter(|member| nodes.contains(&member.node)) {
         let serves = shared.state.read().serving(NodeId(member.node)).is_some();
@@ -34,14 +46,17 @@ pub(super) async fn hand_over(shared: &Arc<Shared>, nodes: &BTreeSet<u64>, withi
             leaving: nodes.iter().copied().collect(),
             hand_over_ms: within.as_millis() as u64,
         };
-        let name = member.name.clone();
-        asked.spawn(async move { (name, timeout(patience, client.leave(request)).await) });
+        let (node, name) = (member.node, member.name.clone());
+        asked.spawn(async move { (node, name, timeout(patience, client.leave(request)).await) });
     }
-    let mut text = String::new();
+    let mut handed_over = HandedOver { nodes: BTreeSet::new(), notes: String::new() };
     while let Some(answer) = asked.join_next().await {
-        let Ok((name, answer)) = answer else { continue };
+        let Ok((node, name, answer)) = answer else { continue };
         let why = match answer {
-            Ok(Ok(_)) => continue,
+            Ok(Ok(_)) => {
+                handed_over.nodes.insert(node);
+                continue;
+            }
             Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
                 return Err(format!("{name} stays: {}", status.message()));
             }
@@ -49,9 +64,9 @@ pub(super) async fn hand_over(shared: &Arc<Shared>, nodes: &BTreeSet<u64>, withi
             Err(_) => "no answer in time".to_owned(),
         };
         warn!(name, why, "a node that leaves does not hand its clients over");
-        let _ = write!(text, "{name} did not hand its clients over ({why}); ");
+        let _ = write!(handed_over.notes, "{name} did not hand its clients over ({why}); ");
     }
-    Ok(text)
+    Ok(handed_over)
 }
 
 /// The side of the node that leaves.

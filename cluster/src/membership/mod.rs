@@ -6,6 +6,7 @@
 mod add;
 mod admin;
 mod changes;
+mod forget;
 mod forming;
 mod leave;
 mod neighbours;
@@ -88,6 +89,7 @@ pub(crate) async fn run(shared: Arc<Shared>, opened: Option<Opened>, events: mps
     tokio::spawn(checkpoints(shared.clone(), engine.clone()));
     tokio::spawn(ticks(shared.clone(), engine.clone()));
     tokio::spawn(watch_raft(shared.clone(), engine.clone()));
+    tokio::spawn(forget::run(shared.clone(), engine.clone()));
     become_voter(&shared, &engine).await;
     await_founding_majority(&shared, &engine).await;
     if let Err(reason) = first_snapshot(&shared, &engine).await {
