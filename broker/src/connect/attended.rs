@@ -40,7 +40,8 @@ pub(super) fn queue_limits(broker: &Broker, client: &Client) -> QueueLimits {
         inflight: send_window(broker, client),
         queue_qos0: settings.delivery.queue_qos0_messages,
         upgrade_qos: settings.delivery.upgrade_outgoing_qos,
-        merge_overlapping: !settings.delivery.allow_duplicate_messages,
+        // As Mosquitto: MQTT 5 tells overlapping subscriptions apart by their identifiers.
+        merge_overlapping: !settings.delivery.allow_duplicate_messages && client.connect.version != ProtocolVersion::V5,
     }
 }
 

@@ -16,7 +16,7 @@ use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, Utf8};
 use parking_lot::{Mutex, RwLock};
 use smallvec::SmallVec;
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::*},
@@ -101,6 +101,7 @@ impl Router {
     pub fn configure(&self, upgrade_qos: bool, allow_duplicates: bool) {
         self.upgrade_qos.store(upgrade_qos, Relaxed);
         self.allow_duplicates.store(allow_duplicates, Relaxed);
+        self.live_version.fetch_add(1, AcqRel);
     }
 
     /// Adds a clean session's subscription; whether it existed.
@@ -149,7 +150,10 @@ impl Router {
 
     /// Finds everybody who gets messages of this topic.
     pub fn targets(&self, topic: &str, version: RouteVersion) -> Targets {
-        let live = self.live.read().matches(topic);
+        let mut live = self.live.read().matches(topic);
+        if !self.allow_duplicates.load(Relaxed) {
+            live.merge();
+        }
         let mut remote = RemoteRoutes::default();
         self.peers.routes(topic, &mut remote);
         let mut targets = Targets {
@@ -182,6 +186,7 @@ impl Router {
         targets.durable = true;
         targets.queues_qos0 = state.queues_qos0(topic);
         let here = self.consensus.origin().node;
+        let mut merged = HashSet::new();
         state.for_each_durable_match(topic, |found| {
             let target = DurableTarget {
                 client_id: found.session.client_id().clone(),
@@ -201,13 +206,18 @@ impl Router {
                         (None, _) => {}
                     }
                 }
-                (None, _, Some(mailbox)) => targets.durable_here.push((mailbox, target)),
+                (None, Some(owner), Some(mailbox)) => {
+                    // Their QoS 0 copies are equal: before MQTT 5 there are no identifiers.
+                    if !found.session.limits().merge_overlapping || merged.insert(owner.connection) {
+                        targets.durable_here.push((mailbox, target));
+                    }
+                }
                 (None, Some(owner), None) if owner.node != here => {
                     if !targets.durable_nodes.contains(&owner.node) {
                         targets.durable_nodes.push(owner.node);
                     }
                 }
-                (None, _, None) => {}
+                (None, ..) => {}
             }
         });
     }
@@ -282,19 +292,10 @@ impl Router {
         wakeups: &mut Wakeups,
     ) -> Option<Forward> {
         let durable_live = !logged && (message.qos == QoS::AtMostOnce || message.is_node_local());
-        let mut seen: SmallVec<[ConnectionId; 8]> = SmallVec::new();
-        let once = !self.allow_duplicates.load(Relaxed);
-        for (connection, subscription) in &targets.live.sessions {
-            if subscription.no_local && subscription.client_id == message.publisher_id {
-                continue;
+        for (_, subscription) in &targets.live.sessions {
+            if !(subscription.no_local && subscription.client_id == message.publisher_id) {
+                self.hand_over(message, subscription, None, wakeups);
             }
-            if once {
-                if seen.contains(connection) {
-                    continue;
-                }
-                seen.push(*connection);
-            }
-            self.hand_over(message, subscription, None, wakeups);
         }
         if durable_live {
             for (mailbox, target) in &targets.durable_here {

@@ -259,7 +259,7 @@ impl Env for Side {
         self.broker.redispatch(message, group, &mut self.wakeups);
     }
 
-    fn subscribe_live(&mut self, subscription: &Subscription, identifier: Option<u32>) -> bool {
+    fn subscribe_live(&mut self, subscription: &Subscription, identifier: Option<u32>, may_merge: bool) -> bool {
         let live = LiveSubscription {
             mailbox: self.mailbox.clone(),
             client_id: self.client_id.clone(),
@@ -267,6 +267,7 @@ impl Env for Side {
             no_local: subscription.no_local,
             retain_as_published: subscription.retain_as_published,
             identifier,
+            may_merge,
         };
         self.broker.router.subscribe(self.connection, subscription, live)
     }

@@ -3,9 +3,12 @@
 use super::mailbox::Mailbox;
 use mosquorum_cluster::{ids::ConnectionId, subscription_tree::SubscriptionTree};
 use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, Utf8};
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 /// One live subscription, as the router needs it.
@@ -17,6 +20,8 @@ pub struct LiveSubscription {
     pub no_local: bool,
     pub retain_as_published: bool,
     pub identifier: Option<u32>,
+    /// The client speaks a version before MQTT 5: one copy is enough (`allow_duplicate_messages false`).
+    pub may_merge: bool,
 }
 
 /// Live members of one shared subscription on this node.
@@ -51,6 +56,27 @@ enum Held {
 pub struct LiveMatches {
     pub sessions: Vec<(ConnectionId, LiveSubscription)>,
     pub groups: Vec<Arc<Group>>,
+}
+
+impl LiveMatches {
+    /// One copy for all overlapping subscriptions of a session, with the highest QoS [MQTT-3.3.5-1 of 3.1.1].
+    pub fn merge(&mut self) {
+        let mut places: HashMap<ConnectionId, usize> = HashMap::new();
+        let mut merged: Vec<(ConnectionId, LiveSubscription)> = Vec::with_capacity(self.sessions.len());
+        for (connection, live) in self.sessions.drain(..) {
+            match places.entry(connection) {
+                Entry::Occupied(place) if live.may_merge => {
+                    let known = &mut merged[*place.get()].1;
+                    known.qos = known.qos.max(live.qos);
+                }
+                place => {
+                    place.insert_entry(merged.len());
+                    merged.push((connection, live));
+                }
+            }
+        }
+        self.sessions = merged;
+    }
 }
 
 #[derive(Default)]

@@ -77,8 +77,8 @@ pub trait Env {
     ) -> bool;
     fn choose_again(&mut self, message: Arc<Message>, group: &TopicFilter);
 
-    /// Whether it existed, as below.
-    fn subscribe_live(&mut self, subscription: &Subscription, identifier: Option<u32>) -> bool;
+    /// Whether it existed, as below. `may_merge`: of overlapping ones, one copy is enough.
+    fn subscribe_live(&mut self, subscription: &Subscription, identifier: Option<u32>, may_merge: bool) -> bool;
     fn unsubscribe_live(&mut self, filter: &TopicFilter) -> bool;
     /// Entries of this client's queue in the replicated state from `seq` on, at most `max`, and fewer when they are large;
     /// whether there are more behind them.

@@ -123,7 +123,8 @@ impl Session {
     fn subscribe_live(&mut self, mut pending: PendingSubscribe, env: &mut impl Env) {
         let mut added = Vec::new();
         for (subscription, existed) in &mut pending.accepted {
-            *existed = env.subscribe_live(subscription, pending.identifier);
+            *existed =
+                env.subscribe_live(subscription, pending.identifier, self.options.version != ProtocolVersion::V5);
             self.live.insert(subscription.filter.clone());
             if !*existed {
                 added.push(subscription.filter.clone());

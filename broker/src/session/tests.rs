@@ -106,7 +106,7 @@ impl Env for Fake {
     fn source_may_write(&mut self, _: &Message) -> bool {
         !self.sources_lost_rights
     }
-    fn subscribe_live(&mut self, _: &Subscription, _: Option<u32>) -> bool {
+    fn subscribe_live(&mut self, _: &Subscription, _: Option<u32>, _: bool) -> bool {
         self.subscribed
     }
     fn unsubscribe_live(&mut self, _: &TopicFilter) -> bool {

@@ -1,8 +1,10 @@
 //! SUBSCRIBE, UNSUBSCRIBE and topic matching (MQTT 5.0 sections 3.8 to 3.11, 4.7).
-use mosquorum_proto::mqtt::{QoS, ReasonCode, Subscribe, Subscription};
+use mosquorum_proto::mqtt::{ProtocolVersion, QoS, ReasonCode, Subscribe, Subscription};
 use mosquorum_tests::{
-    client::{message, topic_filter},
+    client::{Connection, message, topic_filter},
+    cluster::{Cluster, ClusterOptions, binary::is_stand_in},
     on_both, on_one_node,
+    skip::skip,
     target::{Target, TestResult},
 };
 
@@ -180,4 +182,47 @@ on_both!(
 mod alone {
     use super::*;
     on_one_node!(every_filter_gets_its_answer_in_order, no_local_on_a_shared_subscription_is_a_protocol_error);
+}
+
+/// [3.1.1: MQTT-3.3.5-1]; MQTT 5.0 clients get a copy for each subscription all the same, as with Mosquitto.
+#[tokio::test]
+async fn without_duplicates_overlapping_subscriptions_give_one_copy_with_the_highest_qos() -> TestResult {
+    if is_stand_in() {
+        skip("Eclipse Mosquitto takes the QoS of the first match");
+        return Ok(());
+    }
+    let cluster = Cluster::start(ClusterOptions::new("merged", 1).with("allow_duplicate_messages false")).await?;
+    let target = Target::of(&cluster);
+    let mut publisher = target.at_a("publisher").await?;
+    for (version, copies) in [(ProtocolVersion::V311, 1), (ProtocolVersion::V5, 2)] {
+        for durable in [false, true] {
+            let name = format!("{}-{durable}", version.level());
+            let packet = if durable { Target::durable_packet } else { Target::connect_packet };
+            let (mut client, _) = Connection::connected(target.a, packet(&target, version, &name)).await?;
+            let fence = format!("fence/{name}");
+            for (filter, qos) in [("t/#", QoS::AtLeastOnce), ("t/+", QoS::AtMostOnce), (&*fence, QoS::AtLeastOnce)] {
+                client.subscribe_to(filter, qos).await?;
+            }
+            for (topic, qos) in [("t/a", QoS::AtLeastOnce), ("t/a", QoS::AtMostOnce), (&*fence, QoS::AtLeastOnce)] {
+                publisher.publish(message(topic, format!("{}", qos as u8), qos)).await?;
+            }
+            let mut came = Vec::new();
+            loop {
+                let publish = client.receive().await?;
+                if publish.topic.as_ref().is_some_and(|topic| topic.as_str() == fence) {
+                    break;
+                }
+                came.push((String::from_utf8_lossy(&publish.payload).into_owned(), publish.qos as u8));
+            }
+            came.sort_unstable();
+            let one = |payload: &str, qos| (payload.to_owned(), qos);
+            let expected = match copies {
+                1 => vec![one("0", 0), one("1", 1)],
+                _ => vec![one("0", 0), one("0", 0), one("1", 0), one("1", 1)],
+            };
+            assert_eq!(came, expected, "{name}");
+            client.disconnect().await?;
+        }
+    }
+    Ok(())
 }
