@@ -167,7 +167,7 @@ async fn a_client_that_takes_nothing_any_more_is_given_up_when_its_keep_alive_ha
     deaf.subscribe_to(&topic, QoS::AtMostOnce).await?;
     let mut publisher = target.at_a("publisher").await?;
     for _ in 0..10 {
-        publisher.publish(message(&topic, vec![b'x'; 400_000], QoS::AtLeastOnce)).await?;
+        publisher.publish(message(&topic, vec![b'x'; 1_900_000], QoS::AtLeastOnce)).await?;
     }
     assert_eq!(observer.receive().await?.payload, "will");
     Ok(())
