@@ -141,6 +141,25 @@ async fn a_damaged_state_store_is_rebuilt() -> TestResult {
     starts_with_everything(cluster, &backlog).await
 }
 
+/// One that only reading its value tells.
+#[tokio::test]
+async fn a_state_store_with_a_damaged_value_is_rebuilt() -> TestResult {
+    if skipped() {
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(ClusterOptions::new("value", 1).persistent()).await?;
+    let mut backlog = Backlog::create(cluster.address(0), "away", 20_000).await?;
+    backlog.publish(cluster.address(0), 5).await?;
+    let blobs = data_directory(&cluster, 0)?.join("state").join("blobs");
+    let written = async || files(&blobs).is_ok_and(|all| all.iter().any(|path| used_bytes(path).unwrap_or(0) > 10_000));
+    assert!(eventually(PATIENCE, written).await);
+    cluster.kill_all();
+    for path in files(&blobs)? {
+        flip(&path, 10_000)?;
+    }
+    starts_with_everything(cluster, &backlog).await
+}
+
 #[tokio::test]
 async fn a_node_alone_with_a_damaged_snapshot_stops_and_changes_nothing() -> TestResult {
     if skipped() {
