@@ -9,6 +9,7 @@ use crate::{
     logging::lines,
     stream::Stream,
 };
+use rustix::fs::Mode;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     io,
@@ -52,12 +53,16 @@ pub fn open(listener: &Listener) -> Result<Vec<Open>, ListenError> {
     match &settings.address {
         ListenAddress::Unix(path) => open_unix(path).map(|open| vec![open]),
         ListenAddress::Tcp { port, host, interface, domain } => {
-            let addresses = addresses(host.as_deref(), *port, *domain)?;
+            let mut addresses = addresses(host.as_deref(), *port, *domain)?;
+            if let Some(interface) = interface {
+                let on_machine = interface_addresses().map_err(|error| bind_error(interface, error))?;
+                addresses = of_interface(addresses, interface, &on_machine)?;
+            }
             let explicit = addresses.len() == 1 || host.is_some();
             let mut sockets = Vec::new();
             let mut failed = None;
             for address in addresses {
-                match open_tcp(address, interface.as_deref()) {
+                match open_tcp(address) {
                     Ok(socket) => {
                         match settings.protocol {
                             ListenerProtocol::Websockets => lines::opening_websockets_listener(*port),
@@ -111,14 +116,59 @@ fn addresses(host: Option<&str>, port: u16, domain: Option<SocketDomain>) -> Res
     Ok(found)
 }
 
-fn open_tcp(address: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> {
+fn bind_error(address: &str, error: io::Error) -> ListenError {
+    ListenError::Bind { address: address.to_owned(), error }
+}
+
+/// Names and addresses of the machine's interfaces.
+fn interface_addresses() -> io::Result<Vec<(String, SocketAddr)>> {
+    let all = nix::ifaddrs::getifaddrs()?;
+    let known = all.filter_map(|interface| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| SocketAddr::from(std::net::SocketAddrV4::from(*v4)));
+        let v6 = || address.as_sockaddr_in6().map(|v6| SocketAddr::from(std::net::SocketAddrV6::from(*v6)));
+        Some((interface.interface_name, v4.or_else(v6)?))
+    });
+    Ok(known.collect())
+}
+
+/// The addresses to listen on, with that of the interface in each family: bound to the interface itself, the listener could
+/// not be reached from this machine, and root would be needed.
+fn of_interface(
+    wanted: Vec<SocketAddr>,
+    interface: &str,
+    on_machine: &[(String, SocketAddr)],
+) -> Result<Vec<SocketAddr>, ListenError> {
+    let own: Vec<SocketAddr> = on_machine.iter().filter(|(name, _)| name == interface).map(|(_, own)| *own).collect();
+    if own.is_empty() {
+        return Err(bind_error(interface, io::Error::other("there is no such interface with an address")));
+    }
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for address in wanted {
+        let mut usable = own.iter().filter(|own| own.is_ipv4() == address.is_ipv4());
+        let chosen = match address.ip().is_unspecified() {
+            true => usable.next(),
+            false => usable.find(|own| own.ip() == address.ip()),
+        };
+        if let Some(mut chosen) = chosen.copied() {
+            chosen.set_port(address.port());
+            found.push(chosen);
+        } else if !address.ip().is_unspecified() {
+            let text = format!("{interface} does not have the address {}", address.ip());
+            return Err(bind_error(interface, io::Error::other(text)));
+        }
+    }
+    if found.is_empty() {
+        return Err(bind_error(interface, io::Error::other("it has no address of this kind")));
+    }
+    Ok(found)
+}
+
+fn open_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
-    }
-    if let Some(interface) = interface {
-        socket.bind_device(Some(interface.as_bytes()))?;
     }
     socket.bind(&SockAddr::from(address))?;
     socket.listen(BACKLOG)?;
@@ -132,7 +182,11 @@ fn open_unix(path: &Path) -> Result<Open, ListenError> {
         if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
             std::fs::remove_file(path)?;
         }
-        UnixListener::bind(path)
+        // The group may connect, others may not, whatever the umask is.
+        let umask = rustix::process::umask(Mode::from_raw_mode(0o007));
+        let bound = UnixListener::bind(path);
+        rustix::process::umask(umask);
+        bound
     };
     let listener = bind().map_err(|error| ListenError::Bind { address: path.display().to_string(), error })?;
     lines::opening_unix_listener(path);
@@ -244,4 +298,39 @@ fn start(broker: &Arc<Broker>, listener: &Arc<Listener>, stream: Stream, peer: P
             attended.serve().await;
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses_of(list: &[&str]) -> Vec<SocketAddr> {
+        list.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_bound_interface_gives_its_own_address_of_each_family() {
+        let machine: Vec<(String, SocketAddr)> =
+            [("lo", "127.0.0.1:0"), ("eth0", "192.0.2.7:0"), ("eth0", "[fe80::7]:0")]
+                .map(|(name, address)| (name.to_owned(), address.parse().unwrap()))
+                .to_vec();
+        let any = || addresses_of(&["0.0.0.0:1883", "[::]:1883"]);
+        assert_eq!(of_interface(any(), "eth0", &machine).unwrap(), addresses_of(&["192.0.2.7:1883", "[fe80::7]:1883"]));
+        assert_eq!(of_interface(any(), "lo", &machine).unwrap(), addresses_of(&["127.0.0.1:1883"]));
+        let named =
+            |address| of_interface(addresses_of(&[address]), "eth0", &machine).map_err(|error| error.to_string());
+        assert_eq!(named("192.0.2.7:1883").unwrap(), addresses_of(&["192.0.2.7:1883"]));
+        assert!(named("127.0.0.1:1883").unwrap_err().contains("does not have the address 127.0.0.1"));
+        assert!(of_interface(any(), "eth1", &machine).unwrap_err().to_string().contains("no such interface"));
+        assert!(interface_addresses().unwrap().iter().any(|(_, address)| address.ip().is_loopback()));
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_is_open_to_its_group_and_to_nobody_else() {
+        use std::os::unix::fs::PermissionsExt;
+        let path = std::env::temp_dir().join(format!("mosquorum-socket-{}", std::process::id()));
+        let _open = open_unix(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o770);
+        std::fs::remove_file(&path).unwrap();
+    }
 }

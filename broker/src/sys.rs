@@ -157,6 +157,9 @@ struct Publisher {
     round: u32,
 }
 
+/// How soon a changed `sys_interval` is noticed.
+const INTERVAL_CHECK: Duration = Duration::from_secs(1);
+
 /// Publishes `$SYS` until the task is dropped.
 pub async fn publish(broker: Arc<Broker>) {
     let mut publisher = Publisher {
@@ -169,11 +172,17 @@ pub async fn publish(broker: Arc<Broker>) {
     };
     loop {
         let Some(interval) = broker.settings.load().sys_interval else {
-            tokio::time::sleep(Duration::from_secs(10)).await;
+            tokio::time::sleep(INTERVAL_CHECK).await;
             continue;
         };
         publisher.update(interval);
-        tokio::time::sleep(until_multiple(SystemTime::now(), interval)).await;
+        let due = Instant::now() + until_multiple(SystemTime::now(), interval);
+        // A reload may have changed it.
+        while broker.settings.load().sys_interval == Some(interval)
+            && let Some(left) = due.checked_duration_since(Instant::now())
+        {
+            tokio::time::sleep(left.min(INTERVAL_CHECK)).await;
+        }
     }
 }
 

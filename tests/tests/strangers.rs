@@ -102,6 +102,25 @@ async fn many_large_connects_at_once_all_get_in() -> TestResult {
     Ok(())
 }
 
+/// Strangers that announce much and send nothing keep nobody out.
+#[tokio::test]
+async fn a_large_connect_gets_in_beside_strangers_that_only_announce_theirs() -> TestResult {
+    let cluster = Cluster::start(ClusterOptions::new("announced-connects", 1)).await?;
+    let target = Target::of(&cluster);
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        let mut stranger = TcpStream::connect(target.a).await?;
+        stranger.write_all(&announced(1_900_000)).await?;
+        strangers.push(stranger);
+    }
+    let mut connect = target.connect_packet(ProtocolVersion::V5, "large");
+    connect.user_name = Some("u".into());
+    connect.password = Some(vec![b'p'; 60_000].into());
+    Connection::connected(target.a, connect).await?.0.disconnect().await?;
+    drop(strangers);
+    Ok(())
+}
+
 /// A node with these lines for its configuration and this file beside it.
 fn prepared(name: &str, file: &str, text: &str, line: impl Fn(&str) -> String) -> Result<Cluster, Failure> {
     let cluster = Cluster::prepare(ClusterOptions::new(name, 1))?;

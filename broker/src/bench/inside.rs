@@ -42,7 +42,7 @@ impl Client {
         name: &str,
     ) -> Result<Self> {
         let (wire, theirs) = tokio::io::duplex(PIPE_BYTES);
-        let prepared = Prepared { stream: Stream::Other(Box::new(theirs)), identity: None, tls: None };
+        let prepared = Prepared::plain(Stream::Other(Box::new(theirs)));
         let peer = Peer { address: String::new(), port: 0 };
         tokio::spawn(connect::serve(broker.clone(), listener.clone(), prepared, peer));
         let decoder = Decoder::for_client(version, u32::MAX);

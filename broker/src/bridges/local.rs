@@ -273,7 +273,7 @@ pub(super) async fn forget_announcements(broker: &Arc<Broker>, listener: &Arc<Li
 /// A connection of our own to this broker.
 fn open(broker: &Arc<Broker>, listener: &Arc<Listener>, name: &str) -> LocalWire {
     let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-    let prepared = Prepared { stream: Stream::Other(Box::new(theirs)), identity: None, tls: None };
+    let prepared = Prepared::plain(Stream::Other(Box::new(theirs)));
     let peer = Peer { address: format!("bridge {name}"), port: 0 };
     tokio::spawn(connect::serve(broker.clone(), listener.clone(), prepared, peer));
     Wire::new(ours, ProtocolVersion::V5, u32::MAX)

@@ -13,7 +13,7 @@ use crate::{
     logging::lines::{self, Disconnected},
     stream::Stream,
 };
-use std::time::Duration;
+use std::time::{Duration, Instant};
 pub use tls::{Acceptor, CertificateIdentity, Negotiated, TlsAcceptorSlot, TlsFileError, TlsSet};
 use websocket::{UpgradeError, UpgradeRules, WebSocket, upgrade};
 
@@ -28,6 +28,16 @@ pub struct Prepared {
     /// Only on listeners that take the user name from the client's certificate.
     pub identity: Option<CertificateIdentity>,
     pub tls: Option<Negotiated>,
+    /// When the connection was accepted: its handshakes and CONNECT share one limit.
+    pub since: Instant,
+}
+
+impl Prepared {
+    /// Nothing but a stream, as of now.
+    #[must_use]
+    pub fn plain(stream: Stream) -> Self {
+        Self { stream, identity: None, tls: None, since: Instant::now() }
+    }
 }
 
 /// Makes the connection ready for MQTT, or for HTTP. `peer` becomes the client that a PROXY header names.
@@ -41,12 +51,13 @@ pub async fn prepare(
 ) -> Result<Prepared, Disconnected> {
     let known = listener.settings();
     if known.protocol == ListenerProtocol::Mqtt && known.proxy.is_none() && listener.tls.is_empty() {
-        return Ok(Prepared { stream, identity: None, tls: None });
+        return Ok(Prepared::plain(stream));
     }
+    let since = Instant::now();
     // Boxed: connections without handshakes need not have room for them.
     let handshakes = Box::pin(wrap(settings, listener, stream, peer));
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshakes).await {
-        Ok(result) => result,
+        Ok(result) => result.map(|prepared| Prepared { since, ..prepared }),
         Err(_) => Err(Disconnected::ExceededTimeout),
     }
 }
@@ -68,7 +79,7 @@ async fn wrap(
             }
             error.why
         })?,
-        None => Prepared { stream, identity: None, tls: None },
+        None => Prepared::plain(stream),
     };
     if let Some(name) = named {
         prepared.identity = Some(CertificateIdentity(name));

@@ -87,6 +87,8 @@ pub(super) async fn identify(
         connect.user_name = Some(name.ok_or_else(refusal)?);
         connect.password = None;
     }
+    // An empty name is none, as for Mosquitto.
+    connect.user_name = connect.user_name.take().filter(|name| !name.is_empty());
     let (id, assigned) = client_id(listener, &connect)?;
     let login = match is_known_by_certificate {
         true => Login::Certificate,
@@ -98,7 +100,11 @@ pub(super) async fn identify(
         crate::debug!("Denied will of {id} ('{}')", will.topic.as_str());
     }
     let (keep_alive_seconds, server_keep_alive) = keep_alive(&settings, &connect)?;
-    let expiry_seconds = session_expiry(&connect).min(session_expiry_max(&settings, listener));
+    let mut expiry_seconds = session_expiry(&connect).min(session_expiry_max(&settings, listener));
+    if expiry_seconds == mosquorum_bridge::KEPT && !listener.is_internal {
+        // By this number sessions of bridges are known; a second in 136 years.
+        expiry_seconds -= 1;
+    }
     connect.password = None;
     let client =
         Client { id, assigned, username, connect, keep_alive_seconds, server_keep_alive, expiry_seconds, login };

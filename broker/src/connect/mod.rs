@@ -21,7 +21,7 @@ use mosquorum_proto::mqtt::{ConnAck, Decoder, QoS, ReasonCode};
 use receive::{Received, receive, send_connack};
 use std::{sync::Arc, time::Duration};
 
-/// A connection that has not sent a whole CONNECT by then is closed.
+/// A connection that has not sent a whole CONNECT by then is closed, whatever handshakes come first.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a connection comes from and what its handshakes have shown.
@@ -61,7 +61,7 @@ async fn begin_with(
     prepared: Prepared,
     peer: Peer,
 ) -> Option<Box<Attended>> {
-    let Prepared { stream, identity, tls } = prepared;
+    let Prepared { stream, identity, tls, since } = prepared;
     let limit = broker.settings.load().limits.max_packet_size_bytes;
     let mut connection = Connection {
         stream,
@@ -72,7 +72,8 @@ async fn begin_with(
         broker: broker.clone(),
         listener: listener.clone(),
     };
-    let read = tokio::time::timeout(CONNECT_TIMEOUT, receive(&mut connection, &peer)).await;
+    let read =
+        tokio::time::timeout(CONNECT_TIMEOUT.saturating_sub(since.elapsed()), receive(&mut connection, &peer)).await;
     match read {
         Ok(Ok(received)) => return attend(connection, received, Origin { peer, identity, tls }).await,
         Ok(Err(why)) => {

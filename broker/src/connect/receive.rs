@@ -1,6 +1,6 @@
 //! CONNECT, from a stranger.
 //! Always true: until a CONNECT is whole and its sender is known, a connection holds at most [`SMALL_BYTES`] of it; what is
-//! larger takes turns, and all of those together hold at most [`LARGE_BYTES_MAX`].
+//! larger takes turns once so much has come, and all of those together hold at most [`LARGE_BYTES_MAX`].
 use super::checks::encoded;
 use crate::{
     broker::Peer,
@@ -26,7 +26,7 @@ const FIRST_BYTES: usize = 128;
 /// Bytes of a CONNECT that any connection may send at any time.
 const SMALL_BYTES: usize = 6 << 10;
 /// Bytes of larger ones that come in at the same time; others wait, and so does what they send.
-const LARGE_BYTES_MAX: usize = 1 << 20;
+const LARGE_BYTES_MAX: usize = 16 << 20;
 static LARGE: Semaphore = Semaphore::const_new(LARGE_BYTES_MAX);
 
 /// A whole CONNECT. Its bytes count as long as `turn` is kept.
@@ -57,11 +57,12 @@ pub(super) async fn receive(connection: &mut Connection, peer: &Peer) -> Result<
         let have = connection.partial.len();
         let missing = match connection.decoder.packet_size(&connection.partial) {
             Some(size) => {
-                if size > SMALL_BYTES && turn.is_none() {
+                if size > SMALL_BYTES && turn.is_none() && have >= SMALL_BYTES {
                     let bytes = u32::try_from(size.min(LARGE_BYTES_MAX)).unwrap_or(u32::MAX);
                     turn = LARGE.acquire_many(bytes).await.ok();
                 }
-                size - have
+                // Who only says that much will come takes no turn.
+                if turn.is_some() { size - have } else { size.min(SMALL_BYTES) - have }
             }
             None => FIRST_BYTES,
         };

@@ -14,7 +14,7 @@ mod writer;
 use crate::config::{LogSettings, LogTypes};
 use std::fmt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -82,6 +82,8 @@ const EARLY: u32 = Level::Info.bit() | Level::Notice.bit() | Level::Warning.bit(
 
 static MASK: AtomicU32 = AtomicU32::new(EARLY);
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+/// The log file is to be opened again: no queue that is full may swallow that.
+static REOPEN: AtomicBool = AtomicBool::new(false);
 static QUEUE: OnceLock<SyncSender<Job>> = OnceLock::new();
 
 /// Whether a line of this kind would be written; the macros ask before they format.
@@ -126,7 +128,7 @@ pub fn start(settings: &LogSettings) -> Result<(), String> {
     let (queue, jobs) = sync_channel(QUEUE_LINES);
     std::thread::Builder::new()
         .name("log".to_owned())
-        .spawn(move || writer.run(&jobs, &DROPPED))
+        .spawn(move || writer.run(&jobs, &DROPPED, &REOPEN))
         .map_err(|cause| format!("Error: Unable to start the log thread: {cause}."))?;
     set_types(settings.types);
     let _ = QUEUE.set(queue);
@@ -151,8 +153,10 @@ pub fn apply(settings: &LogSettings) -> Result<(), String> {
 
 /// Opens the log file again under its name, after it was rotated (SIGHUP, SIGRTMIN). Does not wait.
 pub fn reopen() {
+    REOPEN.store(true, Ordering::Release);
     if let Some(queue) = QUEUE.get() {
-        let _ = queue.try_send(Job::Reopen);
+        // If there is no room, the writer has enough to do to see it soon.
+        let _ = queue.try_send(Job::Wake);
     }
 }
 

@@ -6,7 +6,7 @@ use super::text::{self, Stamp};
 use super::{Level, warning};
 use crate::config::LogSettings;
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::time::SystemTime;
 
@@ -20,7 +20,8 @@ pub(super) enum Job {
     Line(Line),
     Apply(LogSettings, SyncSender<Result<(), String>>),
     Topic(Option<TopicSink>),
-    Reopen,
+    /// Something else than a line is to be done.
+    Wake,
     Flush(SyncSender<()>),
 }
 
@@ -74,11 +75,16 @@ impl Writer {
         Ok(Self { to: Destinations::open(settings)?, console: Vec::new(), topic_sink: None })
     }
 
-    /// Serves the queue until every sender is gone.
-    pub(super) fn run(mut self, jobs: &Receiver<Job>, dropped: &AtomicU64) {
+    /// Serves the queue until every sender is gone. `reopen`: the log file is to be opened again under its name.
+    pub(super) fn run(mut self, jobs: &Receiver<Job>, dropped: &AtomicU64, reopen: &AtomicBool) {
         while let Ok(first) = jobs.recv() {
             let mut next = Ok(first);
             while let Ok(job) = next {
+                if reopen.swap(false, Ordering::Acquire)
+                    && let Some(Err(cause)) = self.to.file.as_mut().map(LogFile::reopen)
+                {
+                    warning!("Warning: Unable to open the log file again: {cause}.");
+                }
                 self.serve(job);
                 next = jobs.try_recv();
             }
@@ -106,11 +112,7 @@ impl Writer {
                 let _ = answer.send(opened);
             }
             Job::Topic(sink) => self.topic_sink = sink,
-            Job::Reopen => {
-                if let Some(Err(cause)) = self.to.file.as_mut().map(LogFile::reopen) {
-                    warning!("Warning: Unable to open the log file again: {cause}.");
-                }
-            }
+            Job::Wake => {}
             Job::Flush(answer) => {
                 self.flush();
                 let _ = answer.send(());
@@ -200,14 +202,15 @@ mod tests {
         queue.send(Job::Topic(Some(sink))).unwrap();
         queue.send(line(Level::Notice, "one")).unwrap();
         queue.send(line(Level::Debug, "two")).unwrap();
-        let lost = &dropped;
+        let (lost, again) = (&dropped, &AtomicBool::new(false));
         std::thread::scope(|scope| {
-            let thread = scope.spawn(move || writer.run(&{ jobs }, lost));
+            let thread = scope.spawn(move || writer.run(&{ jobs }, lost, again));
             let (answer, answered) = sync_channel(1);
             queue.send(Job::Flush(answer)).unwrap();
             answered.recv().unwrap();
             std::fs::rename(&path, &moved).unwrap();
-            queue.send(Job::Reopen).unwrap();
+            again.store(true, Ordering::Release);
+            queue.send(Job::Wake).unwrap();
             queue.send(line(Level::Error, "three")).unwrap();
             drop(queue);
             thread.join().unwrap();

@@ -283,8 +283,8 @@ impl Session {
 
     /// The message goes nowhere; 5.0 clients learn why, earlier ones cannot.
     fn refuse(&mut self, qos: QoS, packet_id: u16, reason: ReasonCode, topic: &TopicName, env: &mut impl Env) {
-        env.count().publish_dropped += 1;
         let what = if reason == ReasonCode::NotAuthorized { Denied::Publish } else { Denied::LargePublish };
+        env.count().publish_dropped += u64::from(reason == ReasonCode::NotAuthorized);
         env.note_denied(what, topic.as_str());
         let reason = if self.is_v5() { reason } else { ReasonCode::Success };
         match qos {

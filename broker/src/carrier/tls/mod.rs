@@ -107,7 +107,7 @@ impl Acceptor {
         let (_, connection) = stream.get_ref();
         let identity = CertificateIdentity::of(&self.settings, connection.peer_certificates());
         let tls = Some(negotiated(connection));
-        Ok(Prepared { stream: Stream::Other(Box::new(stream)), identity, tls })
+        Ok(Prepared { identity, tls, ..Prepared::plain(Stream::Other(Box::new(stream))) })
     }
 }
 
