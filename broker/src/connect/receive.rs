@@ -26,7 +26,7 @@ const FIRST_BYTES: usize = 128;
 /// Bytes of a CONNECT that any connection may send at any time.
 const SMALL_BYTES: usize = 6 << 10;
 /// Bytes of larger ones that come in at the same time; others wait, and so does what they send.
-const LARGE_BYTES_MAX: usize = 16 << 20;
+const LARGE_BYTES_MAX: usize = 4 << 20;
 static LARGE: Semaphore = Semaphore::const_new(LARGE_BYTES_MAX);
 
 /// A whole CONNECT. Its bytes count as long as `turn` is kept.
