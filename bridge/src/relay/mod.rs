@@ -38,8 +38,8 @@ const NOTICES_MAX: usize = 20;
 /// So long the remote may take to answer what is asked at the beginning.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
 /// Seconds that the local session outlives its connections, for as long as the bridge is configured: longer than any
-/// clock runs. No client's session has exactly this.
-pub const KEPT: u32 = u32::MAX - 1;
+/// clock runs. No client's session has exactly this, and hardly any asks for it.
+pub const KEPT: u32 = u32::MAX - 0xB41D6E;
 /// Packet identifiers of requests to the local broker; it keeps them apart from those of messages.
 const LOCAL_REQUEST: PacketId = u16::MAX;
 
