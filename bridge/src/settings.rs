@@ -68,6 +68,12 @@ impl BridgeSettings {
         !self.waits(line) && !line.local.as_str().starts_with('$')
     }
 
+    /// As [`Self::compares`], for the line that decides about a message that goes out.
+    #[must_use]
+    pub fn compares_topic(&self, name: &TopicName) -> bool {
+        self.topics.line_out(name).is_some_and(|line| self.compares(line))
+    }
+
     /// Whether the remote was asked to keep the session.
     #[must_use]
     pub fn asks_for_session(&self, version: ProtocolVersion) -> bool {

@@ -100,6 +100,12 @@ impl Topic {
         let (local, remote) = (filter("local", &local_prefix)?, filter("remote", &remote_prefix)?);
         Ok(Self { direction, qos, local_prefix, remote_prefix, local, remote })
     }
+
+    /// The remote's name of a local one that this line decides about; `None` if the result is no topic name.
+    #[must_use]
+    pub fn to_remote(&self, name: &TopicName) -> Option<TopicName> {
+        map(name, Some((&self.local_prefix, &self.remote_prefix)))
+    }
 }
 
 fn split(text: &str) -> Result<Vec<String>, TopicLineError> {
@@ -137,8 +143,7 @@ impl Topics {
     /// The remote's name of a local message's topic; `None` if the result is no topic name.
     #[must_use]
     pub fn to_remote(&self, name: &TopicName) -> Option<TopicName> {
-        let found = self.line_out(name);
-        map(name, found.map(|topic| (topic.local_prefix.as_str(), topic.remote_prefix.as_str())))
+        self.line_out(name).map_or_else(|| Some(name.clone()), |line| line.to_remote(name))
     }
 
     /// The local name of a remote message's topic.

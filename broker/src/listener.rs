@@ -77,7 +77,7 @@ pub fn open(listener: &Listener) -> Result<Vec<Open>, ListenError> {
                     Err(error) if !explicit && address.is_ipv6() && error.kind() != io::ErrorKind::AddrInUse => {
                         let _ = error;
                     }
-                    Err(error) => failed = Some(ListenError::Bind { address: address.to_string(), error }),
+                    Err(error) => failed = Some(bind_error(&address.to_string(), error)),
                 }
             }
             match failed {
@@ -99,10 +99,9 @@ fn addresses(host: Option<&str>, port: u16, domain: Option<SocketDomain>) -> Res
             SocketAddr::from((IpAddr::from(Ipv4Addr::UNSPECIFIED), port)),
             SocketAddr::from((IpAddr::from(Ipv6Addr::UNSPECIFIED), port)),
         ],
-        Some(host) => (host, port)
-            .to_socket_addrs()
-            .map_err(|error| ListenError::Bind { address: format!("{host}:{port}"), error })?
-            .collect(),
+        Some(host) => {
+            (host, port).to_socket_addrs().map_err(|error| bind_error(&format!("{host}:{port}"), error))?.collect()
+        }
     };
     let mut found: Vec<SocketAddr> = Vec::new();
     for address in all.into_iter().filter(wanted) {
@@ -188,7 +187,7 @@ fn open_unix(path: &Path) -> Result<Open, ListenError> {
         rustix::process::umask(umask);
         bound
     };
-    let listener = bind().map_err(|error| ListenError::Bind { address: path.display().to_string(), error })?;
+    let listener = bind().map_err(|error| bind_error(&path.display().to_string(), error))?;
     lines::opening_unix_listener(path);
     Ok(Open::Unix(listener, path.to_owned()))
 }

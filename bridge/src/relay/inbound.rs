@@ -48,7 +48,7 @@ impl Relay {
         } else {
             if let Some(name) = &publish.topic
                 && publish.retain
-                && self.settings.topics.line_out(name).is_some_and(|line| self.settings.compares(line))
+                && self.settings.compares_topic(name)
             {
                 self.told.heard(name, &publish.payload);
             }

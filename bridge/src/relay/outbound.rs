@@ -41,10 +41,11 @@ impl Relay {
     fn send(&mut self, mut publish: Publish) {
         let (local_id, local_qos) = (publish.packet_id, publish.qos);
         // What still waits of a line that is gone must not cross under a name that nobody chose.
-        let topics = &self.settings.topics;
-        let mapped = publish.topic.as_ref().filter(|name| topics.line_out(name).is_some());
-        let mapped = mapped.and_then(|name| topics.to_remote(name));
-        let Some(topic) = mapped else {
+        let mapped = publish.topic.as_ref().and_then(|name| {
+            let line = self.settings.topics.line_out(name)?;
+            Some((line.to_remote(name)?, self.settings.compares(line)))
+        });
+        let Some((topic, compares)) = mapped else {
             self.counts.dropped_topic += 1;
             return self.settle(local_id, local_qos);
         };
@@ -57,7 +58,7 @@ impl Relay {
         }
         if let Some(name) = publish.topic.replace(topic)
             && publish.retain
-            && self.settings.topics.line_out(&name).is_some_and(|line| self.settings.compares(line))
+            && compares
         {
             self.told.sent(&name, &publish.payload);
         }

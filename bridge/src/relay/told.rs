@@ -8,6 +8,7 @@ use mosquorum_proto::mqtt::TopicName;
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
+    ops::Bound::{Excluded, Unbounded},
 };
 
 const TOPICS_MAX: usize = 65_536;
@@ -57,9 +58,7 @@ impl Told {
     /// At most `limit` topics of which the remote has, or may have, a value, beginning after `after`.
     #[must_use]
     pub fn topics(&self, after: Option<&TopicName>, limit: usize) -> Vec<TopicName> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, Excluded);
-        self.values.range::<TopicName, _>((from, Unbounded)).take(limit).map(|(topic, _)| topic.clone()).collect()
+        page(&self.values, after, limit)
     }
 
     pub(super) fn sent(&mut self, topic: &TopicName, payload: &[u8]) {
@@ -89,9 +88,7 @@ impl Told {
     /// At most `limit` topics that the remote has said something about, beginning after `after`.
     #[must_use]
     pub fn unconfirmed(&self, after: Option<&TopicName>, limit: usize) -> Vec<TopicName> {
-        use std::ops::Bound::{Excluded, Unbounded};
-        let from = after.map_or(Unbounded, Excluded);
-        self.heard.range::<TopicName, _>((from, Unbounded)).take(limit).map(|(topic, _)| topic.clone()).collect()
+        page(&self.heard, after, limit)
     }
 
     /// What is retained here on a topic that the remote has said something about. With `last`, what is not what it said
@@ -152,6 +149,11 @@ impl Told {
             }
         }
     }
+}
+
+fn page<V>(topics: &BTreeMap<TopicName, V>, after: Option<&TopicName>, limit: usize) -> Vec<TopicName> {
+    let from = after.map_or(Unbounded, Excluded);
+    topics.range::<TopicName, _>((from, Unbounded)).take(limit).map(|(topic, _)| topic.clone()).collect()
 }
 
 fn hash(payload: &[u8]) -> u64 {

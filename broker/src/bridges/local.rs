@@ -87,11 +87,17 @@ pub(super) async fn connect(
     let window = settings.limits.max_inflight_messages.map_or(WINDOW_MAX, |max| max.get().min(WINDOW_MAX));
     let connect = Relay::local_connect(bridge, window, settings.retain.available);
     let patience = settings.cluster.commit_timeout + Duration::from_secs(5);
+    let connack = take(&mut wire, connect, patience).await?;
+    Ok((wire, connack))
+}
+
+/// Makes the session of `connect` this connection's.
+async fn take(wire: &mut LocalWire, connect: Connect, patience: Duration) -> Result<ConnAck, String> {
     let connack = tokio::time::timeout(patience, wire.connect(connect)).await;
     let connack = connack.map_err(|_| "the local session cannot be taken now".to_owned())?;
     let connack = connack.map_err(|error| format!("the local session cannot be taken: {error}"))?;
     match connack.reason {
-        ReasonCode::Success => Ok((wire, connack)),
+        ReasonCode::Success => Ok(connack),
         reason => Err(format!("the local broker refused the session of the bridge: {reason:?}")),
     }
 }
@@ -151,9 +157,8 @@ pub(super) async fn missed(broker: &Broker, bridge: &BridgeSettings, told: &mut 
 
 /// What came over the bridge itself is no news to the remote, and it may have newer; another line may decide.
 fn is_news(bridge: &BridgeSettings, told: &Told, message: &Message) -> bool {
-    let line = bridge.topics.line_out(&message.topic);
     message.publisher_id != bridge.local_client_id
-        && line.is_some_and(|line| bridge.compares(line))
+        && bridge.compares_topic(&message.topic)
         && told.is_news(&message.topic, &message.payload)
 }
 
@@ -316,12 +321,8 @@ async fn let_go(
     connect.clean_start = false;
     connect.keep_alive_seconds = 0;
     connect.session_expiry_interval = Some(KEPT);
-    let connack = tokio::time::timeout(broker.settings.load().cluster.commit_timeout, wire.connect(connect)).await;
-    let connack = connack.map_err(|_| "it cannot be taken now".to_owned())?;
-    let connack = connack.map_err(|error| format!("it cannot be taken: {error}"))?;
-    if connack.reason != ReasonCode::Success {
-        return Err(format!("the local broker refused it: {:?}", connack.reason));
-    }
+    let patience = broker.settings.load().cluster.commit_timeout;
+    take(&mut wire, connect, patience).await?;
     let mut disconnect = Disconnect::new(ReasonCode::DisconnectWithWill);
     disconnect.session_expiry_interval = Some(u32::try_from(expiry.as_secs()).unwrap_or(KEPT - 1));
     leave(wire, disconnect).await;
