@@ -91,6 +91,7 @@ async fn answer(broker: &Arc<Broker>, mut stream: UnixStream) -> io::Result<()> 
             Ok(hand_over) => broker.consensus.admin(AdminRequest::Remove { name: (*name).to_owned(), hand_over }).await,
             Err(error) => Err(error),
         },
+        ["accept-time"] => broker.consensus.admin(AdminRequest::AcceptTime).await,
         ["transfer-leader"] => broker.consensus.admin(AdminRequest::TransferLeader { to: None }).await,
         ["transfer-leader", to] => {
             broker.consensus.admin(AdminRequest::TransferLeader { to: Some((*to).to_owned()) }).await

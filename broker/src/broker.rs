@@ -165,13 +165,12 @@ impl Broker {
             Choice::DurableHere(mailbox, options) => self.router.put(&message, &mailbox, options, None, wakeups),
             Choice::Nobody => add(&self.counters.dropped_no_member, 1),
             Choice::Elsewhere(filter, node) => {
-                let groups = vec![(filter, node)];
-                let forward = Forward { message, nodes: Default::default(), groups, logged: false };
+                let forward = Forward { groups: vec![(filter, node)], ..Forward::new(message) };
                 self.peers.forward(forward, None);
             }
             Choice::Durable => {
                 let command = publish_to_group(message, group.clone());
-                self.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0 }]);
+                self.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0, life: None }]);
             }
         }
     }
@@ -277,7 +276,7 @@ impl LiveHub {
         broker.router.durable_mailbox(owner.connection)
     }
 
-    fn on_effect(broker: &Broker, effect: Effect, wakeups: &mut Wakeups) {
+    fn on_effect(broker: &Arc<Broker>, effect: Effect, wakeups: &mut Wakeups) {
         match effect {
             Effect::QueueGrew { owner } => {
                 if let Some(mailbox) = Self::mailbox(broker, owner) {
@@ -300,6 +299,13 @@ impl LiveHub {
                 }
             }
             Effect::PublishLive { message, served } => broker.router.publish_here(&message, &served, wakeups),
+            Effect::DeliverLive { message, groups } => {
+                for group in broker.router.deliver_applied(&message, &groups, wakeups) {
+                    // Into the log again, perhaps: not from here.
+                    let (broker, message) = (broker.clone(), message.clone());
+                    broker.clone().defer(move || broker.redispatch(message, &group, &mut Wakeups::default()));
+                }
+            }
             Effect::Dropped { client_id, reason, count } => {
                 broker.bridges.count_dropped(&client_id, reason, count);
                 let counter = match reason {
@@ -343,7 +349,7 @@ impl LiveSide for LiveHub {
             return add(&broker.counters.dropped_no_member, 1);
         }
         let command = publish_to_group(message, group);
-        broker.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0 }]);
+        broker.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0, life: None }]);
     }
 
     fn fence(&self, client_id: Utf8, connection: ConnectionId, reason: FenceReason) -> BoxFuture<'static, ()> {

@@ -106,6 +106,8 @@ pub enum ClusterAction {
     TransferLeader {
         name: Option<String>,
     },
+    /// After an outage of all nodes: the time goes on with the leader's clock.
+    AcceptTime,
     /// To this many voters, an odd number.
     Resize {
         voters: NonZeroU16,
@@ -283,12 +285,13 @@ fn action(words: &[&str], drain: Option<u16>) -> Result<ClusterAction, CliError>
         ["remove", name] => ClusterAction::Remove { name: (*name).to_owned(), drain_seconds },
         ["transfer-leader"] => ClusterAction::TransferLeader { name: None },
         ["transfer-leader", name] => ClusterAction::TransferLeader { name: Some((*name).to_owned()) },
+        ["accept-time"] => ClusterAction::AcceptTime,
         ["resize", voters] => match voters.parse::<NonZeroU16>() {
             Ok(voters) if voters.get() % 2 == 1 => ClusterAction::Resize { voters, drain_seconds },
             _ => return fail("Error: cluster resize needs an odd number of nodes."),
         },
         [] => return fail("Error: cluster needs a command. Try cluster --help."),
-        ["add" | "remove" | "resize" | "status" | "transfer-leader", ..] => {
+        ["accept-time" | "add" | "remove" | "resize" | "status" | "transfer-leader", ..] => {
             let command = words[0];
             return fail(format!("Error: cluster {command}: wrong number of words. Try cluster --help."));
         }
@@ -307,7 +310,7 @@ fn help(program: &str) -> String {
     format!(
         "mosquorum version {VERSION}, an MQTT v5.0/v3.1.1/v3.1 broker that may be a cluster.\n\n\
 Usage: {program} [-c config_file] [-d] [-h] [-p port] [-v]\n\
-       {program} cluster status|add|remove|transfer-leader|resize ...\n\
+       {program} cluster status|add|remove|transfer-leader|resize|accept-time ...\n\
        {program} drain [--rate N | --cancel]\n\
        {program} recover -c config_file [--force-new-cluster]\n\
        {program} healthcheck [--url URL | -c config_file]\n\
@@ -379,6 +382,8 @@ Usage: mosquorum cluster COMMAND [--socket PATH | -c FILE] [--json]
  remove NAME             take a node out for good; its clients go to other nodes before that.
  transfer-leader [NAME]  make NAME, or the node that is furthest, the leader.
  resize N                go to N voters, an odd number; the nodes of the last names leave in this way.
+ accept-time             after all nodes were down: let time go on with the leader's clock although no
+                         majority of clocks agrees with it. Sessions and messages expire by it.
 
  --drain SECONDS         time for clients of nodes that leave, 10 if nothing is said; who is left then
                          is disconnected.
@@ -448,6 +453,7 @@ mod tests {
             ("add b h:7883", ClusterAction::Add { name: "b".to_owned(), address }),
             ("remove b", ClusterAction::Remove { name: "b".to_owned(), drain_seconds: 10 }),
             ("transfer-leader", ClusterAction::TransferLeader { name: None }),
+            ("accept-time", ClusterAction::AcceptTime),
             ("resize 5", ClusterAction::Resize { voters: NonZeroU16::new(5).unwrap(), drain_seconds: 10 }),
             ("resize 3 --drain 0", ClusterAction::Resize { voters: NonZeroU16::new(3).unwrap(), drain_seconds: 0 }),
         ] {

@@ -355,7 +355,7 @@ impl Service {
             self.side.return_buffer();
             return Ok(false);
         }
-        if !self.io.broker.peers.may_serve() {
+        if !self.io.broker.peers.may_serve_as(self.side.owner.incarnation) {
             return Err(End::Order(Order::LeaseLost));
         }
         while self.written < self.side.out.len() {
@@ -474,7 +474,7 @@ impl Service {
             encode(&Packet::Disconnect(disconnect), ProtocolVersion::V5, self.side.out());
         }
         let silent = matches!(end, End::Closed | End::Io(_) | End::NotAuthorized | End::Order(Order::LeaseLost));
-        if !silent && !self.side.out.is_empty() && self.io.broker.peers.may_serve() {
+        if !silent && !self.side.out.is_empty() && self.io.broker.peers.may_serve_as(self.side.owner.incarnation) {
             let rest = self.side.out.split_off(self.written);
             let write = async {
                 use tokio::io::AsyncWriteExt;

@@ -209,7 +209,7 @@ fn announce(broker: &Broker) {
 }
 
 fn propose(broker: &Broker, command: Command) {
-    broker.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0 }]);
+    broker.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0, life: None }]);
 }
 
 async fn hand_over_leadership(broker: &Broker) {

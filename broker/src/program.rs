@@ -161,6 +161,7 @@ fn cluster(command: ClusterCommand) -> ExitCode {
         ClusterAction::Remove { name, drain_seconds } => format!("remove {name} {drain_seconds}"),
         ClusterAction::TransferLeader { name: Some(name) } => format!("transfer-leader {name}"),
         ClusterAction::TransferLeader { name: None } => "transfer-leader".to_owned(),
+        ClusterAction::AcceptTime => "accept-time".to_owned(),
         ClusterAction::Resize { voters, drain_seconds } => format!("resize {voters} {drain_seconds}"),
     };
     operate(command.socket.as_ref(), command.config_file.as_ref(), &request)

@@ -239,7 +239,7 @@ fn tell(broker: &Broker, values: &[(String, String)]) {
         let Ok(topic) = TopicName::new(Utf8::from(topic)) else { continue };
         // What is lost is told again with the next change, or when everything is.
         let message = Arc::new(Message { qos: QoS::AtMostOnce, ..(*own_message(topic, text.clone(), true)).clone() });
-        broker.peers.forward(Forward { message, nodes: others.clone(), groups: Vec::new(), logged: false }, None);
+        broker.peers.forward(Forward { nodes: others.clone(), ..Forward::new(message) }, None);
     }
 }
 

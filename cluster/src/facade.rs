@@ -35,6 +35,9 @@ pub struct Submission {
     pub command: Command,
     pub reply: Arc<dyn Completion>,
     pub ticket: u64,
+    /// The life of this node that it belongs to: once that is over it is dropped without an answer (a DISCONNECT that takes
+    /// the will back still counts). `None`: of the node itself.
+    pub life: Option<Incarnation>,
 }
 
 /// The replicated state and the way into it.
@@ -169,6 +172,9 @@ pub enum AdminRequest {
         voters: usize,
         hand_over: Duration,
     },
+    /// The leader's wall clock is right: time goes on with it, after an outage of all nodes of which nothing else tells how
+    /// long it was.
+    AcceptTime,
 }
 
 /// The other nodes' live side: who serves which clean client, which node wants which live messages.
@@ -208,6 +214,12 @@ pub trait Peers: Send + Sync {
     /// Whether this node may deliver and acknowledge at this instant (a majority's lease is valid). Checked before each
     /// flush to a socket.
     fn may_serve(&self) -> bool;
+
+    /// As [`Peers::may_serve`], for connections of this life of the node.
+    fn may_serve_as(&self, life: Incarnation) -> bool {
+        let _ = life;
+        self.may_serve()
+    }
 
     /// Whether links to other nodes hold so much that publishers of QoS 1 and 2 should not be read any further.
     fn congested(&self) -> bool {
@@ -252,6 +264,30 @@ pub struct Forward {
     pub groups: Vec<(TopicFilter, NodeId)>,
     /// It goes through the log, so durable sessions get it from there.
     pub logged: bool,
+    /// Handled when this entry is applied: what its publisher sent before comes to live subscribers from there. 0: at once.
+    pub after: LogIndex,
+    /// The entry `after` itself has the named nodes give it to members of `groups` ([`crate::state::Live::AtApply`]): this
+    /// only asks when that is done, and has another member chosen should a node be gone before.
+    pub at_apply: bool,
+    /// The life of this node that it belongs to: of an earlier one it is not sent any more, nor answered. `None`: of the node
+    /// itself.
+    pub life: Option<Incarnation>,
+}
+
+impl Forward {
+    /// To nobody yet, of the node itself.
+    #[must_use]
+    pub fn new(message: Arc<Message>) -> Self {
+        Self {
+            message,
+            nodes: smallvec::SmallVec::new(),
+            groups: Vec::new(),
+            logged: false,
+            after: LogIndex(0),
+            at_apply: false,
+            life: None,
+        }
+    }
 }
 
 /// What the cluster needs of the broker it lives in; `broker` implements it.

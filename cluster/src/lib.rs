@@ -3,9 +3,12 @@
 mod alone;
 mod consensus;
 mod facade;
+#[cfg(feature = "test-faults")]
+pub mod faults;
 pub mod fnv;
 pub mod ids;
 pub mod live;
+mod machine_clock;
 mod membership;
 pub mod memory;
 pub mod metrics;

@@ -1,18 +1,17 @@
 //! A node alone without persistence: commands are applied where they are submitted, nothing is kept.
 //! Always true: the answer to a submission is given before `submit` returns; everything else is as with a log.
 use crate::{
+    consensus::clock::ClusterClock,
     facade::{
         AdminRequest, Answer, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Submission,
     },
     ids::{Incarnation, LogIndex, Millis, NodeId},
+    machine_clock,
     state::{Applied, Batch, Command, Origin, State},
 };
 use mosquorum_proto::mqtt::Utf8;
 use parking_lot::{Mutex, RwLock};
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{sync::Arc, time::Duration};
 
 const ORIGIN: Origin = Origin { node: NodeId(1), incarnation: Incarnation(1) };
 
@@ -21,19 +20,30 @@ pub struct MemoryConsensus {
     /// Index of the last entry that a log would have; held while applying, so that effects leave in order.
     last: Mutex<u64>,
     live: Arc<dyn LiveSide>,
+    clock: ClusterClock,
+    ticked: Mutex<Duration>,
     name: String,
 }
 
 impl MemoryConsensus {
     pub fn new(name: &str, live: Arc<dyn LiveSide>) -> Arc<Self> {
-        let consensus =
-            Arc::new(Self { state: RwLock::new(State::in_memory()), last: Mutex::new(0), live, name: name.to_owned() });
+        let consensus = Arc::new(Self {
+            state: RwLock::new(State::in_memory()),
+            last: Mutex::new(0),
+            live,
+            clock: ClusterClock::default(),
+            ticked: Mutex::new(machine_clock::now()),
+            name: name.to_owned(),
+        });
         consensus.apply(vec![Command::NodeUp { name: Utf8::from(name) }]);
         consensus
     }
 
     /// Works off what is due; call it a few times a second.
     pub fn tick(&self) {
+        let machine = machine_clock::now();
+        let passed = machine.saturating_sub(std::mem::replace(&mut *self.ticked.lock(), machine));
+        self.clock.slew(machine_clock::wall(), passed);
         let now = self.now();
         if self.state.read().next_deadline().is_some_and(|due| due <= now) {
             self.apply(vec![Command::Tick]);
@@ -80,8 +90,7 @@ impl Consensus for MemoryConsensus {
     }
 
     fn now(&self) -> Millis {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        self.clock.now()
     }
 
     fn congested(&self) -> bool {

@@ -86,8 +86,7 @@ async fn three_nodes_share_their_live_side_and_outlive_each_other() {
         let publisher = nodes[one].as_ref().unwrap();
         let claimer = nodes[other].as_ref().unwrap();
         let answers = Answers::new();
-        let forward =
-            Forward { message: message(), nodes: [former.node].into_iter().collect(), groups: vec![], logged: false };
+        let forward = Forward { nodes: [former.node].into_iter().collect(), ..Forward::new(message()) };
         publisher.peers.forward(forward, Some((answers.clone(), 3)));
         let claim = claimer.peers.claim(client.as_str().into(), claimer.owner(8));
         let down = || publisher.consensus.state().read().serving(former.node).is_none();

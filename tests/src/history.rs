@@ -86,6 +86,17 @@ pub struct WillPlan {
     pub delay_seconds: u32,
 }
 
+/// What a subscriber wants of its subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Live messages and retained ones; the retain flag tells them apart.
+    Everything,
+    /// Live messages with the retain flag of their publisher, and no retained ones: whatever comes is live.
+    AsPublished,
+    /// What is retained. Live messages that come meanwhile are not recorded.
+    Retained,
+}
+
 /// What was done to the brokers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
@@ -97,6 +108,31 @@ pub enum FaultKind {
     Pause,
     /// The nodes' links to all others are cut; clients reach them.
     Partition,
+    /// The link between the two nodes is cut, both ways or one way; each still reaches all others.
+    PartialCut,
+    /// A part of the packets between the nodes and all others is lost.
+    Loss,
+    /// The nodes' clocks jump or run at another speed.
+    Clock,
+    /// kill -9, and the nodes start again with empty folders, as new ones.
+    Wipe,
+    /// The nodes are taken out of the group alive and come back with empty folders, as new ones.
+    Remove,
+}
+
+impl FaultKind {
+    /// Whether the nodes named are down while the fault lasts, or out of the group: they help nobody to a majority. (Of
+    /// what it did not hand over, a node out of the group may serve clients until its lease is over.)
+    #[must_use]
+    pub fn stops_nodes(self) -> bool {
+        matches!(self, Self::Kill | Self::PowerCut | Self::Pause | Self::Wipe | Self::Remove)
+    }
+
+    /// Whether the nodes named reach no other node while the fault lasts.
+    #[must_use]
+    pub fn isolates_nodes(self) -> bool {
+        self == Self::Partition
+    }
 }
 
 impl fmt::Display for FaultKind {
@@ -106,6 +142,11 @@ impl fmt::Display for FaultKind {
             Self::PowerCut => "power-cut",
             Self::Pause => "pause",
             Self::Partition => "partition",
+            Self::PartialCut => "partial-cut",
+            Self::Loss => "loss",
+            Self::Clock => "clock",
+            Self::Wipe => "wipe",
+            Self::Remove => "remove",
         })
     }
 }
@@ -119,6 +160,8 @@ pub enum Event {
         node: usize,
         clean_start: bool,
         durable: bool,
+        /// How long the session outlives the connection.
+        expiry_seconds: u32,
         will: Option<WillPlan>,
     },
     /// CONNACK with success came.
@@ -130,6 +173,10 @@ pub enum Event {
     NotConnected {
         connection: ConnectionNumber,
     },
+    /// DISCONNECT is about to be sent.
+    DisconnectInvoked {
+        connection: ConnectionNumber,
+    },
     Closed {
         connection: ConnectionNumber,
         how: CloseKind,
@@ -138,6 +185,7 @@ pub enum Event {
         connection: ConnectionNumber,
         filter: Arc<str>,
         qos: QoS,
+        interest: Interest,
     },
     /// SUBACK came with the QoS granted.
     Subscribed {
@@ -278,13 +326,15 @@ impl Recorder {
         node: usize,
         clean_start: bool,
         durable: bool,
+        expiry_seconds: u32,
         will: Option<WillPlan>,
     ) -> ConnectionNumber {
         let mut log = self.log();
         log.connections += 1;
         let connection = ConnectionNumber(log.connections);
         let at = self.0.start.elapsed();
-        let event = Event::ConnectInvoked { connection, client: client.clone(), node, clean_start, durable, will };
+        let client = client.clone();
+        let event = Event::ConnectInvoked { connection, client, node, clean_start, durable, expiry_seconds, will };
         log.records.push(Record { at, event });
         connection
     }
@@ -325,8 +375,8 @@ mod tests {
     fn records_keep_order_and_connections_get_numbers() {
         let recorder = Recorder::new(3);
         let client: Client = "a".into();
-        let first = recorder.connect(&client, 0, true, false, None);
-        let second = recorder.connect(&client, 1, true, false, None);
+        let first = recorder.connect(&client, 0, true, false, 0, None);
+        let second = recorder.connect(&client, 1, true, false, 0, None);
         assert!(first < second);
         let history = recorder.snapshot();
         assert_eq!(history.records.len(), 2);

@@ -5,6 +5,7 @@ use mosquorum_tests::{
     cluster::{binary::is_stand_in, why_no_namespaces},
     skip::skip,
 };
+use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// Two chaos runs at once on two cores would only measure each other.
@@ -31,11 +32,20 @@ fn short(nodes: usize) -> ChaosOptions {
     options
 }
 
-/// One of the three runs that, with the kills of a node alone and the planted bugs, make a sample of five minutes.
+/// One of the runs that, with the kills of a node alone and the planted bugs, make a sample of some minutes.
 fn sample() -> ChaosOptions {
     let mut options = short(3);
     (options.seconds, options.acknowledged_min, options.faults_min) = (35, 2000, 2);
     options
+}
+
+/// Says why, if it is not so and has to be.
+fn links_can_be_cut(nemeses: &[Nemesis]) -> bool {
+    let why = if nemeses.iter().any(|nemesis| nemesis.needs_namespaces()) { why_no_namespaces() } else { None };
+    if let Some(why) = &why {
+        skip(why);
+    }
+    why.is_none()
 }
 
 async fn outcome(options: &ChaosOptions) -> Outcome {
@@ -53,22 +63,32 @@ async fn must_hold(options: ChaosOptions) {
     assert_eq!(outcome.why_it_does_not_count, None, "seed {}", options.seed);
 }
 
-/// A planted bug shows itself in some interleavings only: a few seeds, of which one must find it.
 async fn must_be_caught(bug: &str, nemeses: &[Nemesis], power_cut: bool) {
-    if stand_in() {
+    let mut options = short(3);
+    options.nemeses = nemeses.to_vec();
+    options.power_cut = power_cut;
+    options.rhythm = Rhythm {
+        peace: (800, 1800),
+        down: (100, 1200),
+        cut: (4000, 5000),
+        links: (4000, 5000),
+        faults_max: usize::MAX,
+    };
+    must_be_caught_by(bug, options).await;
+}
+
+/// A planted bug shows itself in some interleavings only: a few seeds, of which one must find it.
+async fn must_be_caught_by(bug: &str, mut options: ChaosOptions) {
+    if stand_in() || !links_can_be_cut(&options.nemeses) {
         return;
     }
     let _turn = ONE_AT_A_TIME.lock().await;
-    for attempt in 0..4 {
-        let mut options = short(3);
-        options.seed += attempt;
-        options.plant = Some(bug.into());
-        options.nemeses = nemeses.to_vec();
-        options.power_cut = power_cut;
-        options.rhythm = Rhythm { peace: (800, 1800), down: (100, 1200), cut: (4000, 5000), faults_max: usize::MAX };
+    options.plant = Some(bug.into());
+    for _attempt in 0..4 {
         if !outcome(&options).await.violations.is_empty() {
             return;
         }
+        options.seed += 1;
     }
     panic!("{bug} was not caught");
 }
@@ -92,21 +112,49 @@ async fn three_nodes_keep_their_promises_under_power_cuts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_keep_their_promises_when_the_leader_is_cut_off() {
-    if stand_in() {
-        return;
-    }
-    if let Some(why) = why_no_namespaces() {
-        return skip(&why);
-    }
     let mut options = sample();
     options.nemeses = vec![Nemesis::PartitionLeader];
-    must_hold(options).await;
+    if !stand_in() && links_can_be_cut(&options.nemeses) {
+        must_hold(options).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_keep_their_promises_when_single_links_are_cut() {
+    let mut options = sample();
+    options.nemeses = vec![Nemesis::CutPairLeader, Nemesis::CutOneWayToLeader, Nemesis::FlappingPair];
+    if !stand_in() && links_can_be_cut(&options.nemeses) {
+        must_hold(options).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_keep_their_promises_whatever_their_clocks_say() {
+    let mut options = sample();
+    (options.seconds, options.acknowledged_min) = (20, 1200);
+    options.nemeses = vec![Nemesis::ClockJumpLeader, Nemesis::ClockJumpFollower, Nemesis::ClockSkew];
+    // Without waiting for anything, the clocks of a run are set three times or so.
+    options.rhythm = Rhythm { peace: (800, 1800), cut: (2000, 4000), ..Rhythm::default() };
+    if !stand_in() {
+        must_hold(options).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_nodes_keep_their_promises_under_two_faults_at_once() {
+    let mut options = sample();
+    // One pair at least; a pair may leave no service for some seconds.
+    (options.seconds, options.acknowledged_min) = (25, 1000);
+    options.nemeses = vec![Nemesis::TwoAtOnce];
+    if !stand_in() && links_can_be_cut(&options.nemeses) {
+        must_hold(options).await;
+    }
 }
 
 fn single(power_cut: bool) -> ChaosOptions {
     let mut options = short(1);
     options.power_cut = power_cut;
-    options.rhythm = Rhythm { peace: (50, 700), down: (0, 100), cut: (0, 0), faults_max: CYCLES };
+    options.rhythm = Rhythm { peace: (50, 700), down: (0, 100), cut: (0, 0), links: (0, 0), faults_max: CYCLES };
     (options.seconds, options.faults_min) = (300, CYCLES);
     options
 }
@@ -138,6 +186,32 @@ async fn acknowledging_on_the_leader_alone_is_caught() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn routing_from_a_stale_table_is_caught() {
     must_be_caught("stale-route", &[Nemesis::KillFollower, Nemesis::PauseLeader], false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proposing_for_a_life_that_is_over_is_caught() {
+    let nemeses = [Nemesis::CutPairLeader, Nemesis::PauseLeader, Nemesis::CutOneWayToLeader];
+    must_be_caught("no-proposal-fence", &nemeses, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn measuring_time_by_the_wall_clock_is_caught() {
+    must_be_caught("wall-clock", &[Nemesis::ClockJumpLeader], false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_delivery_by_the_proposing_node_alone_is_caught() {
+    must_be_caught("origin-delivers", &[Nemesis::KillLeader, Nemesis::KillFollower], false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_reaches_the_leader_by_its_own_link_only_is_caught() {
+    let mut options = short(3);
+    options.nemeses = vec![Nemesis::CutPairLeader];
+    // A node that serves later found no way around the link, which is broken for longer.
+    options.rhythm = Rhythm { links: (10_000, 11_000), ..Rhythm::default() };
+    options.serve_again_max = Duration::from_secs(7);
+    must_be_caught_by("no-relay", options).await;
 }
 
 /// The runner finds what Eclipse Mosquitto loses: a checker that never fails proves nothing.

@@ -109,7 +109,7 @@ async fn join_state(
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let client_id = client.id.clone();
     let reply = Arc::new(Joining { broker: broker.clone(), client_id, sender: Mutex::new(Some(sender)) });
-    broker.consensus.submit(vec![Submission { command, reply, ticket: 0 }]);
+    broker.consensus.submit(vec![Submission { command, reply, ticket: 0, life: None }]);
     let (epoch, session_present, previous) = receiver.await.map_err(|_| Refusal::unavailable())?;
     if let Some((previous, over)) = previous
         && previous.node != owner.node
@@ -159,7 +159,7 @@ fn abandon(broker: &Broker, client_id: &Utf8, epoch: Epoch) {
         expiry_seconds: None,
         sent_before: 0,
     });
-    broker.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0 }]);
+    broker.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0, life: None }]);
 }
 
 /// One question to the cluster whose answer is awaited here.

@@ -20,8 +20,8 @@ use crate::{
 use bytes::BytesMut;
 use mosquorum_bridge::MARKS;
 use mosquorum_cluster::state::{Owner, QueueLimits};
-use mosquorum_proto::mqtt::{ConnAck, Connect, Packet, ProtocolVersion, QoS, ReasonCode, Utf8, encode};
-use std::time::Duration;
+use mosquorum_proto::mqtt::{ConnAck, Connect, Packet, ProtocolVersion, QoS, ReasonCode, encode};
+use std::{sync::Arc, time::Duration};
 
 pub(super) fn mount_point(listener: &Listener) -> MountPoint {
     MountPoint::new(listener.settings().mount_point.as_deref())
@@ -110,7 +110,7 @@ pub struct Attended {
     durable: bool,
     peer: Peer,
     /// Dropped last: who waits for this connection's end goes on then.
-    _presence: Presence,
+    presence: Presence,
 }
 
 impl Attended {
@@ -134,7 +134,7 @@ impl Attended {
             // CONNECT's bytes: nobody needs them any more.
             connection.partial = BytesMut::new();
         }
-        let mut side = Side::new(broker.clone(), mailbox, owner.connection, client.id, client.username, access);
+        let mut side = Side::new(broker.clone(), mailbox, owner, client.id, client.username, access);
         side.will_topic = will_topic;
         encode(&Packet::ConnAck(Box::new(answer)), client.connect.version, &mut side.out);
         if packets::are_wanted() {
@@ -144,7 +144,7 @@ impl Attended {
             broker.marks.want();
         }
         let service = Service::new(connection, Session::new(options), side, login);
-        Self { service, owner, durable, peer, _presence: presence }
+        Self { service, owner, durable, peer, presence }
     }
 
     /// Until the client has left.
@@ -152,26 +152,28 @@ impl Attended {
         let listener = self.service.listener().clone();
         let _in_service = listener.clients.enter(self.service.version());
         let end = self.service.run().await;
-        let Self { service, owner, durable, peer, _presence } = *self;
+        let Self { service, owner, durable, peer, presence } = *self;
         let (broker, session, side) = service.into_parts();
         let client_id = side.client_id.clone();
         let may_have_will = side.will_topic.as_ref().is_none_or(|topic| side.access.may_write(topic));
         let discard_will = end.discards_will() || !may_have_will;
-        leave(&broker, &client_id, owner, durable, discard_will, end.is_superseded(), session, side);
+        leave(&broker, owner, durable, discard_will, end.is_superseded(), session, side, presence);
         broker.log_end(&client_id, &peer, &end.describe());
         add(&broker.counters.sockets_closed, 1);
     }
 }
 
+/// The connection is over. Its client identifier is free only when what it wrote has been taken in, or cannot be any more:
+/// nothing of it comes behind its successor's CONNACK.
 fn leave(
-    broker: &Broker,
-    client_id: &Utf8,
+    broker: &Arc<Broker>,
     owner: Owner,
     durable: bool,
     discard_will: bool,
     superseded: bool,
     mut session: Session,
     mut side: Side,
+    presence: Presence,
 ) {
     if durable {
         broker.router.detach_durable(owner.connection);
@@ -181,8 +183,12 @@ fn leave(
     }
     side.finish_round();
     rescue(broker, side.mailbox.close());
-    broker.registry.leave(client_id, owner.connection);
-    broker.peers.release(client_id, owner);
+    let (broker, client_id) = (broker.clone(), side.client_id.clone());
+    side.mailbox.when_settled(move || {
+        broker.registry.leave(&client_id, owner.connection);
+        broker.peers.release(&client_id, owner);
+        drop(presence);
+    });
 }
 
 fn log_connected(broker: &Broker, client: &Client, peer: &Peer) {

@@ -2,13 +2,17 @@
 //! Always true: the connection task alone takes things out; whoever puts something in wakes it at most once until it has
 //! looked again; QoS 0 deliveries beyond the bound are refused (and counted by the caller), QoS 1 and 2 never are, since
 //! the session bounds those.
+use crate::session::ticket;
 use mosquorum_cluster::{
     Answer, Completion,
     state::{DeliveryOptions, Message},
 };
 use parking_lot::Mutex;
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::*},
+    },
     task::{Context, Waker},
 };
 
@@ -50,6 +54,9 @@ pub struct Inbox {
     delivery_bytes: usize,
     waker: Option<Waker>,
     closed: bool,
+    /// Of a life that is over: nothing it wrote is taken any more, so nothing is waited for.
+    given_up: bool,
+    when_settled: Option<Box<dyn FnOnce() + Send>>,
 }
 
 impl Inbox {
@@ -62,6 +69,9 @@ pub struct Mailbox {
     inbox: Mutex<Inbox>,
     /// QoS 0 messages beyond this many waiting bytes are dropped.
     bytes_max: usize,
+    /// Messages of the client that were proposed, or are on their way to other nodes, and have no answer yet: while there is
+    /// one, the connection may still write.
+    unanswered: AtomicU32,
 }
 
 /// Wake-ups collected while a batch is routed, given when it is done, so that receivers find all of it.
@@ -84,7 +94,34 @@ impl Drop for Wakeups {
 
 impl Mailbox {
     pub fn new(bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { inbox: Mutex::default(), bytes_max })
+        Arc::new(Self { inbox: Mutex::default(), bytes_max, unanswered: AtomicU32::new(0) })
+    }
+
+    /// A message of the client gets its answer here later.
+    pub fn owe(&self) {
+        self.unanswered.fetch_add(1, Relaxed);
+    }
+
+    /// Does something once, when nothing that the client wrote can take effect any more: at once, or with the last answer,
+    /// or when this life of the node is over.
+    pub fn when_settled(&self, work: impl FnOnce() + Send + 'static) {
+        let mut inbox = self.inbox.lock();
+        if inbox.given_up || self.unanswered.load(Acquire) == 0 {
+            drop(inbox);
+            return work();
+        }
+        inbox.when_settled = Some(Box::new(work));
+    }
+
+    fn settle(&self, give_up: bool) {
+        let work = {
+            let mut inbox = self.inbox.lock();
+            inbox.given_up |= give_up;
+            inbox.when_settled.take()
+        };
+        if let Some(work) = work {
+            work();
+        }
     }
 
     /// Leaves a delivery; `false` if it was refused (closed, or QoS 0 beyond the bound).
@@ -107,6 +144,9 @@ impl Mailbox {
                 inbox.order = Some(order);
             }
         });
+        if order == Order::LeaseLost {
+            self.settle(true);
+        }
     }
 
     pub fn queue_grew(&self) {
@@ -167,13 +207,62 @@ impl Mailbox {
 
 impl Completion for Mailbox {
     fn complete(&self, ticket: u64, answer: Answer) {
-        self.put(|inbox| inbox.answers.push((ticket, answer)));
+        self.put(|inbox| {
+            if !inbox.closed {
+                inbox.answers.push((ticket, answer));
+            }
+        });
+        if ticket::is_of_message(ticket) && self.unanswered.fetch_sub(1, AcqRel) == 1 {
+            self.settle(false);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn counting() -> (Arc<AtomicU32>, impl FnOnce() + Send + 'static) {
+        let count = Arc::new(AtomicU32::new(0));
+        let counted = count.clone();
+        let work = move || {
+            counted.fetch_add(1, Relaxed);
+        };
+        (count, work)
+    }
+
+    #[test]
+    fn a_connection_is_settled_with_the_last_answer_to_what_it_wrote() {
+        let mailbox = Mailbox::new(0);
+        let (commit, forward) = (ticket::new(1, ticket::COMMIT), ticket::new(2, ticket::FORWARD));
+        mailbox.owe();
+        mailbox.owe();
+        let (done, work) = counting();
+        mailbox.close();
+        mailbox.when_settled(work);
+        mailbox.complete(ticket::new(9, ticket::REQUEST), Answer::RoutesKnown);
+        mailbox.complete(commit, Answer::BarrierPassed);
+        assert_eq!(done.load(Relaxed), 0);
+        mailbox.complete(forward, Answer::Forwarded);
+        assert_eq!(done.load(Relaxed), 1);
+        let (at_once, work) = counting();
+        mailbox.when_settled(work);
+        assert_eq!(at_once.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn nothing_is_waited_for_once_the_life_is_over() {
+        let (before, after) = (Mailbox::new(0), Mailbox::new(0));
+        before.owe();
+        after.owe();
+        let (first, work) = counting();
+        before.when_settled(work);
+        before.order(Order::LeaseLost);
+        let (second, work) = counting();
+        after.order(Order::LeaseLost);
+        after.when_settled(work);
+        assert_eq!((first.load(Relaxed), second.load(Relaxed)), (1, 1));
+    }
 
     #[test]
     fn a_reload_does_not_take_back_an_order_to_go() {

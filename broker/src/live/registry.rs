@@ -112,13 +112,17 @@ impl Registry {
 
     /// Tells everybody; who is only about to come in is turned away.
     pub fn order_all(&self, order: Order) -> Vec<Gone> {
-        let mut table = self.table.lock();
-        if order != Order::Reloaded {
-            table.applicants.values_mut().for_each(|applicant| applicant.fenced = true);
-        }
-        let each = table.clients.values().map(|entry| {
-            entry.mailbox.order(order);
-            entry.gone.clone()
+        let all: Vec<_> = {
+            let mut table = self.table.lock();
+            if order != Order::Reloaded {
+                table.applicants.values_mut().for_each(|applicant| applicant.fenced = true);
+            }
+            table.clients.values().map(|entry| (entry.mailbox.clone(), entry.gone.clone())).collect()
+        };
+        // Without the lock: who has left but for its answers leaves the table at once when they are given up.
+        let each = all.into_iter().map(|(mailbox, gone)| {
+            mailbox.order(order);
+            gone
         });
         each.collect()
     }

@@ -305,7 +305,7 @@ impl Router {
             }
         }
         let nodes = targets.remote.nodes.clone();
-        let mut forward = Forward { message: message.clone(), nodes, groups: Vec::new(), logged };
+        let mut forward = Forward { nodes, logged, ..Forward::new(message.clone()) };
         if durable_live {
             for node in &targets.durable_nodes {
                 if !forward.nodes.contains(node) {
@@ -372,16 +372,46 @@ impl Router {
             targets.durable_nodes.clear();
             self.deliver(message, &targets, Vec::new(), logged, &mut wakeups);
         }
+        self.deliver_to_groups(message, groups, &mut wakeups)
+    }
+
+    /// One member of each group gets it; groups without one come back.
+    fn deliver_to_groups(
+        &self,
+        message: &Arc<Message>,
+        groups: &[TopicFilter],
+        wakeups: &mut Wakeups,
+    ) -> Vec<TopicFilter> {
         let mut homeless = Vec::new();
         for filter in groups {
             let group = self.live.read().group(filter);
             match group.as_ref().and_then(|group| group.next_member()) {
-                Some(member) => self.hand_over(message, member, Some(filter.clone()), &mut wakeups),
-                None if self.hand_to_durable_member(message, filter, &mut wakeups) => {}
+                Some(member) => self.hand_over(message, member, Some(filter.clone()), wakeups),
+                None if self.hand_to_durable_member(message, filter, wakeups) => {}
                 None => homeless.push(filter.clone()),
             }
         }
         homeless
+    }
+
+    /// A message that this node applies from the log for its live subscribers and a member of each group named, in the
+    /// log's order: durable sessions have it already. Returns groups that have no member here any more.
+    pub fn deliver_applied(
+        &self,
+        message: &Arc<Message>,
+        groups: &[TopicFilter],
+        wakeups: &mut Wakeups,
+    ) -> Vec<TopicFilter> {
+        let mut live = self.live.read().matches(message.topic.as_str());
+        if !self.allow_duplicates.load(Relaxed) {
+            live.merge();
+        }
+        for (_, subscription) in &live.sessions {
+            if !(subscription.no_local && subscription.client_id == message.publisher_id) {
+                self.hand_over(message, subscription, None, wakeups);
+            }
+        }
+        self.deliver_to_groups(message, groups, wakeups)
     }
 
     /// QoS 0 for a group whose durable members are connected here; false if none is.

@@ -12,14 +12,14 @@ use crate::{
     broker::Broker,
     control,
     logging::lines,
-    session::{Denied, Env, QueueItem},
+    session::{Denied, Env, QueueItem, ticket},
     telemetry,
 };
 use bytes::BytesMut;
 use mosquorum_cluster::{
-    Answer, Completion, Submission,
-    ids::{ConnectionId, Millis},
-    state::{Body, Command, Mark, Message, MessageId, PublishCommand},
+    Answer, Completion, Forward, Submission,
+    ids::{LogIndex, Millis, NodeId},
+    state::{Body, Command, Mark, Message, MessageId, Owner, PublishCommand},
 };
 use mosquorum_proto::mqtt::{PublishProperties, QoS, Subscription, TopicFilter, TopicName, Utf8};
 use std::{cell::Cell, collections::HashMap, sync::Arc, time::Duration};
@@ -42,7 +42,7 @@ thread_local! {
 pub struct Side {
     pub broker: Arc<Broker>,
     pub mailbox: Arc<super::Mailbox>,
-    pub connection: ConnectionId,
+    pub owner: Owner,
     pub client_id: Utf8,
     pub username: Option<Utf8>,
     pub access: ClientAcl,
@@ -68,7 +68,7 @@ impl Side {
     pub fn new(
         broker: Arc<Broker>,
         mailbox: Arc<super::Mailbox>,
-        connection: ConnectionId,
+        owner: Owner,
         client_id: Utf8,
         username: Option<Utf8>,
         access: ClientAcl,
@@ -78,7 +78,7 @@ impl Side {
             version: broker.router.version(),
             broker,
             mailbox,
-            connection,
+            owner,
             client_id,
             username,
             access,
@@ -137,7 +137,21 @@ impl Side {
 
     /// Proposes something that outlives the connection.
     pub fn submit_for_nobody(&mut self, command: Command) {
-        self.submissions.push(Submission { command, reply: Arc::new(Nobody), ticket: 0 });
+        let life = Some(self.owner.incarnation);
+        self.submissions.push(Submission { command, reply: Arc::new(Nobody), ticket: 0, life });
+    }
+
+    /// Whether the ticket will be answered.
+    fn forward(&mut self, forward: Forward, ticket: Option<u64>) -> bool {
+        let forward = Forward { life: Some(self.owner.incarnation), ..forward };
+        let reply = ticket.filter(|_| forward.message.qos != QoS::AtMostOnce);
+        let reply = reply.map(|ticket| {
+            self.mailbox.owe();
+            (self.mailbox.clone() as Arc<dyn Completion>, ticket)
+        });
+        let waits = reply.is_some();
+        self.broker.peers.forward(forward, reply);
+        waits
     }
 
     /// Entries as the state has them now. Messages that only the store has are missing: not more of them are to be read
@@ -197,6 +211,9 @@ impl Env for Side {
     fn now(&self) -> Millis {
         self.now
     }
+    fn node(&self) -> NodeId {
+        self.owner.node
+    }
     fn out(&mut self) -> &mut BytesMut {
         &mut self.out
     }
@@ -208,7 +225,11 @@ impl Env for Side {
     }
 
     fn submit(&mut self, command: Command, ticket: u64) {
-        self.submissions.push(Submission { command, reply: self.mailbox.clone(), ticket });
+        if ticket::is_of_message(ticket) {
+            self.mailbox.owe();
+        }
+        let life = Some(self.owner.incarnation);
+        self.submissions.push(Submission { command, reply: self.mailbox.clone(), ticket, life });
     }
     fn needs_barrier(&self) -> bool {
         self.broker.clustered
@@ -245,15 +266,21 @@ impl Env for Side {
         targets: &Targets,
         choices: Vec<Choice>,
         logged: bool,
+        after: LogIndex,
         ticket: Option<u64>,
     ) -> bool {
-        let Some(forward) = self.broker.router.deliver(message, targets, choices, logged, &mut self.wakeups) else {
-            return false;
-        };
-        let reply = ticket.map(|ticket| (self.mailbox.clone() as Arc<dyn Completion>, ticket));
-        let waits = reply.is_some();
-        self.broker.peers.forward(forward, reply);
-        waits
+        let forward = self.broker.router.deliver(message, targets, choices, logged, &mut self.wakeups);
+        forward.is_some_and(|forward| self.forward(Forward { after, ..forward }, ticket))
+    }
+    fn watch_groups(
+        &mut self,
+        message: &Arc<Message>,
+        groups: Vec<(TopicFilter, NodeId)>,
+        applied: LogIndex,
+        ticket: Option<u64>,
+    ) -> bool {
+        let forward = Forward { groups, logged: true, after: applied, at_apply: true, ..Forward::new(message.clone()) };
+        self.forward(forward, ticket)
     }
     fn choose_again(&mut self, message: Arc<Message>, group: &TopicFilter) {
         self.broker.redispatch(message, group, &mut self.wakeups);
@@ -269,10 +296,10 @@ impl Env for Side {
             identifier,
             may_merge,
         };
-        self.broker.router.subscribe(self.connection, subscription, live)
+        self.broker.router.subscribe(self.owner.connection, subscription, live)
     }
     fn unsubscribe_live(&mut self, filter: &TopicFilter) -> bool {
-        self.broker.router.unsubscribe(self.connection, filter)
+        self.broker.router.unsubscribe(self.owner.connection, filter)
     }
     fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) -> bool {
         for _ in 0..QUEUE_READS_MAX {

@@ -1,7 +1,8 @@
 //! What the client publishes, and the order in which it is proposed, delivered and acknowledged.
-//! Always true, per connection: messages are proposed in the order they came; live subscribers get them in that order, a
-//! retained one only after its commit (so that a SUBSCRIBE sees it one way or the other); acknowledgements leave in that
-//! order, each after commit and forwarding. A message without durable receivers is acknowledged only behind a read
+//! Always true, per connection: messages are proposed in the order they came; live subscribers get them in that order;
+//! acknowledgements leave in that order, each after commit and forwarding. What decides only in the log whether it is
+//! delivered, or when (retained messages, QoS 2 of durable sessions, marks of bridges), comes to live subscribers from there,
+//! on every node by its own apply: whoever dies, and in one order for all. A message without durable receivers is acknowledged only behind a read
 //! barrier where other nodes exist.
 use super::{Denied, Env, Session, SessionError, ticket};
 use crate::{
@@ -12,10 +13,10 @@ use bytes::Bytes;
 use mosquorum_bridge::MARK;
 use mosquorum_cluster::{
     Answer,
-    ids::Millis,
-    state::{Admit, Command, Mark, Message, Outcome, PublishCommand},
+    ids::{LogIndex, Millis, NodeId},
+    state::{Admit, Command, Live, Mark, Message, Outcome, PublishCommand},
 };
-use mosquorum_proto::mqtt::{Ack, Packet, Publish, PublishProperties, QoS, ReasonCode, TopicName, Utf8};
+use mosquorum_proto::mqtt::{Ack, Packet, Publish, PublishProperties, QoS, ReasonCode, TopicFilter, TopicName, Utf8};
 use std::{
     collections::VecDeque,
     hash::{DefaultHasher, Hash, Hasher},
@@ -44,6 +45,10 @@ struct Pending {
     choices: Option<Vec<Choice>>,
     /// It goes through the log, which serves durable sessions.
     logged: bool,
+    /// The log serves live subscribers as well ([`Live::AtApply`]).
+    at_apply: bool,
+    /// Where it stands in the log.
+    index: LogIndex,
     forwarding: bool,
     /// Somebody subscribed to it (a publisher with No Local counts): otherwise reason 0x10.
     reached: bool,
@@ -61,6 +66,8 @@ pub(super) struct Pipeline {
     /// Items before this one are proposed (or need not be); before `routed`: delivered to live subscribers.
     proposed: u64,
     routed: u64,
+    /// What went last to live subscribers through the log: later messages do not overtake it on other nodes.
+    applied_last: LogIndex,
     /// A barrier is under way that covers the items before this one; later ones share the next.
     barrier: Option<u64>,
     bytes: usize,
@@ -96,6 +103,20 @@ impl Pipeline {
         }
     }
 
+    /// Whether a message of this topic before this one is still on its way to live subscribers, so that one from the log
+    /// could overtake it.
+    fn may_overtake(&self, number: u64, topic: &TopicName) -> bool {
+        let before = usize::try_from(number - self.first).unwrap_or(0);
+        let on_its_way = |(place, item): (usize, &Pending)| {
+            let routed = self.first + (place as u64) < self.routed;
+            item.message.qos != QoS::AtMostOnce
+                && !item.at_apply
+                && (!routed || item.forwarding)
+                && item.message.topic == *topic
+        };
+        self.items.iter().take(before).enumerate().any(on_its_way)
+    }
+
     fn holds(&self, packet_id: u16) -> bool {
         self.items.iter().any(|item| item.packet_id == packet_id && item.message.qos == QoS::ExactlyOnce)
     }
@@ -103,6 +124,24 @@ impl Pipeline {
     fn unacknowledged(&self) -> usize {
         self.items.iter().filter(|item| item.message.qos != QoS::AtMostOnce).count()
     }
+}
+
+/// The nodes that give a message to a member without a durable session, group by group.
+fn chosen_nodes(choices: &[Choice], here: NodeId) -> Vec<(TopicFilter, NodeId)> {
+    let node = |choice: &Choice| match choice {
+        Choice::Here(_, filter) => Some((filter.clone(), here)),
+        Choice::Elsewhere(filter, node) => Some((filter.clone(), *node)),
+        Choice::DurableHere(..) | Choice::Durable | Choice::Nobody => None,
+    };
+    choices.iter().filter_map(node).collect()
+}
+
+/// A planted bug: the node that proposed a message gives it to live subscribers, on its own account.
+fn origin_delivers() -> bool {
+    #[cfg(feature = "test-faults")]
+    return mosquorum_cluster::faults::planted("origin-delivers");
+    #[cfg(not(feature = "test-faults"))]
+    false
 }
 
 /// As Mosquitto: a Message Expiry Interval of 0 or of all ones is none.
@@ -322,7 +361,7 @@ impl Session {
         {
             let reached = !targets.live.sessions.is_empty() || !targets.groups.is_empty();
             let choices = if targets.groups.is_empty() { Vec::new() } else { env.choose(&targets, &message, false) };
-            env.deliver(&message, &targets, choices, false, None);
+            env.deliver(&message, &targets, choices, false, LogIndex(0), None);
             if !qos0 {
                 self.acknowledge(message.qos, packet_id, reached, env);
             }
@@ -337,6 +376,8 @@ impl Session {
             targets,
             choices: None,
             logged: false,
+            at_apply: false,
+            index: LogIndex(0),
             forwarding: false,
             reached: false,
             duplicate: false,
@@ -390,9 +431,10 @@ impl Session {
                 env.trace_committed(&item.message, item.since);
             }
             match (kind, answer) {
-                (ticket::COMMIT, Answer::Applied { outcome, .. }) => match outcome {
+                (ticket::COMMIT, Answer::Applied { outcome, index }) => match outcome {
                     Outcome::Published { matched, duplicate } => {
                         item.stage = Stage::Committed;
+                        item.index = index;
                         item.reached |= matched > 0;
                         item.reached |= item.targets.durable;
                         item.duplicate = duplicate;
@@ -414,8 +456,18 @@ impl Session {
 
     /// Takes every item as far as it may go: proposes, delivers and acknowledges, each in order.
     fn advance(&mut self, env: &mut impl Env) -> Result<(), SessionError> {
-        while self.propose_next(env) {}
-        while self.route_next(env) {}
+        loop {
+            let mut moved = false;
+            while self.propose_next(env) {
+                moved = true;
+            }
+            while self.route_next(env) {
+                moved = true;
+            }
+            if !moved {
+                break;
+            }
+        }
         while let Some(front) = self.pipeline.items.front() {
             if front.stage != Stage::Committed || front.forwarding || self.pipeline.routed == self.pipeline.first {
                 break;
@@ -430,19 +482,23 @@ impl Session {
 
     fn propose_next(&mut self, env: &mut impl Env) -> bool {
         let number = self.pipeline.proposed;
-        let durable_publisher = self.options.durable;
-        let epoch = self.options.epoch;
+        let (durable_publisher, epoch) = (self.options.durable, self.options.epoch);
         let Some(item) = self.pipeline.get(number) else { return false };
-        let exactly_once = match (item.message.qos, epoch) {
-            (QoS::ExactlyOnce, Some(epoch)) if durable_publisher => Some((epoch, item.packet_id)),
-            _ => None,
-        };
+        let exactly_once = durable_publisher && item.message.qos == QoS::ExactlyOnce;
+        let decided_by_log = item.message.retain || item.admit != Admit::Always || exactly_once;
+        if decided_by_log {
+            let topic = item.message.topic.clone();
+            if self.pipeline.may_overtake(number, &topic) {
+                return false;
+            }
+        }
+        let Some(item) = self.pipeline.get(number) else { return false };
         if item.stage == Stage::BarrierPassed {
             item.targets = env.targets(&item.message.topic);
         }
         let qos0 = item.message.qos == QoS::AtMostOnce;
         let durable = if qos0 { item.targets.queues_qos0 } else { item.targets.durable };
-        let through_log = item.message.retain || exactly_once.is_some() || durable || item.admit != Admit::Always;
+        let through_log = decided_by_log || durable;
         if item.stage == Stage::Fresh && !through_log && !qos0 && env.needs_barrier() {
             self.pipeline.ask_barrier(env);
             return false;
@@ -456,12 +512,19 @@ impl Session {
                 .map(|(group, _)| group.filter.clone())
                 .collect();
             item.stage = Stage::Commit;
+            item.at_apply = decided_by_log && !origin_delivers();
+            let live = match item.at_apply {
+                true => Live::AtApply { groups: chosen_nodes(&choices, env.node()) },
+                false => Live::ByOrigin,
+            };
             let publish = PublishCommand {
                 message: item.message.clone(),
-                exactly_once,
+                epoch,
+                packet_id: exactly_once.then_some(item.packet_id),
                 groups_served,
                 only_group: None,
                 admit: item.admit,
+                live,
             };
             item.choices = Some(choices);
             env.submit(Command::Publish(publish), ticket::new(number, ticket::COMMIT));
@@ -479,6 +542,7 @@ impl Session {
             return false;
         }
         let durable_publisher = self.options.durable;
+        let applied_last = self.pipeline.applied_last;
         let Some(item) = self.pipeline.get(number) else { return false };
         // A repeated QoS 2 message, or one of a known mark, is recognised only by its commit.
         let waits = item.message.retain
@@ -497,7 +561,17 @@ impl Session {
             item.reached |= !item.targets.live.sessions.is_empty()
                 || !item.targets.groups.is_empty()
                 || !item.targets.remote.nodes.is_empty();
-            item.forwarding = env.deliver(&item.message, &item.targets, choices, item.logged, answered);
+            if item.at_apply {
+                let mut elsewhere = chosen_nodes(&choices, env.node());
+                elsewhere.retain(|(_, node)| *node != env.node());
+                item.forwarding =
+                    !elsewhere.is_empty() && env.watch_groups(&item.message, elsewhere, item.index, answered);
+                let index = item.index;
+                self.pipeline.applied_last = index;
+            } else {
+                item.forwarding =
+                    env.deliver(&item.message, &item.targets, choices, item.logged, applied_last, answered);
+            }
         }
         self.pipeline.routed += 1;
         true

@@ -26,7 +26,7 @@ use filters::Filters;
 use inbound::Pipeline;
 use mosquorum_cluster::{
     Answer,
-    ids::{Epoch, Millis},
+    ids::{Epoch, LogIndex, Millis, NodeId},
     state::{Command, DisconnectCommand, Mark, Message, QueueLimits},
 };
 use mosquorum_proto::mqtt::{
@@ -48,6 +48,8 @@ pub use outbox::QueueItem;
 pub trait Env {
     /// The cluster's time.
     fn now(&self) -> Millis;
+    /// This node.
+    fn node(&self) -> NodeId;
     /// Encoded packets on their way to the client.
     fn out(&mut self) -> &mut BytesMut;
     /// So much waits in `out` that only answers should be added.
@@ -66,13 +68,24 @@ pub trait Env {
     fn targets(&mut self, topic: &TopicName) -> Arc<Targets>;
     /// Who of each shared group gets the message; `logged`: it goes through the log, which serves durable members.
     fn choose(&mut self, targets: &Targets, message: &Message, logged: bool) -> Vec<Choice>;
-    /// Delivers to live subscribers here and elsewhere; `true` if the ticket will be answered (QoS 1 and 2 elsewhere).
+    /// Delivers to live subscribers here and elsewhere, there not before the entry `after` is applied (0: at once); `true` if
+    /// the ticket will be answered (QoS 1 and 2 elsewhere).
     fn deliver(
         &mut self,
         message: &Arc<Message>,
         targets: &Targets,
         choices: Vec<Choice>,
         logged: bool,
+        after: LogIndex,
+        ticket: Option<u64>,
+    ) -> bool;
+    /// The entry `applied` has these nodes give the message to members of groups: sees to it that another member gets it if
+    /// a node is gone before. `true` if the ticket will be answered.
+    fn watch_groups(
+        &mut self,
+        message: &Arc<Message>,
+        groups: Vec<(TopicFilter, NodeId)>,
+        applied: LogIndex,
         ticket: Option<u64>,
     ) -> bool;
     fn choose_again(&mut self, message: Arc<Message>, group: &TopicFilter);
@@ -219,6 +232,11 @@ pub(crate) mod ticket {
 
     pub(crate) fn new(number: u64, kind: u64) -> u64 {
         number << 2 | kind
+    }
+
+    /// Whether it is for a message of the client that takes effect elsewhere: in the log, or on other nodes.
+    pub(crate) fn is_of_message(ticket: u64) -> bool {
+        matches!(ticket & 3, COMMIT | FORWARD)
     }
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use mosquorum_cluster::{
     RemoteRoutes,
     ids::LogIndex,
-    state::{DeliveryOptions, Outcome},
+    state::{DeliveryOptions, Live, Outcome},
 };
 use mosquorum_proto::mqtt::{Decoder, Publish, PublishProperties, Subscribe};
 
@@ -23,6 +23,11 @@ struct Fake {
     /// Shared groups that match, and how many each delivery knew of.
     groups: usize,
     groups_known: Vec<usize>,
+    /// The entry behind which other nodes handle each delivery, and tickets of those that wait for them.
+    after: Vec<u64>,
+    forwards: Vec<u64>,
+    /// Other nodes have live subscribers.
+    forwarded: bool,
     /// A durable session matches every topic.
     durable: bool,
     clustered: bool,
@@ -46,6 +51,9 @@ fn fake() -> Fake {
         delivered: Vec::new(),
         groups: 0,
         groups_known: Vec::new(),
+        after: Vec::new(),
+        forwards: Vec::new(),
+        forwarded: false,
         durable: false,
         clustered: false,
         queue: Vec::new(),
@@ -58,6 +66,9 @@ fn fake() -> Fake {
 impl Env for Fake {
     fn now(&self) -> Millis {
         Millis(self.now)
+    }
+    fn node(&self) -> NodeId {
+        NodeId(1)
     }
     fn out(&mut self) -> &mut BytesMut {
         &mut self.out
@@ -95,9 +106,22 @@ impl Env for Fake {
     fn choose(&mut self, _: &Targets, _: &Message, _: bool) -> Vec<Choice> {
         Vec::new()
     }
-    fn deliver(&mut self, message: &Arc<Message>, to: &Targets, _: Vec<Choice>, _: bool, _: Option<u64>) -> bool {
+    fn deliver(
+        &mut self,
+        message: &Arc<Message>,
+        to: &Targets,
+        _: Vec<Choice>,
+        _: bool,
+        after: LogIndex,
+        ticket: Option<u64>,
+    ) -> bool {
         self.delivered.push(message.payload.clone());
         self.groups_known.push(to.groups.len());
+        self.after.push(after.0);
+        self.forwards.extend(ticket.filter(|_| self.forwarded));
+        self.forwarded && ticket.is_some()
+    }
+    fn watch_groups(&mut self, _: &Arc<Message>, _: Vec<(TopicFilter, NodeId)>, _: LogIndex, _: Option<u64>) -> bool {
         false
     }
     fn choose_again(&mut self, _: Arc<Message>, _: &TopicFilter) {
@@ -294,24 +318,53 @@ fn messages_that_wait_for_a_barrier_share_the_next_one() {
     assert_eq!((env.sent().len(), env.barriers.len()), (3, 2));
 }
 
-#[test]
-fn a_retained_message_reaches_live_subscribers_after_its_commit_and_before_later_ones() {
-    let (mut session, mut env) = (session(false), fake());
-    session.on_packet(publish(QoS::AtMostOnce, 0, "kept", true), &mut env).unwrap();
-    session.on_packet(publish(QoS::AtMostOnce, 0, "later", false), &mut env).unwrap();
-    assert!(env.delivered.is_empty());
-    let ticket = env.submitted[0].1;
-    session.on_answer(ticket, published(0, false), &mut env).unwrap();
-    assert_eq!(env.delivered, ["kept", "later"]);
+fn live_of(command: &Command) -> &Live {
+    let Command::Publish(publish) = command else { panic!("{command:?}") };
+    &publish.live
 }
 
 #[test]
-fn a_retained_message_reaches_who_subscribed_before_its_commit_whoever_else_did() {
+fn a_retained_message_is_given_to_live_subscribers_by_the_log_and_later_ones_do_not_overtake_it() {
     let (mut session, mut env) = (session(false), fake());
-    session.on_packet(publish(QoS::AtMostOnce, 0, "kept", true), &mut env).unwrap();
-    env.groups = 1;
-    session.on_answer(env.submitted[0].1, published(0, false), &mut env).unwrap();
-    assert_eq!(env.groups_known, [1], "matched as of the commit");
+    session.on_packet(publish(QoS::AtLeastOnce, 1, "kept", true), &mut env).unwrap();
+    session.on_packet(publish(QoS::AtLeastOnce, 2, "later", false), &mut env).unwrap();
+    assert_eq!(live_of(&env.submitted[0].0), &Live::AtApply { groups: Vec::new() });
+    assert!(env.delivered.is_empty(), "the later one waits");
+    let committed =
+        Answer::Applied { outcome: Outcome::Published { matched: 0, duplicate: false }, index: LogIndex(9) };
+    session.on_answer(env.submitted[0].1, committed, &mut env).unwrap();
+    assert_eq!(env.delivered, ["later"]);
+    assert_eq!(env.after, [9], "on other nodes it comes behind the entry");
+}
+
+#[test]
+fn a_retained_message_is_not_proposed_while_an_earlier_one_of_its_topic_is_on_its_way_to_other_nodes() {
+    let (mut session, mut env) = (session(false), fake());
+    (env.forwarded, env.durable) = (true, true);
+    session.on_packet(publish(QoS::AtLeastOnce, 1, "first", false), &mut env).unwrap();
+    session.on_packet(publish(QoS::AtLeastOnce, 2, "kept", true), &mut env).unwrap();
+    assert_eq!((env.delivered.len(), env.submitted.len()), (1, 1));
+    session.on_answer(env.forwards[0], Answer::Forwarded, &mut env).unwrap();
+    assert_eq!(env.submitted.len(), 2);
+}
+
+#[test]
+fn what_a_connection_with_a_record_publishes_carries_its_epoch() {
+    let (mut session, mut env) = (session(true), fake());
+    env.durable = true;
+    session.on_packet(publish(QoS::AtLeastOnce, 1, "a", false), &mut env).unwrap();
+    session.on_packet(publish(QoS::ExactlyOnce, 2, "b", false), &mut env).unwrap();
+    let carried: Vec<_> = env
+        .submitted
+        .iter()
+        .map(|(command, _)| {
+            let Command::Publish(publish) = command else { panic!("{command:?}") };
+            (publish.epoch, publish.packet_id, publish.live == Live::ByOrigin)
+        })
+        .collect();
+    let epoch = session.options.epoch;
+    assert!(epoch.is_some());
+    assert_eq!(carried, [(epoch, None, true), (epoch, Some(2), false)]);
 }
 
 #[test]
@@ -427,7 +480,6 @@ fn a_subscription_does_not_see_what_the_client_published_before_it() {
     assert!(env.sent().is_empty() && !session.wants_input());
     let ticket = env.submitted[0].1;
     session.on_answer(ticket, published(0, false), &mut env).unwrap();
-    assert_eq!(env.delivered, ["kept"]);
     assert!(matches!(env.sent()[..], [Packet::SubAck(_), Packet::PingResp]));
     assert!(session.wants_input());
 }

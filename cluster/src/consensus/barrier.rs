@@ -30,7 +30,7 @@ pub(crate) struct Barriers {
 impl Barriers {
     pub(crate) fn ask(&self, reply: Arc<dyn Completion>, ticket: u64) {
         #[cfg(feature = "test-faults")]
-        if crate::consensus::planted("stale-route") {
+        if crate::faults::planted("stale-route") {
             return reply.complete(ticket, Answer::BarrierPassed);
         }
         self.waiting.lock().push((reply, ticket));

@@ -113,7 +113,7 @@ pub(crate) async fn ticks(shared: Arc<Shared>, engine: Arc<Engine>) {
         if due.is_some_and(|due| due <= shared.clock.now()) {
             let tick = Arc::new(PendingTick);
             pending = Arc::downgrade(&tick);
-            shared.proposer.submit(vec![Submission { command: Command::Tick, reply: tick, ticket: 0 }]);
+            shared.proposer.submit(vec![Submission { command: Command::Tick, reply: tick, ticket: 0, life: None }]);
         }
     }
 }

@@ -15,6 +15,7 @@ mod sender;
 mod service;
 mod settings;
 pub(crate) mod stateful;
+pub(crate) mod timekeeping;
 
 pub use open::StartError;
 pub use settings::{Persistence, RaftSettings};
@@ -34,9 +35,10 @@ use crate::{
     metrics::ConsensusMetrics,
     raft::{Engine, RaftService, View},
     state::{Command, Message, MessageId, Origin, State},
-    transport::{self, MESSAGE_BYTES_MAX, Transport, services::raft as services},
+    transport::{self, MESSAGE_BYTES_MAX, PeerIdentity, Transport, services::raft as services},
 };
 use arc_swap::ArcSwapOption;
+use mosquorum_proto::peer::raft as wire;
 use mosquorum_storage::log::Log;
 use parking_lot::{Mutex, RwLock};
 use std::{
@@ -52,7 +54,7 @@ use tokio::{
     sync::mpsc,
     task::block_in_place,
 };
-use tonic::service::Routes;
+use tonic::{Status, service::Routes};
 
 /// At a stop, for what was submitted to be applied.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
@@ -74,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) settings: RaftSettings,
     pub(crate) transport: Arc<Transport>,
     pub(crate) clock: Arc<clock::ClusterClock>,
+    pub(crate) walls: Mutex<timekeeping::Walls>,
     pub(crate) proposer: Arc<proposer::Proposer>,
     pub(crate) barriers: Arc<barrier::Barriers>,
     pub(crate) hub: Arc<Hub>,
@@ -167,6 +170,7 @@ impl RaftConsensus {
             settings,
             transport,
             clock: Arc::default(),
+            walls: Mutex::default(),
             proposer,
             barriers: Arc::default(),
             hub,
@@ -234,9 +238,11 @@ type Parts = (Arc<Shared>, Option<Opened>, Option<tokio::net::TcpListener>, mpsc
 
 fn own_services(shared: &Arc<Shared>) -> Routes {
     let engine = shared.engine.clone();
+    let engine_for_relay = engine.clone();
     let raft = services::raft_server::RaftServer::new(RaftService { engine: engine.clone() });
     let proposals =
         services::proposals_server::ProposalsServer::new(ProposalService { engine, clock: shared.clock.clone() });
+    let relay = transport::RelayService::new(admit_tunnels(engine_for_relay));
     let members = membership::MembershipService { shared: Arc::downgrade(shared) };
     let members = services::membership_server::MembershipServer::new(members);
     Routes::new(raft.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX))
@@ -244,6 +250,26 @@ fn own_services(shared: &Arc<Shared>) -> Routes {
             proposals.max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX),
         )
         .add_service(members)
+        .add_service(services::relay_server::RelayServer::new(relay))
+}
+
+/// Bytes are carried for members to members.
+fn admit_tunnels(
+    engine: Arc<ArcSwapOption<Engine>>,
+) -> Arc<dyn Fn(Option<&PeerIdentity>, Option<&wire::Envelope>, &str) -> Result<(), Status> + Send + Sync> {
+    Arc::new(move |peer, envelope, address| {
+        let engine = engine.load_full().ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))?;
+        engine.check_envelope(peer, envelope)?;
+        let members = engine.view().members;
+        let is_member = |node: u64| members.iter().any(|m| m.node == node);
+        if !envelope.is_some_and(|envelope| is_member(envelope.from)) {
+            return Err(Status::permission_denied("only members are carried for"));
+        }
+        if !members.iter().any(|m| m.address == address && m.node != engine.node()) {
+            return Err(Status::permission_denied("only to members"));
+        }
+        Ok(())
+    })
 }
 
 impl Shared {
@@ -460,11 +486,4 @@ impl Drop for RaftConsensus {
             runtime.shutdown_background();
         }
     }
-}
-
-/// Whether a test asked for this fault.
-#[cfg(feature = "test-faults")]
-pub(crate) fn planted(fault: &str) -> bool {
-    static PLANTED: OnceLock<String> = OnceLock::new();
-    PLANTED.get_or_init(|| std::env::var("MOSQUORUM_PLANT").unwrap_or_default()).split(',').any(|p| p == fault)
 }

@@ -8,7 +8,7 @@
 //! [`State::apply`]: crate::state::State::apply
 use crate::{
     facade::{Answer, Completion, Submission},
-    ids::LogIndex,
+    ids::{Incarnation, LogIndex},
     metrics::Histogram,
     raft::encoding::encode_command,
     state::{Command, Origin, Outcome},
@@ -69,6 +69,8 @@ struct Waiting {
     command: Command,
     reply: Option<Reply>,
     bytes: usize,
+    /// As in [`Submission`].
+    life: Option<Incarnation>,
 }
 
 type Reply = (Arc<dyn Completion>, u64);
@@ -120,19 +122,27 @@ impl Proposer {
             bytes: size_estimate(&s.command),
             command: s.command,
             reply: Some((s.reply, s.ticket)),
+            life: s.life,
         });
         self.enqueue(waiting);
     }
 
     /// Proposes a command whose outcome nobody waits for.
     pub(crate) fn propose(&self, command: Command) {
-        self.enqueue([Waiting { bytes: size_estimate(&command), command, reply: None }]);
+        self.enqueue(std::iter::once(Waiting { bytes: size_estimate(&command), command, reply: None, life: None }));
     }
 
-    fn enqueue(&self, waiting: impl IntoIterator<Item = Waiting>) {
+    fn enqueue(&self, waiting: impl Iterator<Item = Waiting>) {
+        let mut late = Vec::new();
         let mut inner = self.inner.lock();
+        let present = inner.origin.map(|origin| origin.incarnation);
         let mut bytes = 0;
         for one in waiting {
+            // Its connection does not know yet that its life is over. What it said last counts, what it wrote does not.
+            if one.life.is_some() && one.life != present && !is_goodbye(&one.command) {
+                late.push(one);
+                continue;
+            }
             bytes += one.bytes;
             inner.waiting.push_back(one);
         }
@@ -169,7 +179,7 @@ impl Proposer {
             self.outstanding_bytes.store(0, Ordering::Relaxed);
             if let Some(first) = first {
                 let commands = std::mem::take(&mut inner.goodbyes).into_iter().chain([first]);
-                let batch = commands.map(|command| Waiting { command, reply: None, bytes: 0 }).collect();
+                let batch = commands.map(|command| Waiting { command, reply: None, bytes: 0, life: None }).collect();
                 inner.close_batch(batch);
             }
             dropped
@@ -377,7 +387,7 @@ fn size_estimate(command: &Command) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Incarnation, NodeId};
+    use crate::ids::NodeId;
     use std::sync::mpsc;
 
     const ORIGIN: Origin = Origin { node: NodeId(1), incarnation: Incarnation(1) };
@@ -391,7 +401,7 @@ mod tests {
     }
 
     fn submission(reply: &Arc<Told>, ticket: u64) -> Submission {
-        Submission { command: Command::EndSession { client_id: "c".into() }, reply: reply.clone(), ticket }
+        Submission { command: Command::EndSession { client_id: "c".into() }, reply: reply.clone(), ticket, life: None }
     }
 
     fn proposer() -> (Proposer, Arc<Told>, mpsc::Receiver<u64>) {
@@ -486,7 +496,8 @@ mod tests {
                 sent_before: 0,
             })
         };
-        let submit = |command| proposer.submit(vec![Submission { command, reply: reply.clone(), ticket: 0 }]);
+        let submit =
+            |command| proposer.submit(vec![Submission { command, reply: reply.clone(), ticket: 0, life: None }]);
         let mut cursor = proposer.start_cursor();
         submit(goodbye("sent", true));
         send(&proposer, &mut cursor).unwrap();
@@ -510,6 +521,26 @@ mod tests {
         proposer.restart(Some(Origin { incarnation: Incarnation(3), ..ORIGIN }), Some(Command::Tick));
         assert_eq!(proposer.take_commands(Origin { incarnation: Incarnation(3), ..ORIGIN }, 1).unwrap().len(), 1);
         assert!(told.try_recv().is_err());
+    }
+
+    #[test]
+    fn what_connections_of_an_earlier_life_still_submit_is_not_proposed_under_the_next() {
+        let (proposer, reply, told) = proposer();
+        let of =
+            |incarnation, ticket| Submission { life: Some(Incarnation(incarnation)), ..submission(&reply, ticket) };
+        proposer.submit(vec![of(1, 0)]);
+        proposer.restart(None, None);
+        proposer.submit(vec![of(1, 1)]);
+        let next = Origin { incarnation: Incarnation(2), ..ORIGIN };
+        proposer.restart(Some(next), Some(Command::Tick));
+        // The task of a connection that was cut off a moment ago, woken late.
+        proposer.submit(vec![of(1, 2), of(2, 3)]);
+        let mut cursor = proposer.start_cursor();
+        assert_eq!(send(&proposer, &mut cursor).map(|b| b.count), Some(1), "the first word of the new life");
+        proposer.applied(next, 1, vec![Outcome::Done], LogIndex(5));
+        assert_eq!(send(&proposer, &mut cursor).map(|b| b.count), Some(1));
+        proposer.applied(next, 2, vec![Outcome::Done; 2], LogIndex(6));
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [3]);
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Sender {
                 let applied = self.engine.propose(payload).await.map_err(drop)?;
                 pending.push(applied.boxed());
                 #[cfg(feature = "test-faults")]
-                if crate::consensus::planted("leader-only") {
+                if crate::faults::planted("leader-only") {
                     self.proposer.answer_before_commit(batch.sequence);
                 }
                 Ok(())

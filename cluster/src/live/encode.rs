@@ -1,7 +1,7 @@
 //! Messages and owners as they go over a link, and back.
 //! Always true: what comes from a peer is checked as if it came from a client; whatever is wrong gives `None`.
 use crate::{
-    ids::{ConnectionId, Incarnation, Millis, NodeId},
+    ids::{ConnectionId, Incarnation, LogIndex, Millis, NodeId},
     state::{Mark, Message, Owner},
 };
 use bytes::Bytes;
@@ -16,6 +16,7 @@ const QOS: u32 = 3;
 const RETAIN: u32 = 4;
 const ORDINARY: u32 = 8;
 const LOGGED: u32 = 16;
+const AT_APPLY: u32 = 32;
 
 /// A publish as it is handed over.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,9 @@ pub(crate) struct Handed {
     /// Durable sessions get it from the log.
     pub(crate) logged: bool,
     pub(crate) groups: Vec<TopicFilter>,
+    /// As in [`crate::facade::Forward`].
+    pub(crate) after: LogIndex,
+    pub(crate) at_apply: bool,
     /// Nodes that had no member of the groups.
     pub(crate) tried: Vec<NodeId>,
 }
@@ -41,6 +45,7 @@ pub(crate) fn to_wire(handed: &Handed) -> wire::Publish {
     flags |= if message.retain { RETAIN } else { 0 };
     flags |= if handed.ordinary { ORDINARY } else { 0 };
     flags |= if handed.logged { LOGGED } else { 0 };
+    flags |= if handed.at_apply { AT_APPLY } else { 0 };
     wire::Publish {
         topic: bytes(message.topic.text()),
         payload: message.payload.clone(),
@@ -53,6 +58,7 @@ pub(crate) fn to_wire(handed: &Handed) -> wire::Publish {
         groups: handed.groups.iter().map(|filter| bytes(filter.text())).collect(),
         tried: handed.tried.iter().map(|node| node.0).collect(),
         mark: message.mark.as_deref().map_or_else(Bytes::new, |mark| Bytes::copy_from_slice(&mark.to_bytes())),
+        after: handed.after.0,
     }
 }
 
@@ -86,6 +92,8 @@ pub(crate) fn from_wire(publish: wire::Publish) -> Option<Handed> {
         ordinary: publish.flags & ORDINARY != 0,
         logged: publish.flags & LOGGED != 0,
         groups: filters_from_wire(publish.groups)?,
+        after: LogIndex(publish.after),
+        at_apply: publish.flags & AT_APPLY != 0,
         tried: publish.tried.into_iter().map(NodeId).collect(),
     })
 }
@@ -196,7 +204,8 @@ mod tests {
         for message in [Arc::new(full), message("a", b"", QoS::AtMostOnce)] {
             let groups = vec!["$share/g/a/#".try_into().expect("a filter")];
             let logged = message.retain;
-            let handed = Handed { message, ordinary: true, logged, groups, tried: vec![NodeId(9)] };
+            let (after, at_apply) = (LogIndex(7), logged);
+            let handed = Handed { message, ordinary: true, logged, groups, after, at_apply, tried: vec![NodeId(9)] };
             let encoded = to_wire(&handed).encode_to_vec();
             let decoded = wire::Publish::decode(&encoded[..]).expect("as encoded");
             assert_eq!(from_wire(decoded), Some(handed));
@@ -206,7 +215,15 @@ mod tests {
     #[test]
     fn what_no_client_may_send_no_peer_may_send() {
         let message = message("a", b"", QoS::AtMostOnce);
-        let handed = Handed { message, ordinary: true, logged: false, groups: vec![], tried: vec![] };
+        let handed = Handed {
+            message,
+            ordinary: true,
+            logged: false,
+            groups: vec![],
+            after: LogIndex(0),
+            at_apply: false,
+            tried: vec![],
+        };
         let good = to_wire(&handed);
         assert!(from_wire(good.clone()).is_some());
         for topic in ["", "a/#", "a\0"] {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Alone,
-    consensus::{Fatal, LifeEvent, RaftConsensus, RaftSettings, Shared, StartError},
+    consensus::{Fatal, LifeEvent, RaftConsensus, RaftSettings, Shared, StartError, timekeeping::Clocks},
     facade::{LiveSide, Peers},
     ids::{Incarnation, NodeId},
     raft::Engine,
@@ -74,6 +74,18 @@ impl Ground for RaftGround {
     fn channel(&self, node: NodeId, purpose: Purpose) -> Option<Channel> {
         let view = self.engine()?.view();
         Some(self.shared.transport.channel(&view.member(node.0)?.address, purpose))
+    }
+
+    fn clocks(&self) -> Clocks {
+        self.shared.clocks()
+    }
+
+    fn heard_clocks(&self, from: NodeId, said: Clocks, round_trip: Duration) {
+        self.shared.heard_clocks(from, said, round_trip);
+    }
+
+    fn applied(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.engine()?.replica.watch_applied())
     }
 
     fn cluster(&self) -> Vec<u8> {

@@ -2,13 +2,14 @@
 //! everybody's.
 //! Always true: `valid_until` is the end of the lease of the present life if this node may serve, and zero if not.
 use super::{
-    clock,
     lease::{Ask, Grantor, LeaseHolder, LeaseTimes, Question, RefusalStore, Standing, Suspicions, Watched},
     needs::{ClusterView, Ground},
 };
 use crate::{
+    consensus::timekeeping::Clocks,
     facade::LiveSide,
-    ids::{Incarnation, NodeId},
+    ids::{Incarnation, Millis, NodeId},
+    machine_clock as clock,
     state::Origin,
     transport::{Purpose, services::live::peer_client::PeerClient},
 };
@@ -38,6 +39,8 @@ pub(crate) struct Leases {
     times: LeaseTimes,
     store: Arc<dyn RefusalStore>,
     valid_until: AtomicU64,
+    /// The life that this is about; written before `valid_until`, read after it.
+    life: AtomicU64,
     /// Routes of every serving node are known.
     ready: AtomicBool,
     inner: Mutex<Inner>,
@@ -75,6 +78,7 @@ impl Leases {
             times,
             store,
             valid_until: AtomicU64::new(0),
+            life: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             inner: Mutex::new(inner),
             suspicions: Mutex::default(),
@@ -83,6 +87,11 @@ impl Leases {
 
     pub(crate) fn may_serve(&self) -> bool {
         clock::now_nanos() < self.valid_until.load(Ordering::Acquire)
+    }
+
+    /// A connection of an earlier life may not do what the present one may.
+    pub(crate) fn may_serve_as(&self, life: Incarnation) -> bool {
+        self.may_serve() && self.life.load(Ordering::Acquire) == life.0
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -103,6 +112,7 @@ impl Leases {
             Standing::Valid { until } if self.is_ready() && inner.me.incarnation > inner.ended => clock::nanos(until),
             _ => 0,
         };
+        self.life.store(inner.me.incarnation.0, Ordering::Release);
         self.valid_until.store(until, Ordering::Release);
     }
 
@@ -215,6 +225,10 @@ impl Leases {
             Ok(Err(status)) => return debug!(peer = %node, reason = status.message(), "ping not answered"),
             Err(_) => return,
         };
+        if let Some(clocks) = reply.clocks {
+            let said = Clocks { time: Millis(clocks.time), wall: Millis(clocks.wall), sure: clocks.sure };
+            self.ground.heard_clocks(node, said, clock::now().saturating_sub(sent));
+        }
         let mut inner = self.inner.lock();
         if inner.me != me {
             return;

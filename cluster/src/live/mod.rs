@@ -5,7 +5,6 @@
 //! Not here: what is agreed on (`state`, `raft`), who may become leader, connections of clients (`broker`).
 mod claiming;
 mod claims;
-mod clock;
 mod encode;
 mod follow;
 mod ground;
@@ -251,6 +250,10 @@ impl Peers for PeerLinks {
 
     fn may_serve(&self) -> bool {
         self.leases.may_serve()
+    }
+
+    fn may_serve_as(&self, life: Incarnation) -> bool {
+        self.leases.may_serve_as(life)
     }
 
     fn congested(&self) -> bool {

@@ -1,11 +1,12 @@
 //! What the live side needs of consensus: a view of the cluster, and a few ways to act on it.
 use super::lease::VoterSets;
 use crate::{
+    consensus::timekeeping::Clocks,
     ids::{Incarnation, NodeId},
     state::Origin,
     transport::{PeerIdentity, Purpose},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tonic::{Status, transport::Channel};
 
@@ -73,6 +74,21 @@ pub(crate) trait Ground: Send + Sync + 'static {
 
     /// `None`: no such member.
     fn channel(&self, node: NodeId, purpose: Purpose) -> Option<Channel>;
+
+    /// What this node's clocks say.
+    fn clocks(&self) -> Clocks {
+        Clocks::default()
+    }
+
+    /// What another node's clocks said, after a round trip of this length.
+    fn heard_clocks(&self, from: NodeId, said: Clocks, round_trip: Duration) {
+        let _ = (from, said, round_trip);
+    }
+
+    /// The index of the last entry applied here, once there is a log.
+    fn applied(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
 
     /// Which cluster messages are for.
     fn cluster(&self) -> Vec<u8>;

@@ -154,6 +154,10 @@ impl PeerLinks {
     fn receive_publish(&self, from: NodeId, life: Incarnation, publish: Publish) -> Option<()> {
         let handed = encode::from_wire(publish)?;
         self.counters.received.fetch_add(1, Ordering::Relaxed);
+        if handed.at_apply {
+            // The entry is applied (the stream waited for it), and whom it concerns has been served.
+            return Some(());
+        }
         let unserved = self.live.deliver(handed.message.clone(), handed.ordinary, handed.logged, &handed.groups);
         if !unserved.is_empty() {
             let returned = encode::Handed { ordinary: false, groups: unserved, ..handed };

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     facade::{Answer, Completion, Forward},
-    ids::{Incarnation, NodeId},
+    ids::{Incarnation, LogIndex, NodeId},
     state::Message,
 };
 use mosquorum_proto::{
@@ -116,7 +116,10 @@ impl PeerLinks {
     }
 
     pub(super) fn forward_message(&self, forward: Forward, reply: Option<(Arc<dyn Completion>, u64)>) {
-        let Forward { message, nodes, groups, logged } = forward;
+        let Forward { message, nodes, groups, logged, after, at_apply, life } = forward;
+        if life.is_some() && self.me().map(|me| me.incarnation) != life {
+            return;
+        }
         let mut targets: SmallVec<[Target; 4]> =
             nodes.into_iter().map(|node| Target { node, ordinary: true, groups: Vec::new() }).collect();
         for (filter, node) in groups {
@@ -130,7 +133,8 @@ impl PeerLinks {
         let pending = waiter.and_then(|waiter| waiter.share(targets.len()));
         let links = self.links.load();
         for Target { node, ordinary, groups } in targets {
-            let handed = Handed { message: message.clone(), ordinary, logged, groups, tried: Vec::new() };
+            let handed =
+                Handed { message: message.clone(), ordinary, logged, groups, after, at_apply, tried: Vec::new() };
             let again = handed.groups.clone();
             let pushed = match links.get(&node) {
                 Some(link) => link.push_publish(handed, pending.clone()),
@@ -179,7 +183,15 @@ impl PeerLinks {
             let links = self.links.load();
             let next = others.iter().filter(|node| !tried.contains(node)).find_map(|node| links.get(node));
             let (groups, tried) = (vec![group.clone()], tried.clone());
-            let handed = Handed { message: message.clone(), ordinary: false, logged: false, groups, tried };
+            let handed = Handed {
+                message: message.clone(),
+                ordinary: false,
+                logged: false,
+                groups,
+                after: LogIndex(0),
+                at_apply: false,
+                tried,
+            };
             let pushed = next.map(|link| link.push_publish(handed, None));
             if pushed != Some(Pushed::Queued) {
                 self.serve_group_here(message, group);

@@ -1,12 +1,14 @@
 //! The gRPC service that other nodes call.
 use super::{PeerLinks, lease::Question, peer_link::DATA, receive::Inbound};
 use crate::{
+    consensus::timekeeping::Clocks,
     ids::{Incarnation, NodeId},
     raft::peer_of,
     transport::{PeerIdentity, services::live::peer_server},
 };
+use futures_util::future::BoxFuture;
 use mosquorum_proto::peer::live::{
-    Address, LinkBatch, LinkReply, PingReply, PingRequest, SuspectReply, SuspectRequest,
+    Address, LinkBatch, LinkReply, PingReply, PingRequest, SuspectReply, SuspectRequest, link_item::Body,
 };
 use std::{
     pin::Pin,
@@ -42,7 +44,9 @@ impl peer_server::Peer for PeerService {
         let PingRequest { address, incarnation } = request.into_inner();
         let from = self.admit(peer.as_ref(), address)?;
         let (granted, voters_index) = self.peers.leases.grant(from, Incarnation(incarnation))?;
-        Ok(Response::new(PingReply { granted, voters_index }))
+        let Clocks { time, wall, sure } = self.peers.ground.clocks();
+        let clocks = Some(mosquorum_proto::peer::live::Clocks { time: time.0, wall: wall.0, sure });
+        Ok(Response::new(PingReply { granted, voters_index, clocks }))
     }
 
     async fn suspect(&self, request: Request<SuspectRequest>) -> Result<Response<SuspectReply>, Status> {
@@ -73,7 +77,16 @@ impl peer_server::Peer for PeerService {
         let (inbound, received) = self.peers.greet(from, incarnation, lane)?;
         let reply = Some(LinkReply { incarnation: me.incarnation.0, received });
         let peers = self.peers.clone();
-        Ok(Response::new(Receiving { peers, inbound, incarnation, lane, me: me.incarnation, incoming, reply }))
+        Ok(Response::new(Receiving {
+            peers,
+            inbound,
+            incarnation,
+            lane,
+            me: me.incarnation,
+            incoming,
+            held: None,
+            reply,
+        }))
     }
 }
 
@@ -87,11 +100,48 @@ pub(crate) struct Receiving {
     /// This node's when the stream began.
     me: Incarnation,
     incoming: Streaming<LinkBatch>,
+    /// A batch of which something is handled only when a later entry of the log is applied.
+    held: Option<(LinkBatch, BoxFuture<'static, ()>)>,
     reply: Option<LinkReply>,
 }
 
 impl Receiving {
+    /// Resolves when everything is applied that the batch's messages come behind; `None`: it is.
+    fn wait_for(&self, batch: &LinkBatch) -> Option<BoxFuture<'static, ()>> {
+        let after = batch.items.iter().filter_map(|item| match &item.body {
+            Some(Body::Publish(publish)) => Some(publish.after),
+            _ => None,
+        });
+        let after = after.max().filter(|after| *after > 0)?;
+        let mut applied = self.peers.ground.applied()?;
+        if *applied.borrow() >= after {
+            return None;
+        }
+        Some(Box::pin(async move {
+            // An error means that the node is shutting down.
+            let _ = applied.wait_for(|applied| *applied >= after).await;
+        }))
+    }
+
+    /// Handles a batch, now or when its time has come; whether it did.
     #[allow(clippy::result_large_err)] // tonic's own type
+    fn take(&mut self, batch: LinkBatch, cx: &mut Context<'_>) -> Result<bool, Status> {
+        let Some(waits) = self.wait_for(&batch) else { return self.handle(batch).map(|()| true) };
+        self.held = Some((batch, waits));
+        self.poll_held(cx)
+    }
+
+    #[allow(clippy::result_large_err)]
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Result<bool, Status> {
+        let Some((batch, mut waits)) = self.held.take() else { return Ok(true) };
+        if waits.as_mut().poll(cx).is_pending() {
+            self.held = Some((batch, waits));
+            return Ok(false);
+        }
+        self.handle(batch).map(|()| true)
+    }
+
+    #[allow(clippy::result_large_err)]
     fn handle(&mut self, batch: LinkBatch) -> Result<(), Status> {
         if self.peers.me().is_none_or(|me| me.incarnation != self.me) {
             return Err(Status::aborted("this node began another life"));
@@ -111,13 +161,19 @@ impl Stream for Receiving {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         for _ in 0..BATCHES_PER_REPLY {
+            if !this.poll_held(cx)? {
+                break;
+            }
             match Pin::new(&mut this.incoming).poll_next(cx) {
-                Poll::Ready(Some(Ok(batch))) => this.handle(batch)?,
+                Poll::Ready(Some(Ok(batch))) => drop(this.take(batch, cx)?),
                 Poll::Ready(Some(Err(status))) => return Poll::Ready(Some(Err(status))),
                 Poll::Ready(None) => break,
                 Poll::Pending if this.reply.is_none() => return Poll::Pending,
                 Poll::Pending => break,
             }
+        }
+        if this.reply.is_none() && this.held.is_some() {
+            return Poll::Pending;
         }
         // Without anything to acknowledge the other end has closed.
         Poll::Ready(this.reply.take().map(Ok))

@@ -1,7 +1,7 @@
 //! What an operator asks for: `mosquorum cluster status | add | remove | transfer-leader | resize`.
 use super::{add, ask_first, changes, leave};
 use crate::{
-    consensus::Shared,
+    consensus::{Shared, timekeeping},
     facade::AdminRequest,
     raft::View,
     transport::{Purpose, services::raft::membership_client::MembershipClient},
@@ -26,6 +26,7 @@ pub(crate) async fn admin(shared: Arc<Shared>, request: AdminRequest) -> Result<
         AdminRequest::Remove { name, .. } => Request::Remove(name),
         AdminRequest::TransferLeader { to } => Request::TransferTo(to.unwrap_or_default()),
         AdminRequest::Resize { voters, .. } => Request::Resize(voters as u32),
+        AdminRequest::AcceptTime => Request::AcceptTime(true),
     };
     let deadline = Instant::now() + hand_over + shared.settings.commit_timeout;
     loop {
@@ -96,6 +97,7 @@ pub(super) async fn lead(
             Ok(format!("n{to} leads"))
         }
         Request::Resize(voters) => resize(shared, voters as usize, hand_over).await,
+        Request::AcceptTime(_) => Ok(timekeeping::accept(shared)),
     }
 }
 

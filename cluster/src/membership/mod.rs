@@ -17,7 +17,7 @@ pub(crate) use neighbours::neighbours;
 pub(crate) use service::MembershipService;
 
 use crate::{
-    consensus::{LifeEvent, Opened, Sender, Shared, checkpoints, ticks, watch_raft},
+    consensus::{LifeEvent, Opened, Sender, Shared, checkpoints, ticks, timekeeping, watch_raft},
     ids::{Incarnation, NodeId},
     raft::{Engine, EngineStart, Speaker},
     state::Command,
@@ -88,6 +88,7 @@ pub(crate) async fn run(shared: Arc<Shared>, opened: Option<Opened>, events: mps
     tokio::spawn(shared.barriers.clone().run(engine.clone(), shared.transport.clone(), applied));
     tokio::spawn(checkpoints(shared.clone(), engine.clone()));
     tokio::spawn(ticks(shared.clone(), engine.clone()));
+    tokio::spawn(timekeeping::run(shared.clone(), engine.clone()));
     tokio::spawn(watch_raft(shared.clone(), engine.clone()));
     tokio::spawn(forget::run(shared.clone(), engine.clone()));
     become_voter(&shared, &engine).await;
@@ -120,6 +121,7 @@ async fn start_engine(shared: &Arc<Shared>, opened: Opened) -> Result<Arc<Engine
     }
     shared.disk.lock().await.mark_log_used().map_err(|e| e.to_string())?;
     shared.set_log(opened.log.clone());
+    timekeeping::begin(shared, &opened.replica);
     let engine = Engine::start(EngineStart {
         log: opened.log,
         replica: opened.replica,
@@ -133,6 +135,8 @@ async fn start_engine(shared: &Arc<Shared>, opened: Opened) -> Result<Arc<Engine
     let founder = identity.node == FOUNDER;
     shared.set_identity(identity);
     shared.engine.store(Some(engine.clone()));
+    let for_detours = Arc::downgrade(&engine);
+    shared.transport.set_neighbours(move || for_detours.upgrade().map(|engine| engine.neighbours()));
     if founder && opened.pristine {
         let advertise = own_address(shared);
         engine.initialize(&shared.settings.name, &advertise).await.map_err(|e| e.to_string())?;

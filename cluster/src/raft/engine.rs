@@ -10,7 +10,7 @@ use super::{
 use crate::{
     consensus::{clock::ClusterClock, replica::Replica},
     metrics::Role,
-    transport::{PeerIdentity, Transport},
+    transport::{Neighbours, PeerIdentity, Transport},
 };
 use bytes::Bytes;
 use mosquorum_proto::peer::raft as wire;
@@ -253,6 +253,16 @@ impl Engine {
             purged: m.purged.map_or(0, |id| id.index),
             members: members.collect(),
             stopped: m.running_state.as_ref().err().map(ToString::to_string),
+        }
+    }
+
+    /// Who could carry bytes for this node.
+    pub(crate) fn neighbours(&self) -> Neighbours {
+        let members = self.view().members.into_iter().filter(|m| m.node != self.node());
+        Neighbours {
+            members: members.map(|m| (m.node, m.address)).collect(),
+            cluster: Bytes::copy_from_slice(&self.speaker.cluster),
+            me: self.node(),
         }
     }
 

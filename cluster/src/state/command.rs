@@ -141,22 +141,46 @@ pub struct DisconnectCommand {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PublishCommand {
     pub message: Arc<Message>,
-    /// QoS 2 of a publisher with a durable session: the packet identifier is recorded in the same entry.
-    pub exactly_once: Option<(Epoch, PacketId)>,
+    /// Of a publisher with a record in the state: its connection. If the record is another one's by now, or nobody's, the
+    /// message is not taken.
+    pub epoch: Option<Epoch>,
+    /// QoS 2 of a publisher with a durable session (which has an epoch): recorded in the same entry.
+    pub packet_id: Option<PacketId>,
     /// Shared subscription groups `(share name, filter)` for which the origin chose a live clean member: durable members
     /// of these do not get the message. Usually empty.
     pub groups_served: Vec<TopicFilter>,
     /// The message belongs to this client alone and this shared group: a redispatch (other subscriptions get nothing).
     pub only_group: Option<TopicFilter>,
     pub admit: Admit,
+    pub live: Live,
 }
 
 impl PublishCommand {
     /// For all who subscribed, without anything else to note.
     #[must_use]
     pub fn new(message: Arc<Message>) -> Self {
-        Self { message, exactly_once: None, groups_served: Vec::new(), only_group: None, admit: Admit::Always }
+        Self {
+            message,
+            epoch: None,
+            packet_id: None,
+            groups_served: Vec::new(),
+            only_group: None,
+            admit: Admit::Always,
+            live: Live::ByOrigin,
+        }
     }
+}
+
+/// Who gives a message that is in the log to subscribers without a durable session.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Live {
+    /// The node that took it, on its own account: at once, which a message that its publisher repeats until it is answered
+    /// can bear.
+    #[default]
+    ByOrigin,
+    /// Every node to its own, when it applies the entry: whoever dies, and in the log's order. Of each of these shared
+    /// groups, for which the origin chose a member without a durable session, the node named gives it to one.
+    AtApply { groups: Vec<(TopicFilter, NodeId)> },
 }
 
 /// Which messages of one mark are delivered.
@@ -226,6 +250,8 @@ pub enum Effect {
     /// A will: every node delivers it to its own live subscribers. The shared groups in `served` have durable members, so
     /// one of these was chosen already; of the others the nodes must choose one live member.
     PublishLive { message: Arc<Message>, served: Vec<TopicFilter> },
+    /// A message for this node's live subscribers ([`Live::AtApply`]), and for a member of each of these shared groups.
+    DeliverLive { message: Arc<Message>, groups: Vec<TopicFilter> },
     /// NodeDown or NodeUp was applied for this node; an earlier incarnation than the one given serves no more.
     NodeChanged { node: NodeId, incarnation: Incarnation, up: bool },
     /// Messages were not queued or were removed; counted by reason on every node, logged by the owner.

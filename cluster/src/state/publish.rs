@@ -1,14 +1,15 @@
 //! Publishing: which durable sessions get a message, and how.
-//! Always true: matching happens in log order, so a subscription acknowledged before a publish was proposed gets it; a
+//! Always true: a message of a connection that lost its session is not taken; matching happens in log order, so a subscription acknowledged before a publish was proposed gets it; a
 //! message goes to each ordinary subscription once and to at most one durable member of each shared group; the packet
 //! identifier of a QoS 2 publisher and the message's queue entries come from one command.
 //! Not here: live subscribers (they are served by the nodes they are connected to).
 use super::{
-    Admit, DropReason, Effect, Message, Outcome, PublishCommand, SessionPlace, State,
+    Admit, DropReason, Effect, Live, Message, Outcome, PublishCommand, SessionPlace, State,
     messages::{Held, Place},
     queue::{Extra, NewBody, NewEntry, expiry_of},
     session::Options,
 };
+use crate::ids::NodeId;
 use mosquorum_proto::mqtt::{QoS, TopicFilter};
 use std::{num::NonZeroU32, sync::Arc};
 
@@ -28,12 +29,14 @@ pub(super) struct Publishing<'a> {
 
 impl State {
     pub(super) fn publish(&mut self, command: &PublishCommand, out: &mut Vec<Effect>) -> Outcome {
-        if let Some((epoch, packet_id)) = command.exactly_once {
+        if let Some(epoch) = command.epoch {
             let Some(place) = self.owned(&command.message.publisher_id, epoch) else { return Outcome::Superseded };
-            if !self.sessions[place].add_inbound(packet_id) {
-                return Outcome::Published { matched: 0, duplicate: true };
+            if let Some(packet_id) = command.packet_id {
+                if !self.sessions[place].add_inbound(packet_id) {
+                    return Outcome::Published { matched: 0, duplicate: true };
+                }
+                self.unwritten(place).inbound = true;
             }
-            self.unwritten(place).inbound = true;
         }
         if !self.admits(command) {
             return Outcome::KnownMark;
@@ -43,6 +46,11 @@ impl State {
             Some(group) => u32::from(self.deliver_to_group(&mut publishing, group, out)),
             None => self.deliver(&mut publishing, &command.groups_served, out),
         };
+        if let Live::AtApply { groups } = &command.live {
+            let here = |node: &NodeId| self.effects_for.is_none_or(|this| this == *node);
+            let groups = groups.iter().filter(|(_, node)| here(node)).map(|(group, _)| group.clone()).collect();
+            out.push(Effect::DeliverLive { message: command.message.clone(), groups });
+        }
         Outcome::Published { matched, duplicate: false }
     }
 

@@ -4,16 +4,26 @@
 //! be is checked against the names in it ([`PeerIdentity::speaks_for`]).
 //! Not here: what is said over the connections (`raft`, `consensus`, `membership`, `live`).
 mod connection;
+mod detour;
 mod server;
 mod tls;
 
 pub(crate) use connection::PeerIdentity;
+pub(crate) use detour::{Neighbours, RelayService};
 pub(crate) use server::serve;
 pub use tls::{PemPaths, TlsError};
 
+use connection::{Connection, Road};
+use detour::Detours;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use std::{collections::HashMap, io, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// Largest message accepted or sent; frames of ours stay below 4 MiB.
@@ -22,7 +32,11 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const PING_INTERVAL: Duration = Duration::from_millis(500);
 const PING_TIMEOUT: Duration = Duration::from_millis(1500);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// For a connection, whatever way it takes.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
+/// A peer whose machine does not confirm bytes for so long is not reached this way any more. It says nothing of the process
+/// there, which may be stopped.
+const UNCONFIRMED_MAX: Duration = Duration::from_millis(1000);
 
 /// The generated services; their messages are in `mosquorum_proto::peer`.
 #[allow(clippy::all, clippy::pedantic, unreachable_pub, dead_code)] // generated
@@ -45,12 +59,16 @@ pub enum Purpose {
     /// Proposals to the leader, live messages.
     Data,
     Snapshot,
+    /// Bytes for a third node that the peer reaches and we do not.
+    Relay,
 }
 
 /// The ways to other nodes; shared by everything in this crate that talks to a peer.
 pub struct Transport {
+    this: Weak<Transport>,
     tls: Option<tls::Tls>,
     channels: Mutex<HashMap<(String, Purpose), Channel>>,
+    detours: Detours,
 }
 
 impl Transport {
@@ -59,7 +77,8 @@ impl Transport {
     /// [`TlsError`] names the file that cannot be used.
     pub fn new(pem: Option<PemPaths>) -> Result<Arc<Self>, TlsError> {
         let tls = pem.map(tls::Tls::load).transpose()?;
-        Ok(Arc::new(Self { tls, channels: Mutex::new(HashMap::new()) }))
+        let (channels, detours) = (Mutex::new(HashMap::new()), Detours::default());
+        Ok(Arc::new_cyclic(|this| Self { this: this.clone(), tls, channels, detours }))
     }
 
     /// A channel to the node at `address` (`host:port`), connected when first used and again when it broke. Must be
@@ -69,7 +88,7 @@ impl Transport {
         if let Some(channel) = channels.get(&(address.to_owned(), purpose)) {
             return channel.clone();
         }
-        let channel = self.connect_lazily(address);
+        let channel = self.connect_lazily(address, purpose);
         channels.insert((address.to_owned(), purpose), channel.clone());
         channel
     }
@@ -86,7 +105,7 @@ impl Transport {
         self.tls.as_ref().map_or(Ok(()), tls::Tls::reload)
     }
 
-    fn connect_lazily(&self, address: &str) -> Channel {
+    fn connect_lazily(&self, address: &str, purpose: Purpose) -> Channel {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .unwrap_or_else(|_| Endpoint::from_static("http://address-that-cannot-be-parsed.invalid:1"))
             .connect_timeout(CONNECT_TIMEOUT)
@@ -95,22 +114,41 @@ impl Transport {
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT)
             .keep_alive_while_idle(true);
-        let tls = self.tls.clone();
-        endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
-            let tls = tls.clone();
+        let (this, address) = (self.this.clone(), address.to_owned());
+        endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+            let (this, address) = (this.clone(), address.clone());
             async move {
-                let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-                let port = uri.port_u16().unwrap_or_default();
-                let tcp = tokio::net::TcpStream::connect((host.as_str(), port)).await?;
-                tcp.set_nodelay(true)?;
-                let connection = match tls {
-                    None => connection::Connection::plain(tcp),
-                    Some(tls) => connection::Connection::client(tls.connect(&host, tcp).await?),
+                let this = this.upgrade().ok_or_else(|| io::Error::other("the node is shutting down"))?;
+                let road = match purpose {
+                    // A detour has no detours.
+                    Purpose::Relay => Road::Direct(connect(&address).await?),
+                    _ => this.road_to(&address).await?,
                 };
-                Ok::<_, io::Error>(TokioIo::new(connection))
+                Ok::<_, io::Error>(TokioIo::new(this.secure(&address, road).await?))
             }
         }))
     }
+
+    async fn secure(&self, address: &str, road: Road) -> io::Result<Connection> {
+        match &self.tls {
+            None => Ok(Connection::plain(road)),
+            Some(tls) => Ok(Connection::client(tls.connect(host_of(address), road).await?)),
+        }
+    }
+}
+
+/// Straight to the node at `address`.
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()).unwrap_or_default();
+    let tcp = TcpStream::connect((host_of(address), port)).await?;
+    prepare(&tcp);
+    Ok(tcp)
+}
+
+/// What every connection between nodes has. Without these it works, only less well.
+fn prepare(tcp: &TcpStream) {
+    let _ = tcp.set_nodelay(true);
+    let _ = rustix::net::sockopt::set_tcp_user_timeout(tcp, UNCONFIRMED_MAX.as_millis() as u32);
 }
 
 /// The host part of `host:port`, without the brackets of an IPv6 address.

@@ -1,6 +1,8 @@
 //! Accepts connections of peers and serves the gRPC services on them.
 use super::{
-    CONNECTION_WINDOW_BYTES, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES, Transport, connection::Connection,
+    CONNECTION_WINDOW_BYTES, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES, Transport,
+    connection::{Connection, Road},
+    prepare,
 };
 use std::{io, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::mpsc};
@@ -44,7 +46,8 @@ async fn accept(
                 continue;
             }
         };
-        let _ = tcp.set_nodelay(true);
+        prepare(&tcp);
+        let tcp = Road::Direct(tcp);
         let Some(tls) = transport.tls.clone() else {
             if accepted.send(Ok(Connection::plain(tcp))).await.is_err() {
                 return;

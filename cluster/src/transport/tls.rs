@@ -1,5 +1,6 @@
 //! Mutual TLS between nodes from three PEM files, exchangeable while running.
 //! Always true: a reload that fails changes nothing; a swap touches new connections only.
+use super::connection::Road;
 use arc_swap::ArcSwap;
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
@@ -8,7 +9,6 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 use std::{io, path::PathBuf, sync::Arc};
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
 /// `cluster_cafile`, `cluster_certfile`, `cluster_keyfile`.
@@ -52,16 +52,16 @@ impl Tls {
         Ok(())
     }
 
-    pub(crate) async fn connect(&self, host: &str, tcp: TcpStream) -> io::Result<client::TlsStream<TcpStream>> {
+    pub(crate) async fn connect(&self, host: &str, road: Road) -> io::Result<client::TlsStream<Road>> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("`{host}` is not a host name")))?;
         let config = self.configs.load().client.clone();
-        TlsConnector::from(config).connect(name, tcp).await
+        TlsConnector::from(config).connect(name, road).await
     }
 
-    pub(crate) async fn accept(&self, tcp: TcpStream) -> io::Result<server::TlsStream<TcpStream>> {
+    pub(crate) async fn accept(&self, road: Road) -> io::Result<server::TlsStream<Road>> {
         let config = self.configs.load().server.clone();
-        TlsAcceptor::from(config).accept(tcp).await
+        TlsAcceptor::from(config).accept(road).await
     }
 }
 

@@ -116,6 +116,7 @@ impl Node {
             command: Command::EndSession { client_id: format!("client-{ticket}").as_str().into() },
             reply: answers.clone(),
             ticket,
+            life: None,
         });
         self.consensus.submit(submissions.collect());
     }

@@ -1,22 +1,32 @@
 //! Runs chaos until told otherwise: `cargo run --release -p mosquorum-tests --bin chaos -- --help`.
 use mosquorum_tests::{
-    chaos::{ChaosOptions, Nemesis, nemesis::Rhythm, report, run},
+    chaos::{ChaosOptions, Nemesis, nemesis::Rhythm, report, run, table},
     cluster::why_no_namespaces,
     skip::skip,
 };
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 const HELP: &str = "\
 chaos: clients, faults and a verdict on a real cluster of processes
   --seed N          seed of the first run, the next runs count up (default: from the clock)
   --runs N          how many runs (default 1)
   --seconds N       length of the load of each run (default 30)
-  --nemesis LIST    kill-leader,kill-follower,kill-majority,kill-all,pause-leader,partition-leader; all (default) or none
+  --soak MINUTES    one long run with two-at-once and a small load; options after it change it
+  --nemesis LIST    all (default), none, or a list with commas of
+                      kill-leader kill-follower kill-majority kill-all pause-leader pause-follower
+                      partition-leader cut-pair-leader cut-pair-followers cut-one-way-from-leader
+                      cut-one-way-to-leader cut-one-way-followers flapping-pair packet-loss (all need root)
+                      clock-jump-leader clock-jump-follower clock-skew (in the test build)
+                      wipe-follower remove-add
+                      two-at-once: a random pair of all these (root, test build)
   --power-cut WHEN  never, always or mixed: unsynced bytes die with the process (default mixed: every second seed)
   --single          one node with persistence instead of three; --cycles N: so many kills in each run
   --rate N          messages per second of ordinary data (default 450)
-  --plant BUG       ack-before-fsync, leader-only or stale-route: the run must find it
+  --serve-again N   seconds until every node that reaches a majority must serve again (default 15, for debug builds)
+  --plant BUG       a bug of the test build: ack-before-fsync, leader-only, stale-route, no-proposal-fence, wall-clock,
+                    origin-delivers or no-relay; the run must find it
   --results FILE    appends one JSON line per run; seeds that are there already are not run again
+  --summary FILE    runs nothing: prints a table of what a results file says about each kind of fault
   --keep            keeps files and history of every run, not only of failed ones
 exit code: 0 no violation, 1 violations, 2 some runs do not count, 3 usage";
 
@@ -24,8 +34,9 @@ struct Arguments {
     template: ChaosOptions,
     runs: u64,
     power_cut: String,
-    partitions_asked_for: bool,
+    nemeses_asked_for: bool,
     results: Option<PathBuf>,
+    summary: Option<PathBuf>,
 }
 
 fn parse() -> Result<Arguments, String> {
@@ -34,8 +45,9 @@ fn parse() -> Result<Arguments, String> {
         template: ChaosOptions::new(clock, 3),
         runs: 1,
         power_cut: "mixed".into(),
-        partitions_asked_for: false,
+        nemeses_asked_for: false,
         results: None,
+        summary: None,
     };
     arguments.template.nemeses = Nemesis::ALL.to_vec();
     let mut words = std::env::args().skip(1);
@@ -47,6 +59,7 @@ fn parse() -> Result<Arguments, String> {
             "--seed" => template.seed = number(value()?)?,
             "--runs" => arguments.runs = number(value()?)?,
             "--seconds" => template.seconds = number(value()?)?,
+            "--serve-again" => template.serve_again_max = Duration::from_secs(number(value()?)?),
             "--rate" => template.rate = number(value()?)? as u32,
             "--plant" => template.plant = Some(value()?),
             "--keep" => template.keep = true,
@@ -59,24 +72,57 @@ fn parse() -> Result<Arguments, String> {
                 template.faults_min = template.rhythm.faults_max;
                 template.seconds = 3600;
             }
+            "--soak" => {
+                let keep = template.keep;
+                *template = ChaosOptions::soak(template.seed, number(value()?)?);
+                (template.keep, arguments.nemeses_asked_for) = (keep, true);
+            }
             "--nemesis" => {
-                let list = value()?;
-                if list == "none" {
-                    (template.nemeses, template.faults_min) = (Vec::new(), 0);
-                } else if list != "all" {
-                    template.nemeses = list.split(',').map(str::parse).collect::<Result<_, _>>()?;
-                    arguments.partitions_asked_for = template.nemeses.contains(&Nemesis::PartitionLeader);
+                (template.nemeses, arguments.nemeses_asked_for) = nemeses(&value()?)?;
+                if template.nemeses.is_empty() {
+                    template.faults_min = 0;
                 }
             }
             "--power-cut" => arguments.power_cut = value()?,
             "--results" => arguments.results = Some(value()?.into()),
+            "--summary" => arguments.summary = Some(value()?.into()),
             _ => return Err(HELP.into()),
         }
     }
     if !["never", "always", "mixed"].contains(&arguments.power_cut.as_str()) {
         return Err(HELP.into());
     }
-    Ok(arguments)
+    let nodes = arguments.template.nodes;
+    match arguments.template.nemeses.iter().find(|nemesis| nemesis.nodes_min() > nodes) {
+        Some(nemesis) if arguments.nemeses_asked_for => Err(format!("{nemesis} needs {} nodes", nemesis.nodes_min())),
+        _ => {
+            arguments.template.nemeses.retain(|nemesis| nemesis.nodes_min() <= nodes);
+            Ok(arguments)
+        }
+    }
+}
+
+/// The kinds in a list, and whether they were named one by one.
+fn nemeses(list: &str) -> Result<(Vec<Nemesis>, bool), String> {
+    match list {
+        "none" => Ok((Vec::new(), false)),
+        "all" => Ok((Nemesis::ALL.to_vec(), false)),
+        list => Ok((list.split(',').map(str::parse).collect::<Result<_, _>>()?, true)),
+    }
+}
+
+/// Takes out what this machine cannot do; false if nothing is left of what was asked for.
+fn leave_out_impossible(arguments: &mut Arguments) -> bool {
+    let nemeses = &mut arguments.template.nemeses;
+    if !nemeses.iter().any(|nemesis| nemesis.needs_namespaces()) {
+        return true;
+    }
+    if let Some(why) = why_no_namespaces() {
+        let names: Vec<_> = nemeses.iter().filter(|n| n.needs_namespaces()).map(ToString::to_string).collect();
+        skip(&format!("{}: {why}", names.join(", ")));
+        nemeses.retain(|nemesis| !nemesis.needs_namespaces());
+    }
+    !(arguments.nemeses_asked_for && nemeses.is_empty())
 }
 
 #[tokio::main]
@@ -88,14 +134,20 @@ async fn main() -> ExitCode {
             return ExitCode::from(3);
         }
     };
-    if arguments.template.nemeses.contains(&Nemesis::PartitionLeader)
-        && let Some(why) = why_no_namespaces()
-    {
-        skip(&format!("partitions: {why}"));
-        arguments.template.nemeses.retain(|nemesis| *nemesis != Nemesis::PartitionLeader);
-        if arguments.partitions_asked_for && arguments.template.nemeses.is_empty() {
-            return ExitCode::from(2);
-        }
+    if let Some(path) = &arguments.summary {
+        return match std::fs::read_to_string(path) {
+            Ok(results) => {
+                print!("{}", table::table(&results));
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("{}: {error}", path.display());
+                ExitCode::from(3)
+            }
+        };
+    }
+    if !leave_out_impossible(&mut arguments) {
+        return ExitCode::from(2);
     }
     series(&arguments).await
 }

@@ -1,5 +1,6 @@
 //! Actors with habits of their own: clients that die and leave wills, subscriptions that are used the moment they are
-//! acknowledged, readers of retained messages.
+//! acknowledged, readers of retained messages; and in files of their own clients that move, whose sessions expire, and
+//! that ask whether a node serves.
 use crate::{
     client::{
         message,
@@ -7,7 +8,7 @@ use crate::{
         subscriber::{Habit, Subscriber, SubscriberPlan},
         topic_filter,
     },
-    history::{Event, MessageId, Recorder, WillPlan},
+    history::{Event, Interest, MessageId, Recorder, WillPlan},
     random::Random,
 };
 use mosquorum_proto::mqtt::{Ack, Packet, PacketId, ProtocolVersion, QoS, Subscription};
@@ -21,6 +22,10 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::time::sleep;
+
+pub mod expirer;
+pub mod mover;
+pub mod prober;
 
 /// What every actor gets.
 #[derive(Debug, Clone)]
@@ -67,17 +72,25 @@ pub enum Afterlife {
     AtOnce,
     /// Comes back at once, long before its will is due.
     BeforeTheWill,
+    /// Another client takes its place, and the will comes some seconds later.
+    DelayedEnd,
 }
 
 /// A client that lives briefly, again and again, each time with a new will: leaves normally, or dies.
 pub async fn mortal(stage: Stage, name: String, afterlife: Afterlife, mut random: Random) {
     let (number, mut sequence) = (stage.next_number(), 0);
-    let delay_seconds = if afterlife == Afterlife::BeforeTheWill { 120 } else { 0 };
     // A will with a delay is owed nothing only if its client returns in time.
     let mut must_return = false;
     while stage.is(Phase::Running) || (must_return && !stage.is(Phase::Over)) {
-        let client = if afterlife == Afterlife::Never { format!("{name}-{sequence}") } else { name.clone() };
+        let once = matches!(afterlife, Afterlife::Never | Afterlife::DelayedEnd);
+        let client = if once { format!("{name}-{sequence}") } else { name.clone() };
+        // A session that ends with its connection ends the delay of its will too.
         let durable = afterlife != Afterlife::Never || random.chance(50);
+        let delay_seconds = match afterlife {
+            Afterlife::Never | Afterlife::AtOnce => 0,
+            Afterlife::BeforeTheWill => 120,
+            Afterlife::DelayedEnd => random.between(2, 5) as u32,
+        };
         let plan = WillPlan {
             message: MessageId { publisher: number, sequence },
             topic: format!("will/{name}").into(),
@@ -91,7 +104,7 @@ pub async fn mortal(stage: Stage, name: String, afterlife: Afterlife, mut random
             sleep(Duration::from_millis(random.between(50, 200))).await;
             continue;
         };
-        must_return = delay_seconds > 0;
+        must_return = afterlife == Afterlife::BeforeTheWill;
         let broke = live_a_while(&mut recorded, random.between(50, 1200)).await;
         if broke {
             recorded.lost();
@@ -140,6 +153,7 @@ pub async fn newcomer(stage: Stage, name: String, mut random: Random) {
                 true,
             ),
             filters: vec![(topic.clone(), QoS::AtLeastOnce)],
+            as_published: false,
             acknowledge_after: 1,
             habit: Habit::Stay,
             first_node: node,
@@ -214,7 +228,8 @@ pub async fn read_retained(stage: &Stage, name: &str, node: usize, topic: &Arc<s
     let identity = stage.identity(name, ProtocolVersion::V5, false);
     let mut recorded = identity.connect(node, None, &stage.recorder).await?;
     let connection = recorded.number;
-    recorded.record(Event::SubscribeInvoked { connection, filter: topic.clone(), qos: QoS::AtLeastOnce });
+    let (qos, interest) = (QoS::AtLeastOnce, Interest::Retained);
+    recorded.record(Event::SubscribeInvoked { connection, filter: topic.clone(), qos, interest });
     recorded.link.subscribe(vec![Subscription::new(topic_filter(topic), QoS::AtLeastOnce)]).await?;
     recorded.record(Event::Subscribed { connection, filter: topic.clone(), granted: QoS::AtLeastOnce });
     let until = Instant::now() + Duration::from_secs(3);
@@ -237,6 +252,17 @@ pub async fn read_retained(stage: &Stage, name: &str, node: usize, topic: &Arc<s
     }
     recorded.record(Event::RetainedRead { connection, topic: topic.clone(), value });
     recorded.disconnect().await;
+    Ok(())
+}
+
+/// One filter, recorded.
+/// # Errors
+/// When no SUBACK comes.
+pub async fn subscribe(recorded: &mut Recorded, filter: &Arc<str>, qos: QoS) -> crate::client::Result<()> {
+    let (connection, interest) = (recorded.number, Interest::Everything);
+    recorded.record(Event::SubscribeInvoked { connection, filter: filter.clone(), qos, interest });
+    recorded.link.subscribe(vec![Subscription::new(topic_filter(filter), qos)]).await?;
+    recorded.record(Event::Subscribed { connection, filter: filter.clone(), granted: qos });
     Ok(())
 }
 

@@ -1,16 +1,15 @@
 //! Two connections of one client identifier: a later one takes the session over at another node while the earlier one
 //! goes on publishing and receiving until the broker ends it.
-use super::actors::{Stage, send_recorded};
+use super::actors::{Stage, send_recorded, subscribe};
 use crate::{
     client::{
         ClientError, Result,
         session::{Phase, Recorded},
-        topic_filter,
     },
     history::{Event, MessageId},
     random::Random,
 };
-use mosquorum_proto::mqtt::{Ack, Packet, PacketId, ProtocolVersion, QoS, Subscription};
+use mosquorum_proto::mqtt::{Ack, Packet, PacketId, ProtocolVersion, QoS};
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -53,7 +52,7 @@ async fn contender(stage: Stage, name: String, mut recorded: Recorded) {
     let began = Instant::now();
     let ended = async {
         if !recorded.connack.session_present {
-            subscribe(&mut recorded, &filter).await?;
+            subscribe(&mut recorded, &filter, QoS::AtLeastOnce).await?;
         }
         let mut sequence = 0;
         let mut under_way: HashMap<PacketId, MessageId> = HashMap::new();
@@ -84,15 +83,6 @@ async fn contender(stage: Stage, name: String, mut recorded: Recorded) {
         Ok(()) => recorded.disconnect().await,
         Err(_) => recorded.lost(),
     }
-}
-
-async fn subscribe(recorded: &mut Recorded, filter: &Arc<str>) -> Result<()> {
-    let connection = recorded.number;
-    recorded.record(Event::SubscribeInvoked { connection, filter: filter.clone(), qos: QoS::AtLeastOnce });
-    let subscription = Subscription::new(topic_filter(filter), QoS::AtLeastOnce);
-    recorded.link.subscribe(vec![subscription]).await?;
-    recorded.record(Event::Subscribed { connection, filter: filter.clone(), granted: QoS::AtLeastOnce });
-    Ok(())
 }
 
 async fn take(recorded: &mut Recorded, packet: Packet, under_way: &mut HashMap<PacketId, MessageId>) -> Result<()> {

@@ -7,6 +7,7 @@ pub mod contest;
 pub mod nemesis;
 pub mod report;
 pub mod run;
+pub mod table;
 pub mod workload;
 
 pub use nemesis::Nemesis;

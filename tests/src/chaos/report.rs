@@ -9,6 +9,9 @@ use std::{
     time::Duration,
 };
 
+/// What the text of a fault that changed nothing ends with.
+pub(super) const WITHOUT_EFFECT: &str = " without effect";
+
 #[derive(Debug, Clone)]
 pub struct Outcome {
     pub seed: u64,
@@ -22,6 +25,10 @@ pub struct Outcome {
     pub faults: Vec<Fault>,
     /// From loss of service (or return of the majority) to the next acknowledgement, in milliseconds.
     pub recovery_ms: Vec<u64>,
+    /// The same with the kind of the fault that it was.
+    pub recoveries: Vec<(String, u64)>,
+    /// Of every fault and every node: until that node acknowledged again what it had to.
+    pub node_recoveries: Vec<(String, u64)>,
     pub violations: Vec<Violation>,
     pub why_it_does_not_count: Option<String>,
     pub took: Duration,
@@ -51,6 +58,15 @@ impl Outcome {
                 .collect();
             served.len()
         };
+        let kind = |number: u32| {
+            let fault = faults.iter().find(|fault| fault.number == number);
+            fault.map_or("unknown", |fault| fault.kind().name()).to_owned()
+        };
+        let recoveries: Vec<(String, u64)> = availability::recoveries(view)
+            .into_iter()
+            .map(|(fault, _, _, time)| (kind(fault), time.as_millis() as u64))
+            .collect();
+        let node_recoveries = availability::node_recoveries(view);
         Self {
             seed: options.seed,
             key: key(options),
@@ -59,10 +75,9 @@ impl Outcome {
             durable_sessions: durable.len(),
             sessions_by_node: (0..view.nodes).map(on).collect(),
             faults: faults.to_vec(),
-            recovery_ms: availability::recoveries(view)
-                .into_iter()
-                .map(|(_, _, _, time)| time.as_millis() as u64)
-                .collect(),
+            recovery_ms: recoveries.iter().map(|(_, time)| *time).collect(),
+            recoveries,
+            node_recoveries: node_recoveries.iter().map(|r| (kind(r.fault), r.took.as_millis() as u64)).collect(),
             violations,
             why_it_does_not_count: None,
             took,
@@ -79,12 +94,10 @@ impl Outcome {
             "delivered": self.delivered,
             "durable_sessions": self.durable_sessions,
             "sessions_by_node": self.sessions_by_node,
-            "faults": self.faults.iter().map(|fault| format!("{} {:?}{}", fault.nemesis, fault.nodes, match (fault.took_effect, fault.leader_known) {
-                (false, _) => " without effect",
-                (true, false) => " (leader unknown)",
-                (true, true) => "",
-            })).collect::<Vec<_>>(),
+            "faults": self.faults.iter().map(fault_text).collect::<Vec<_>>(),
             "recovery_ms": self.recovery_ms,
+            "recoveries": self.recoveries,
+            "node_recoveries": self.node_recoveries,
             "violations": self.violations.len(),
             "first_violations": self.violations.iter().take(5).map(ToString::to_string).collect::<Vec<_>>(),
             "does_not_count": self.why_it_does_not_count,
@@ -115,6 +128,17 @@ impl Outcome {
         };
         line
     }
+}
+
+/// Begins with the fault's kind, which tables count by (`table`).
+fn fault_text(fault: &Fault) -> String {
+    let what = if fault.one_of_two { format!("{} {}", fault.kind(), fault.nemesis) } else { fault.nemesis.to_string() };
+    let remark = match (fault.took_effect, fault.leader_known) {
+        (false, _) => WITHOUT_EFFECT,
+        (true, false) => " (leader unknown)",
+        (true, true) => "",
+    };
+    format!("{what} {:?}{remark}", fault.nodes)
 }
 
 /// Everything but the seed that decides a run.

@@ -6,7 +6,7 @@ use super::{
     workload,
 };
 use crate::{
-    checker,
+    checker::{self, view::SERVE_AGAIN_DEFAULT},
     client::session::Phase,
     cluster::{Cluster, ClusterOptions, Wiring},
     history::{Event, History, Recorder},
@@ -22,6 +22,9 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 pub(crate) const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 /// The same where a planted bug makes it vain.
 const DRAIN_PATIENCE_PLANTED: Duration = Duration::from_secs(8);
+
+/// Messages per second of a soak.
+const SOAK_RATE: u32 = 80;
 
 /// Load after the last of a given number of faults.
 const AFTERMATH: Duration = Duration::from_secs(3);
@@ -43,6 +46,8 @@ pub struct ChaosOptions {
     /// What a run must reach to count.
     pub acknowledged_min: u64,
     pub faults_min: usize,
+    /// How long a node that reaches a majority may take to serve again.
+    pub serve_again_max: Duration,
     /// Keeps files and history of the run whatever its outcome.
     pub keep: bool,
 }
@@ -71,8 +76,21 @@ impl ChaosOptions {
             rhythm: Rhythm::default(),
             acknowledged_min: 5000,
             faults_min: 3,
+            serve_again_max: SERVE_AGAIN_DEFAULT,
             keep: false,
         }
+    }
+
+    /// One long run with two faults at a time. A small load: all that happened is judged at once, in memory.
+    #[must_use]
+    pub fn soak(seed: u64, minutes: u64) -> Self {
+        let mut options = Self::new(seed, 3);
+        (options.seconds, options.rate) = (minutes * 60, SOAK_RATE);
+        options.nemeses = vec![Nemesis::TwoAtOnce];
+        // Half of the load may meet no service; a pair of faults takes 20 s or so until every node serves.
+        options.acknowledged_min = options.seconds * u64::from(SOAK_RATE) / 2;
+        options.faults_min = minutes as usize;
+        options
     }
 
     fn cluster_options(&self) -> ClusterOptions {
@@ -86,8 +104,11 @@ impl ChaosOptions {
         if let Some(bug) = &self.plant {
             options = options.planted(bug);
         }
-        if self.nemeses.contains(&Nemesis::PartitionLeader) {
+        if self.nemeses.iter().any(|nemesis| nemesis.needs_namespaces()) {
             options.wiring = Wiring::Namespaces;
+        }
+        if self.nemeses.iter().any(|nemesis| nemesis.needs_clocks()) {
+            options = options.clocks();
         }
         options
     }
@@ -188,7 +209,7 @@ pub(crate) async fn final_reads(stage: &Stage) {
 
 fn judge(options: &ChaosOptions, history: &History, faults: &[Fault], took: Duration) -> Outcome {
     let view = checker::View::new(history);
-    let violations = checker::check_all(history);
+    let violations = checker::check_all_within(history, options.serve_again_max);
     let effective = faults.iter().filter(|fault| fault.took_effect).count();
     let mut outcome = Outcome::new(options, &view, faults, violations, took);
     outcome.why_it_does_not_count = if outcome.acknowledged < options.acknowledged_min {

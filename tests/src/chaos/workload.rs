@@ -1,6 +1,14 @@
 //! Who does what in a chaos run. Rates are for a run of three nodes on two cores and scale with one number.
 use super::{
-    actors::{Afterlife, Stage, mortal, newcomer, reader},
+    actors::{
+        Afterlife, Stage,
+        expirer::expirer,
+        mortal,
+        mover::{self, mover},
+        newcomer,
+        prober::prober,
+        reader,
+    },
     contest::contest,
 };
 use crate::{
@@ -19,10 +27,27 @@ const QOS2_PUBLISHERS: u64 = 4;
 /// Durable subscribers of ordinary data; the promise asks for ten at least.
 const SUBSCRIBERS: u64 = 10;
 
+/// Clients that move from node to node: name, whether their sessions are durable, and with which QoS they publish.
+const MOVERS: [(&str, bool, QoS); 4] = [
+    ("clean-1", false, QoS::AtLeastOnce),
+    ("clean-2", false, QoS::ExactlyOnce),
+    ("durable-1", true, QoS::AtLeastOnce),
+    ("durable-2", true, QoS::ExactlyOnce),
+];
+/// How long the sessions of those who stay away live, in seconds.
+const EXPIRIES: [u32; 4] = [4, 6, 9, 15];
+
+/// Retained topics that several write to.
+fn contested_topics() -> Vec<Arc<str>> {
+    (0..3).map(|topic| format!("retained/{topic}").into()).collect()
+}
+
 /// The topics whose retained messages are written and read.
 #[must_use]
 pub fn retained_topics() -> Vec<Arc<str>> {
-    (0..3).map(|topic| format!("retained/{topic}").into()).collect()
+    let mut topics = contested_topics();
+    topics.extend(MOVERS.iter().map(|(name, _, _)| mover::topic(name)));
+    topics
 }
 
 /// Starts every subscriber. Wait until their subscriptions are there before [`publishers`]: the run then owes more.
@@ -42,6 +67,7 @@ pub fn subscribers(stage: &Stage, random: &Random, actors: &mut JoinSet<()>) {
         let plan = SubscriberPlan {
             identity: stage.identity(&format!("sub-{index}"), version(index), true),
             filters,
+            as_published: false,
             acknowledge_after: if index % 3 == 0 { 8 } else { 1 },
             habit: wander.clone(),
             first_node: index as usize,
@@ -55,7 +81,7 @@ pub fn subscribers(stage: &Stage, random: &Random, actors: &mut JoinSet<()>) {
     }
     for index in 0..stage.nodes.len() as u64 {
         let plan =
-            one_filter(stage, &format!("watcher-{index}"), false, "live/#", QoS::AtLeastOnce, Habit::Stay, index);
+            one_filter(stage, &format!("watcher-{index}"), false, "live/#", QoS::ExactlyOnce, Habit::Stay, index);
         subscriber(stage, plan, random.branch(300 + index), actors);
         let plan = one_filter(
             stage,
@@ -67,6 +93,30 @@ pub fn subscribers(stage: &Stage, random: &Random, actors: &mut JoinSet<()>) {
             index,
         );
         subscriber(stage, plan, random.branch(400 + index), actors);
+    }
+    let plan = one_filter(stage, "probed", true, "probe/#", QoS::AtLeastOnce, wander.clone(), 1);
+    subscriber(stage, plan, random.branch(440), actors);
+    seers(stage, random, &wander, actors);
+}
+
+/// Those who see everything that is retained as it is published: a clean one at each node, and two durable ones. MQTT 5
+/// ones get it with its flag.
+fn seers(stage: &Stage, random: &Random, wander: &Habit, actors: &mut JoinSet<()>) {
+    let nodes = stage.nodes.len() as u64;
+    let clean = (0..nodes).map(|index| (format!("seer-{index}"), false, QoS::ExactlyOnce, Habit::Stay));
+    let durable = [("seer-two", QoS::ExactlyOnce), ("seer-one", QoS::AtLeastOnce)];
+    let durable = durable.map(|(name, qos)| (name.to_owned(), true, qos, wander.clone()));
+    for (index, (name, durable, qos, habit)) in clean.chain(durable).enumerate() {
+        let index = index as u64;
+        let plan = SubscriberPlan {
+            identity: stage.identity(&name, version(index), durable),
+            filters: vec![("mover/#".into(), qos), ("retained/#".into(), qos)],
+            as_published: version(index).is_v5(),
+            acknowledge_after: 1,
+            habit,
+            first_node: index as usize,
+        };
+        subscriber(stage, plan, random.branch(460 + index), actors);
     }
 }
 
@@ -81,10 +131,14 @@ pub fn publishers(stage: &Stage, random: &Random, rate: u32, actors: &mut JoinSe
         let plan = publisher_plan(stage, &format!("qos2-{index}"), index + 1, QoS::ExactlyOnce, each);
         publisher(stage, plan, random.branch(600 + index), actors);
     }
-    for index in 0..2 {
-        let mut plan = publisher_plan(stage, &format!("retainer-{index}"), index, QoS::AtLeastOnce, 15);
-        (plan.retain, plan.topics) = (true, retained_topics());
+    for (index, qos) in [(0, QoS::AtLeastOnce), (1, QoS::ExactlyOnce)] {
+        let mut plan = publisher_plan(stage, &format!("retainer-{index}"), index, qos, 15);
+        // Both at all topics and often at once: their order is the log's alone.
+        (plan.retain, plan.topics, plan.burst) = (true, contested_topics(), 9);
         publisher(stage, plan, random.branch(700 + index), actors);
+        let mut plan = publisher_plan(stage, &format!("liver-twice-{index}"), index, QoS::ExactlyOnce, 10);
+        plan.topics = vec![format!("live/twice-{index}").into()];
+        publisher(stage, plan, random.branch(730 + index), actors);
         let mut plan = publisher_plan(stage, &format!("liver-{index}"), index, QoS::AtLeastOnce, 20);
         plan.topics = vec![format!("live/{index}").into()];
         publisher(stage, plan, random.branch(720 + index), actors);
@@ -93,14 +147,34 @@ pub fn publishers(stage: &Stage, random: &Random, rate: u32, actors: &mut JoinSe
     plan.topics = vec!["shared/a".into(), "shared/b".into()];
     publisher(stage, plan, random.branch(740), actors);
     for index in 0..2 {
-        let lives = [("ended", Afterlife::Never), ("back", Afterlife::AtOnce), ("delayed", Afterlife::BeforeTheWill)];
+        let lives = [
+            ("ended", Afterlife::Never),
+            ("back", Afterlife::AtOnce),
+            ("delayed", Afterlife::BeforeTheWill),
+            ("late", Afterlife::DelayedEnd),
+        ];
         for (kind, (name, afterlife)) in lives.into_iter().enumerate() {
-            let random = random.branch(800 + index * 3 + kind as u64);
+            let random = random.branch(800 + index * 4 + kind as u64);
             actors.spawn(mortal(stage.clone(), format!("mortal-{name}-{index}"), afterlife, random));
         }
         actors.spawn(newcomer(stage.clone(), format!("newcomer-{index}"), random.branch(840 + index)));
-        actors.spawn(reader(stage.clone(), format!("reader-{index}"), retained_topics(), random.branch(860 + index)));
+        actors.spawn(reader(stage.clone(), format!("reader-{index}"), contested_topics(), random.branch(860 + index)));
         actors.spawn(contest(stage.clone(), format!("contest-{index}"), random.branch(880 + index)));
+    }
+    watched(stage, random, actors);
+}
+
+/// Those of whom one thing each is looked at: nobody else writes where they do.
+fn watched(stage: &Stage, random: &Random, actors: &mut JoinSet<()>) {
+    for (index, (name, durable, qos)) in MOVERS.into_iter().enumerate() {
+        actors.spawn(mover(stage.clone(), name.to_owned(), durable, qos, random.branch(900 + index as u64)));
+    }
+    for (index, seconds) in EXPIRIES.into_iter().enumerate() {
+        let random = random.branch(920 + index as u64);
+        actors.spawn(expirer(stage.clone(), format!("expirer-{seconds}"), seconds, random));
+    }
+    for node in 0..stage.nodes.len() {
+        actors.spawn(prober(stage.clone(), node, random.branch(940 + node as u64)));
     }
 }
 
@@ -120,6 +194,7 @@ fn one_filter(
     SubscriberPlan {
         identity: stage.identity(name, version(index), durable),
         filters: vec![(filter.into(), qos)],
+        as_published: false,
         acknowledge_after: 1,
         habit,
         first_node: index as usize,
@@ -142,6 +217,7 @@ fn publisher_plan(stage: &Stage, name: &str, index: u64, qos: QoS, rate: u32) ->
         topics: (0..2).map(|topic| format!("data/{name}/{topic}").into()).collect(),
         window: 16,
         rate,
+        burst: 1,
         filler: 32,
         total: None,
         first_node: index as usize,

@@ -1,9 +1,13 @@
 //! Promise 8: service resumes by itself. With a majority left, and at the latest once a fault is over, publishes are
 //! acknowledged again without an operator. Without a majority, and on a node that is cut off, nothing new is acknowledged.
 //! The limit here is a generous one, since machines that run tests are slow; the times are reported.
+//! And for each node by itself: every node that reaches a majority serves again within `View::serve_again_max` after any
+//! fault began, ended or was healed (`pauses`; the promise is [`SERVE_AGAIN`] on a machine that is fast enough).
 use super::{FaultView, Position, View, Violation};
 use crate::history::{Event, FaultKind};
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
+
+pub use super::pauses::{NodeRecovery, Pause, SERVE_AGAIN, longest, node_recoveries, pauses};
 
 pub const NAME: &str = "availability";
 
@@ -22,6 +26,7 @@ pub fn check(view: &View) -> Vec<Violation> {
             _ => None,
         })
         .collect();
+    violations.extend(pauses(view).iter().filter(|pause| pause.unchanged > view.serve_again_max).map(not_serving));
     let end = view.records.last().map_or(Duration::ZERO, |record| record.at);
     for fault in &view.faults {
         violations.extend(acknowledged_without_majority(view, fault));
@@ -66,15 +71,22 @@ fn first_acknowledged_after(view: &View, from: Position) -> Option<Position> {
 }
 
 /// Publishes first sent while the fault lasted and acknowledged while it lasted, by nodes that could not have had a
-/// majority: all of them when the majority is down, those cut off by a partition otherwise.
+/// majority: all of them when the majority is down, those cut off by a partition otherwise. Faults that were in effect
+/// when this one began count with it, as long as all of them last.
 fn acknowledged_without_majority(view: &View, fault: &FaultView) -> Vec<Violation> {
-    let majority_lost = fault.takes_majority(view.nodes);
-    if !majority_lost && fault.kind != FaultKind::Partition {
+    let holds_back = |fault: &FaultView| fault.kind.stops_nodes() || fault.kind.isolates_nodes();
+    if !holds_back(fault) {
         return Vec::new();
     }
-    let until = fault.ended.unwrap_or(view.records.len());
+    let ended = |fault: &FaultView| fault.ended.unwrap_or(view.records.len());
+    let in_effect = |other: &&FaultView| holds_back(other) && other.began <= fault.began && ended(other) > fault.began;
+    let together: Vec<&FaultView> = view.faults.iter().filter(in_effect).collect();
+    let nodes: HashSet<usize> = together.iter().flat_map(|other| other.nodes.iter().copied()).collect();
+    let alone = fault.takes_majority(view.nodes);
+    let majority_lost = alone || view.nodes.saturating_sub(nodes.len()) * 2 <= view.nodes;
+    let least = together.iter().map(|other| ended(other)).min().unwrap_or(fault.began);
     let mut violations = Vec::new();
-    for position in fault.began..until {
+    for position in fault.began..ended(fault) {
         let Event::PublishAcknowledged { connection, message } = &view.records[position].event else {
             continue;
         };
@@ -82,7 +94,9 @@ fn acknowledged_without_majority(view: &View, fault: &FaultView) -> Vec<Violatio
             continue;
         };
         let began = message_view.sends.first().is_some_and(|(sent, _)| *sent > fault.began);
-        if began && (majority_lost || fault.nodes.contains(&owner.node)) {
+        let all_helpless = majority_lost && (alone || position < least);
+        let cut_off = fault.kind.isolates_nodes() && fault.nodes.contains(&owner.node);
+        if began && (all_helpless || cut_off) {
             violations.push(violation(format!(
                 "node {} acknowledged {message} at {:?} without a majority (fault {}, {} of {:?})",
                 owner.node, view.records[position].at, fault.fault, fault.kind, fault.nodes
@@ -90,6 +104,18 @@ fn acknowledged_without_majority(view: &View, fault: &FaultView) -> Vec<Violatio
         }
     }
     violations
+}
+
+fn not_serving(pause: &Pause) -> Violation {
+    let causes: Vec<String> = pause.causes.iter().map(ToString::to_string).collect();
+    violation(format!(
+        "node {} acknowledged no probe from {:?} to {:?} ({:?} without any change) though it had a majority (faults: {})",
+        pause.node,
+        pause.from,
+        pause.to,
+        pause.unchanged,
+        causes.join(", ")
+    ))
 }
 
 fn violation(detail: String) -> Violation {
@@ -117,6 +143,18 @@ mod tests {
     }
 
     #[test]
+    fn each_node_serves_again_in_time() {
+        let mut story = Story::new(3);
+        story.durable("prober-1", 1).publish("prober-1", 1, "probe/1", 1).acknowledged("prober-1", 1);
+        story.fault(1, FaultKind::PartialCut, &[0, 1]).wait(10);
+        story.publish("prober-1", 2, "probe/1", 1).acknowledged("prober-1", 2);
+        let mut view = story.view();
+        assert_eq!(check(&view), vec![]);
+        view.serve_again_max = SERVE_AGAIN;
+        assert_eq!(check(&view).len(), 1);
+    }
+
+    #[test]
     fn without_a_majority_nothing_new_is_acknowledged() {
         let mut story = Story::new(3);
         story.durable("p", 2).publish("p", 1, "t", 1).fault(1, FaultKind::Kill, &[0, 1]).acknowledged("p", 1);
@@ -133,5 +171,24 @@ mod tests {
         assert_eq!(check(&story.view()), vec![]);
         story.publish("p", 2, "t", 1).acknowledged("p", 2);
         assert_eq!(check(&story.view()).len(), 1);
+    }
+
+    #[test]
+    fn two_faults_together_take_the_majority_as_long_as_both_last() {
+        let mut story = Story::new(3);
+        story.durable("p", 2).fault(1, FaultKind::Wipe, &[0]).fault(2, FaultKind::Pause, &[1]);
+        story.publish("p", 1, "t", 1).event(Event::FaultEnded { fault: 1 }).acknowledged("p", 1);
+        assert_eq!(check(&story.view()), vec![], "node 0 may be back");
+        story.fault(3, FaultKind::Kill, &[0]).publish("p", 2, "t", 1).acknowledged("p", 2);
+        assert_eq!(check(&story.view()).len(), 1);
+    }
+
+    #[test]
+    fn links_clocks_and_lost_packets_take_nobody_the_majority() {
+        let mut story = Story::new(3);
+        story.durable("p", 0).fault(1, FaultKind::PartialCut, &[0, 1]).fault(2, FaultKind::Loss, &[0]);
+        story.fault(3, FaultKind::Clock, &[0]).fault(4, FaultKind::Kill, &[2]);
+        story.publish("p", 1, "t", 1).acknowledged("p", 1);
+        assert_eq!(check(&story.view()), vec![]);
     }
 }

@@ -37,6 +37,9 @@ pub fn check(view: &View) -> Vec<Violation> {
                 delivery.message, delivery.topic, message.topic
             )));
         }
+        if delivery.live && delivery.retain && !message.retain {
+            violations.push(violation(format!("{} came to {client} as retained and is not", delivery.message)));
+        }
         if message.refused.is_some() && message.acknowledged.is_none() && message.sends.len() == 1 {
             violations.push(violation(format!("{} was refused and came to {client} nevertheless", delivery.message)));
         }

@@ -2,19 +2,24 @@
 //! Always true: pure; an operation without an answer may or may not have happened, and no checker holds either against
 //! the broker.
 use crate::history::History;
-use std::fmt;
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 pub mod availability;
 pub mod delivered_as_published;
 pub mod exactly_once;
+pub mod expiry;
 pub mod live_delivery;
 pub mod no_acknowledged_message_lost;
 pub mod one_owner;
 pub mod order;
+pub mod pauses;
+pub mod reach;
 pub mod retained;
+pub mod retained_order;
 pub mod session_kept;
 #[cfg(test)]
 mod story;
+pub mod superseded_writes;
 pub mod view;
 pub mod wills;
 
@@ -37,23 +42,33 @@ impl fmt::Display for Violation {
 type Check = fn(&View) -> Vec<Violation>;
 
 /// Every checker with its name.
-pub const CHECKS: [(&str, Check); 10] = [
+pub const CHECKS: [(&str, Check); 13] = [
     (no_acknowledged_message_lost::NAME, no_acknowledged_message_lost::check),
     (session_kept::NAME, session_kept::check),
     (delivered_as_published::NAME, delivered_as_published::check),
     (exactly_once::NAME, exactly_once::check),
     (order::NAME, order::check),
     (retained::NAME, retained::check),
+    (retained_order::NAME, retained_order::check),
     (live_delivery::NAME, live_delivery::check),
     (one_owner::NAME, one_owner::check),
+    (superseded_writes::NAME, superseded_writes::check),
     (wills::NAME, wills::check),
+    (expiry::NAME, expiry::check),
     (availability::NAME, availability::check),
 ];
 
 /// Runs every checker.
 #[must_use]
 pub fn check_all(history: &History) -> Vec<Violation> {
-    let view = View::new(history);
+    check_all_within(history, view::SERVE_AGAIN_DEFAULT)
+}
+
+/// Runs every checker; `serve_again_max`: how long a node may take to serve again after a fault began or ended.
+#[must_use]
+pub fn check_all_within(history: &History, serve_again_max: Duration) -> Vec<Violation> {
+    let mut view = View::new(history);
+    view.serve_again_max = serve_again_max;
     CHECKS.iter().flat_map(|(_, check)| check(&view)).collect()
 }
 
@@ -67,7 +82,24 @@ pub fn outstanding(history: &History) -> Vec<String> {
     owed.extend(live_delivery::check(&view));
     let mut texts: Vec<String> = owed.iter().map(ToString::to_string).collect();
     texts.extend(unanswered(&view));
+    texts.extend(last_retained_unanswered(&view));
     texts
+}
+
+/// A publisher of retained messages ends with one that has its answer: what is retained is then known. One without an
+/// answer as its last is still at it, even between two connections.
+fn last_retained_unanswered(view: &View) -> Vec<String> {
+    let mut last: HashMap<(u32, &Arc<str>), (&MessageView, Position)> = HashMap::new();
+    for (id, message) in view.messages.iter().filter(|(_, message)| message.retain && !message.will) {
+        let Some((sent, _)) = message.sends.first() else { continue };
+        let entry = last.entry((id.publisher, &message.topic)).or_insert((message, *sent));
+        if *sent > entry.1 {
+            *entry = (message, *sent);
+        }
+    }
+    let waits = |message: &MessageView| message.acknowledged.is_none() && message.refused.is_none();
+    let waiting = last.into_iter().filter(|(_, (message, _))| waits(message));
+    waiting.map(|((publisher, topic), _)| format!("the last of p{publisher} on {topic} has no answer")).collect()
 }
 
 fn unanswered(view: &View) -> Vec<String> {

@@ -3,15 +3,14 @@
 //! PUBREC): a message that came over a connection which then broke must come again [MQTT-4.4.0-1].
 //! Of a shared group, one member at least must have dealt with it.
 //! Not here: subscriptions that were ended, wills (`wills`), clean sessions (`live_delivery`).
-use super::{View, Violation, view::Matcher};
-use mosquorum_proto::mqtt::QoS;
+use super::{View, Violation, view::Owed};
 use std::collections::{BTreeMap, HashSet};
 
 pub const NAME: &str = "no acknowledged message lost";
 
 #[must_use]
 pub fn check(view: &View) -> Vec<Violation> {
-    let mut matcher = Matcher::default();
+    let mut owed = Owed::new(view);
     let seen: HashSet<_> = view
         .deliveries
         .iter()
@@ -30,11 +29,9 @@ pub fn check(view: &View) -> Vec<Violation> {
         let Some((since, granted)) = subscription.acknowledged else {
             continue;
         };
-        for (id, message) in owed(view, since, granted) {
-            if matcher.matches(&subscription.filter, &message.topic)
-                && !view.dealt_with.contains(&(subscription.client.clone(), *id))
-            {
-                let how = if seen.contains(&(subscription.client.clone(), *id)) {
+        for (id, message) in owed.to(&subscription.filter, since, granted) {
+            if !view.dealt_with.contains(&(subscription.client.clone(), id)) {
+                let how = if seen.contains(&(subscription.client.clone(), id)) {
                     "came once, its connection broke, and it never came again"
                 } else {
                     "never came"
@@ -52,44 +49,24 @@ pub fn check(view: &View) -> Vec<Violation> {
         }
     }
     for (filter, members) in groups {
-        violations.extend(check_group(view, &mut matcher, filter, &members));
+        violations.extend(check_group(view, &mut owed, filter, &members));
     }
     violations
 }
 
-fn check_group(
-    view: &View,
-    matcher: &mut Matcher,
-    filter: &str,
-    members: &[&super::SubscriptionView],
-) -> Vec<Violation> {
+fn check_group(view: &View, owed: &mut Owed, filter: &str, members: &[&super::SubscriptionView]) -> Vec<Violation> {
     let Some((since, granted)) = members.iter().filter_map(|member| member.acknowledged).min() else {
         return Vec::new();
     };
-    owed(view, since, granted)
-        .filter(|(id, message)| {
-            matcher.matches(&members[0].filter, &message.topic)
-                && !members.iter().any(|member| view.dealt_with.contains(&(member.client.clone(), **id)))
-        })
+    let nobody_got = |id| !members.iter().any(|member| view.dealt_with.contains(&(member.client.clone(), id)));
+    owed.to(&members[0].filter, since, granted)
+        .into_iter()
+        .filter(|(id, _)| nobody_got(*id))
         .map(|(id, message)| Violation {
             invariant: NAME,
             detail: format!("{id} on {}: no member of {filter} got it", message.topic),
         })
         .collect()
-}
-
-/// Messages that a subscription acknowledged at `since` with QoS `granted` has a right to, if its filter matches.
-fn owed<'v>(
-    view: &'v View,
-    since: usize,
-    granted: QoS,
-) -> impl Iterator<Item = (&'v crate::history::MessageId, &'v super::MessageView)> {
-    view.messages.iter().filter(move |(_, message)| {
-        !message.will
-            && message.acknowledged.is_some()
-            && message.qos.min(granted) > QoS::AtMostOnce
-            && message.sends.first().is_some_and(|(sent, _)| *sent > since)
-    })
 }
 
 #[cfg(test)]

@@ -8,18 +8,20 @@
 //!    what that one got,
 //! 5. gets what every other reader gets, once publishing has ended and everything is drained.
 //!
-//! Not here: live messages after the subscription (`live_delivery`).
+//! Not here: live messages after the subscription (`live_delivery`, `retained_order`).
 use super::{MessageView, Position, View, Violation};
 use crate::history::{Event, MessageId};
 use std::{collections::BTreeMap, sync::Arc};
 
 pub const NAME: &str = "retained";
 
-struct Read {
-    began: Position,
-    ended: Position,
-    value: Option<MessageId>,
-    reader: String,
+/// One answer to "what is retained here?".
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) began: Position,
+    pub(super) ended: Position,
+    pub(super) value: Option<MessageId>,
+    pub(super) reader: String,
 }
 
 #[must_use]
@@ -63,7 +65,8 @@ pub fn check(view: &View) -> Vec<Violation> {
     violations
 }
 
-fn reads(view: &View) -> BTreeMap<Arc<str>, Vec<Read>> {
+/// All reads of each topic in the order in which they ended.
+pub(super) fn reads(view: &View) -> BTreeMap<Arc<str>, Vec<Read>> {
     let mut reads: BTreeMap<Arc<str>, Vec<Read>> = BTreeMap::new();
     for (position, record) in view.records.iter().enumerate() {
         let Event::RetainedRead { connection, topic, value } = &record.event else {

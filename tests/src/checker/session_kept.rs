@@ -1,11 +1,15 @@
 //! Promise 1 for sessions: once a client with a durable session got a SUBACK or a PUBREC, every later CONNACK says that
 //! the session is present, until the client itself asks for a clean start.
+//! Not here: sessions that expire within a run (`expiry`).
 use super::{View, Violation};
 use crate::history::{Client, Event};
 use mosquorum_proto::mqtt::QoS;
 use std::collections::HashSet;
 
 pub const NAME: &str = "session kept";
+
+/// Sessions that live so long after their connections outlive every absence of a run.
+const LASTS_SECONDS: u32 = 3600;
 
 #[must_use]
 pub fn check(view: &View) -> Vec<Violation> {
@@ -38,7 +42,7 @@ pub fn check(view: &View) -> Vec<Violation> {
 
 fn durable_client(view: &View, connection: crate::history::ConnectionNumber) -> Option<Client> {
     let owner = view.connections.get(&connection)?;
-    owner.durable.then(|| owner.client.clone())
+    (owner.durable && owner.expiry_seconds >= LASTS_SECONDS).then(|| owner.client.clone())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Hand-made histories for the checkers' own tests: clients by name, one publisher named `p` with number 1.
 use super::View;
-use crate::history::{CloseKind, ConnectionNumber, Event, FaultKind, History, MessageId, Record, WillPlan};
+use crate::history::{CloseKind, ConnectionNumber, Event, FaultKind, History, Interest, MessageId, Record, WillPlan};
 use mosquorum_proto::mqtt::QoS;
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -10,6 +10,7 @@ pub(super) struct Story {
     connections: u64,
     current: HashMap<String, ConnectionNumber>,
     published: HashMap<u64, (Arc<str>, QoS, bool)>,
+    expiry_seconds: u32,
 }
 
 fn qos(level: u8) -> QoS {
@@ -28,6 +29,7 @@ impl Story {
             connections: 0,
             current: HashMap::new(),
             published: HashMap::new(),
+            expiry_seconds: 3600,
         }
     }
 
@@ -42,7 +44,11 @@ impl Story {
     }
 
     pub(super) fn wait(&mut self, seconds: u64) -> &mut Self {
-        self.now += Duration::from_secs(seconds);
+        self.wait_ms(seconds * 1000)
+    }
+
+    pub(super) fn wait_ms(&mut self, milliseconds: u64) -> &mut Self {
+        self.now += Duration::from_millis(milliseconds);
         self
     }
 
@@ -72,6 +78,7 @@ impl Story {
             node,
             clean_start: !durable,
             durable,
+            expiry_seconds: if durable { self.expiry_seconds } else { 0 },
             will,
         });
         if answered {
@@ -91,10 +98,20 @@ impl Story {
         self.connect(client, node, false, false, true, None)
     }
 
+    /// Sessions of later CONNECTs outlive their connections so long.
+    pub(super) fn expiring_after(&mut self, seconds: u32) -> &mut Self {
+        self.expiry_seconds = seconds;
+        self
+    }
+
     pub(super) fn subscribed(&mut self, client: &str, filter: &str, level: u8) -> &mut Self {
-        let connection = self.on(client);
-        self.event(Event::SubscribeInvoked { connection, filter: filter.into(), qos: qos(level) });
-        self.event(Event::Subscribed { connection, filter: filter.into(), granted: qos(level) })
+        self.interested(client, filter, level, Interest::Everything)
+    }
+
+    pub(super) fn interested(&mut self, client: &str, filter: &str, level: u8, interest: Interest) -> &mut Self {
+        let (connection, qos) = (self.on(client), qos(level));
+        self.event(Event::SubscribeInvoked { connection, filter: filter.into(), qos, interest });
+        self.event(Event::Subscribed { connection, filter: filter.into(), granted: qos })
     }
 
     pub(super) fn unsubscribe(&mut self, client: &str, filter: &str) -> &mut Self {
@@ -128,9 +145,24 @@ impl Story {
         self.event(Event::Delivered { connection, message: id(sequence), topic, qos, retain, dup: false, repeat })
     }
 
+    /// Sent again, as the standard marks it.
+    pub(super) fn redelivered(&mut self, client: &str, sequence: u64) -> &mut Self {
+        self.delivered(client, sequence);
+        if let Some(Record { event: Event::Delivered { dup, .. }, .. }) = self.history.records.last_mut() {
+            *dup = true;
+        }
+        self
+    }
+
     pub(super) fn dealt_with(&mut self, client: &str, sequence: u64) -> &mut Self {
         let connection = self.on(client);
         self.event(Event::DeliveryAcknowledged { connection, message: id(sequence) })
+    }
+
+    /// DISCONNECT, and the broker's end of the connection.
+    pub(super) fn leave(&mut self, client: &str) -> &mut Self {
+        let connection = self.on(client);
+        self.event(Event::DisconnectInvoked { connection }).close(client, CloseKind::Normal)
     }
 
     pub(super) fn close(&mut self, client: &str, how: CloseKind) -> &mut Self {

@@ -1,15 +1,23 @@
 //! A history arranged for checkers: messages, connections, subscriptions, deliveries and faults with their positions.
 //! Always true: built in one pass; positions are indices into the records, so comparing them compares real time.
-use crate::history::{Client, CloseKind, ConnectionNumber, Event, FaultKind, History, MessageId, Record, WillPlan};
+use crate::history::{
+    Client, CloseKind, ConnectionNumber, Event, FaultKind, History, Interest, MessageId, Record, WillPlan,
+};
 use mosquorum_proto::mqtt::{QoS, TopicFilter, TopicName};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
     time::Duration,
 };
 
 /// Index of a record.
 pub type Position = usize;
+
+/// What deliveries belong to: a durable session (0), or the clean one of a connection.
+pub type SessionKey = (Client, u64);
+
+/// How long a node may take to serve again where nobody says otherwise: debug builds on machines that do much else.
+pub const SERVE_AGAIN_DEFAULT: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 pub struct MessageView {
@@ -30,10 +38,16 @@ pub struct ConnectionView {
     pub node: usize,
     pub clean_start: bool,
     pub durable: bool,
+    /// How long the session outlives the connection.
+    pub expiry_seconds: u32,
     pub will: Option<WillPlan>,
     pub invoked: Position,
     /// Where CONNACK with success came, and its session present flag.
     pub connected: Option<(Position, bool)>,
+    /// Where waiting for a CONNACK with success ended in vain.
+    pub failed: Option<Position>,
+    /// Where DISCONNECT was about to be sent.
+    pub disconnecting: Option<Position>,
     pub closed: Option<(Position, CloseKind)>,
 }
 
@@ -42,6 +56,7 @@ pub struct SubscriptionView {
     pub client: Client,
     pub connection: ConnectionNumber,
     pub filter: Arc<str>,
+    pub interest: Interest,
     pub durable: bool,
     pub invoked: Position,
     /// Where the first SUBACK came, and the QoS granted.
@@ -58,7 +73,10 @@ pub struct Delivery {
     pub topic: Arc<str>,
     pub qos: QoS,
     pub retain: bool,
+    pub dup: bool,
     pub repeat: bool,
+    /// Part of a stream of messages, not a retained one sent because of a SUBSCRIBE.
+    pub live: bool,
 }
 
 #[derive(Debug)]
@@ -80,15 +98,24 @@ pub struct View<'a> {
     pub subscriptions: Vec<SubscriptionView>,
     pub deliveries: Vec<Delivery>,
     /// (who, what) of each DeliveryAcknowledged: the client has dealt with the message.
-    pub dealt_with: std::collections::HashSet<(Client, MessageId)>,
+    pub dealt_with: HashSet<(Client, MessageId)>,
     pub faults: Vec<FaultView>,
     pub drained: Option<Position>,
+    /// How long a node may take to serve again, see `availability`.
+    pub serve_again_max: Duration,
+    /// Clients whose subscriptions bring live messages only.
+    as_published: HashSet<Client>,
 }
 
 impl<'a> View<'a> {
     #[must_use]
     pub fn new(history: &'a History) -> Self {
-        let mut view = Self { nodes: history.nodes, records: &history.records, ..Self::default() };
+        let mut view = Self {
+            nodes: history.nodes,
+            records: &history.records,
+            serve_again_max: SERVE_AGAIN_DEFAULT,
+            ..Self::default()
+        };
         // The open subscription of each client (durable) or connection (clean) and filter.
         let mut open: HashMap<(Client, u64, Arc<str>), usize> = HashMap::new();
         for (position, record) in history.records.iter().enumerate() {
@@ -123,6 +150,19 @@ impl<'a> View<'a> {
         Some(&self.connections.get(&connection)?.client)
     }
 
+    /// The session that a connection serves.
+    #[must_use]
+    pub fn session(&self, connection: ConnectionNumber) -> Option<SessionKey> {
+        let owner = self.connections.get(&connection)?;
+        Some((owner.client.clone(), if owner.durable { 0 } else { connection.0 }))
+    }
+
+    /// Clients that share a subscription with others: what comes to one of them is a part of a stream.
+    #[must_use]
+    pub fn sharing(&self) -> HashSet<&Client> {
+        self.subscriptions.iter().filter(|s| s.filter.starts_with("$share/")).map(|s| &s.client).collect()
+    }
+
     fn take_publish(&mut self, position: Position, event: &Event) {
         match event {
             Event::PublishSent { connection, message, topic, qos, retain } => {
@@ -153,7 +193,7 @@ impl<'a> View<'a> {
 
     fn take_connection(&mut self, position: Position, event: &Event) {
         match event {
-            Event::ConnectInvoked { connection, client, node, clean_start, durable, will } => {
+            Event::ConnectInvoked { connection, client, node, clean_start, durable, expiry_seconds, will } => {
                 if let Some(plan) = will {
                     let will = MessageView {
                         topic: plan.topic.clone(),
@@ -171,9 +211,12 @@ impl<'a> View<'a> {
                     node: *node,
                     clean_start: *clean_start,
                     durable: *durable,
+                    expiry_seconds: *expiry_seconds,
                     will: will.clone(),
                     invoked: position,
                     connected: None,
+                    failed: None,
+                    disconnecting: None,
                     closed: None,
                 };
                 self.connections.insert(*connection, entry);
@@ -181,6 +224,16 @@ impl<'a> View<'a> {
             Event::Connected { connection, session_present } => {
                 if let Some(entry) = self.connections.get_mut(connection) {
                     entry.connected = Some((position, *session_present));
+                }
+            }
+            Event::NotConnected { connection } => {
+                if let Some(entry) = self.connections.get_mut(connection) {
+                    entry.failed = Some(position);
+                }
+            }
+            Event::DisconnectInvoked { connection } => {
+                if let Some(entry) = self.connections.get_mut(connection) {
+                    entry.disconnecting = Some(position);
                 }
             }
             Event::Closed { connection, how } => {
@@ -199,16 +252,20 @@ impl<'a> View<'a> {
         open: &mut HashMap<(Client, u64, Arc<str>), usize>,
     ) {
         match event {
-            Event::SubscribeInvoked { connection, filter, .. } => {
+            Event::SubscribeInvoked { connection, filter, interest, .. } => {
                 let Some(key) = self.subscription_key(*connection, filter) else {
                     return;
                 };
                 let (client, durable) = (key.0.clone(), key.1 == 0);
+                if *interest == Interest::AsPublished {
+                    self.as_published.insert(client.clone());
+                }
                 open.entry(key).or_insert_with(|| {
                     self.subscriptions.push(SubscriptionView {
                         client,
                         connection: *connection,
                         filter: filter.clone(),
+                        interest: *interest,
                         durable,
                         invoked: position,
                         acknowledged: None,
@@ -247,14 +304,14 @@ impl<'a> View<'a> {
 
     /// A durable subscription belongs to the client, a clean one to the connection.
     fn subscription_key(&self, connection: ConnectionNumber, filter: &Arc<str>) -> Option<(Client, u64, Arc<str>)> {
-        let owner = self.connections.get(&connection)?;
-        let scope = if owner.durable { 0 } else { connection.0 };
-        Some((owner.client.clone(), scope, filter.clone()))
+        let (client, scope) = self.session(connection)?;
+        Some((client, scope, filter.clone()))
     }
 
     fn take_delivery(&mut self, position: Position, event: &Event) {
         match event {
-            Event::Delivered { connection, message, topic, qos, retain, repeat, .. } => {
+            Event::Delivered { connection, message, topic, qos, retain, dup, repeat } => {
+                let as_published = self.client(*connection).is_some_and(|client| self.as_published.contains(client));
                 self.deliveries.push(Delivery {
                     position,
                     connection: *connection,
@@ -262,7 +319,9 @@ impl<'a> View<'a> {
                     topic: topic.clone(),
                     qos: *qos,
                     retain: *retain,
+                    dup: *dup,
                     repeat: *repeat,
+                    live: as_published || !retain,
                 })
             }
             Event::DeliveryAcknowledged { connection, message } => {
@@ -301,11 +360,50 @@ impl<'a> View<'a> {
 }
 
 impl FaultView {
-    /// Whether the nodes that are left cannot form a majority of `nodes`.
+    /// Whether the nodes that are left cannot form a majority of `nodes`, on account of this fault alone.
     #[must_use]
     pub fn takes_majority(&self, nodes: usize) -> bool {
-        (nodes - self.nodes.len()) * 2 <= nodes
+        (self.kind.stops_nodes() || self.kind.isolates_nodes()) && (nodes - self.nodes.len()) * 2 <= nodes
     }
+}
+
+/// Acknowledged QoS 1 and 2 messages of clients, by topic: what subscriptions have a right to.
+#[derive(Debug, Default)]
+pub struct Owed<'v> {
+    topics: BTreeMap<Arc<str>, Vec<(MessageId, &'v MessageView)>>,
+    matcher: Matcher,
+}
+
+impl<'v> Owed<'v> {
+    #[must_use]
+    pub fn new(view: &'v View) -> Self {
+        let mut owed = Self::default();
+        let acknowledged =
+            |message: &&MessageView| !message.will && message.acknowledged.is_some() && message.qos > QoS::AtMostOnce;
+        for (id, message) in view.messages.iter().filter(|(_, message)| acknowledged(message)) {
+            owed.topics.entry(message.topic.clone()).or_default().push((*id, message));
+        }
+        owed
+    }
+
+    /// Messages that a subscription with this filter has a right to, if it was acknowledged at `since` with QoS `granted`.
+    pub fn to(&mut self, filter: &Arc<str>, since: Position, granted: QoS) -> Vec<(MessageId, &'v MessageView)> {
+        if granted == QoS::AtMostOnce {
+            return Vec::new();
+        }
+        let matching: Vec<&Vec<_>> = if is_pattern(filter) {
+            self.topics.iter().filter(|(topic, _)| self.matcher.matches(filter, topic)).map(|(_, all)| all).collect()
+        } else {
+            self.topics.get(filter).into_iter().collect()
+        };
+        let later = |message: &MessageView| message.sends.first().is_some_and(|(sent, _)| *sent > since);
+        matching.into_iter().flatten().filter(|(_, message)| later(message)).copied().collect()
+    }
+}
+
+/// Whether the filter is more than the one topic that it spells.
+fn is_pattern(filter: &str) -> bool {
+    filter.contains(['+', '#']) || filter.starts_with("$share/")
 }
 
 /// Matches topics against filters, remembering the answers: histories repeat few topics many times.
@@ -316,6 +414,10 @@ pub struct Matcher {
 
 impl Matcher {
     pub fn matches(&mut self, filter: &Arc<str>, topic: &Arc<str>) -> bool {
+        // Most filters of a long run are a topic that nobody else uses.
+        if !is_pattern(filter) {
+            return filter == topic;
+        }
         if let Some(answer) = self.known.get(&**filter).and_then(|topics| topics.get(&**topic)) {
             return *answer;
         }

@@ -5,8 +5,8 @@
 //! Mosquitto 2.1 publishes nothing: at most once, too.
 //! DISCONNECT has no answer: when the node that it was sent to failed around that time, the will may be published or
 //! not, but at most once. The same holds for a CONNECT without an answer.
-use super::{ConnectionView, View, Violation, view::Matcher};
-use crate::history::{CloseKind, ConnectionNumber, MessageId, WillPlan};
+use super::{ConnectionView, SubscriptionView, View, Violation, view::Matcher};
+use crate::history::{Client, CloseKind, ConnectionNumber, MessageId, WillPlan};
 use mosquorum_proto::mqtt::QoS;
 use std::{collections::HashMap, time::Duration};
 
@@ -25,12 +25,42 @@ enum Expected {
     AtMostOnce,
 }
 
+/// What all wills of a history are judged by, found once.
+struct Ground<'v> {
+    connections: HashMap<&'v Client, Vec<ConnectionNumber>>,
+    /// Durable subscriptions with QoS 2.
+    observers: Vec<&'v SubscriptionView>,
+    /// How often each client was handed each will.
+    came: HashMap<MessageId, HashMap<&'v str, usize>>,
+}
+
+impl<'v> Ground<'v> {
+    fn new(view: &'v View) -> Self {
+        let mut connections: HashMap<&Client, Vec<ConnectionNumber>> = HashMap::new();
+        for (number, connection) in &view.connections {
+            connections.entry(&connection.client).or_default().push(*number);
+        }
+        let observes = |s: &&SubscriptionView| {
+            s.durable && s.ended.is_none() && s.acknowledged.is_some_and(|(_, granted)| granted == QoS::ExactlyOnce)
+        };
+        let mut came: HashMap<MessageId, HashMap<&str, usize>> = HashMap::new();
+        for delivery in view.deliveries.iter().filter(|d| !d.repeat && !d.retain) {
+            let is_will = view.messages.get(&delivery.message).is_some_and(|message| message.will);
+            if let Some(client) = view.client(delivery.connection).filter(|_| is_will) {
+                *came.entry(delivery.message).or_default().entry(&**client).or_default() += 1;
+            }
+        }
+        Self { connections, observers: view.subscriptions.iter().filter(observes).collect(), came }
+    }
+}
+
 #[must_use]
 pub fn check(view: &View) -> Vec<Violation> {
-    let mut violations = missing(view);
+    let ground = Ground::new(view);
+    let mut violations = missing_on(view, &ground);
     for (number, connection, plan) in with_wills(view) {
-        let expected = expected(view, number, connection, plan);
-        for (observer, count) in counts(view, connection, plan) {
+        let expected = expected(view, &ground, number, connection, plan);
+        for (observer, count) in counts(&ground, connection, plan) {
             let too_many = if expected == Expected::Never { count > 0 } else { count > 1 };
             if too_many {
                 violations.push(Violation {
@@ -51,12 +81,16 @@ pub fn check(view: &View) -> Vec<Violation> {
 /// Wills that must still come.
 #[must_use]
 pub fn missing(view: &View) -> Vec<Violation> {
+    missing_on(view, &Ground::new(view))
+}
+
+fn missing_on(view: &View, ground: &Ground) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (number, connection, plan) in with_wills(view) {
-        if expected(view, number, connection, plan) != Expected::Once {
+        if expected(view, ground, number, connection, plan) != Expected::Once {
             continue;
         }
-        for (observer, count) in counts(view, connection, plan) {
+        for (observer, count) in counts(ground, connection, plan) {
             if count == 0 {
                 violations.push(Violation {
                     invariant: NAME,
@@ -78,14 +112,21 @@ fn with_wills<'v>(view: &'v View) -> impl Iterator<Item = (ConnectionNumber, &'v
     view.connections.iter().filter_map(|(number, connection)| Some((*number, connection, connection.will.as_ref()?)))
 }
 
-fn expected(view: &View, number: ConnectionNumber, connection: &ConnectionView, plan: &WillPlan) -> Expected {
+fn expected(
+    view: &View,
+    ground: &Ground,
+    number: ConnectionNumber,
+    connection: &ConnectionView,
+    plan: &WillPlan,
+) -> Expected {
     let Some((connected, _)) = connection.connected else {
         return Expected::AtMostOnce;
     };
-    let next = view
-        .connections
-        .iter()
-        .find(|(other, next)| **other > number && next.client == connection.client && next.invoked > connected);
+    let of_client = ground.connections.get(&connection.client).into_iter().flatten();
+    let next = of_client
+        .filter(|other| **other > number)
+        .map(|other| &view.connections[other])
+        .find(|next| next.invoked > connected);
     let Some((closed, how)) = connection.closed else {
         return if next.is_some() { Expected::AtMostOnce } else { Expected::Never };
     };
@@ -99,7 +140,7 @@ fn expected(view: &View, number: ConnectionNumber, connection: &ConnectionView, 
     if how == CloseKind::Unclear {
         return Expected::AtMostOnce;
     }
-    let Some((_, next)) = next else {
+    let Some(next) = next else {
         return Expected::Once;
     };
     if plan.delay_seconds == 0 {
@@ -129,32 +170,15 @@ fn node_failed_around(view: &View, node: usize, moment: Duration) -> bool {
 }
 
 /// How often each entitled observer was handed the will.
-fn counts(view: &View, connection: &ConnectionView, plan: &WillPlan) -> Vec<(String, usize)> {
+fn counts(ground: &Ground, connection: &ConnectionView, plan: &WillPlan) -> Vec<(String, usize)> {
     let mut matcher = Matcher::default();
-    let mut counts: Vec<(String, usize)> = Vec::new();
-    let came = handed_on(view, plan.message);
-    for subscription in &view.subscriptions {
-        let entitled = subscription.durable
-            && subscription.ended.is_none()
-            && subscription
-                .acknowledged
-                .is_some_and(|(at, granted)| at < connection.invoked && granted == QoS::ExactlyOnce)
-            && matcher.matches(&subscription.filter, &plan.topic);
-        if entitled {
-            counts.push((subscription.client.to_string(), came.get(&*subscription.client).copied().unwrap_or(0)));
-        }
-    }
-    counts
-}
-
-fn handed_on<'v>(view: &'v View, message: MessageId) -> HashMap<&'v str, usize> {
-    let mut counts = HashMap::new();
-    for delivery in view.deliveries.iter().filter(|d| d.message == message && !d.repeat && !d.retain) {
-        if let Some(client) = view.client(delivery.connection) {
-            *counts.entry(&**client).or_default() += 1;
-        }
-    }
-    counts
+    let came = ground.came.get(&plan.message);
+    let entitled = ground.observers.iter().filter(|subscription| {
+        subscription.acknowledged.is_some_and(|(at, _)| at < connection.invoked)
+            && matcher.matches(&subscription.filter, &plan.topic)
+    });
+    let count = |client: &Client| came.and_then(|came| came.get(&**client)).copied().unwrap_or(0);
+    entitled.map(|subscription| (subscription.client.to_string(), count(&subscription.client))).collect()
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ pub struct PublisherPlan {
     pub window: usize,
     /// Messages per second at most.
     pub rate: u32,
+    /// So many leave at once, then a pause; 1: evenly.
+    pub burst: u32,
     /// Bytes of filler in each payload.
     pub filler: usize,
     /// Ends after so many; `None`: when the run drains.
@@ -151,7 +153,8 @@ impl Publisher {
     async fn serve(&mut self, mut recorded: Recorded, phase: &PhaseWatch) -> Option<Recorded> {
         let receive_maximum = recorded.connack.receive_maximum.map_or(usize::MAX, usize::from);
         let window = self.plan.window.min(receive_maximum);
-        let pause = Duration::from_secs(1) / self.plan.rate.max(1);
+        let burst = self.plan.burst.max(1);
+        let pause = Duration::from_secs(1) * burst / self.plan.rate.max(1);
         let mut next_send = Instant::now();
         let mut last_answer = Instant::now();
         if self.send_again(&mut recorded).await.is_err() {
@@ -169,7 +172,9 @@ impl Publisher {
                 if self.send_new(&mut recorded).await.is_err() {
                     return Some(recorded);
                 }
-                next_send = (next_send + pause).max(now.checked_sub(Duration::from_millis(100)).unwrap_or(now));
+                if self.next_sequence.is_multiple_of(u64::from(burst)) {
+                    next_send = (next_send + pause).max(now.checked_sub(Duration::from_millis(100)).unwrap_or(now));
+                }
                 continue;
             }
             let stalled_at = last_answer + STALL;

@@ -11,7 +11,10 @@ use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 /// How far a run is; actors look at it between their steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,8 +80,26 @@ impl Identity {
     /// When no CONNACK with success comes.
     pub async fn connect(&self, node: usize, will: Option<WillPlan>, recorder: &Recorder) -> Result<Recorded> {
         let packet = self.connect_packet(will.as_ref());
-        let number = recorder.connect(&self.client, node, packet.clean_start, self.durable, will);
-        let attempt = Connection::connect_within(self.nodes[node], packet, STALL).await;
+        self.connect_with(node, packet, will, 2 * STALL, recorder).await
+    }
+
+    /// As [`Self::connect`] with a CONNECT that the caller changed, and another patience for its answer.
+    /// # Errors
+    /// When no CONNACK with success comes.
+    pub async fn connect_with(
+        &self,
+        node: usize,
+        packet: Connect,
+        will: Option<WillPlan>,
+        patience: Duration,
+        recorder: &Recorder,
+    ) -> Result<Recorded> {
+        let expiry = if self.version.is_v5() { packet.session_expiry_interval.unwrap_or(0) } else { u32::MAX };
+        let expiry = if self.durable { expiry } else { 0 };
+        let number = recorder.connect(&self.client, node, packet.clean_start, self.durable, expiry, will);
+        // Of the whole attempt: a node that is stopped takes a connection and answers nothing.
+        let attempt = timeout(patience, Connection::connect_within(self.nodes[node], packet, STALL)).await;
+        let attempt = attempt.unwrap_or(Err(ClientError::Timeout("CONNACK")));
         let answer = attempt.and_then(|(link, connack)| match connack.reason {
             ReasonCode::Success => Ok((link, connack)),
             reason => Err(ClientError::Refused(reason)),
@@ -126,6 +147,7 @@ impl Recorded {
     /// DISCONNECT with reason 0, then the end. Waits a moment for the broker's own end, so that the next CONNECT does
     /// not meet this connection.
     pub async fn disconnect(mut self) {
+        self.record(Event::DisconnectInvoked { connection: self.number });
         let sent = self.link.send(&Packet::Disconnect(Disconnect::new(ReasonCode::Success))).await;
         if sent.is_ok() && self.ended_in_answer().await {
             self.close(CloseKind::Normal);

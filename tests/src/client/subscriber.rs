@@ -6,10 +6,10 @@ use super::{
     session::{Identity, Phase, PhaseWatch, Recorded, STALL},
 };
 use crate::{
-    history::{Event, MessageId, Recorder},
+    history::{Event, Interest, MessageId, Recorder},
     random::Random,
 };
-use mosquorum_proto::mqtt::{Ack, Packet, PacketId, Publish, QoS, ReasonCode, Subscription};
+use mosquorum_proto::mqtt::{Ack, Packet, PacketId, Publish, QoS, ReasonCode, RetainHandling, Subscription};
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
@@ -31,6 +31,8 @@ pub enum Habit {
 pub struct SubscriberPlan {
     pub identity: Identity,
     pub filters: Vec<(Arc<str>, QoS)>,
+    /// Live messages with the retain flag of their publisher, and no retained ones (MQTT 5).
+    pub as_published: bool,
     /// Acknowledges when so many messages wait for it, or nothing more came for a moment. 1 = at once.
     pub acknowledge_after: usize,
     pub habit: Habit,
@@ -99,15 +101,21 @@ impl Subscriber {
         let Some(recorded) = &mut self.recorded else {
             return Err(ClientError::Closed);
         };
+        let as_published = self.plan.as_published;
+        let interest = if as_published { Interest::AsPublished } else { Interest::Everything };
         for (filter, qos) in &self.plan.filters {
-            recorded.record(Event::SubscribeInvoked { connection: recorded.number, filter: filter.clone(), qos: *qos });
+            let (connection, filter, qos) = (recorded.number, filter.clone(), *qos);
+            recorded.record(Event::SubscribeInvoked { connection, filter, qos, interest });
         }
-        let subscriptions = self
-            .plan
-            .filters
-            .iter()
-            .map(|(filter, qos)| Subscription::new(super::topic_filter(filter), *qos))
-            .collect();
+        let subscription = |(filter, qos): &(Arc<str>, QoS)| {
+            let mut subscription = Subscription::new(super::topic_filter(filter), *qos);
+            if as_published {
+                subscription.retain_as_published = true;
+                subscription.retain_handling = RetainHandling::DoNotSend;
+            }
+            subscription
+        };
+        let subscriptions = self.plan.filters.iter().map(subscription).collect();
         let packet_id = recorded.link.next_packet_id();
         let subscribe = mosquorum_proto::mqtt::Subscribe::new(packet_id, subscriptions);
         recorded.link.send(&Packet::Subscribe(subscribe)).await?;

@@ -19,11 +19,15 @@ use tokio::time::sleep;
 pub mod binary;
 mod certificates;
 mod configuration;
+mod cuts;
+mod faults;
 pub mod folder;
 mod network;
 pub(crate) mod process;
 
 pub use binary::Build;
+pub use cuts::Cut;
+pub use faults::CLOCK_READ_EVERY;
 pub use folder::TestFolder;
 pub use network::{Namespaces, why_no_namespaces};
 pub use process::Ended;
@@ -54,6 +58,8 @@ pub struct ClusterOptions {
     pub persistence: bool,
     pub wiring: Wiring,
     pub environment: Vec<(String, String)>,
+    /// Each node has a clock file, so that its clocks can be set.
+    pub clocks: bool,
     /// Lines for every node's mosquitto.conf, before the listener.
     pub global_lines: Vec<String>,
     /// Lines for every node's mosquitto.conf, after the listener.
@@ -73,6 +79,7 @@ impl ClusterOptions {
             persistence: nodes > 1,
             wiring: Wiring::Loopback,
             environment: Vec::new(),
+            clocks: false,
             global_lines: Vec::new(),
             listener_lines: Vec::new(),
             data: None,
@@ -105,7 +112,14 @@ impl ClusterOptions {
         self
     }
 
-    /// The test build with a bug: `ack-before-fsync`, `leader-only` or `stale-route`.
+    /// The test build, whose clocks can be set.
+    #[must_use]
+    pub fn clocks(mut self) -> Self {
+        (self.build, self.clocks) = (Build::Faults, true);
+        self
+    }
+
+    /// The test build with a bug (`--plant` of the chaos runner).
     #[must_use]
     pub fn planted(mut self, bug: &str) -> Self {
         self.build = Build::Faults;
@@ -121,6 +135,7 @@ struct Node {
     folder: PathBuf,
     configuration: PathBuf,
     admin_socket: PathBuf,
+    clock: Option<PathBuf>,
     process: Option<BrokerProcess>,
 }
 
@@ -186,7 +201,10 @@ impl Cluster {
                 binary::is_mosquitto(&binary),
             );
             std::fs::write(&configuration, text)?;
-            nodes.push(Node { place: place.clone(), folder: node_folder, configuration, admin_socket, process: None });
+            let clock = options.clocks.then(|| folder.path().join(format!("node-{index}.clock")));
+            clock.as_ref().map_or(Ok(()), |file| faults::write_clock(file, 0, 0))?;
+            let (place, process) = (place.clone(), None);
+            nodes.push(Node { place, folder: node_folder, configuration, admin_socket, clock, process });
         }
         Ok(Self { options, binary, nodes, namespaces, _loopback: loopback, folder })
     }
@@ -262,14 +280,21 @@ impl Cluster {
     /// # Errors
     /// When the process cannot be started.
     pub fn start_node_under(&mut self, node: usize, wrapper: &[String]) -> io::Result<()> {
-        let log = self.log_file(node);
+        let (log, environment) = (self.log_file(node), self.environment(node));
         let entry = &mut self.nodes[node];
         let mut words: Vec<String> = entry.place.wrapper();
         words.extend_from_slice(wrapper);
         words.push(self.binary.display().to_string());
         words.extend(["-c".to_owned(), entry.configuration.display().to_string()]);
-        entry.process = Some(BrokerProcess::start(&words, &self.options.environment, &log)?);
+        entry.process = Some(BrokerProcess::start(&words, &environment, &log)?);
         Ok(())
+    }
+
+    /// What a node's process is told besides its configuration.
+    fn environment(&self, node: usize) -> Vec<(String, String)> {
+        let clock =
+            self.nodes[node].clock.iter().map(|file| (faults::CLOCK_VARIABLE.into(), file.display().to_string()));
+        self.options.environment.iter().cloned().chain(clock).collect()
     }
 
     /// Waits until a client of this node gets a CONNACK with success.
@@ -377,20 +402,6 @@ impl Cluster {
         }
     }
 
-    /// Cuts the links between `nodes` and all other nodes; clients still reach them.
-    /// # Errors
-    /// When the nodes have no namespaces or nft fails.
-    pub fn partition(&self, nodes: &[usize]) -> io::Result<()> {
-        self.namespaces.as_ref().ok_or_else(|| io::Error::other("nodes without namespaces"))?.partition(nodes)
-    }
-
-    /// Takes every partition back; returns how many packets were dropped.
-    /// # Errors
-    /// When nft fails.
-    pub fn heal(&self) -> io::Result<u64> {
-        self.namespaces.as_ref().map_or(Ok(0), Namespaces::heal)
-    }
-
     /// The status of the cluster as a node tells it, or `None` if it does not answer.
     pub async fn status(&self, node: usize) -> Option<serde_json::Value> {
         let socket = self.nodes[node].admin_socket.display().to_string();
@@ -412,11 +423,17 @@ impl Cluster {
     /// # Errors
     /// When the program cannot be run.
     pub async fn command(&self, node: usize, words: &str) -> io::Result<Result<String, String>> {
-        let mut command = tokio::process::Command::new(&self.binary);
-        command.args(words.split(' ')).arg("--socket").arg(&self.nodes[node].admin_socket);
-        let output = command.kill_on_drop(true).stdin(std::process::Stdio::null()).output().await?;
+        let output = self.mosquorum(node, words).output().await?;
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).trim().to_owned();
         Ok(if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) })
+    }
+
+    /// `mosquorum <words>` with a node's admin socket, ready to be run.
+    fn mosquorum(&self, node: usize, words: &str) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(&self.binary);
+        command.args(words.split(' ')).arg("--socket").arg(&self.nodes[node].admin_socket);
+        command.kill_on_drop(true).stdin(std::process::Stdio::null());
+        command
     }
 
     /// Where other nodes reach a node.

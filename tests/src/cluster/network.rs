@@ -1,6 +1,7 @@
 //! Where nodes listen: a loopback address that no other test has, or a network namespace for each node, whose links can
-//! be cut.
+//! be cut (`cuts`).
 //! Always true: namespaces and bridges carry our process id in their name; those of dead processes are removed first.
+use super::cuts::Cuts;
 use crate::{random::Random, skip::has_program};
 use std::{
     io,
@@ -83,7 +84,7 @@ pub fn why_no_namespaces() -> Option<String> {
     if let Some(missing) = ["ip", "nft"].into_iter().find(|program| !has_program(program)) {
         return Some(format!("network namespaces need the program {missing}"));
     }
-    match Namespaces::create(1).and_then(|probe| probe.partition(&[0]).and_then(|()| probe.heal().map(|_| ()))) {
+    match Namespaces::create(1).and_then(|probe| probe.partition(&[0]).and_then(|_| probe.heal().map(|_| ()))) {
         Ok(()) => None,
         Err(error) => Some(format!("network namespaces cannot be made here: {error}")),
     }
@@ -95,6 +96,7 @@ pub struct Namespaces {
     bridge: String,
     names: Vec<String>,
     subnet: (u8, u8),
+    pub(super) cuts: Cuts,
 }
 
 /// Of a subnet, without ours.
@@ -111,7 +113,7 @@ impl Namespaces {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // Interface names have at most 15 characters.
         let stem = format!("mq{}x{number}", std::process::id());
-        let mut namespaces = Self { bridge: stem.clone(), names: Vec::new(), subnet: (0, 0) };
+        let mut namespaces = Self { bridge: stem.clone(), names: Vec::new(), subnet: (0, 0), cuts: Cuts::default() };
         namespaces.make_bridge(number)?;
         for _ in 0..nodes {
             namespaces.add()?;
@@ -189,53 +191,8 @@ impl Namespaces {
         self.names.iter().enumerate().map(place).collect()
     }
 
-    /// Drops every packet between `nodes` and the other nodes, in both directions.
-    /// # Errors
-    /// When nft fails.
-    pub fn partition(&self, nodes: &[usize]) -> io::Result<()> {
-        let others: Vec<String> = (0..self.names.len())
-            .filter(|node| !nodes.contains(node))
-            .map(|node| self.address(node).to_string())
-            .collect();
-        // An address that nobody has keeps the set valid when there is no other node.
-        let set = if others.is_empty() { "192.0.2.1".to_owned() } else { others.join(", ") };
-        let rules = format!(
-            "table inet mosquorum_cut {{\n chain from {{\n type filter hook input priority 0;\n ip saddr {{ {set} }} counter drop\n }}\n chain to {{\n type filter hook output priority 0;\n ip daddr {{ {set} }} counter drop\n }}\n}}\n"
-        );
-        for node in nodes {
-            let mut child = Command::new("ip")
-                .args(["netns", "exec", &self.names[*node], "nft", "-f", "-"])
-                .stdin(Stdio::piped())
-                .stderr(Stdio::piped())
-                .spawn()?;
-            if let Some(mut stdin) = child.stdin.take() {
-                io::Write::write_all(&mut stdin, rules.as_bytes())?;
-            }
-            let output = child.wait_with_output()?;
-            if !output.status.success() {
-                return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets every packet through again; returns how many were dropped.
-    /// # Errors
-    /// When nft fails.
-    pub fn heal(&self) -> io::Result<u64> {
-        let mut dropped = 0;
-        for name in &self.names {
-            let Ok(table) = output("ip", &["netns", "exec", name, "nft", "list", "table", "inet", "mosquorum_cut"])
-            else {
-                continue;
-            };
-            let mut words = table.split_whitespace();
-            while words.any(|word| word == "packets") {
-                dropped += words.next().and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
-            }
-            run("ip", &["netns", "exec", name, "nft", "delete", "table", "inet", "mosquorum_cut"])?;
-        }
-        Ok(dropped)
+    pub(super) fn count(&self) -> usize {
+        self.names.len()
     }
 }
 
@@ -267,11 +224,11 @@ fn remove_leftovers() {
     }
 }
 
-fn run(program: &str, arguments: &[&str]) -> io::Result<()> {
+pub(super) fn run(program: &str, arguments: &[&str]) -> io::Result<()> {
     output(program, arguments).map(|_| ())
 }
 
-fn output(program: &str, arguments: &[&str]) -> io::Result<String> {
+pub(super) fn output(program: &str, arguments: &[&str]) -> io::Result<String> {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output()?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -288,46 +245,5 @@ mod tests {
     fn reserved_addresses_differ() {
         let (one, two) = (Loopback::reserve().expect("an address"), Loopback::reserve().expect("an address"));
         assert_ne!(one.address, two.address);
-    }
-
-    #[test]
-    fn a_partition_cuts_nodes_from_each_other_but_not_from_us() {
-        if let Some(why) = why_no_namespaces() {
-            return crate::skip::skip(&why);
-        }
-        let namespaces = Namespaces::create(2).expect("namespaces");
-        let places = namespaces.places();
-        let listener = |place: &Place| {
-            let mut command = Command::new("ip");
-            let script = format!(
-                "import socket,sys\ns=socket.create_server(('{}',1883))\nprint('up',flush=True)\nwhile 1: s.accept()",
-                place.client_address.ip()
-            );
-            command.args(["netns", "exec", place.namespace.as_deref().expect("a name"), "python3", "-c", &script]);
-            command.stdout(Stdio::piped()).spawn().expect("python runs")
-        };
-        if !has_program("python3") {
-            return crate::skip::skip("no python3");
-        }
-        let mut server = listener(&places[1]);
-        let mut line = String::new();
-        let out = server.stdout.take().expect("piped");
-        io::BufRead::read_line(&mut io::BufReader::new(out), &mut line).expect("a line");
-        let reaches = |from: Option<&Place>| {
-            let script = format!(
-                "import socket; socket.create_connection(('{}',1883),timeout=0.7)",
-                places[1].client_address.ip()
-            );
-            let mut words = from.map(Place::wrapper).unwrap_or_default();
-            words.extend(["python3".into(), "-c".into(), script]);
-            Command::new(&words[0]).args(&words[1..]).stderr(Stdio::null()).status().expect("python runs").success()
-        };
-        assert!(reaches(Some(&places[0])) && reaches(None));
-        namespaces.partition(&[1]).expect("nft works");
-        assert!(!reaches(Some(&places[0])) && reaches(None));
-        assert!(namespaces.heal().expect("nft works") > 0, "dropped packets are counted");
-        assert!(reaches(Some(&places[0])));
-        let _ = server.kill();
-        let _ = server.wait();
     }
 }

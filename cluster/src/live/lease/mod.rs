@@ -10,7 +10,7 @@
 //! Q's refusal is for ever, so its grant came before; the ping was sent before it was granted, at s, and the lease
 //! ends at s + length by the node's clock. Q refused at least length + margin after the grant by its own clock. Clocks
 //! need not agree, only run at the same rate to within margin / length (7 %), and count suspended time
-//! ([`super::clock`]).
+//! ([`crate::machine_clock`]).
 //!
 //! When the set of voters changes, majorities of two sets must meet as well:
 //! - A grant names the newest set that its voter has in its log; the holder ignores it until it knows that set too. A

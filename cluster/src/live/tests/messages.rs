@@ -6,7 +6,6 @@ use crate::{
     live::encode::message,
 };
 use mosquorum_proto::mqtt::QoS;
-use smallvec::smallvec;
 use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
@@ -14,7 +13,7 @@ use std::{
 
 fn forward(topic: &str, payload: &[u8], qos: QoS, nodes: &[u64]) -> Forward {
     let nodes = nodes.iter().map(|node| NodeId(*node)).collect();
-    Forward { message: message(topic, payload, qos), nodes, groups: vec![], logged: false }
+    Forward { nodes, ..Forward::new(message(topic, payload, qos)) }
 }
 
 #[test]
@@ -67,7 +66,7 @@ fn a_group_without_members_on_one_node_is_served_on_another() {
     world.nodes[&3].live.groups.lock().insert(group.clone());
     let answers = Answers::new();
     let groups = vec![(group.clone(), NodeId(2))];
-    let handed = Forward { message: message("a", b"x", QoS::AtLeastOnce), nodes: smallvec![], groups, logged: false };
+    let handed = Forward { groups, ..Forward::new(message("a", b"x", QoS::AtLeastOnce)) };
     world.nodes[&1].peers.forward(handed.clone(), Some((answers.clone(), 1)));
     world.wait("it is placed on node 3", |world| !world.nodes[&3].live.delivered.lock().is_empty());
     assert_eq!(world.nodes[&3].live.delivered.lock()[0].2, std::slice::from_ref(&group));
@@ -88,7 +87,7 @@ fn a_group_message_on_its_way_to_a_node_that_dies_goes_to_another() {
     world.kill(3);
     let answers = Answers::new();
     let groups = vec![(group.clone(), NodeId(3))];
-    let handed = Forward { message: message("a", b"x", QoS::AtLeastOnce), nodes: smallvec![], groups, logged: false };
+    let handed = Forward { groups, ..Forward::new(message("a", b"x", QoS::AtLeastOnce)) };
     world.nodes[&1].peers.forward(handed, Some((answers.clone(), 1)));
     world.wait("it is placed on node 2", |world| !world.nodes[&2].live.delivered.lock().is_empty());
     world.wait("it is answered", |_| answers.count() == 1);

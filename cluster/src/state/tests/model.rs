@@ -78,14 +78,16 @@ impl Clients {
         message.received_at = Millis(self.now);
         message.publisher_id = client.into();
         let id = 1 + random.below(4) as u16;
-        let exactly_once = (message.qos == QoS::ExactlyOnce && random.chance(2)).then_some((epoch, id));
+        let packet_id = (message.qos == QoS::ExactlyOnce && random.chance(2)).then_some(id);
         let group = |random: &mut Random| TopicFilter::try_from(FILTERS[6 + random.below(3)]).unwrap();
         Command::Publish(PublishCommand {
             message: Arc::new(message),
-            exactly_once,
+            epoch: packet_id.map(|_| epoch),
+            packet_id,
             groups_served: if random.chance(5) { vec![group(random)] } else { Vec::new() },
             only_group: random.chance(20).then(|| group(random)),
             admit: Admit::Always,
+            live: Live::ByOrigin,
         })
     }
 

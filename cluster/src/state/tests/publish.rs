@@ -100,7 +100,7 @@ fn qos_2_message_is_queued_once_until_its_identifier_is_released() {
     let (epoch, ..) = world.connect(connect("publisher"));
     let command = |epoch, id| {
         let Command::Publish(publish) = publish(message("a", "1", 2)) else { unreachable!() };
-        Command::Publish(PublishCommand { exactly_once: Some((epoch, id)), ..publish })
+        Command::Publish(PublishCommand { epoch: Some(epoch), packet_id: Some(id), ..publish })
     };
     let once = Outcome::Published { matched: 1, duplicate: false };
     let again = Outcome::Published { matched: 0, duplicate: true };
@@ -115,6 +115,50 @@ fn qos_2_message_is_queued_once_until_its_identifier_is_released() {
     assert_eq!(world.apply(release), Outcome::Released { existed: false });
     assert_eq!(world.apply(command(epoch, 9)), once);
     assert_eq!(world.queue("c").len(), 2);
+}
+
+/// Promise 6: what a connection proposed is void once its client's next one has the session.
+#[test]
+fn a_message_of_a_connection_that_lost_its_session_is_not_taken_whatever_its_qos() {
+    let mut world = World::new();
+    world.sleeper("c", &["#"]);
+    let (old, ..) = world.connect(connect("publisher"));
+    let (new, ..) = world.connect(ConnectCommand {
+        owner: Owner { node: OTHER.node, incarnation: OTHER.incarnation, connection: ConnectionId(7) },
+        ..connect("publisher")
+    });
+    let of = |epoch, payload: &str, qos| {
+        let mut message = message("a", payload, qos);
+        message.retain = true;
+        message.publisher_id = "publisher".into();
+        let Command::Publish(publish) = publish(message) else { unreachable!() };
+        Command::Publish(PublishCommand { epoch: Some(epoch), ..publish })
+    };
+    assert_eq!(world.apply(of(new, "new", 1)), Outcome::Published { matched: 1, duplicate: false });
+    for qos in 0..3 {
+        assert_eq!(world.apply(of(old, "old", qos)), Outcome::Superseded);
+    }
+    assert_eq!(world.queue("c"), ["new"]);
+    let topic = TopicName::try_from("a").unwrap();
+    assert_eq!(&world.state.retained(&topic, Millis(world.now)).unwrap().payload[..], b"new");
+}
+
+#[test]
+fn what_the_log_gives_to_live_subscribers_is_an_effect_on_every_node_and_groups_are_for_the_node_named() {
+    let mut world = World::new();
+    let group = TopicFilter::try_from("$share/g/a").unwrap();
+    let live = Live::AtApply { groups: vec![(group.clone(), NODE.node)] };
+    let Command::Publish(publish) = publish(message("a", "1", 2)) else { unreachable!() };
+    let publish = PublishCommand { live, ..publish };
+    for (node, groups) in [(NODE.node, vec![group]), (OTHER.node, vec![])] {
+        world.state.only_effects_for(node);
+        world.apply(Command::Publish(publish.clone()));
+        let given = world.effects.iter().filter_map(|effect| match effect {
+            Effect::DeliverLive { groups, .. } => Some(groups.clone()),
+            _ => None,
+        });
+        assert_eq!(given.collect::<Vec<_>>(), [groups]);
+    }
 }
 
 #[test]

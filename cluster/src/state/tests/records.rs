@@ -26,7 +26,7 @@ fn busy() -> World {
     world.acknowledge("c", epoch, &[(3, AckKind::PubRec)]);
     let (epoch, ..) = world.connect(connect("publisher"));
     let Command::Publish(publish) = publish(message("a", "3", 2)) else { unreachable!() };
-    world.apply(Command::Publish(PublishCommand { exactly_once: Some((epoch, 1)), ..publish }));
+    world.apply(Command::Publish(PublishCommand { epoch: Some(epoch), packet_id: Some(1), ..publish }));
     world.apply(relayed("a/c", 7, Admit::FirstOfMark));
     world
 }
