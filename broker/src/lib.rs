@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod node;
 pub mod offline;
 pub mod persistent;
+pub mod planted;
 pub mod process_user;
 pub mod program;
 pub mod random;

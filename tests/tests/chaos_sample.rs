@@ -63,7 +63,7 @@ async fn must_hold(options: ChaosOptions) {
     assert_eq!(outcome.why_it_does_not_count, None, "seed {}", options.seed);
 }
 
-async fn must_be_caught(bug: &str, nemeses: &[Nemesis], power_cut: bool) {
+async fn must_be_caught(bug: &str, nemeses: &[Nemesis], power_cut: bool, by: &[&str]) {
     let mut options = short(3);
     options.nemeses = nemeses.to_vec();
     options.power_cut = power_cut;
@@ -74,18 +74,20 @@ async fn must_be_caught(bug: &str, nemeses: &[Nemesis], power_cut: bool) {
         links: (4000, 5000),
         faults_max: usize::MAX,
     };
-    must_be_caught_by(bug, options).await;
+    must_be_caught_by(bug, options, by).await;
 }
 
 /// A planted bug shows itself in some interleavings only: a few seeds, of which one must find it.
-async fn must_be_caught_by(bug: &str, mut options: ChaosOptions) {
+/// `by`: the invariants that may notice it; empty: any.
+async fn must_be_caught_by(bug: &str, mut options: ChaosOptions, by: &[&str]) {
     if stand_in() || !links_can_be_cut(&options.nemeses) {
         return;
     }
     let _turn = ONE_AT_A_TIME.lock().await;
     options.plant = Some(bug.into());
     for _attempt in 0..4 {
-        if !outcome(&options).await.violations.is_empty() {
+        let violations = outcome(&options).await.violations;
+        if violations.iter().any(|violation| by.is_empty() || by.contains(&violation.invariant)) {
             return;
         }
         options.seed += 1;
@@ -175,33 +177,46 @@ async fn one_node_with_persistence_keeps_its_promises_under_power_cuts() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledging_before_fdatasync_is_caught() {
-    must_be_caught("ack-before-fsync", &[Nemesis::KillAll], true).await;
+    must_be_caught("ack-before-fsync", &[Nemesis::KillAll], true, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledging_on_the_leader_alone_is_caught() {
-    must_be_caught("leader-only", &[Nemesis::KillLeader, Nemesis::KillMajority, Nemesis::PauseLeader], false).await;
+    let nemeses = [Nemesis::KillLeader, Nemesis::KillMajority, Nemesis::PauseLeader];
+    must_be_caught("leader-only", &nemeses, false, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn routing_from_a_stale_table_is_caught() {
-    must_be_caught("stale-route", &[Nemesis::KillFollower, Nemesis::PauseLeader], false).await;
+    must_be_caught("stale-route", &[Nemesis::KillFollower, Nemesis::PauseLeader], false, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn proposing_for_a_life_that_is_over_is_caught() {
     let nemeses = [Nemesis::CutPairLeader, Nemesis::PauseLeader, Nemesis::CutOneWayToLeader];
-    must_be_caught("no-proposal-fence", &nemeses, false).await;
+    // Without a way round the link the stale proposals wait until it is mended, as they did when this was found.
+    let by = ["superseded writes", "order", "retained order"];
+    must_be_caught("no-proposal-fence,no-relay", &nemeses, false, &by).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn measuring_time_by_the_wall_clock_is_caught() {
-    must_be_caught("wall-clock", &[Nemesis::ClockJumpLeader], false).await;
+    must_be_caught("wall-clock", &[Nemesis::ClockJumpLeader], false, &["expiry", "wills", "session kept"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_delivery_by_the_proposing_node_alone_is_caught() {
-    must_be_caught("origin-delivers", &[Nemesis::KillLeader, Nemesis::KillFollower], false).await;
+    let mut options = short(3);
+    options.nemeses = vec![Nemesis::KillLeader, Nemesis::KillFollower];
+    options.rhythm = Rhythm { peace: (500, 1000), down: (100, 500), ..Rhythm::default() };
+    // What dies between its commit and its delivery is little: there must be much.
+    options.live_rate = 400;
+    must_be_caught_by("origin-delivers", options, &["live delivery"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_delivery_out_of_the_logs_order_is_caught() {
+    must_be_caught("origin-delivers", &[Nemesis::PauseFollower], false, &["retained order"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -211,7 +226,7 @@ async fn a_node_that_reaches_the_leader_by_its_own_link_only_is_caught() {
     // A node that serves later found no way around the link, which is broken for longer.
     options.rhythm = Rhythm { links: (10_000, 11_000), ..Rhythm::default() };
     options.serve_again_max = Duration::from_secs(7);
-    must_be_caught_by("no-relay", options).await;
+    must_be_caught_by("no-relay", options, &["availability"]).await;
 }
 
 /// The runner finds what Eclipse Mosquitto loses: a checker that never fails proves nothing.

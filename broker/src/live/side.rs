@@ -12,6 +12,7 @@ use crate::{
     broker::Broker,
     control,
     logging::lines,
+    planted,
     session::{Denied, Env, QueueItem, ticket},
     telemetry,
 };
@@ -228,7 +229,14 @@ impl Env for Side {
         if ticket::is_of_message(ticket) {
             self.mailbox.owe();
         }
-        let life = Some(self.owner.incarnation);
+        let mut life = Some(self.owner.incarnation);
+        let mut command = command;
+        if !planted::fences_proposals() {
+            life = None;
+            if let Command::Publish(PublishCommand { epoch, packet_id: None, .. }) = &mut command {
+                *epoch = None;
+            }
+        }
         self.submissions.push(Submission { command, reply: self.mailbox.clone(), ticket, life });
     }
     fn needs_barrier(&self) -> bool {

@@ -8,6 +8,7 @@ use super::{Denied, Env, Session, SessionError, ticket};
 use crate::{
     control,
     live::router::{Choice, Targets},
+    planted,
 };
 use bytes::Bytes;
 use mosquorum_bridge::MARK;
@@ -134,14 +135,6 @@ fn chosen_nodes(choices: &[Choice], here: NodeId) -> Vec<(TopicFilter, NodeId)> 
         Choice::DurableHere(..) | Choice::Durable | Choice::Nobody => None,
     };
     choices.iter().filter_map(node).collect()
-}
-
-/// A planted bug: the node that proposed a message gives it to live subscribers, on its own account.
-fn origin_delivers() -> bool {
-    #[cfg(feature = "test-faults")]
-    return mosquorum_cluster::faults::planted("origin-delivers");
-    #[cfg(not(feature = "test-faults"))]
-    false
 }
 
 /// As Mosquitto: a Message Expiry Interval of 0 or of all ones is none.
@@ -512,7 +505,7 @@ impl Session {
                 .map(|(group, _)| group.filter.clone())
                 .collect();
             item.stage = Stage::Commit;
-            item.at_apply = decided_by_log && !origin_delivers();
+            item.at_apply = decided_by_log && planted::log_delivers();
             let live = match item.at_apply {
                 true => Live::AtApply { groups: chosen_nodes(&choices, env.node()) },
                 false => Live::ByOrigin,

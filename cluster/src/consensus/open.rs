@@ -127,6 +127,8 @@ pub(crate) struct Opened {
 
 /// Written once the log exists: from then on its absence is a loss.
 const LOG_MARKER: &str = "log-created";
+/// Written when a node that was removed is added again: what the directory holds is that of a number which never comes back.
+const LEFT_MARKER: &str = "left-the-cluster";
 
 impl Disk {
     /// Takes the data directory. Blocks.
@@ -249,6 +251,12 @@ impl Disk {
             write_file_atomically(&*self.fs, &marker, b"").map_err(io)?;
         }
         Ok(())
+    }
+
+    /// The next start begins with an empty directory, and keeps this one beside.
+    pub(crate) fn mark_left(&self) -> Result<(), StartError> {
+        let marker = self.data_dir.join(LEFT_MARKER);
+        write_file_atomically(&*self.fs, &marker, b"").map_err(|source| StartError::Io { path: marker, source })
     }
 
     fn read_snapshot_meta(
@@ -417,6 +425,11 @@ pub(crate) fn open(
     state: &Arc<RwLock<State>>,
     observer: &Arc<dyn Observer>,
 ) -> Result<(Disk, Option<Opened>), StartError> {
+    if !settings.other_peers().is_empty() && settings.data_dir.join(LEFT_MARKER).exists() {
+        let io = |source| StartError::Io { path: settings.data_dir.clone(), source };
+        let aside = move_aside(&*file_system(false), &settings.data_dir).map_err(io)?;
+        warn!(aside = %aside.display(), "this node was removed and added again: it joins under a new number, its former data is kept");
+    }
     let once = || {
         let mut disk = Disk::open(settings)?;
         let known = disk.directory.identity().is_some() || disk.adopt_snapshot(&settings.name)?;

@@ -35,6 +35,7 @@ use tracing::{info, warn};
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+const INVITATION_CHECK: Duration = Duration::from_millis(200);
 /// How often a state that lasts is logged again.
 const REMIND_AFTER: Duration = Duration::from_secs(10);
 
@@ -172,8 +173,12 @@ async fn become_voter(shared: &Arc<Shared>, engine: &Arc<Engine>) {
         }
         // A log that has members and not this node is that of a node that was removed: no number is used twice.
         let removed = own.is_none() && !view.members.is_empty() && view.applied > engine.node();
+        if removed && !shared.invitation.lock().is_empty() {
+            return begin_anew(shared).await;
+        }
         let answer = if removed {
-            Err("this node was removed from the cluster; move its data directory away to let it join anew".to_owned())
+            Err("this node was removed from the cluster; `mosquorum cluster add` on a member takes it in again"
+                .to_owned())
         } else {
             ask_to_join(shared, engine).await
         };
@@ -321,5 +326,23 @@ async fn end_life(shared: &Arc<Shared>, life: Life, reason: &'static str) {
 
 async fn removed(shared: &Arc<Shared>, life: Life) {
     end_life(shared, life, "this node was removed from the cluster").await;
-    warn!("this node was removed from the cluster; stop it, and move its data directory away to let it join anew");
+    warn!(
+        "this node was removed from the cluster: it serves nobody any more; `mosquorum cluster add` on a member takes it in again"
+    );
+    while shared.invitation.lock().is_empty() {
+        sleep(INVITATION_CHECK).await;
+    }
+    begin_anew(shared).await;
+}
+
+/// An operator added a node that had been removed: its next start joins with an empty directory.
+async fn begin_anew(shared: &Arc<Shared>) {
+    let marked = shared.disk.lock().await.mark_left();
+    shared.fail(match marked {
+        Ok(()) => "this node was removed and is added again: it stops, and joins under a new number when it is started"
+            .to_owned(),
+        Err(error) => error.to_string(),
+    });
+    // The process ends.
+    std::future::pending::<()>().await;
 }

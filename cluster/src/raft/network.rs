@@ -183,7 +183,8 @@ impl Network {
         append_result(within(option, self.control.heartbeat(request)).await?)
     }
 
-    /// Opens the stream and moves requests onto it until they end or the stream breaks.
+    /// Opens the stream for a first request and moves requests onto it until they end or the stream breaks. The library
+    /// pauses after a failure before it gives the next request, so nothing is opened before that.
     async fn open_append_stream<S>(
         &mut self,
         mut requests: S,
@@ -191,6 +192,8 @@ impl Network {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
+        let Some(first) = requests.next().await else { return Ok(futures_util::stream::empty().boxed()) };
+        let mut requests = futures_util::stream::once(std::future::ready(first)).chain(requests);
         let (frames, outgoing) = mpsc::channel(APPENDS_IN_FLIGHT);
         let in_flight = Arc::new(tokio::sync::Semaphore::new(APPENDS_IN_FLIGHT));
         let (speaker, target, slots) = (self.speaker.clone(), self.target, in_flight.clone());

@@ -42,6 +42,8 @@ pub struct ChaosOptions {
     pub plant: Option<String>,
     /// Messages per second of ordinary data.
     pub rate: u32,
+    /// As [`workload::LIVE_RATE`].
+    pub live_rate: u32,
     pub rhythm: Rhythm,
     /// What a run must reach to count.
     pub acknowledged_min: u64,
@@ -73,6 +75,7 @@ impl ChaosOptions {
             power_cut: false,
             plant: None,
             rate: 450,
+            live_rate: workload::LIVE_RATE,
             rhythm: Rhythm::default(),
             acknowledged_min: 5000,
             faults_min: 3,
@@ -127,7 +130,7 @@ pub async fn run(options: &ChaosOptions) -> io::Result<Outcome> {
     let mut actors = JoinSet::new();
     workload::subscribers(&stage, &random.branch(1), &mut actors);
     wait_subscribed(&recorder, &actors).await;
-    workload::publishers(&stage, &random.branch(2), options.rate, &mut actors);
+    workload::publishers(&stage, &random.branch(2), options.rate, options.live_rate, &mut actors);
     let until = Instant::now() + Duration::from_secs(options.seconds);
     let faults = torment(&mut cluster, &options.nemeses, options.rhythm, until, &recorder, &mut random, &watch).await;
     if options.rhythm.faults_max == usize::MAX {

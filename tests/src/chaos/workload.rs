@@ -120,8 +120,12 @@ fn seers(stage: &Stage, random: &Random, wander: &Habit, actors: &mut JoinSet<()
     }
 }
 
-/// Starts everybody who publishes. `rate`: messages per second of ordinary data, all publishers together.
-pub fn publishers(stage: &Stage, random: &Random, rate: u32, actors: &mut JoinSet<()>) {
+/// QoS 2 messages per second of each publisher that has live subscribers only.
+pub const LIVE_RATE: u32 = 20;
+
+/// Starts everybody who publishes. `rate`: messages per second of ordinary data, all publishers together; `live_rate`: as
+/// [`LIVE_RATE`].
+pub fn publishers(stage: &Stage, random: &Random, rate: u32, live_rate: u32, actors: &mut JoinSet<()>) {
     let each = (rate / (QOS1_PUBLISHERS + QOS2_PUBLISHERS) as u32).max(1);
     for index in 0..QOS1_PUBLISHERS {
         let plan = publisher_plan(stage, &format!("qos1-{index}"), index, QoS::AtLeastOnce, each);
@@ -136,7 +140,7 @@ pub fn publishers(stage: &Stage, random: &Random, rate: u32, actors: &mut JoinSe
         // Both at all topics and often at once: their order is the log's alone.
         (plan.retain, plan.topics, plan.burst) = (true, contested_topics(), 9);
         publisher(stage, plan, random.branch(700 + index), actors);
-        let mut plan = publisher_plan(stage, &format!("liver-twice-{index}"), index, QoS::ExactlyOnce, 10);
+        let mut plan = publisher_plan(stage, &format!("liver-twice-{index}"), index, QoS::ExactlyOnce, live_rate);
         plan.topics = vec![format!("live/twice-{index}").into()];
         publisher(stage, plan, random.branch(730 + index), actors);
         let mut plan = publisher_plan(stage, &format!("liver-{index}"), index, QoS::AtLeastOnce, 20);
