@@ -36,7 +36,7 @@ const PING_TIMEOUT: Duration = Duration::from_millis(1500);
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// A peer whose machine does not confirm bytes for so long is not reached this way any more. It says nothing of the process
 /// there, which may be stopped.
-const UNCONFIRMED_MAX: Duration = Duration::from_millis(1000);
+const UNCONFIRMED_MAX: Duration = Duration::from_millis(1500);
 
 /// The generated services; their messages are in `mosquorum_proto::peer`.
 #[allow(clippy::all, clippy::pedantic, unreachable_pub, dead_code)] // generated

@@ -22,6 +22,7 @@ chaos: clients, faults and a verdict on a real cluster of processes
   --power-cut WHEN  never, always or mixed: unsynced bytes die with the process (default mixed: every second seed)
   --single          one node with persistence instead of three; --cycles N: so many kills in each run
   --rate N          messages per second of ordinary data (default 450)
+  --nodes N         so many nodes instead of three
   --live-rate N     QoS 2 messages per second of each of two publishers with live subscribers only (default 20)
   --serve-again N   seconds until every node that reaches a majority must serve again (default 15, for debug builds)
   --plant BUG       a bug of the test build: ack-before-fsync, leader-only, stale-route, no-proposal-fence, wall-clock,
@@ -62,6 +63,10 @@ fn parse() -> Result<Arguments, String> {
             "--seconds" => template.seconds = number(value()?)?,
             "--serve-again" => template.serve_again_max = Duration::from_secs(number(value()?)?),
             "--rate" => template.rate = number(value()?)? as u32,
+            "--nodes" => {
+                let fresh = ChaosOptions::new(template.seed, number(value()?)? as usize);
+                template.nodes = fresh.nodes;
+            }
             "--live-rate" => template.live_rate = number(value()?)? as u32,
             "--plant" => template.plant = Some(value()?),
             "--keep" => template.keep = true,
