@@ -29,7 +29,6 @@ pub enum TopicLineError {
     Prefix { side: &'static str, prefix: String },
     Filter { side: &'static str, filter: String },
     EmptyNeedsPrefixes,
-    TooManyWords(String),
 }
 
 impl std::fmt::Display for TopicLineError {
@@ -47,7 +46,6 @@ impl std::fmt::Display for TopicLineError {
             Self::EmptyNeedsPrefixes => {
                 write!(f, "Invalid bridge remapping, an empty pattern needs a local and a remote prefix")
             }
-            Self::TooManyWords(word) => write!(f, "Unexpected '{word}' in topic value"),
         }
     }
 }
@@ -64,29 +62,18 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// `PATTERN [out|in|both [QOS [LOCAL-PREFIX [REMOTE-PREFIX]]]]`; `""` stands for an empty word, quotes allow blanks.
+    /// `PATTERN [out|in|both [QOS [LOCAL-PREFIX [REMOTE-PREFIX]]]]`; `""` stands for an empty word, quotes allow blanks,
+    /// the direction may be in capitals, and letters may follow the digit of the QoS, as in Mosquitto. What follows five
+    /// words is not read. Without a comment: only the configuration's lines can have one.
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, TopicLineError> {
         let mut words = split(text)?.into_iter();
         let pattern = words.next().unwrap_or_default();
-        let direction = match words.next().as_deref() {
-            None | Some("out") => Direction::Out,
-            Some("in") => Direction::In,
-            Some("both") => Direction::Both,
-            Some(other) => return Err(TopicLineError::Direction(other.to_owned())),
-        };
-        let qos = match words.next().as_deref() {
-            None | Some("0") => QoS::AtMostOnce,
-            Some("1") => QoS::AtLeastOnce,
-            Some("2") => QoS::ExactlyOnce,
-            Some(other) => return Err(TopicLineError::QoS(other.to_owned())),
-        };
+        let direction = words.next().map_or(Ok(Direction::Out), |word| direction(&word))?;
+        let qos = words.next().map_or(Ok(QoS::AtMostOnce), |word| qos(&word))?;
         let local_prefix = words.next().unwrap_or_default();
         let remote_prefix = words.next().unwrap_or_default();
-        if let Some(word) = words.next() {
-            return Err(TopicLineError::TooManyWords(word));
-        }
         if pattern.is_empty() && (local_prefix.is_empty() || remote_prefix.is_empty()) {
             return Err(TopicLineError::EmptyNeedsPrefixes);
         }
@@ -105,6 +92,24 @@ impl Topic {
     #[must_use]
     pub fn to_remote(&self, name: &TopicName) -> Option<TopicName> {
         map(name, Some((&self.local_prefix, &self.remote_prefix)))
+    }
+}
+
+fn direction(word: &str) -> Result<Direction, TopicLineError> {
+    match word.to_ascii_lowercase().as_str() {
+        "out" => Ok(Direction::Out),
+        "in" => Ok(Direction::In),
+        "both" => Ok(Direction::Both),
+        _ => Err(TopicLineError::Direction(word.to_owned())),
+    }
+}
+
+fn qos(word: &str) -> Result<QoS, TopicLineError> {
+    match word.trim_end_matches(|c: char| c.is_ascii_alphabetic()) {
+        "0" => Ok(QoS::AtMostOnce),
+        "1" => Ok(QoS::AtLeastOnce),
+        "2" => Ok(QoS::ExactlyOnce),
+        _ => Err(TopicLineError::QoS(word.to_owned())),
     }
 }
 
@@ -205,6 +210,14 @@ mod tests {
     }
 
     #[test]
+    fn capitals_letters_behind_the_qos_and_a_sixth_word_are_read_as_by_mosquitto() {
+        let plain = Topic::parse("a both 1 x/ y/").unwrap();
+        for line in ["a Both 1 x/ y/", "a BOTH 1qos x/ y/", "a both 1 x/ y/ and more", "a\tboth 1\tx/ y/"] {
+            assert_eq!(Topic::parse(line).unwrap(), plain, "{line}");
+        }
+    }
+
+    #[test]
     fn wrong_lines_say_what_is_wrong() {
         for (line, expected) in [
             ("a up", "direction 'up'"),
@@ -214,7 +227,8 @@ mod tests {
             ("#/a", "combination '#/a'"),
             ("\"\" out 0 x", "empty pattern"),
             ("\"a", "closing quote"),
-            ("a out 0 x y z", "'z'"),
+            ("a out x", "QoS level 'x'"),
+            ("a out 1/", "QoS level '1/'"),
         ] {
             let error = Topic::parse(line).unwrap_err().to_string();
             assert!(error.contains(expected), "{line}: {error}");

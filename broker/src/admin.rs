@@ -1,55 +1,40 @@
-//! The local admin socket: one line in, one answer out. `mosquorum cluster ...` is its client.
-//! Always true: only this machine's users who may open the socket's file get in (mode 0600).
+//! The local admin socket: one line in; lines of progress, then one answer out. `mosquorum cluster ...` is its client.
+//! Always true: only this machine's users who may open the socket's file get in (mode 0600); an answer says whether the
+//! node sees a majority; a change that was asked for goes on when who asked is gone.
+//! An answer: any number of lines `progress <text>`, then `ok` or `error`, followed by `no-majority` if there is none, and
+//! the text below.
 use crate::{
     broker::Broker,
+    cluster_status,
     drain::{self, Pace},
-    offline::{self, Offline},
+    offline,
 };
-use mosquorum_cluster::{AdminRequest, ClusterStatus};
-use serde::Serialize;
+use mosquorum_cluster::AdminRequest;
 use std::{
-    io::{self, Read, Write},
-    os::unix::fs::PermissionsExt,
+    io::{self, BufRead, Read, Write},
+    os::unix::{fs::PermissionsExt, net::UnixStream as ClientStream},
     path::Path,
     sync::Arc,
     time::Duration,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
 };
 
 const REQUEST_BYTES_MAX: u64 = 4096;
 /// A membership change may have to copy the state first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
-
-#[derive(Serialize)]
-struct MemberJson<'a> {
-    id: u64,
-    name: &'a str,
-    address: &'a str,
-    voter: bool,
-    serving: bool,
-    lag: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct StatusJson<'a> {
-    node: &'a str,
-    id: u64,
-    leader: Option<&'a str>,
-    term: u64,
-    commit: u64,
-    applied: u64,
-    snapshot: u64,
-    members: Vec<MemberJson<'a>>,
-    /// How many sessions are offline, and those of them that have most messages.
-    offline: usize,
-    offline_sessions: Vec<Offline>,
-}
+/// A node that does not say how it is for so long does not work.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
+/// An answer that is longer is no node's.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+const PROGRESS: &str = "progress ";
+const NO_MAJORITY: &str = "no-majority";
 
 pub fn open(path: &Path) -> io::Result<UnixListener> {
-    if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
+    if path.exists() && ClientStream::connect(path).is_err() {
         std::fs::remove_file(path)?;
     }
     let listener = UnixListener::bind(path).map_err(|error| {
@@ -78,42 +63,46 @@ async fn answer(broker: &Arc<Broker>, mut stream: UnixStream) -> io::Result<()> 
     let (read, mut write) = stream.split();
     BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line).await?;
     let words: Vec<&str> = line.split_whitespace().collect();
-    let answer = match words.as_slice() {
-        ["status", "json"] => Ok(status_json(&broker.consensus.status(), offline::list(broker))),
-        ["status"] => {
-            let (count, listed) = offline::list(broker);
-            Ok(format!("{}\n{}", status_table(&broker.consensus.status()), offline::table(count, &listed)))
+    let (result, majority) = match words.as_slice() {
+        ["status", how @ ..] if matches!(how, [] | ["json"]) => {
+            let survey = broker.consensus.survey().await;
+            let offline = offline::list(broker);
+            let text = if how.is_empty() { cluster_status::table } else { cluster_status::json };
+            (Ok(text(&survey, &offline)), survey.status.majority)
         }
-        ["add", name, address] => {
-            broker.consensus.admin(AdminRequest::Add { name: (*name).to_owned(), address: (*address).to_owned() }).await
+        words => {
+            let result = with_progress(broker, &mut write, change(broker, words)).await;
+            (result, broker.consensus.status().majority)
         }
-        ["remove", name, seconds] => match seconds_of(seconds) {
-            Ok(hand_over) => broker.consensus.admin(AdminRequest::Remove { name: (*name).to_owned(), hand_over }).await,
-            Err(error) => Err(error),
-        },
-        ["accept-time"] => broker.consensus.admin(AdminRequest::AcceptTime).await,
-        ["transfer-leader"] => broker.consensus.admin(AdminRequest::TransferLeader { to: None }).await,
-        ["transfer-leader", to] => {
-            broker.consensus.admin(AdminRequest::TransferLeader { to: Some((*to).to_owned()) }).await
-        }
-        ["resize", voters, seconds] => match (voters.parse(), seconds_of(seconds)) {
-            (Ok(voters), Ok(hand_over)) => broker.consensus.admin(AdminRequest::Resize { voters, hand_over }).await,
-            (Err(_), _) => Err(format!("resize needs a number of voters, not {voters:?}")),
-            (_, Err(error)) => Err(error),
-        },
-        ["drain"] => drain::run(broker, Pace::default()).await,
-        ["drain", "cancel"] => Ok(drain::cancel(broker)),
+    };
+    let (word, text) = match result {
+        Ok(text) => ("ok", text),
+        Err(text) => ("error", text),
+    };
+    let note = if majority { String::new() } else { format!(" {NO_MAJORITY}") };
+    write.write_all(format!("{word}{note}\n{text}\n").as_bytes()).await
+}
+
+async fn change(broker: &Arc<Broker>, words: &[&str]) -> Result<String, String> {
+    let request = match words {
+        ["drain"] => return drain::run(broker, Pace::default()).await,
+        ["drain", "cancel"] => return Ok(drain::cancel(broker)),
         ["drain", rate] => match rate.parse() {
-            Ok(rate) => drain::run(broker, Pace::PerSecond(rate)).await,
-            Err(_) => Err(format!("drain needs a number of clients per second, not {rate:?}")),
+            Ok(rate) => return drain::run(broker, Pace::PerSecond(rate)).await,
+            Err(_) => return Err(format!("drain needs a number of clients per second, not {rate:?}")),
         },
-        _ => Err(format!("unknown request {:?}", line.trim())),
+        ["add", name, address] => AdminRequest::Add { name: (*name).to_owned(), address: (*address).to_owned() },
+        ["remove", name, seconds] => AdminRequest::Remove { name: (*name).to_owned(), hand_over: seconds_of(seconds)? },
+        ["accept-time"] => AdminRequest::AcceptTime,
+        ["transfer-leader"] => AdminRequest::TransferLeader { to: None },
+        ["transfer-leader", to] => AdminRequest::TransferLeader { to: Some((*to).to_owned()) },
+        ["resize", voters, seconds] => AdminRequest::Resize {
+            voters: voters.parse().map_err(|_| format!("resize needs a number of voters, not {voters:?}"))?,
+            hand_over: seconds_of(seconds)?,
+        },
+        words => return Err(format!("unknown request {:?}", words.join(" "))),
     };
-    let text = match answer {
-        Ok(text) => format!("ok\n{text}\n"),
-        Err(text) => format!("error\n{text}\n"),
-    };
-    write.write_all(text.as_bytes()).await
+    broker.consensus.admin(request).await
 }
 
 fn seconds_of(word: &str) -> Result<Duration, String> {
@@ -121,78 +110,102 @@ fn seconds_of(word: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds))
 }
 
-fn leader(status: &ClusterStatus) -> Option<&str> {
-    let id = status.leader?;
-    status.members.iter().find(|member| member.node == id).map(|member| member.name.as_str())
-}
-
-fn status_json(status: &ClusterStatus, (offline, offline_sessions): (usize, Vec<Offline>)) -> String {
-    let members = status.members.iter().map(|member| MemberJson {
-        id: member.node.0,
-        name: &member.name,
-        address: &member.address,
-        voter: member.voter,
-        serving: member.serving,
-        lag: member.lag,
-    });
-    let json = StatusJson {
-        node: &status.name,
-        id: status.node.0,
-        leader: leader(status),
-        term: status.term,
-        commit: status.commit.0,
-        applied: status.applied.0,
-        snapshot: status.snapshot.0,
-        members: members.collect(),
-        offline,
-        offline_sessions,
-    };
-    serde_json::to_string(&json).unwrap_or_default()
-}
-
-fn status_table(status: &ClusterStatus) -> String {
-    use std::fmt::Write as _;
-    let mut text = format!(
-        "node {} (n{})   leader {}   term {}   commit {}   applied {}   snapshot {}\n",
-        status.name,
-        status.node.0,
-        leader(status).unwrap_or("none"),
-        status.term,
-        status.commit.0,
-        status.applied.0,
-        status.snapshot.0
-    );
-    let _ = writeln!(text, "{:<20} {:>8} {:<8} {:<8} {:>10}  address", "name", "id", "role", "serving", "behind");
-    for member in &status.members {
-        let _ = writeln!(
-            text,
-            "{:<20} {:>8} {:<8} {:<8} {:>10}  {}",
-            member.name,
-            member.node.0,
-            if member.voter { "voter" } else { "learner" },
-            if member.serving { "yes" } else { "no" },
-            member.lag.map_or("-".to_owned(), |lag| lag.to_string()),
-            member.address
-        );
+/// Tells how far a change is, each second in which that is something new. Who asked may be gone: the change goes on.
+async fn with_progress(
+    broker: &Arc<Broker>,
+    write: &mut (impl AsyncWrite + Unpin),
+    change: impl Future<Output = Result<String, String>>,
+) -> Result<String, String> {
+    let mut change = std::pin::pin!(change);
+    let mut told = Vec::new();
+    loop {
+        let look = async {
+            tokio::time::sleep(PROGRESS_INTERVAL).await;
+            cluster_status::progress(&broker.consensus.survey().await)
+        };
+        let lines = tokio::select! {
+            biased;
+            result = &mut change => return result,
+            lines = look => lines,
+        };
+        for line in lines.iter().filter(|line| !told.contains(*line)) {
+            let _ = write.write_all(format!("{PROGRESS}{line}\n").as_bytes()).await;
+        }
+        told = lines;
     }
-    text.truncate(text.trim_end().len());
-    text
 }
 
-/// The client's side: sends one request and returns the answer, or the error's text.
-pub fn request(socket: &Path, request: &str) -> Result<String, String> {
-    let ask = || -> io::Result<String> {
-        let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        stream.write_all(format!("{request}\n").as_bytes())?;
+/// What a node answered.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Answered {
+    pub result: Result<String, String>,
+    /// The node sees a majority of its cluster.
+    pub majority: bool,
+}
+
+/// The client's side: sends one request, tells of progress as it comes, and returns the answer.
+/// # Errors
+/// When there is none in time, or none that a node would give.
+pub fn request(mut stream: ClientStream, request: &str, progress: &mut dyn FnMut(&str)) -> io::Result<Answered> {
+    let patience = if request.starts_with("status") { STATUS_TIMEOUT } else { ANSWER_TIMEOUT };
+    stream.set_read_timeout(Some(patience))?;
+    stream.write_all(format!("{request}\n").as_bytes())?;
+    read_answer(io::BufReader::new(stream.take(ANSWER_BYTES_MAX)), progress).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", patience.as_secs()))
+        }
+        _ => error,
+    })
+}
+
+fn read_answer(mut from: impl BufRead, progress: &mut dyn FnMut(&str)) -> io::Result<Answered> {
+    loop {
+        let mut line = String::new();
+        from.read_line(&mut line)?;
+        let line = line.trim_end();
+        if let Some(text) = line.strip_prefix(PROGRESS) {
+            progress(text);
+            continue;
+        }
         let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    };
-    let text = ask().map_err(|error| format!("Error: no answer from a node at {}: {error}", socket.display()))?;
-    match text.split_once('\n') {
-        Some(("ok", answer)) => Ok(answer.trim_end().to_owned()),
-        Some((_, error)) => Err(format!("Error: {}", error.trim_end())),
-        None => Err("Error: the node closed the connection without an answer".to_owned()),
+        from.read_to_string(&mut text)?;
+        let text = text.trim_end().to_owned();
+        let (word, note) = line.split_once(' ').unwrap_or((line, ""));
+        let result = match word {
+            "ok" => Ok(text),
+            "error" => Err(text),
+            "" => return Err(io::Error::other("the node closed the connection without an answer")),
+            _ => return Err(io::Error::other(format!("it is no node that answers: {line:?}"))),
+        };
+        return Ok(Answered { result, majority: note != NO_MAJORITY });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Option<Answered>, Vec<String>) {
+        let mut told = Vec::new();
+        let answered = read_answer(text.as_bytes(), &mut |line| told.push(line.to_owned()));
+        (answered.ok(), told)
+    }
+
+    #[test]
+    fn an_answer_is_progress_an_outcome_and_a_text() {
+        let good = Answered { result: Ok("b left".to_owned()), majority: true };
+        let told = vec!["7 are left".to_owned(), "3 are left".to_owned()];
+        assert_eq!(read("progress 7 are left\nprogress 3 are left\nok\nb left\n"), (Some(good), told));
+        let table = Answered { result: Ok("a\nb".to_owned()), majority: false };
+        assert_eq!(read("ok no-majority\na\nb\n"), (Some(table), Vec::new()));
+        let refused = Answered { result: Err("why".to_owned()), majority: false };
+        assert_eq!(read("error no-majority\nwhy\n"), (Some(refused), Vec::new()));
+    }
+
+    #[test]
+    fn what_is_no_answer_is_an_error() {
+        for text in ["", "progress x\n", "SSH-2.0\n", "okay\nx\n"] {
+            assert_eq!(read(text).0, None, "{text:?}");
+        }
     }
 }

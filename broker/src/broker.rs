@@ -2,13 +2,15 @@
 //! Always true: settings and access rules are replaced whole, never changed in place; what a client is told comes from
 //! one snapshot of them.
 use crate::{
-    auth::{Authentication, ClientAcl, Login, PasswordVerifier, Security},
+    auth::{Authentication, ClientAcl, Login, PasswordVerifier, Security, Source},
     bridges::Bridges,
     carrier::{Acceptor, TlsAcceptorSlot},
     config::{BridgeConfig, ListenerSettings, Settings},
     drain::{self, Drain},
+    health,
     live::{
         Counters, Dropping, Mailbox, Order, Registry, Router, Wakeups, add,
+        congestion::{Congestion, Listed},
         marks::Marks,
         router::Choice,
         side::{Nobody, publish_to_group},
@@ -22,7 +24,7 @@ use crate::{
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
 use mosquorum_cluster::{
-    BoxFuture, Consensus, FenceReason, Forward, LiveSide, Peers, Submission,
+    BoxFuture, ClientReport, Consensus, FenceReason, Forward, LiveSide, Peers, Submission,
     ids::{ConnectionId, Incarnation, Millis, NodeId},
     state::{DropReason, Effect, Message, Owner},
 };
@@ -64,6 +66,7 @@ pub struct Broker {
     pub drain: Drain,
     pub marks: Marks,
     pub dropping: Dropping,
+    congestion: Arc<Congestion>,
     next_connection: AtomicU64,
     runtime: tokio::runtime::Handle,
 }
@@ -91,6 +94,7 @@ impl Broker {
             drain: Drain::default(),
             marks: Marks::default(),
             dropping: Dropping::default(),
+            congestion: Arc::default(),
             next_connection: AtomicU64::new(1),
             runtime: tokio::runtime::Handle::current(),
             settings: ArcSwap::from_pointee(settings),
@@ -109,6 +113,16 @@ impl Broker {
     /// Log or links hold so much that publishers are not read any further.
     pub fn is_congested(&self) -> bool {
         self.consensus.congested() || self.peers.congested()
+    }
+
+    /// Has a connection woken when what [`Broker::is_congested`] says is over.
+    pub fn wait_for_congestion(
+        &self,
+        listed: Option<Listed>,
+        waker: &std::task::Waker,
+        is_over: impl Fn() -> bool + Send + 'static,
+    ) -> Listed {
+        self.congestion.wait(listed, waker, &self.runtime, is_over)
     }
 
     /// Sessions other than this client's: connected here without a record, or recorded.
@@ -248,12 +262,16 @@ impl Listener {
         self.security.load().rights(client_id, username.map(|name| name.as_str()))
     }
 
-    /// What of user name and password lets the client in, if they do.
-    pub async fn lets_in(&self, broker: &Broker, connect: &Connect) -> Option<Login> {
+    /// What of user name and password lets the client in.
+    /// # Errors
+    /// What it is told instead.
+    pub async fn lets_in(&self, broker: &Broker, connect: &Connect, source: Source) -> Result<Login, Authentication> {
         let security = self.security.load_full();
         let username = connect.user_name.as_deref();
-        let answer = security.authenticate(&broker.verifier, username, connect.password.as_deref()).await;
-        (answer == Authentication::Granted).then(|| security.login(username))
+        match security.authenticate(&broker.verifier, username, connect.password.as_deref(), source).await {
+            Authentication::Granted => Ok(security.login(username)),
+            refused => Err(refused),
+        }
     }
 }
 
@@ -305,6 +323,11 @@ impl LiveHub {
                     let (broker, message) = (broker.clone(), message.clone());
                     broker.clone().defer(move || broker.redispatch(message, &group, &mut Wakeups::default()));
                 }
+            }
+            Effect::ChooseAgain { message, group, .. } => {
+                // Into the log again, perhaps: not from here.
+                let broker = broker.clone();
+                broker.clone().defer(move || broker.redispatch(message, &group, &mut Wakeups::default()));
             }
             Effect::Dropped { client_id, reason, count } => {
                 broker.bridges.count_dropped(&client_id, reason, count);
@@ -368,6 +391,14 @@ impl LiveSide for LiveHub {
     fn lease_lost(&self, _incarnation: Incarnation) {
         if let Some(broker) = self.broker.get() {
             broker.registry.order_all(Order::LeaseLost);
+        }
+    }
+
+    fn report(&self) -> ClientReport {
+        let broker = self.broker.get().map(Arc::as_ref);
+        ClientReport {
+            connected: broker.map_or(0, |broker| broker.registry.len() as u64),
+            not_ready: health::why_not_ready(broker),
         }
     }
 

@@ -2,16 +2,19 @@
 //! Always true: nothing is read or printed here; the same words always give the same [`Command`].
 use crate::bench;
 use crate::config::{HostPort, Sources};
+use crate::find_node::Named;
 use crate::logging::lines::{MOSQUITTO_VERSION, VERSION};
 use std::ffi::{OsStr, OsString};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Most `-p` flags, as in Mosquitto.
 const PORTS_MAX: usize = 10;
 const DRAIN_SECONDS: u16 = 10;
 /// The admin socket waits a little longer for its answer.
 const DRAIN_SECONDS_MAX: u16 = 240;
+const WAIT_SECONDS_MAX: u32 = 86_400;
 
 /// What the process was asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,18 +26,22 @@ pub enum Command {
     /// `mosquorum drain`: hand the clients of a node over to others.
     Drain {
         wish: DrainWish,
-        socket: Option<PathBuf>,
-        config_file: Option<PathBuf>,
+        named: Named,
+        json: bool,
     },
     /// `mosquorum recover`: a survivor of a lost majority becomes a cluster of its own.
     Recover {
         config_file: PathBuf,
         force: bool,
+        json: bool,
     },
     /// `mosquorum healthcheck`: whether a node is ready, by its health listener.
     HealthCheck {
         url: Option<String>,
         config_file: Option<PathBuf>,
+        /// `--wait SECONDS`: how long it may take to become ready.
+        wait: Duration,
+        json: bool,
     },
     Bench(Box<bench::Options>),
 }
@@ -83,9 +90,7 @@ impl Run {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterCommand {
     pub action: ClusterAction,
-    /// `--socket`, else that of `-c`, else the caller's default.
-    pub socket: Option<PathBuf>,
-    pub config_file: Option<PathBuf>,
+    pub named: Named,
     pub json: bool,
 }
 
@@ -196,7 +201,7 @@ fn port_of(word: &OsString, before: usize) -> Result<u16, CliError> {
 }
 
 fn cluster(words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
-    let (mut socket, mut config_file, mut json, mut drain_seconds) = (None, None, false, None);
+    let (mut named, mut json, mut drain_seconds) = (Named::default(), false, None);
     let mut plain = Vec::new();
     let mut words = words;
     while let Some(word) = words.next() {
@@ -210,19 +215,19 @@ fn cluster(words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
                     return fail(format!("Error: --drain needs 0 to {DRAIN_SECONDS_MAX} seconds."));
                 }
             }
-            Some("--socket") => socket = Some(after("--socket", "path", &mut words)?.into()),
-            Some("-c" | "--config-file") => config_file = Some(after("-c", "config file", &mut words)?.into()),
+            Some("--socket") => named.socket = Some(after("--socket", "path", &mut words)?.into()),
+            Some("-c" | "--config-file") => named.config_file = Some(after("-c", "config file", &mut words)?.into()),
             Some(text) if !text.starts_with('-') => plain.push(text.to_owned()),
             _ => return unknown(&word, "cluster --help"),
         }
     }
     let plain: Vec<&str> = plain.iter().map(String::as_str).collect();
     let action = action(&plain, drain_seconds)?;
-    Ok(Command::Cluster(ClusterCommand { action, socket, config_file, json }))
+    Ok(Command::Cluster(ClusterCommand { action, named, json }))
 }
 
 fn drain(mut words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
-    let (mut wish, mut socket, mut config_file) = (DrainWish::Begin(None), None, None);
+    let (mut wish, mut named, mut json) = (DrainWish::Begin(None), Named::default(), false);
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("-h" | "--help") => return Ok(Command::Print(DRAIN_HELP.to_owned())),
@@ -231,32 +236,34 @@ fn drain(mut words: impl Iterator<Item = OsString>) -> Result<Command, CliError>
                 None => return fail("Error: --rate needs a number of clients per second."),
             },
             Some("--cancel") => wish = DrainWish::Cancel,
-            Some("--socket") => socket = Some(after("--socket", "path", &mut words)?.into()),
-            Some("-c" | "--config-file") => config_file = Some(after("-c", "config file", &mut words)?.into()),
+            Some("--json") => json = true,
+            Some("--socket") => named.socket = Some(after("--socket", "path", &mut words)?.into()),
+            Some("-c" | "--config-file") => named.config_file = Some(after("-c", "config file", &mut words)?.into()),
             _ => return unknown(&word, "drain --help"),
         }
     }
-    Ok(Command::Drain { wish, socket, config_file })
+    Ok(Command::Drain { wish, named, json })
 }
 
 fn recover(mut words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
-    let (mut config_file, mut force) = (None, false);
+    let (mut config_file, mut force, mut json) = (None, false, false);
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("-h" | "--help") => return Ok(Command::Print(RECOVER_HELP.to_owned())),
             Some("--force-new-cluster") => force = true,
+            Some("--json") => json = true,
             Some("-c" | "--config-file") => config_file = Some(after("-c", "config file", &mut words)?.into()),
             _ => return unknown(&word, "recover --help"),
         }
     }
     match config_file {
-        Some(config_file) => Ok(Command::Recover { config_file, force }),
+        Some(config_file) => Ok(Command::Recover { config_file, force, json }),
         None => fail("Error: recover needs the node's configuration file. Try recover --help."),
     }
 }
 
 fn health_check(mut words: impl Iterator<Item = OsString>) -> Result<Command, CliError> {
-    let (mut url, mut config_file) = (None, None);
+    let (mut url, mut config_file, mut wait, mut json) = (None, None, Duration::ZERO, false);
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("-h" | "--help") => return Ok(Command::Print(HEALTH_CHECK_HELP.to_owned())),
@@ -264,11 +271,19 @@ fn health_check(mut words: impl Iterator<Item = OsString>) -> Result<Command, Cl
                 Some(text) => url = Some(text),
                 None => return fail("Error: --url argument given, but no URL specified."),
             },
+            Some("--wait") => {
+                let seconds = words.next().and_then(|word| word.to_str()?.parse::<u32>().ok());
+                match seconds.filter(|seconds| *seconds <= WAIT_SECONDS_MAX) {
+                    Some(seconds) => wait = Duration::from_secs(seconds.into()),
+                    None => return fail(format!("Error: --wait needs 0 to {WAIT_SECONDS_MAX} seconds.")),
+                }
+            }
+            Some("--json") => json = true,
             Some("-c" | "--config-file") => config_file = Some(after("-c", "config file", &mut words)?.into()),
             _ => return unknown(&word, "healthcheck --help"),
         }
     }
-    Ok(Command::HealthCheck { url, config_file })
+    Ok(Command::HealthCheck { url, config_file, wait, json })
 }
 
 fn action(words: &[&str], drain: Option<u16>) -> Result<ClusterAction, CliError> {
@@ -313,7 +328,7 @@ Usage: {program} [-c config_file] [-d] [-h] [-p port] [-v]\n\
        {program} cluster status|add|remove|transfer-leader|resize|accept-time ...\n\
        {program} drain [--rate N | --cancel]\n\
        {program} recover -c config_file [--force-new-cluster]\n\
-       {program} healthcheck [--url URL | -c config_file]\n\
+       {program} healthcheck [--url URL | -c config_file] [--wait SECONDS]\n\
        {program} bench p2p|fanout|fanin|shared|connect|retained|durable|failover ...\n{HELP}"
     )
 }
@@ -337,10 +352,11 @@ MOSQUORUM_MAX_PACKET_SIZE=1000000; commas separate the values of log_dest, log_t
 cluster_peer.
 
 Exit codes: 0 after a normal end, 1 when it cannot start, 3 for a wrong configuration or flag.
+Of cluster commands: 0 done, 1 not done, 2 no majority (status still prints what it knows), 3 wrong words.
 ";
 
 const DRAIN_HELP: &str = "\
-Usage: mosquorum drain [--rate N | --cancel] [--socket PATH | -c FILE]
+Usage: mosquorum drain [--rate N | --cancel] [--socket PATH | -c FILE] [--json]
 
 Has a node hand over what it does, before it is stopped: leadership and bridges go to other nodes, new
 clients are refused, and those connected are sent to other nodes. MQTT 5.0 clients are told where
@@ -348,12 +364,13 @@ clients are refused, and those connected are sent to other nodes. MQTT 5.0 clien
 
  --rate N                clients per second; 500 if nothing is said.
  --cancel                the node goes on: clients and bridges may come again.
- --socket PATH           cluster_admin_socket of the node.
+ --socket PATH           cluster_admin_socket of the node; looked for in the usual places if nothing is said.
  -c FILE                 take it from this configuration file.
+ --json                  answer as JSON.
 ";
 
 const RECOVER_HELP: &str = "\
-Usage: mosquorum recover -c FILE [--force-new-cluster]
+Usage: mosquorum recover -c FILE [--force-new-cluster] [--json]
 
 For a stopped node of a cluster whose majority is lost for good. Says what the node has and what may be
 lost; changes nothing unless told to.
@@ -361,16 +378,20 @@ lost; changes nothing unless told to.
  -c FILE                 the node's configuration file.
  --force-new-cluster     make this node the only member of a new cluster that has what the node has.
                          Members of the old cluster must never be started again with their old data.
+ --json                  answer as JSON.
 ";
 
 const HEALTH_CHECK_HELP: &str = "\
-Usage: mosquorum healthcheck [--url URL | -c FILE]
+Usage: mosquorum healthcheck [--url URL | -c FILE] [--wait SECONDS] [--json]
 
 Asks a node's health_listener whether clients can be sent to it. Exit code 0 if it is ready (or, at
 /livez, alive), else 1 with the reasons.
 
- --url URL               what to ask; http://127.0.0.1:9883/readyz if nothing says otherwise.
+ --url URL               what to ask; /readyz at the health_listener of the environment or of the
+                         configuration in its usual place, else at 127.0.0.1:9883, if nothing is said.
  -c FILE                 take the address from this configuration file.
+ --wait SECONDS          ask again until it is so, at most for this long.
+ --json                  answer as JSON.
 ";
 
 const CLUSTER_HELP: &str = "\
@@ -387,9 +408,12 @@ Usage: mosquorum cluster COMMAND [--socket PATH | -c FILE] [--json]
 
  --drain SECONDS         time for clients of nodes that leave, 10 if nothing is said; who is left then
                          is disconnected.
- --socket PATH           cluster_admin_socket of the node to ask.
+ --socket PATH           cluster_admin_socket of the node to ask; if nothing is said, looked for in this
+                         folder, by the configurations in their usual places, and beside their data.
  -c FILE                 take it from this configuration file.
- --json                  answer as JSON.
+ --json                  answer as JSON on stdout, errors too; progress is on stderr.
+
+Exit codes: 0 done, 1 not done, 2 no majority, 3 wrong words.
 ";
 
 #[cfg(test)]
@@ -399,6 +423,10 @@ mod tests {
     fn parsed(words: &str) -> Result<Command, String> {
         let words = std::iter::once("mosquorum").chain(words.split(' ').filter(|word| !word.is_empty()));
         parse(words.map(OsString::from)).map_err(|error| error.to_string())
+    }
+
+    fn socket(path: &str) -> Named {
+        Named { socket: Some(path.into()), ..Named::default() }
     }
 
     #[test]
@@ -457,7 +485,7 @@ mod tests {
             ("resize 5", ClusterAction::Resize { voters: NonZeroU16::new(5).unwrap(), drain_seconds: 10 }),
             ("resize 3 --drain 0", ClusterAction::Resize { voters: NonZeroU16::new(3).unwrap(), drain_seconds: 0 }),
         ] {
-            let expected = ClusterCommand { action, socket: Some("s".into()), config_file: None, json: true };
+            let expected = ClusterCommand { action, named: socket("s"), json: true };
             let command = parsed(&format!("cluster {words} --socket s --json"));
             assert_eq!(command, Ok(Command::Cluster(expected)), "{words}");
         }
@@ -467,10 +495,10 @@ mod tests {
     fn a_drain_has_a_rate() {
         let drain = |rate: Option<u32>| {
             let wish = DrainWish::Begin(rate.and_then(NonZeroU32::new));
-            Ok(Command::Drain { wish, socket: Some("s".into()), config_file: None })
+            Ok(Command::Drain { wish, named: socket("s"), json: false })
         };
-        let cancel = Command::Drain { wish: DrainWish::Cancel, socket: Some("s".into()), config_file: None };
-        assert_eq!(parsed("drain --cancel --socket s"), Ok(cancel));
+        let cancel = Command::Drain { wish: DrainWish::Cancel, named: socket("s"), json: true };
+        assert_eq!(parsed("drain --cancel --socket s --json"), Ok(cancel));
         assert_eq!(parsed("drain --socket s"), drain(None));
         assert_eq!(parsed("drain --rate 20 --socket s"), drain(Some(20)));
         assert!(parsed("drain --rate 0").is_err_and(|text| text.contains("clients per second")));
@@ -479,7 +507,7 @@ mod tests {
 
     #[test]
     fn a_recovery_is_forced_only_in_so_many_words() {
-        let recover = |force| Ok(Command::Recover { config_file: "a.conf".into(), force });
+        let recover = |force| Ok(Command::Recover { config_file: "a.conf".into(), force, json: false });
         assert_eq!(parsed("recover -c a.conf"), recover(false));
         assert_eq!(parsed("recover -c a.conf --force-new-cluster"), recover(true));
         assert!(parsed("recover --force-new-cluster").is_err_and(|text| text.contains("configuration file")));
@@ -488,9 +516,15 @@ mod tests {
 
     #[test]
     fn a_health_check_asks_a_url_or_what_a_file_says() {
-        let asked = |url: Option<&str>, file: Option<&str>| {
-            Ok(Command::HealthCheck { url: url.map(str::to_owned), config_file: file.map(PathBuf::from) })
+        let within = |url: Option<&str>, file: Option<&str>, seconds| {
+            let (url, config_file) = (url.map(str::to_owned), file.map(PathBuf::from));
+            Ok(Command::HealthCheck { url, config_file, wait: Duration::from_secs(seconds), json: false })
         };
+        let asked = |url, file| within(url, file, 0);
+        assert_eq!(parsed("healthcheck --wait 60 -c a.conf"), within(None, Some("a.conf"), 60));
+        for wrong in ["healthcheck --wait", "healthcheck --wait soon", "healthcheck --wait 86401"] {
+            assert!(parsed(wrong).is_err_and(|text| text == "Error: --wait needs 0 to 86400 seconds."), "{wrong}");
+        }
         assert_eq!(parsed("healthcheck"), asked(None, None));
         assert_eq!(parsed("healthcheck --url http://h:1/livez"), asked(Some("http://h:1/livez"), None));
         assert_eq!(parsed("healthcheck -c a.conf"), asked(None, Some("a.conf")));

@@ -6,13 +6,15 @@ use crate::{
     broker::{Broker, Listener},
     live::{
         Inbox, Order, add,
+        congestion::Listed,
         side::{Side, rescue},
     },
     logging::{lines::Disconnected, packets},
+    reading::decode,
     session::{Env, Session, SessionError},
     stream::Stream,
 };
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use mosquorum_cluster::{ids::Millis, state::Command};
 use mosquorum_proto::mqtt::{DecodeError, Decoder, Disconnect, Packet, ProtocolVersion, ReasonCode, encode};
 use std::{
@@ -31,8 +33,6 @@ use tokio::{
 const READ_BYTES: usize = 64 << 10;
 /// Rounds before other tasks get their turn.
 const ROUNDS_MAX: usize = 16;
-/// How soon a connection that others' traffic keeps from being read is looked at again.
-const CONGESTION_CHECK: Duration = Duration::from_millis(10);
 /// For the client to end a connection that we have closed.
 const HEAR_OUT: Duration = Duration::from_millis(250);
 /// How often waiting for the cluster is looked at.
@@ -90,6 +90,8 @@ pub struct Service {
     first: bool,
     /// The socket took something since it was last asked.
     wrote: bool,
+    /// It is not read for what others send, and is woken when that is over.
+    listed: Option<Listed>,
 }
 
 impl Service {
@@ -110,6 +112,7 @@ impl Service {
             malformed: None,
             first: true,
             wrote: false,
+            listed: None,
         }
     }
 
@@ -128,12 +131,18 @@ impl Service {
         // On the heap, since a connection in service needs no room for it.
         Box::pin(async {
             self.say_goodbye(&end).await;
-            if matches!(end, End::Order(Order::Drained | Order::ShuttingDown))
-                && let Some(said) = self.hear_out().await
-            {
+            let said = match end {
+                End::Order(Order::Drained | Order::ShuttingDown) => self.hear_out().await,
+                // What was read counts, though the connection broke before it was its turn.
+                End::Closed | End::Io(_) | End::KeepAlive | End::NoMajority => {
+                    self.session.deferred_goodbye(&mut self.side)
+                }
+                _ => None,
+            };
+            self.finish_routing(&end).await;
+            if let Some(said) = said {
                 end = End::Session(said);
             }
-            self.finish_routing(&end).await;
         })
         .await;
         rescue(&self.io.broker, std::mem::take(&mut self.inbox.deliveries));
@@ -168,9 +177,10 @@ impl Service {
         loop {
             self.side.begin_round();
             let mut answers = self.inbox.answers.drain(..);
-            let result =
+            let mut result =
                 answers.try_for_each(|(ticket, answer)| self.session.on_answer(ticket, answer, &mut self.side));
             drop(answers);
+            result = result.and_then(|()| self.session.go_on(&mut self.side));
             self.side.finish_round();
             self.side.out.clear();
             if result.is_err() || self.inbox.order == Some(Order::LeaseLost) || !self.session.has_unrouted() {
@@ -209,9 +219,10 @@ impl Service {
         let waiting = self.side.out.len();
         let held_back = self.too_much_waits();
         let read = self.read(cx)?;
+        let mailed = self.side.mailbox.clone().take(&mut self.inbox);
+        // Behind the mail: what an answer says has happened is seen.
         self.side.begin_round();
         let mut grew = false;
-        let mailed = self.side.mailbox.clone().take(&mut self.inbox);
         let order = self.take_order()?;
         if mailed {
             grew = self.open_mail()?;
@@ -235,7 +246,11 @@ impl Service {
         self.check_time(cx)?;
         // Who was not read for what waited is read again: nothing else would wake for its packets.
         let released = held_back && !self.too_much_waits();
-        Ok(read || mailed || released || (drained && self.session.has_backlog()))
+        let goes_on = read || mailed || released || (drained && self.session.has_backlog());
+        if !goes_on && self.session.wants_turn(&self.side) {
+            cx.waker().wake_by_ref();
+        }
+        Ok(goes_on)
     }
 
     /// A client that does not take what it is sent is not read either.
@@ -276,6 +291,7 @@ impl Service {
         for delivery in self.inbox.deliveries.drain(..) {
             self.session.on_delivery(delivery, &mut self.side);
         }
+        self.session.go_on(&mut self.side).map_err(End::Session)?;
         Ok(std::mem::take(&mut self.inbox.queue_grew))
     }
 
@@ -290,9 +306,10 @@ impl Service {
             if std::mem::take(&mut self.wrote) || held_up {
                 self.last_input = now;
             }
-            let soon = now + CONGESTION_CHECK;
-            if congested && self.sleep.deadline() > soon {
-                self.sleep.as_mut().reset(soon);
+            if congested {
+                let broker = self.io.broker.clone();
+                self.listed =
+                    Some(self.io.broker.wait_for_congestion(self.listed, cx.waker(), move || !broker.is_congested()));
             }
             return Ok(false);
         }
@@ -485,31 +502,6 @@ impl Service {
         }
         self.io.stream.shut_down().await;
     }
-}
-
-/// Decodes what came, together with what was left from before; keeps the rest.
-fn decode(
-    bytes: &[u8],
-    partial: &mut BytesMut,
-    decoder: &mut Decoder,
-    packets: &mut Vec<Packet>,
-) -> Result<(), DecodeError> {
-    if !partial.is_empty() {
-        partial.extend_from_slice(bytes);
-        let result = decoder.decode_all(partial, packets);
-        if partial.is_empty() {
-            *partial = BytesMut::new();
-        }
-        return result;
-    }
-    let mut shared = Bytes::copy_from_slice(bytes);
-    while let Some(packet) = decoder.decode_bytes(&mut shared)? {
-        packets.push(packet);
-    }
-    if !shared.is_empty() {
-        partial.extend_from_slice(&shared);
-    }
-    Ok(())
 }
 
 impl End {

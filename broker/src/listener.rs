@@ -1,10 +1,11 @@
 //! Listening sockets: opens them, accepts, hands over.
 //! Always true: the limits on open connections hold before anything is read; a place is free again as soon as the
-//! connection's task has ended.
+//! connection's task has ended; clients never have the last file descriptors.
 use crate::{
+    auth::Source,
     broker::{Broker, Listener, Peer},
     config::{ListenAddress, ListenerProtocol, SocketDomain},
-    connect,
+    connect, descriptors,
     live::add,
     logging::lines,
     stream::Stream,
@@ -14,7 +15,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
-    os::fd::AsFd,
+    os::fd::AsRawFd,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -29,7 +30,7 @@ const BACKLOG: i32 = 1024;
 /// A socket that could not be opened, as the operator reads it.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    #[error("Error: cannot listen on {address}: {error}")]
+    #[error("Error: {error}: cannot listen on {address}")]
     Bind { address: String, error: io::Error },
     #[error("Error: cannot listen on {host}: the name has no usable address")]
     NoAddress { host: String },
@@ -237,23 +238,35 @@ pub async fn accept(broker: Arc<Broker>, listener: Arc<Listener>, open: Open) {
                 };
                 (Stream::Tcp(stream), Peer { address: address.to_string(), port: from.port() })
             }),
-            Open::Unix(socket, _) => socket.accept().await.map(|(stream, _)| {
-                let _ = stream.as_fd();
-                (Stream::Unix(stream), Peer { address: String::new(), port: 0 })
-            }),
+            Open::Unix(socket, _) => socket
+                .accept()
+                .await
+                .map(|(stream, _)| (Stream::Unix(stream), Peer { address: String::new(), port: 0 })),
         };
         match accepted {
             Ok((stream, peer)) => start(&broker, &listener, stream, peer),
             Err(error) => {
                 // Out of descriptors or memory: those we have go on, the next one waits.
-                crate::warning!("Unable to accept new connection: {error}.");
+                descriptors::not_accepted(&error);
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
+/// Of a connection that was just accepted; -1 of one that is wrapped already.
+fn descriptor(stream: &Stream) -> i32 {
+    match stream {
+        Stream::Tcp(stream) => stream.as_raw_fd(),
+        Stream::Unix(stream) => stream.as_raw_fd(),
+        Stream::Other(_) => -1,
+    }
+}
+
 fn start(broker: &Arc<Broker>, listener: &Arc<Listener>, stream: Stream, peer: Peer) {
+    if descriptors::is_reserved(descriptor(&stream)) {
+        return add(&broker.counters.clients_refused, 1);
+    }
     let settings = broker.settings.load();
     if let (Some(wrappers), Ok(client)) = (&*broker.tcp_wrappers.load(), peer.address.parse())
         && !wrappers.lets_in(client)
@@ -281,7 +294,8 @@ fn start(broker: &Arc<Broker>, listener: &Arc<Listener>, stream: Stream, peer: P
         let mut peer = peer;
         match crate::carrier::prepare(&settings, &listener, stream, &mut peer).await {
             Ok(prepared) if listener.settings().protocol == ListenerProtocol::HttpApi => {
-                crate::http_api::serve(&broker, &listener, prepared.stream).await;
+                let source = Source::of(&peer.address);
+                crate::http_api::serve(&broker, &listener, prepared.stream, source).await;
                 None
             }
             Ok(prepared) => connect::begin(broker, listener, prepared, peer).await,
@@ -305,6 +319,12 @@ mod tests {
 
     fn addresses_of(list: &[&str]) -> Vec<SocketAddr> {
         list.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_opened_says_why_first_as_mosquitto_does() {
+        let error = bind_error("127.0.0.1:1", io::Error::from_raw_os_error(13)).to_string();
+        assert_eq!(error, "Error: Permission denied (os error 13): cannot listen on 127.0.0.1:1");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! `--local-cluster N`: N nodes as N processes on this machine, to try things out.
 //! Always true: data stays below `./mosquorum-data`; certificates come from a throw-away CA made at each start; when this
 //! process ends, so do its nodes.
-use crate::admin;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use crate::{admin, private_file};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use std::{
     fmt::Write as _,
     fs, io,
@@ -71,7 +73,7 @@ fn plan(count: usize, base: &Path) -> Result<Vec<Node>, String> {
         }
         let name = format!("node-{}", number + 1);
         let folder = base.join(&name);
-        fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
+        private_file::folder(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
         nodes.push(Node { name, port, peer_port, folder, process: None });
     }
     Ok(nodes)
@@ -90,10 +92,11 @@ fn write_certificates(base: &Path, nodes: &[Node]) -> Result<(), Box<dyn std::er
         let key = KeyPair::generate()?;
         let names = vec![node.name.clone(), "localhost".to_owned(), "127.0.0.1".to_owned()];
         let mut params = CertificateParams::new(names)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.distinguished_name.push(DnType::CommonName, node.name.clone());
         let certificate = params.signed_by(&key, &issuer)?;
         fs::write(node.folder.join("node.pem"), certificate.pem())?;
-        fs::write(node.folder.join("node.key"), key.serialize_pem())?;
+        private_file::write(&node.folder.join("node.key"), key.serialize_pem().as_bytes())?;
     }
     Ok(())
 }
@@ -113,6 +116,9 @@ fn write_config(base: &Path, nodes: &[Node], place: usize) -> io::Result<()> {
         base.join("ca.pem").display(),
         node.socket().display()
     );
+    if nodes.len() == 1 {
+        text.push_str("cluster_new true\n");
+    }
     for other in nodes {
         let _ = writeln!(text, "cluster_peer 127.0.0.1:{}", other.peer_port);
     }
@@ -120,7 +126,7 @@ fn write_config(base: &Path, nodes: &[Node], place: usize) -> io::Result<()> {
 }
 
 fn start(node: &Node, verbose: bool) -> io::Result<Child> {
-    let log = fs::OpenOptions::new().create(true).append(true).open(node.log())?;
+    let log = private_file::append(&node.log())?;
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("-c").arg(node.folder.join("mosquitto.conf"));
     if verbose {
@@ -183,7 +189,8 @@ fn answers(node: &Node) -> bool {
 
 fn leader(nodes: &[Node]) -> Option<String> {
     nodes.iter().find_map(|node| {
-        let json = admin::request(&node.socket(), "status json").ok()?;
+        let stream = std::os::unix::net::UnixStream::connect(node.socket()).ok()?;
+        let json = admin::request(stream, "status json", &mut |_| {}).ok()?.result.ok()?;
         let status: serde_json::Value = serde_json::from_str(&json).ok()?;
         Some(status.get("leader")?.as_str()?.to_owned())
     })

@@ -7,12 +7,13 @@ use crate::{
     broker::{Broker, Listener, LiveHub},
     carrier::{TlsFileError, TlsSet},
     config::Settings,
+    descriptors,
     drain::{self, Pace},
-    health::Health,
+    health::{self, Health},
     listener::{self, ListenError},
     live::Order,
     logging::{self, lines},
-    memory,
+    memory, private_file,
     supervision::Manager,
     sys,
     tcp_wrappers::TcpWrappers,
@@ -36,7 +37,7 @@ const TICK: Duration = Duration::from_millis(100);
 pub enum NodeError {
     #[error(transparent)]
     Listen(#[from] ListenError),
-    #[error("Error: {0}")]
+    #[error(transparent)]
     Security(#[from] AuthFileError),
     #[error("Error: {0}")]
     Tls(#[from] TlsFileError),
@@ -46,8 +47,20 @@ pub enum NodeError {
     Io(#[from] std::io::Error),
 }
 
+impl NodeError {
+    /// What the process exits with.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Security(error) => error.exit_code(),
+            _ => 1,
+        }
+    }
+}
+
 /// Runs until a signal ends it.
 pub async fn run(settings: Settings) -> Result<(), NodeError> {
+    descriptors::claim();
     let health = settings.health_listener.map(Health::open).transpose()?;
     let hub = Arc::new(LiveHub::default());
     let mut tasks = JoinSet::new();
@@ -61,7 +74,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         tasks.spawn(admin::serve(broker.clone(), admin::open(&path)?));
     }
     if let Some(path) = broker.settings.load().process.pid_file.clone() {
-        std::fs::write(&path, format!("{}\n", std::process::id())).map_err(|error| {
+        private_file::write_readable(&path, format!("{}\n", std::process::id()).as_bytes()).map_err(|error| {
             NodeError::Storage(format!("Error: unable to write pid file {}: {error}", path.display()))
         })?;
     }
@@ -83,10 +96,9 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     let bridges = broker.clone();
     tasks.spawn(async move { bridges.bridges.begin(&bridges).await });
     let telemetry = Telemetry::start(&broker);
-    lines::running();
     let manager = Arc::new(Manager::of_this_process());
-    manager.ready();
     tasks.spawn(manager.clone().stay_alive());
+    tasks.spawn(run_when_ready(broker.clone(), manager.clone()));
     let result = attend_signals(&broker, &manager).await;
     manager.stopping();
     drain_before_stop(&broker, &manager).await;
@@ -100,6 +112,12 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     }
     lines::terminating();
     result
+}
+
+/// "Running" is said, here and to the service manager, when clients are served.
+async fn run_when_ready(broker: Arc<Broker>, manager: Arc<Manager>) {
+    manager.announce(|| health::why_not_ready(Some(&broker))).await;
+    lines::running();
 }
 
 /// Connections wait in the socket's backlog until this node serves; if that takes long they are told so instead.
@@ -171,7 +189,7 @@ async fn attend_signals(broker: &Arc<Broker>, manager: &Manager) -> Result<(), N
                 broker.reloading.begin();
                 reload(broker);
                 broker.reloading.end();
-                manager.ready();
+                manager.reloaded();
             }
             _ = user1.recv() => checkpoint(broker),
             _ = user2.recv() => topic_report::print(broker),

@@ -23,7 +23,7 @@ pub fn list(broker: &Broker) -> (usize, Vec<Offline>) {
     let now = broker.consensus.now();
     let state = broker.consensus.state().read();
     let (mut count, mut most) = (0, BinaryHeap::new());
-    for session in state.sessions().filter(|session| !session.is_connected() && !session.is_only_a_will()) {
+    for session in state.sessions().filter(|session| !session.is_connected()) {
         count += 1;
         let orphan = orphans.contains(session.client_id());
         most.push(Reverse((orphan, session.queue().len(), session.client_id())));

@@ -51,10 +51,13 @@ pub(crate) fn raft_settings(settings: &Settings) -> RaftSettings {
             raft.client_listeners = crate::drain::listeners_for_others(settings);
             raft.listen = Some(SocketAddr::new(links.bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), links.port));
             raft.peers = links.peers.iter().map(ToString::to_string).collect();
+            raft.allow = links.allow.clone();
+            raft.found_alone = links.new;
             raft.tls = links.tls.as_ref().map(|tls| PemPaths {
                 ca: tls.cafile.clone(),
                 certificate: tls.certfile.clone(),
                 key: tls.keyfile.clone(),
+                revoked: tls.crlfile.clone(),
             });
         }
     }

@@ -1,20 +1,18 @@
 //! The program: words and environment in, exit code out.
 use crate::{
-    admin, bench,
-    cli::{self, ClusterAction, ClusterCommand, Command, DrainWish, Run},
+    bench,
+    cli::{self, Command, Run},
     config::Settings,
-    daemon, health, local_cluster,
+    daemon, local_cluster,
     logging::{self, lines},
     node,
+    operate::{self, EXIT_FAILED, fail},
     process_user::{self, Plan, Surroundings},
-    recover,
 };
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 /// Wrong words or a wrong configuration, as in Mosquitto.
 const EXIT_INVALID: u8 = 3;
-/// Anything else that keeps the broker from starting.
-const EXIT_FAILED: u8 = 1;
 
 /// What `main` of each binary is.
 pub fn main() -> ExitCode {
@@ -22,26 +20,16 @@ pub fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os()) {
         Ok(command) => command,
         Err(error) => {
-            eprintln!("{error}");
-            return ExitCode::from(EXIT_INVALID);
+            let json = std::env::args_os().any(|word| word == "--json");
+            return operate::fail_as(json, &error.to_string(), EXIT_INVALID);
         }
     };
     match command {
-        Command::Print(text) => {
-            println!("{}", text.trim_end());
-            ExitCode::SUCCESS
-        }
-        Command::Cluster(command) => cluster(command),
-        Command::Drain { wish, socket, config_file } => {
-            let request = match wish {
-                DrainWish::Begin(None) => "drain".to_owned(),
-                DrainWish::Begin(Some(rate)) => format!("drain {rate}"),
-                DrainWish::Cancel => "drain cancel".to_owned(),
-            };
-            operate(socket.as_ref(), config_file.as_ref(), &request)
-        }
-        Command::Recover { config_file, force } => recover_node(config_file, force),
-        Command::HealthCheck { url, config_file } => health_check(url, config_file),
+        Command::Print(text) => operate::say(&text),
+        Command::Cluster(command) => operate::cluster(command),
+        Command::Drain { wish, named, json } => operate::drain(wish, &named, json),
+        Command::Recover { config_file, force, json } => operate::recover_node(config_file, force, json),
+        Command::HealthCheck { url, config_file, wait, json } => operate::health_check(url, config_file, wait, json),
         Command::Bench(options) => match bench::run(&options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, EXIT_FAILED),
@@ -64,6 +52,9 @@ fn broker(run: &Run) -> ExitCode {
         Err(code) => return ExitCode::from(code),
     };
     if run.test_config {
+        // What it means, not how it was read.
+        let said = |note: &&crate::config::Note| note.level != crate::config::Level::Info;
+        settings.notes.iter().filter(said).for_each(crate::config::Note::log);
         lines::config_ok();
         return ExitCode::SUCCESS;
     }
@@ -91,7 +82,7 @@ fn broker(run: &Run) -> ExitCode {
     logging::forward_library_events();
     lines::starting();
     lines::config_loaded(settings.config_file.as_deref());
-    if around.root && user == Plan::Stay {
+    if around.root && matches!(user, Plan::Stay | Plan::Group(_)) {
         lines::running_as_root();
     }
     settings.notes.iter().for_each(crate::config::Note::log);
@@ -106,17 +97,17 @@ fn broker(run: &Run) -> ExitCode {
     }
     let result = match runtime() {
         Ok(runtime) => {
-            let result = runtime.block_on(node::run(settings)).map_err(|error| error.to_string());
+            let result = runtime.block_on(node::run(settings)).map_err(|error| (error.to_string(), error.exit_code()));
             runtime.shutdown_timeout(std::time::Duration::from_secs(1));
             result
         }
-        Err(error) => Err(format!("Error: cannot start threads: {error}")),
+        Err(error) => Err((format!("Error: cannot start threads: {error}"), EXIT_FAILED)),
     };
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err((error, code)) => {
             crate::error!("{error}");
-            ExitCode::from(EXIT_FAILED)
+            ExitCode::from(code)
         }
     };
     logging::flush();
@@ -137,11 +128,6 @@ fn load(run: &Run) -> Result<Settings, u8> {
     })
 }
 
-fn fail(text: &str, code: u8) -> ExitCode {
-    eprintln!("{text}");
-    ExitCode::from(code)
-}
-
 fn local_cluster(count: usize, verbose: bool) -> ExitCode {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
@@ -151,84 +137,4 @@ fn local_cluster(count: usize, verbose: bool) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("Error: {error}"), EXIT_FAILED),
     }
-}
-
-fn cluster(command: ClusterCommand) -> ExitCode {
-    let request = match command.action {
-        ClusterAction::Status if command.json => "status json".to_owned(),
-        ClusterAction::Status => "status".to_owned(),
-        ClusterAction::Add { name, address } => format!("add {name} {address}"),
-        ClusterAction::Remove { name, drain_seconds } => format!("remove {name} {drain_seconds}"),
-        ClusterAction::TransferLeader { name: Some(name) } => format!("transfer-leader {name}"),
-        ClusterAction::TransferLeader { name: None } => "transfer-leader".to_owned(),
-        ClusterAction::AcceptTime => "accept-time".to_owned(),
-        ClusterAction::Resize { voters, drain_seconds } => format!("resize {voters} {drain_seconds}"),
-    };
-    operate(command.socket.as_ref(), command.config_file.as_ref(), &request)
-}
-
-/// Sends a request to a node's admin socket and prints the answer.
-fn operate(socket: Option<&PathBuf>, config_file: Option<&PathBuf>, request: &str) -> ExitCode {
-    let socket = match admin_socket(socket, config_file) {
-        Ok(socket) => socket,
-        Err(error) => return fail(&error, EXIT_INVALID),
-    };
-    match admin::request(&socket, request) {
-        Ok(answer) => {
-            println!("{answer}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => fail(&error, EXIT_FAILED),
-    }
-}
-
-fn recover_node(config_file: PathBuf, force: bool) -> ExitCode {
-    let run = Run { config_file: Some(config_file), ..Run::default() };
-    let settings = match Settings::load(&run.sources()) {
-        Ok(settings) => settings,
-        Err(error) => return fail(&error.to_string(), error.exit_code()),
-    };
-    match recover::run(&settings, force) {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(text) => fail(&text, EXIT_FAILED),
-    }
-}
-
-/// Without `--url` asks the listener of the configuration file or of the environment, else the usual one.
-fn health_check(url: Option<String>, config_file: Option<PathBuf>) -> ExitCode {
-    let configured = |config_file: Option<PathBuf>| {
-        let run = Run { config_file, ..Run::default() };
-        let settings = Settings::load(&run.sources()).map_err(|error| error.to_string())?;
-        let own = |address: std::net::SocketAddr| match (address.ip().is_unspecified(), address.is_ipv4()) {
-            (true, true) => format!("http://127.0.0.1:{}/readyz", address.port()),
-            (true, false) => format!("http://[::1]:{}/readyz", address.port()),
-            _ => format!("http://{address}/readyz"),
-        };
-        Ok(settings.health_listener.map_or(health::check::DEFAULT_URL.to_owned(), own))
-    };
-    let answer = match url {
-        Some(url) => health::check::ask(&url),
-        None => configured(config_file).and_then(|url| health::check::ask(&url)),
-    };
-    match answer {
-        Ok(text) => {
-            println!("{text}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => fail(&error, EXIT_FAILED),
-    }
-}
-
-/// `--socket`, else what the configuration names, else the default name here.
-fn admin_socket(socket: Option<&PathBuf>, config_file: Option<&PathBuf>) -> Result<PathBuf, String> {
-    if let Some(socket) = socket {
-        return Ok(socket.clone());
-    }
-    let Some(file) = config_file else { return Ok(PathBuf::from("mosquorum.sock")) };
-    let run = Run { config_file: Some(file.clone()), ..Run::default() };
-    let settings = Settings::load(&run.sources()).map_err(|error| error.to_string())?;
-    settings.cluster.admin_socket.ok_or_else(|| format!("Error: {} has no admin socket", file.display()))
 }

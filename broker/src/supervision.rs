@@ -1,6 +1,8 @@
 //! What a service manager is told: ready, alive, reloading, stopping (systemd's notification protocol: one datagram to
 //! the socket that NOTIFY_SOCKET names).
-//! Always true: without that socket nothing happens; a manager that does not listen never holds anything up.
+//! Always true: "ready" means that clients are served, so a restart that waits for it may be followed by that of the next
+//! node; a node that waits for its majority is not taken for one that hangs; without that socket nothing is sent; a manager
+//! that does not listen never holds anything up.
 use std::{
     ffi::OsString,
     io,
@@ -11,14 +13,26 @@ use std::{
             net::{SocketAddr, UnixDatagram},
         },
     },
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
+use tokio::time::Instant;
+
+const READY_CHECK: Duration = Duration::from_millis(20);
+/// How much longer a start may take each time that is said, and how often it is: a restart brings no majority back.
+const EXTEND_BY: Duration = Duration::from_secs(30);
+const EXTEND_EVERY: Duration = Duration::from_secs(10);
 
 /// The way to the service manager, if there is one.
 pub struct Manager {
     way: Option<(UnixDatagram, SocketAddr)>,
     /// How often it wants a sign of life.
     every: Option<Duration>,
+    /// It was told that clients are served.
+    served: AtomicBool,
 }
 
 impl Manager {
@@ -27,19 +41,39 @@ impl Manager {
         let text = |name: &str| std::env::var(name).ok();
         let every = watchdog(text("WATCHDOG_USEC").as_deref(), text("WATCHDOG_PID").as_deref(), std::process::id());
         let way = std::env::var_os("NOTIFY_SOCKET").and_then(|path| open(&path).ok());
-        Self { way, every }
+        Self { way, every, served: AtomicBool::new(false) }
     }
 
-    /// Serving.
-    pub fn ready(&self) {
-        self.tell("READY=1");
+    /// Says "ready" once nothing speaks against it any more, and until then that the start goes on and why. Returns then.
+    pub async fn announce(&self, why_not_ready: impl Fn() -> Vec<String>) {
+        let (began, mut waiting) = (Instant::now(), Waiting::default());
+        loop {
+            let reasons = why_not_ready();
+            if reasons.is_empty() {
+                self.served.store(true, Relaxed);
+                return self.tell("READY=1\nSTATUS=");
+            }
+            if let Some(text) = waiting.word(began.elapsed(), reasons) {
+                self.tell(&text);
+            }
+            tokio::time::sleep(READY_CHECK).await;
+        }
     }
 
-    /// Reading the configuration again; [`Self::ready`] ends it.
+    /// Reading the configuration again; [`Self::reloaded`] ends it. Nothing is said before the first "ready".
     pub fn reloading(&self) {
+        if !self.served.load(Relaxed) {
+            return;
+        }
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let microseconds = now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000);
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
+    }
+
+    pub fn reloaded(&self) {
+        if self.served.load(Relaxed) {
+            self.tell("READY=1");
+        }
     }
 
     /// On its way out.
@@ -48,7 +82,7 @@ impl Manager {
     }
 
     /// Gives signs of life, twice as often as wanted, as long as this task is served.
-    pub async fn stay_alive(self: std::sync::Arc<Self>) {
+    pub async fn stay_alive(self: Arc<Self>) {
         let Some(every) = self.every else { return };
         loop {
             self.tell("WATCHDOG=1");
@@ -60,6 +94,22 @@ impl Manager {
         if let Some((socket, to)) = &self.way {
             let _ = socket.send_to_addr(what.as_bytes(), to);
         }
+    }
+}
+
+/// What was said last of a start that is not over, and when.
+#[derive(Default)]
+struct Waiting(Option<(Duration, Vec<String>)>);
+
+impl Waiting {
+    /// What is to be said now, if anything; `now` is the time since the wait began.
+    fn word(&mut self, now: Duration, reasons: Vec<String>) -> Option<String> {
+        if self.0.as_ref().is_some_and(|(at, known)| now < *at + EXTEND_EVERY && *known == reasons) {
+            return None;
+        }
+        let text = reasons.join("; ").replace('\n', " ");
+        self.0 = Some((now, reasons));
+        Some(format!("EXTEND_TIMEOUT_USEC={}\nSTATUS=Not ready: {text}", EXTEND_BY.as_micros()))
     }
 }
 
@@ -96,15 +146,57 @@ mod tests {
         assert_eq!(watchdog(None, Some("7"), 7), None);
     }
 
-    #[test]
-    fn a_manager_behind_an_abstract_name_is_told() {
-        let name = format!("mosquorum-notify-{}", std::process::id());
+    /// A manager behind an abstract name, and the way to it.
+    fn listening(name: &str) -> (UnixDatagram, Manager) {
+        let name = format!("mosquorum-notify-{name}-{}", std::process::id());
         let listening = SocketAddr::from_abstract_name(&name).and_then(|at| UnixDatagram::bind_addr(&at));
         let listening = listening.expect("a socket");
+        listening.set_nonblocking(true).expect("a socket");
         let way = open(&OsString::from(format!("@{name}"))).expect("an address");
-        Manager { way: Some(way), every: None }.ready();
-        let mut buffer = [0; 64];
-        let length = listening.recv(&mut buffer).expect("a datagram");
-        assert_eq!(&buffer[..length], b"READY=1");
+        (listening, Manager { way: Some(way), every: None, served: AtomicBool::new(false) })
+    }
+
+    fn told(listening: &UnixDatagram) -> Vec<String> {
+        let mut buffer = [0; 256];
+        let next = || listening.recv(&mut buffer).ok().map(|length| String::from_utf8_lossy(&buffer[..length]).into());
+        std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn a_start_that_waits_is_extended_in_time_and_says_why_it_waits() {
+        let mut waiting = Waiting::default();
+        let mut word = |seconds, reasons: &[&str]| {
+            waiting.word(Duration::from_secs(seconds), reasons.iter().map(|&reason| reason.to_owned()).collect())
+        };
+        let expected = |why: &str| Some(format!("EXTEND_TIMEOUT_USEC=30000000\nSTATUS=Not ready: {why}"));
+        assert_eq!(word(0, &["no majority", "no\nlease"]), expected("no majority; no lease"));
+        assert_eq!(word(9, &["no majority", "no\nlease"]), None);
+        assert_eq!(word(10, &["no majority", "no\nlease"]), expected("no majority; no lease"));
+        assert_eq!(word(11, &["no lease"]), expected("no lease"));
+    }
+
+    #[tokio::test]
+    async fn a_manager_hears_ready_only_when_clients_are_served_and_until_then_why_not() {
+        let (listening, manager) = listening("ready");
+        let left = std::cell::RefCell::new(vec![Vec::new(), vec!["no lease".to_owned()], vec!["no lease".to_owned()]]);
+        manager.announce(|| left.borrow_mut().pop().unwrap_or_default()).await;
+        assert!(left.borrow().is_empty());
+        assert_eq!(told(&listening), ["EXTEND_TIMEOUT_USEC=30000000\nSTATUS=Not ready: no lease", "READY=1\nSTATUS="]);
+    }
+
+    #[tokio::test]
+    async fn a_reload_before_the_node_serves_does_not_make_it_ready() {
+        let (listening, manager) = listening("reload");
+        let reload = || {
+            manager.reloading();
+            manager.reloaded();
+            told(&listening)
+        };
+        assert!(reload().is_empty());
+        manager.announce(Vec::new).await;
+        assert_eq!(told(&listening), ["READY=1\nSTATUS="]);
+        let heard = reload();
+        assert!(heard.len() == 2 && heard[0].starts_with("RELOADING=1\nMONOTONIC_USEC="), "{heard:?}");
+        assert_eq!(heard[1], "READY=1");
     }
 }

@@ -4,7 +4,7 @@
 use crate::{
     ids::{ConnectionId, Epoch, Incarnation, LogIndex, Millis, NodeId},
     metrics::{ConsensusMetrics, PeerMetrics},
-    state::{Command, Effect, Message, MessageId, Origin, Outcome, Owner, State},
+    state::{Command, Effect, Message, MessageId, Origin, Outcome, Owner, Standing, State},
 };
 use mosquorum_proto::mqtt::{TopicFilter, Utf8};
 use parking_lot::RwLock;
@@ -88,6 +88,11 @@ pub trait Consensus: Send + Sync {
     /// Status for `mosquorum cluster status`, the `$SYS` tree and logs.
     fn status(&self) -> ClusterStatus;
 
+    /// The members as they answer just now, for `mosquorum cluster status`: each has a second for it.
+    fn survey(&self) -> BoxFuture<'static, Survey> {
+        Box::pin(std::future::ready(Survey::of_a_node_alone(self.status())))
+    }
+
     /// Figures for operators.
     fn metrics(&self) -> ConsensusMetrics {
         ConsensusMetrics::default()
@@ -120,6 +125,8 @@ pub struct ClusterStatus {
     pub purged: LogIndex,
     /// Committed entries, as the leader last said, that are not applied here yet.
     pub behind: u64,
+    /// A leader with a majority was heard of a moment ago.
+    pub majority: bool,
     pub members: Vec<MemberStatus>,
 }
 
@@ -129,10 +136,80 @@ pub struct MemberStatus {
     pub name: String,
     pub address: String,
     pub voter: bool,
-    pub serving: bool,
-    /// Entries behind the leader, where known.
+    /// Entries behind the leader; known to the leader only.
     pub lag: Option<u64>,
 }
+
+/// The cluster as its members describe it themselves.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    pub status: ClusterStatus,
+    /// Those of `status`, in its order.
+    pub members: Vec<MemberSurvey>,
+    /// Other members, which know more of the log, say that this node is none any more.
+    pub expelled: bool,
+    /// Who left and did not come back under the same name, at most [`REMOVED_MAX`], the last ones first.
+    pub removed: Vec<(NodeId, String)>,
+    /// Where a node that belongs to no cluster yet looks for one.
+    pub looks_for: Vec<String>,
+}
+
+/// Nodes that left and are told of.
+pub const REMOVED_MAX: usize = 20;
+
+#[derive(Debug, Clone)]
+pub struct MemberSurvey {
+    pub member: MemberStatus,
+    /// As the replicated state has it; `None`: it never served.
+    pub standing: Option<Standing>,
+    /// What it says of itself, or why it says nothing.
+    pub answer: Result<SelfReport, String>,
+    /// How long this node has not heard of it; `None`: never since this node started.
+    pub silent: Option<Duration>,
+    /// Entries that the cluster has committed and this member has not applied (or, if it does not answer, does not have).
+    pub lag: Option<u64>,
+}
+
+/// What a node says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SelfReport {
+    /// Of the program.
+    pub version: String,
+    /// Since its process began.
+    pub uptime: Duration,
+    /// It serves clients.
+    pub serving: bool,
+    pub clients: ClientReport,
+}
+
+/// What a node knows of its clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ClientReport {
+    /// Connected here.
+    pub connected: u64,
+    /// Why clients should not be sent here; empty: they may be.
+    pub not_ready: Vec<String>,
+}
+
+impl Survey {
+    /// Of a node without others.
+    #[must_use]
+    pub fn of_a_node_alone(status: ClusterStatus) -> Self {
+        let report = || SelfReport { serving: true, version: VERSION.to_owned(), ..SelfReport::default() };
+        let members = status.members.iter().map(|member| MemberSurvey {
+            member: member.clone(),
+            standing: Some(Standing::Serving),
+            answer: Ok(report()),
+            silent: Some(Duration::ZERO),
+            lag: Some(status.behind),
+        });
+        let members = members.collect();
+        Self { status, members, ..Self::default() }
+    }
+}
+
+/// Of this program.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Another node, for clients of this one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -319,6 +396,11 @@ pub trait LiveSide: Send + Sync {
     fn hand_over(&self, leaving: Vec<NodeId>, within: Duration) -> BoxFuture<'static, Result<(), String>> {
         let _ = (leaving, within);
         Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// For operators, on this node and on others.
+    fn report(&self) -> ClientReport {
+        ClientReport::default()
     }
 
     /// Clean clients connected here, for a new leader's memory: client id and owner.

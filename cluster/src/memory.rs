@@ -115,11 +115,11 @@ impl Consensus for MemoryConsensus {
             commit: index,
             applied: index,
             last: index,
+            majority: true,
             members: vec![MemberStatus {
                 node: ORIGIN.node,
                 name: self.name.clone(),
                 voter: true,
-                serving: true,
                 ..MemberStatus::default()
             }],
             ..ClusterStatus::default()

@@ -66,13 +66,16 @@ impl<V> RetainedTree<V> {
     }
 
     /// Calls `f` for each name that matches the filter (without `$share/<name>/`), in order, beginning after the name
-    /// `after`, until it breaks; returns `Break` in that case. To go on, pass the last name that `f` was called with.
+    /// `after`, until it breaks or `visits_max` names were looked at, whether they match or not. To go on, pass the name
+    /// that is returned; `None`: that was all.
     pub fn matches<'t>(
         &'t self,
         filter: &str,
         after: Option<&str>,
+        visits_max: usize,
         mut f: impl FnMut(&'t TopicName, &'t V) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
+    ) -> Option<&'t TopicName> {
+        let mut visits = 0;
         let mut target = String::new();
         push_literals(&mut target, filter, false);
         let mut names = match after {
@@ -80,14 +83,21 @@ impl<V> RetainedTree<V> {
             _ => self.from(Bound::Included(&target)),
         };
         while let Some((Key(topic), value)) = names.next() {
-            match step(filter, topic.as_str(), &mut target) {
-                Step::Matches => f(topic, value)?,
+            visits += 1;
+            let flow = match step(filter, topic.as_str(), &mut target) {
+                Step::Matches => f(topic, value),
                 Step::Finished => break,
-                Step::Next => {}
-                Step::Jump => names = self.from(Bound::Included(&target)),
+                Step::Next => ControlFlow::Continue(()),
+                Step::Jump => {
+                    names = self.from(Bound::Included(&target));
+                    ControlFlow::Continue(())
+                }
+            };
+            if flow.is_break() || visits >= visits_max {
+                return Some(topic);
             }
         }
-        ControlFlow::Continue(())
+        None
     }
 
     fn from(&self, start: Bound<&str>) -> btree_map::Range<'_, Key, V> {

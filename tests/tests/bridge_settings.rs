@@ -50,6 +50,27 @@ async fn the_password_file_is_read_at_each_connect_and_a_refused_login_is_told_o
     assert!(!log.contains("first") && !log.contains("second"), "secrets stay out of the log");
 }
 
+/// Whoever listens at an address that a comment names is neither called nor told the password.
+#[tokio::test]
+async fn nobody_named_in_a_comment_behind_an_address_is_called() {
+    let (remote, stranger) = (Remote::start().await.expect("a remote"), Remote::start().await.expect("a stranger"));
+    let commented =
+        format!("{} # was {} before", remote.address().expect("an address"), stranger.address().expect("an address"));
+    let lines = ["topic a out 1 # all", "remote_username site", "remote_password secret", "round_robin true"];
+    let site = Cluster::start(options("bridge-comment", &commented, &lines)).await.expect("a site");
+    // A refusal makes it go on to the next address.
+    for _ in 0..3 {
+        let (mut bridge, connect) = tokio::select! {
+            called = remote.connect() => called.expect("the remote is called"),
+            called = stranger.connect() => panic!("the stranger is called: {:?}", called.map(|(_, connect)| connect)),
+        };
+        assert_eq!(connect.password.as_deref(), Some(&b"secret"[..]));
+        let refused = ConnAck::new(false, ReasonCode::NotAuthorized);
+        bridge.send(&Packet::ConnAck(Box::new(refused))).await.expect("sent");
+    }
+    assert!(!site.log(0).contains("secret"));
+}
+
 #[tokio::test]
 async fn a_secondary_is_left_only_after_the_primary_has_answered_connect() {
     let (primary, secondary) = (Remote::start().await.expect("one"), Remote::start().await.expect("another"));

@@ -52,6 +52,28 @@ async fn asked(address: SocketAddr, request: &str) -> Result<String, Failure> {
 }
 
 #[tokio::test]
+async fn a_websocket_is_opened_over_the_http_1_0_of_a_proxy() -> TestResult {
+    let (_cluster, listeners) = with_listeners("http-1-0", &["protocol websockets"]).await?;
+    // As nginx sends it that has no proxy_http_version.
+    let request = "GET /mqtt HTTP/1.0\r\nHost: broker\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\
+                   Sec-WebSocket-Key: 1JaITHdgDZVd/4OE2AzTTA==\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Protocol: mqtt\r\n\r\n";
+    let mut stream = TcpStream::connect(listeners[0]).await?;
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(timeout(PATIENCE, stream.read_u8()).await??);
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
+    // One binary frame whose mask changes nothing.
+    stream.write_all(&[&[0x82, 0x80 | 15, 0, 0, 0, 0], CONNECT].concat()).await?;
+    let mut frame = [0; 6];
+    timeout(PATIENCE, stream.read_exact(&mut frame)).await??;
+    assert_eq!(frame, [0x82, 4, 0x20, 2, 0, 0]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_client_behind_a_balancer_is_known_by_its_own_address() -> TestResult {
     let (cluster, listeners) = with_listeners(
         "proxy",

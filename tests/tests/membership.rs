@@ -227,3 +227,53 @@ async fn a_survivor_of_a_lost_majority_is_made_a_cluster_that_has_what_it_had_an
     assert_eq!(reader.receive().await?.payload, "for ever");
     Ok(())
 }
+
+/// Replaces the peers that a node lists, and adds lines.
+fn list(cluster: &Cluster, node: usize, peers: &[usize], lines: &[&str]) {
+    let file = cluster.configuration_file(node);
+    let text = std::fs::read_to_string(file).expect("a configuration");
+    let kept = text.lines().filter(|line| !line.starts_with("cluster_peer ")).map(str::to_owned);
+    let listed = peers.iter().map(|peer| format!("cluster_peer {}", cluster.cluster_address(*peer)));
+    let lines = lines.iter().map(|&line| line.to_owned());
+    std::fs::write(file, lines.chain(listed).chain(kept).collect::<Vec<_>>().join("\n")).expect("a configuration");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lists_nobody_waits_to_be_added_and_the_log_tells_what_happens_to_the_cluster() -> TestResult {
+    if is_stand_in() {
+        skip(STAND_IN);
+        return Ok(());
+    }
+    let mut cluster = Cluster::prepare(ClusterOptions::new("alone", 2))?;
+    list(&cluster, 0, &[], &["cluster_new true"]);
+    list(&cluster, 1, &[], &[]);
+    for node in [0, 1] {
+        cluster.start_node(node)?;
+    }
+    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_logged(0, "Cluster: this node forms the cluster", 1).await?;
+    cluster.wait_logged(1, &format!("mosquorum cluster add node-1 {}", cluster.cluster_address(1)), 1).await?;
+    assert_eq!(wait_voters(&cluster, 0, 1).await.len(), 1);
+    let added = cluster.operate(0, &format!("add node-1 {}", cluster.cluster_address(1))).await?;
+    assert!(added.as_ref().is_ok_and(|text| text.contains("2 nodes do")), "{added:?}");
+    cluster.wait_serving(1, PATIENCE).await?;
+    for line in ["is admitted as n", "was added and copies the state", "votes now, 2 nodes vote"] {
+        cluster.wait_logged(0, line, 1).await?;
+    }
+    cluster.wait_logged(1, "invites this node into its cluster", 1).await?;
+    let removed = cluster.operate(0, "remove node-1 --drain 1").await?;
+    assert!(removed.is_ok(), "{removed:?}");
+    cluster.wait_logged(0, "was removed, 1 nodes vote", 1).await?;
+    // Its disk is empty, and its name stays refused: one line says so, however often it asks.
+    cluster.kill(1);
+    lose_data(&cluster, 1)?;
+    list(&cluster, 1, &[0], &[]);
+    cluster.start_node(1)?;
+    cluster.wait_logged(0, "`node-1` was removed from the cluster", 1).await?;
+    assert_eq!(wait_voters(&cluster, 0, 1).await.len(), 1);
+    let added = cluster.operate(0, &format!("add node-1 {}", cluster.cluster_address(1))).await?;
+    assert!(added.is_ok(), "{added:?}");
+    cluster.wait_serving(1, PATIENCE).await?;
+    assert_eq!(cluster.log(0).matches("`node-1` was removed from the cluster").count(), 1);
+    Ok(())
+}

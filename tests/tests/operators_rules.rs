@@ -1,10 +1,11 @@
 //! What the operator's rules say of clients: who connects, under which name and for how long, and who may stay when the
-//! rules change (SIGHUP).
+//! rules change (SIGHUP); and of other users of the machine: what the broker leaves to them, and what it keeps of root.
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS, ReasonCode, Utf8, Will};
 use mosquorum_tests::{
     backlog::eventually,
     client::{Connection, PATIENCE, Result, message, topic_name},
-    cluster::{Cluster, ClusterOptions},
+    cluster::{Cluster, ClusterOptions, binary::is_stand_in},
+    skip::{has_program, skip},
     target::{Failure, TestResult},
 };
 
@@ -158,5 +159,80 @@ async fn clientid_prefixes_hold_for_identifiers_that_the_broker_makes_up_too() -
         let (_connection, connack) = Connection::connect(cluster.address(0), connect).await?;
         assert_eq!(connack.reason, expected, "{prefix}");
     }
+    Ok(())
+}
+
+/// Everything below a folder, with its mode.
+fn modes(folder: &std::path::Path, found: &mut Vec<(std::path::PathBuf, u32)>) -> TestResult {
+    use std::os::unix::fs::PermissionsExt;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        found.push((entry.path(), metadata.permissions().mode() & 0o777));
+        if metadata.is_dir() {
+            modes(&entry.path(), found)?;
+        }
+    }
+    Ok(())
+}
+
+/// As Mosquitto, whose pid file is the one that others may read, too.
+#[tokio::test]
+async fn what_a_node_creates_is_for_its_owner_alone_whatever_the_umask_is() -> TestResult {
+    if is_stand_in() {
+        skip("Mosquitto has one file");
+        return Ok(());
+    }
+    let mut cluster = Cluster::prepare(ClusterOptions::new("modes", 1).persistent())?;
+    let data = cluster.data_folder(0).to_owned();
+    let configuration = cluster.configuration_file(0).to_owned();
+    let lines = std::fs::read_to_string(&configuration)?;
+    let folder = data.display();
+    std::fs::write(&configuration, format!("pid_file {folder}/pid\nlog_dest file {folder}/node.log\n{lines}"))?;
+    let words = ["sh", "-c", "umask 022 && exec \"$0\" \"$@\""];
+    cluster.start_node_under(0, &words.map(str::to_owned))?;
+    cluster.wait_serving(0, PATIENCE).await?;
+    let mut connect = Connect::new(ProtocolVersion::V5, "kept");
+    connect.session_expiry_interval = Some(3600);
+    let mut kept = joined(&cluster, connect).await?;
+    kept.subscribe_to("t", QoS::AtLeastOnce).await?;
+    assert!(cluster.signal(0, rustix::process::Signal::USR1));
+    cluster.wait_logged(0, "Saved the state", 1).await?;
+    let mut found = Vec::new();
+    modes(&data, &mut found)?;
+    let named = |name: &str| found.iter().find(|(path, _)| path.ends_with(name)).map(|(_, mode)| *mode);
+    assert_eq!([named("pid"), named("node.log"), named("mosquitto.db")], [Some(0o644), Some(0o600), Some(0o600)]);
+    for (path, mode) in found.iter().filter(|(path, _)| !path.ends_with("pid")) {
+        let most = if path.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(mode & !most, 0, "{} has the mode {mode:o}", path.display());
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn puid_without_pgid_keeps_no_group_of_root() -> TestResult {
+    if !rustix::process::geteuid().is_root() || !has_program("setpriv") {
+        skip("giving up rights needs root, and setpriv to have groups to give up");
+        return Ok(());
+    }
+    if is_stand_in() {
+        skip("Mosquitto keeps them");
+        return Ok(());
+    }
+    let mut options = ClusterOptions::new("puid-alone", 1);
+    options.environment.push(("PUID".into(), "54321".into()));
+    let mut cluster = Cluster::prepare(options)?;
+    let words = ["setpriv", "--groups", "0,4,20", "--"];
+    cluster.start_node_under(0, &words.map(str::to_owned))?;
+    cluster.wait_serving(0, PATIENCE).await?;
+    let process = cluster.process_id(0).ok_or("it does not run")?;
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("not there");
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(field("Uid:"), "54321 54321 54321 54321");
+    assert_eq!(field("Gid:"), "54321 54321 54321 54321");
+    assert_eq!(field("Groups:"), "");
     Ok(())
 }

@@ -84,6 +84,7 @@ fn the_debian_package_holds_program_unit_account_and_configuration() {
         "usr/lib/sysusers.d/mosquorum.conf",
         "usr/lib/tmpfiles.d/mosquorum.conf",
         "etc/default/mosquorum",
+        "etc/needrestart/conf.d/mosquorum.conf",
         "etc/mosquorum/mosquitto.conf",
         "usr/share/doc/mosquorum/copyright",
     ] {
@@ -98,7 +99,8 @@ fn the_debian_package_holds_program_unit_account_and_configuration() {
     assert!(fields.contains(&format!("Version: {version}\n")), "{fields}");
     // What an administrator changed survives an upgrade.
     let conffiles = run("dpkg-deb", &["--info", &package, "conffiles"]);
-    assert_eq!(conffiles, "/etc/mosquorum/mosquitto.conf\n/etc/default/mosquorum\n");
+    let kept = ["/etc/mosquorum/mosquitto.conf", "/etc/default/mosquorum", "/etc/needrestart/conf.d/mosquorum.conf"];
+    assert_eq!(conffiles.lines().collect::<Vec<_>>(), kept);
 }
 
 #[test]

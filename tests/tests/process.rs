@@ -176,3 +176,28 @@ async fn root_serves_as_the_user_that_puid_and_pgid_name() -> TestResult {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_start_with_a_bad_password_file_ends_with_mosquittos_exit_code_and_one_line() -> TestResult {
+    let cluster = Cluster::prepare(ClusterOptions::new("exit-codes", 1))?;
+    let file = cluster.folder().join("passwords");
+    std::fs::write(&file, "user:nonsense\n")?;
+    let configuration = std::fs::read_to_string(cluster.configuration_file(0))?;
+    for (path, code, expected) in [
+        (file.clone(), 3, "Unable to decode line in password file"),
+        (file.join("below"), 13, "Error: Unable to open p"),
+    ] {
+        let text = format!("password_file {}\n{configuration}log_dest none\nlog_dest stderr\n", path.display());
+        let changed = cluster.folder().join("bad.conf");
+        std::fs::write(&changed, text)?;
+        let mut command = tokio::process::Command::new(cluster.binary());
+        command.arg("-c").arg(&changed).stdin(Stdio::null()).kill_on_drop(true);
+        let output = tokio::time::timeout(PATIENCE, command.output()).await??;
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains("rror")).collect();
+        assert!(lines.len() == 1 && lines[0].contains(expected), "{text}");
+        assert!(!text.contains("Error: Error"), "{text}");
+    }
+    Ok(())
+}

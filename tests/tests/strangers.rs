@@ -1,9 +1,10 @@
-//! What clients that nobody knows can do to the broker: take little memory, wait for nobody's login but their own, and
-//! stay outside where the operator says so.
-use mosquorum_proto::mqtt::{Connect, Packet, ProtocolVersion, QoS, ReasonCode};
+//! What clients that nobody knows can do to the broker: take little memory and no descriptor that others need, keep nobody's
+//! login or probe waiting, and stay outside where the operator says so.
+use mosquorum_proto::mqtt::{Connect, Packet, ProtocolVersion, QoS, ReasonCode, encode};
 use mosquorum_tests::{
     client::{Connection, PATIENCE, message},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in, why_no_namespaces},
+    http,
     measure::resident_mib,
     skip::skip,
     target::{Failure, Target, TestResult},
@@ -132,12 +133,12 @@ fn prepared(name: &str, file: &str, text: &str, line: impl Fn(&str) -> String) -
     Ok(cluster)
 }
 
-/// Each check takes a large part of a second; there are only as many at a time as there are cores.
+/// Each check takes a part of a second; there are only as many at a time as there are cores.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_storm_of_logins_stops_nobodys_keep_alive() -> TestResult {
     const STORM: usize = 40;
     let hash = "A".repeat(86) + "==";
-    let stored = format!("slow:$7$200000$AAAAAAAAAAAAAAAA${hash}\n");
+    let stored = format!("slow:$7$50000$AAAAAAAAAAAAAAAA${hash}\n");
     let mut cluster = prepared("storm", "passwords", &stored, |path| format!("password_file {path}"))?;
     cluster.start_node(0)?;
     cluster.wait_serving(0, PATIENCE).await?;
@@ -261,5 +262,211 @@ async fn above_memory_limit_nothing_is_taken_in_and_who_is_there_stays() -> Test
     assert_eq!(connack.reason, ReasonCode::QuotaExceeded);
     let (_, connack) = Connection::connect(target.a, target.connect_packet(ProtocolVersion::V311, "new")).await?;
     assert_eq!(connack.reason, ReasonCode::ServerUnavailable);
+    Ok(())
+}
+
+/// The password is "test", and cheap to check.
+const KNOWN: &str =
+    "real:$6$njERlZMi/7DzNB9E$iiavfuXvUm8iyDZArTy7smTxh07GXXOrOsqxfW6gkOYVXHGk+W+i/8d3xDxrMwEPygEBhoA8A/gjQC0N2M4Lkw==";
+
+/// A node with that user and with `slow`, at whose passwords a core works for about a second.
+async fn with_slow_logins(name: &str) -> Result<Cluster, Failure> {
+    let stored = format!("{KNOWN}\nslow:$7$1000000$AAAAAAAAAAAAAAAA${}==\n", "A".repeat(86));
+    let mut cluster = prepared(name, "passwords", &stored, |path| format!("password_file {path}"))?;
+    cluster.start_node(0)?;
+    cluster.wait_serving(0, PATIENCE).await?;
+    Ok(cluster)
+}
+
+fn login(id: &str, user: &str, password: &'static str) -> Connect {
+    let mut connect = Connect::new(ProtocolVersion::V5, id);
+    connect.user_name = Some(user.into());
+    connect.password = Some(password.into());
+    connect
+}
+
+/// A connection from this address that has sent these packets.
+async fn sent_from(from: &str, address: SocketAddr, packets: &[Packet]) -> Result<TcpStream, Failure> {
+    let mut bytes = bytes::BytesMut::new();
+    packets.iter().for_each(|packet| encode(packet, ProtocolVersion::V5, &mut bytes));
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(from.parse()?, 0))?;
+    let mut stream = socket.connect(address).await?;
+    stream.write_all(&bytes).await?;
+    Ok(stream)
+}
+
+/// Together these checks take far longer than the ten seconds that CONNECT has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_that_hang_up_at_once_keep_no_other_login_waiting() -> TestResult {
+    let cluster = with_slow_logins("hang-ups").await?;
+    for number in 0..800 {
+        let connect = login(&format!("gone-{number}"), "slow", "wrong");
+        drop(sent_from("127.0.0.1", cluster.address(0), &[Packet::Connect(Box::new(connect))]).await?);
+    }
+    let (client, _) = Connection::connected(cluster.address(0), login("real", "real", "test")).await?;
+    client.disconnect().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_does_not_wait_for_a_storm_from_another_address_and_the_storm_ends_with_its_ten_seconds() -> TestResult
+{
+    const STORM: usize = 400;
+    let cluster = with_slow_logins("storm-elsewhere").await?;
+    let address = cluster.address(0);
+    let mut storm = tokio::task::JoinSet::new();
+    for number in 0..STORM {
+        let connect = login(&format!("storm-{number}"), "slow", "wrong");
+        let mut stream = sent_from("127.0.0.2", address, &[Packet::Connect(Box::new(connect))]).await?;
+        storm.spawn(async move {
+            let mut answer = Vec::new();
+            let read = timeout(PATIENCE * 2, stream.read_to_end(&mut answer)).await;
+            read.map(|_| answer.get(3).copied())
+        });
+    }
+    let connect = login("real", "real", "test");
+    let mut stream = sent_from("127.0.0.3", address, &[Packet::Connect(Box::new(connect))]).await?;
+    let mut answer = [0; 4];
+    timeout(PATIENCE, stream.read_exact(&mut answer)).await??;
+    assert_eq!(answer[3], 0, "{answer:?}");
+    let mut early = 0;
+    while storm.try_join_next().is_some() {
+        early += 1;
+    }
+    assert!(early < STORM / 2, "{early} of {STORM} were checked before");
+    let (mut wrong, mut busy) = (early, 0);
+    while let Some(answer) = storm.join_next().await {
+        match answer?? {
+            Some(0x87) => wrong += 1,
+            Some(0x89) => busy += 1,
+            other => return Err(format!("{other:?}").into()),
+        }
+    }
+    println!("{wrong} were checked, {busy} were told that the server is busy");
+    assert!(busy > 0);
+    Ok(())
+}
+
+/// [MQTT-3.1.4-5]: a client need not wait for CONNACK.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_publishes_and_hangs_up_while_the_password_is_checked_is_heard() -> TestResult {
+    let cluster = with_slow_logins("fire-and-forget").await?;
+    let (mut observer, _) = Connection::connected(cluster.address(0), login("observer", "real", "test")).await?;
+    observer.subscribe_to("t", QoS::AtMostOnce).await?;
+    // Every core has something to check.
+    let mut busy = Vec::new();
+    for number in 0..16 {
+        let connect = login(&format!("busy-{number}"), "slow", "wrong");
+        busy.push(sent_from("127.0.0.2", cluster.address(0), &[Packet::Connect(Box::new(connect))]).await?);
+    }
+    let connect = login("brief", "real", "test");
+    let publish = message("t", "heard", QoS::AtMostOnce);
+    let packets = [Packet::Connect(Box::new(connect)), Packet::Publish(publish)];
+    drop(sent_from("127.0.0.1", cluster.address(0), &packets).await?);
+    assert_eq!(observer.receive().await?.payload, "heard");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_keep_no_probe_waiting() -> TestResult {
+    if is_stand_in() {
+        skip("the health listener is ours");
+        return Ok(());
+    }
+    let cluster = Cluster::start(ClusterOptions::new("silent-probes", 1)).await?;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(cluster.health_address(0)).await?);
+    }
+    for path in ["/livez", "/readyz"] {
+        assert_eq!(http::get(cluster.health_address(0), path).await?.0, 200, "{path}");
+    }
+    let (_, metrics) = http::get(cluster.health_address(0), "/metrics").await?;
+    assert!(metrics.contains("mosquorum_health_connections_dropped_total"), "{metrics}");
+    drop(silent);
+    Ok(())
+}
+
+fn open_descriptors(cluster: &Cluster) -> Result<u64, Failure> {
+    let process = cluster.process_id(0).ok_or("it does not run")?;
+    Ok(std::fs::read_dir(format!("/proc/{process}/fd"))?.count() as u64)
+}
+
+/// Messages that need a new segment of the log, acknowledged.
+async fn fill_segments(writer: &mut Connection, megabytes: u64) -> TestResult {
+    for number in 0..megabytes {
+        let large = message(&format!("filling/{number}"), vec![b'x'; 1_000_000], QoS::AtLeastOnce);
+        assert!(!writer.publish(large).await?.is_error());
+    }
+    Ok(())
+}
+
+/// A session in whose queue everything goes to the log.
+async fn durable_session(cluster: &Cluster) -> Result<(), Failure> {
+    let mut connect = Connect::new(ProtocolVersion::V5, "away");
+    connect.session_expiry_interval = Some(3600);
+    let (mut away, _) = Connection::connected(cluster.address(0), connect).await?;
+    away.subscribe_to("filling/#", QoS::AtLeastOnce).await?;
+    away.disconnect().await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_strangers_take_no_descriptor_that_the_log_needs() -> TestResult {
+    if is_stand_in() {
+        skip("Mosquitto keeps no reserve");
+        return Ok(());
+    }
+    const LIMIT: u64 = 512;
+    const RESERVE: u64 = LIMIT / 4;
+    let options = ClusterOptions::new("idle-strangers", 1).persistent().with("max_queued_messages 0");
+    let mut cluster = Cluster::prepare(options)?;
+    let words = ["sh", "-c", &format!("ulimit -S -n 256 && ulimit -H -n {LIMIT} && exec \"$0\" \"$@\"")];
+    cluster.start_node_under(0, &words.map(str::to_owned))?;
+    cluster.wait_serving(0, PATIENCE).await?;
+    cluster
+        .wait_logged(0, "Up to 512 file descriptors may be open (ulimit -n, LimitNOFILE); 128 of them are kept", 1)
+        .await?;
+    durable_session(&cluster).await?;
+    let mut writer = Target::of(&cluster).at_a("writer").await?;
+    let mut strangers = Vec::new();
+    for _ in 0..2 * LIMIT {
+        strangers.push(TcpStream::connect(cluster.address(0)).await?);
+    }
+    cluster.wait_logged(0, "Client connections are refused", 1).await?;
+    fill_segments(&mut writer, 80).await?;
+    let open = open_descriptors(&cluster)?;
+    assert!(open <= LIMIT - RESERVE + RESERVE / 2, "{open} of {LIMIT} descriptors are open");
+    assert_eq!(http::get(cluster.health_address(0), "/livez").await?.0, 200);
+    let log = cluster.log(0);
+    assert!(log.matches("Client connections are refused").count() <= 2, "one line a minute: {log}");
+    assert!(!log.contains("Too many open files"), "{log}");
+    drop(strangers);
+    cluster.wait_serving(0, PATIENCE).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_waits_for_a_file_descriptor_and_goes_on() -> TestResult {
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    if is_stand_in() {
+        skip("Mosquitto has no log");
+        return Ok(());
+    }
+    let options = ClusterOptions::new("no-descriptor", 1).persistent().with("max_queued_messages 0");
+    let mut cluster = Cluster::start(options).await?;
+    durable_session(&cluster).await?;
+    let mut writer = Target::of(&cluster).at_a("writer").await?;
+    let process = cluster.process_id(0).and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).ok_or("it runs")?;
+    let before = prlimit(Some(process), Resource::Nofile, Rlimit { current: Some(1), maximum: Some(20_000) })?;
+    let filling =
+        tokio::spawn(async move { fill_segments(&mut writer, 100).await.map_err(|error| format!("{error:?}")) });
+    cluster.wait_logged(0, "storage waits for a file descriptor to open", 1).await?;
+    assert!(cluster.runs(0) && !filling.is_finished(), "nothing is acknowledged that is not on disk");
+    prlimit(Some(process), Resource::Nofile, before)?;
+    filling.await??;
+    cluster.wait_logged(0, "storage has file descriptors again", 1).await?;
+    assert_eq!(cluster.log(0).matches("storage waits for a file descriptor").count(), 1);
     Ok(())
 }

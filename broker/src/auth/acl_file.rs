@@ -21,7 +21,8 @@ pub fn parse(text: &str, name: &str) -> Result<Acl, AuthFileError> {
         if line.starts_with('#') || line.trim_start_matches(' ').is_empty() {
             continue;
         }
-        let error = |what: String| AuthFileError(format!("Error: {what} in acl_file \"{name}\" line {}.", index + 1));
+        let error =
+            |what: String| AuthFileError::Damaged(format!("Error: {what} in acl_file \"{name}\" line {}.", index + 1));
         let (key, rest) = split(line);
         match key {
             "user" if rest.is_empty() => return Err(error("Missing username".to_owned())),

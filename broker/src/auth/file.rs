@@ -6,12 +6,16 @@ use std::path::Path;
 /// Bytes of a password or ACL file; a larger one is surely another file.
 const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// Reads a file; `kind` is its option, for the error. Warns when everybody may read it. Follows symbolic links, which
-/// Mosquitto 2.1 does only with MOSQUITTO_UNSAFE_ALLOW_SYMLINKS: mounted secrets are such links.
+/// Windows editors put it before UTF-8; it would be a part of the first name.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
+/// Reads a file, without a mark of byte order; `kind` is its option, for the error. Warns when everybody may read it.
+/// Follows symbolic links, which Mosquitto 2.1 does only with MOSQUITTO_UNSAFE_ALLOW_SYMLINKS: mounted secrets are such links.
 pub(super) fn read(path: &Path, kind: &str) -> Result<String, AuthFileError> {
     let name = path.display();
-    let failed =
-        |cause: &dyn std::fmt::Display| AuthFileError(format!("Error: Unable to open {kind} \"{name}\": {cause}."));
+    let failed = |cause: &dyn std::fmt::Display| {
+        AuthFileError::Unreadable(format!("Error: Unable to open {kind} \"{name}\": {cause}."))
+    };
     let metadata = std::fs::metadata(path).map_err(|cause| failed(&cause))?;
     if !metadata.is_file() {
         return Err(failed(&"it is not a file"));
@@ -23,5 +27,9 @@ pub(super) fn read(path: &Path, kind: &str) -> Result<String, AuthFileError> {
         crate::warning!("Warning: File {name} has world readable permissions.");
     }
     let bytes = std::fs::read(path).map_err(|cause| failed(&cause))?;
-    String::from_utf8(bytes).map_err(|_| failed(&"it is not UTF-8"))
+    let mut text = String::from_utf8(bytes).map_err(|_| failed(&"it is not UTF-8"))?;
+    if text.starts_with(BYTE_ORDER_MARK) {
+        text.drain(..BYTE_ORDER_MARK.len());
+    }
+    Ok(text)
 }

@@ -200,6 +200,11 @@ impl PasswordHash {
         Self { scheme: Scheme::Pbkdf2 { iterations }, salt: vec![0; 64], hash: vec![0; HASH_BYTES] }
     }
 
+    /// Whether a `verify` of both costs the same.
+    pub(super) fn is_of_one_kind_with(&self, other: &Self) -> bool {
+        self.scheme == other.scheme
+    }
+
     /// Roughly comparable cost of one `verify`.
     pub(super) fn cost(&self) -> u64 {
         match &self.scheme {

@@ -2,6 +2,7 @@
 use super::acl::{Acl, ClientAcl};
 use super::password::PasswordHash;
 use super::password_file::PasswordFile;
+use super::turns::{QueueFull, Source};
 use super::verifier::PasswordVerifier;
 use super::{AuthFileError, acl_file};
 use crate::config::{SecuritySettings, Settings};
@@ -29,6 +30,8 @@ pub enum Authentication {
     Granted,
     /// Return code 5, reason code 0x87.
     NotAuthorized,
+    /// Too many logins of the same source wait: return code 3, reason code 0x89.
+    Busy,
 }
 
 /// What let a client in.
@@ -73,10 +76,16 @@ impl Security {
         verifier: &PasswordVerifier,
         username: Option<&str>,
         password: Option<&[u8]>,
+        source: Source,
     ) -> Authentication {
         let granted = match (&self.passwords, username) {
             (Some(file), Some(username)) => match password {
-                Some(password) if !password.is_empty() => verifier.verify(file, username, password).await,
+                Some(password) if !password.is_empty() => {
+                    match verifier.verify(file, username, password, source).await {
+                        Ok(is_right) => is_right,
+                        Err(QueueFull) => return Authentication::Busy,
+                    }
+                }
                 _ => false,
             },
             _ => self.allow_anonymous,
@@ -207,7 +216,7 @@ mod tests {
         ] {
             let security = security(anonymous, file);
             let password = password.map(str::as_bytes);
-            let found = security.authenticate(&verifier, username, password).await;
+            let found = security.authenticate(&verifier, username, password, Source::Local).await;
             assert_eq!(found == Authentication::Granted, granted, "{anonymous} {username:?} {password:?}");
         }
     }

@@ -44,8 +44,8 @@ fn has(bridge: &BridgeSection, name: &str) -> bool {
 
 /// A topic with blanks stands between quotes; `""` is the empty topic.
 fn check_topic_quotes(text: &str) -> Result<(), ConfigError> {
-    let (first, rest) = text.split_once(' ').unwrap_or((text, ""));
-    if first.starts_with('"') && !first.starts_with("\"\"") && !rest.contains('"') {
+    let (first, rest) = text.split_once([' ', '\t']).unwrap_or((text, ""));
+    if first.starts_with('"') && !first[1..].contains('"') && !rest.contains('"') {
         return Err(ConfigError::new(format!("Error: Missing closing quote in topic value ({rest}).")));
     }
     Ok(())

@@ -33,7 +33,11 @@ impl ConfigError {
         self
     }
     pub(super) fn unknown(option: &str) -> Self {
-        Self::new(format!("Error: Unknown configuration variable '{option}'. See --options for those known."))
+        let hint = match option.strip_prefix('#') {
+            Some(_) => "A comment begins in the first column",
+            None => "See --options for those known",
+        };
+        Self::new(format!("Error: Unknown configuration variable '{option}'. {hint}."))
     }
     pub(super) fn refused(option: &str, reason: &str) -> Self {
         Self::new(format!("Error: The '{option}' option is not available: {reason}."))

@@ -54,7 +54,7 @@ impl Plugins {
                 if rest.is_empty() {
                     return Err(ConfigError::empty(key));
                 }
-                let (name, path) = rest.split_once(' ').unwrap_or((rest, ""));
+                let (name, path) = rest.split_once([' ', '\t']).unwrap_or((rest, ""));
                 let refused = self.load(Some(name), path.trim(), line)?;
                 *current = Some(self.0.len() - 1);
                 Ok(refused)

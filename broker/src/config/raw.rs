@@ -3,7 +3,7 @@
 //! the order of the file.
 use super::options::{self, OptionSpec};
 use super::sections::FileSource;
-use super::{ConfigError, Note};
+use super::{ConfigError, Note, lines};
 use config::{Config, ConfigError as LayerError, Map, Source, Value, ValueKind};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -200,7 +200,7 @@ impl Environment {
                 }
                 continue;
             };
-            if let Some(reason) = spec.refusal(value) {
+            if let Some(reason) = spec.refusal(&lines::value(spec.extent, value).0) {
                 return Err(ConfigError::refused(spec.name, reason).at(name));
             }
             if per_listener && spec.is_security() {
@@ -211,7 +211,7 @@ impl Environment {
             }
             let theirs = globals.contains_key(spec.canonical()) && name.starts_with("MOSQUITTO_");
             if !theirs {
-                globals.insert(spec.canonical().to_owned(), environment_values(spec, name, value));
+                globals.insert(spec.canonical().to_owned(), environment_values(spec, name, value, notes)?);
             }
         }
         Ok(Self(globals))
@@ -228,12 +228,23 @@ impl Source for Environment {
 }
 
 /// A list option takes several values separated by commas.
-fn environment_values(spec: &OptionSpec, name: &str, value: &str) -> Vec<Text> {
-    let text = |text: &str| Text { text: text.trim().to_owned(), origin: Some(name.to_owned()) };
+fn environment_values(
+    spec: &OptionSpec,
+    name: &str,
+    value: &str,
+    notes: &mut Vec<Note>,
+) -> Result<Vec<Text>, ConfigError> {
+    let mut text = |written: &str| {
+        let (text, unread) = lines::value(spec.extent, written);
+        if let Some(unread) = unread {
+            notes.push(Note::warning(lines::unread_word(spec, name, &unread).map_err(|error| error.at(name))?));
+        }
+        Ok(Text { text, origin: Some(name.to_owned()) })
+    };
     if spec.is_list() {
         value.split(',').filter(|part| !part.trim().is_empty()).map(text).collect()
     } else {
-        vec![text(value)]
+        Ok(vec![text(value)?])
     }
 }
 

@@ -2,7 +2,8 @@
 //! Always true: on error nothing changes; an option that is fixed at start keeps its old text, so settings are always
 //! made of one consistent set of values.
 use super::raw::{Raw, Section, Text};
-use super::{ConfigError, Settings, build, options};
+use super::settings::ANY_ADDRESS;
+use super::{ConfigError, Settings, build, lines, options};
 
 /// What a reload changed and what it could not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,8 +66,8 @@ fn identity(section: &Section) -> Vec<&str> {
     ["listener", "port", "bind_address"]
         .iter()
         .filter_map(|name| section.get(*name)?.last())
-        .flat_map(|text| text.text.split(' ').filter(|word| !word.is_empty()).take(2))
-        .take_while(|word| !word.starts_with('#'))
+        .flat_map(|text| lines::words(&text.text))
+        .filter(|word| *word != ANY_ADDRESS)
         .collect()
 }
 

@@ -79,6 +79,7 @@ impl FileSource {
     fn directive(&mut self, line: &Directive, cursor: &mut Cursor) -> Result<(), ConfigError> {
         let key = line.key.as_str();
         let spec = options::find(key).ok_or_else(|| ConfigError::unknown(key))?;
+        self.notes.extend(line.check_end(spec)?);
         match spec.scope {
             Scope::Plugin => return self.plugin(line, cursor),
             Scope::Bridge => return self.bridge(spec, line, cursor),

@@ -47,6 +47,9 @@ pub struct Settings {
     /// `packet_buffer_size` = `websockets_headers_size`: bytes read ahead of a packet's length, and the most a
     /// WebSocket request header may have. Default 4096.
     pub packet_buffer_size_bytes: u16,
+    /// `bridge_loop_mark_user NAME|*` (ours), repeated: users whose connections are bridges that may bring marks of messages
+    /// ([`mosquorum_bridge::MARKS`]); `*`: everybody's. Default nobody's.
+    pub bridge_loop_mark_users: Vec<String>,
     /// `bridge_orphan_expiry`: so long what waits for a removed bridge is kept. Default 1d.
     pub bridge_orphan_expiry: Duration,
     /// The `connection` blocks, in the order of the file.
@@ -90,6 +93,9 @@ pub struct Limits {
 pub struct Delivery {
     /// `allow_duplicate_messages`: once per overlapping subscription (true, default) or once per client.
     pub allow_duplicate_messages: bool,
+    /// `shared_offline_members` (ours): members of shared groups that are away take their turn all the same, and keep what
+    /// came until they are back; for each from its next CONNECT on. Default false: while a member is connected it gets everything.
+    pub shared_offline_members: bool,
     /// `queue_qos0_messages`: keep QoS 0 messages for absent clients with a kept session. Default false.
     pub queue_qos0_messages: bool,
     /// `upgrade_outgoing_qos`: deliver with the subscription's QoS even if the message has a lower one. Default false.
@@ -212,6 +218,9 @@ pub struct ListenerSettings {
     pub tls: Option<TlsSettings>,
     pub security: SecuritySettings,
 }
+
+/// Written for an address, all of the machine's.
+pub(super) const ANY_ADDRESS: &str = "*";
 
 /// Where a listener listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -355,6 +364,11 @@ pub struct ClusterLinks {
     pub advertise: HostPort,
     /// `cluster_peer`, repeated, in the order of the file, without duplicates; may contain this node itself.
     pub peers: Vec<HostPort>,
+    /// `cluster_allow`, repeated: names and hosts of nodes that may join besides peers and members; `*` stands for any
+    /// characters.
+    pub allow: Vec<String>,
+    /// `cluster_new`: without another peer the node forms a cluster of its own. Default false: it waits to be added.
+    pub new: bool,
     /// `cluster_cafile`, `cluster_certfile`, `cluster_keyfile`. `None` only with `cluster_insecure true`.
     pub tls: Option<ClusterTls>,
 }
@@ -365,6 +379,8 @@ pub struct ClusterTls {
     pub cafile: PathBuf,
     pub certfile: PathBuf,
     pub keyfile: PathBuf,
+    /// `cluster_crlfile`: PEM revocation lists.
+    pub crlfile: Option<PathBuf>,
 }
 
 /// `HOST:PORT`; an IPv6 address stands in brackets.

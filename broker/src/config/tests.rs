@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+mod ends;
 mod errors;
 mod heard;
 mod reloads;
@@ -378,4 +379,30 @@ fn a_cluster_node_is_persistent_and_named_after_its_address() {
     assert!(links.tls.is_some());
     assert_eq!(settings.cluster.commit_timeout, Duration::from_secs(10));
     assert_eq!(settings.cluster.admin_socket, Some("/data/mosquorum.sock".into()));
+}
+
+#[test]
+fn a_node_that_lists_nobody_is_told_that_it_waits_and_one_without_tls_what_that_means() {
+    let said = |lines: &str| {
+        let settings = settings(&format!("listener 1\ncluster_listener 7883\ncluster_advertise a:1\n{lines}\n"));
+        settings.notes.iter().map(|note| note.text.clone()).collect::<Vec<_>>().join("\n")
+    };
+    let tls = "cluster_cafile ca\ncluster_certfile c\ncluster_keyfile k";
+    let waits = said(&format!("{tls}\ncluster_peer a:1"));
+    assert!(waits.contains("waits for 'mosquorum cluster add a a:1'"), "{waits}");
+    assert!(said(&format!("{tls}\ncluster_new true")).contains("forms a cluster of its own"));
+    let listed = said(&format!("{tls}\ncluster_peer b:1"));
+    assert!(!listed.contains("cluster_"), "{listed}");
+    assert!(said("cluster_insecure true").contains("whoever reaches the cluster_listener can join"));
+}
+
+#[test]
+fn who_may_join_and_whose_certificates_are_revoked_is_set() {
+    let settings = settings(
+        "listener 1\ncluster_listener 7883\ncluster_cafile ca\ncluster_certfile c\ncluster_keyfile k\n\
+         cluster_allow mq-*.example\ncluster_allow b # later\ncluster_crlfile revoked\n",
+    );
+    let links = settings.cluster.links.as_ref().unwrap();
+    assert_eq!((links.allow.as_slice(), links.new), (["mq-*.example".to_owned(), "b".to_owned()].as_slice(), false));
+    assert_eq!(links.tls.as_ref().unwrap().crlfile, Some("revoked".into()));
 }

@@ -1,7 +1,7 @@
 //! From the written text of one value to its type, with Mosquitto's rules: a number may be decimal, 0x hexadecimal or
-//! 0 octal; what follows the first word of a number or switch is ignored; a string is the whole rest of the line.
+//! 0 octal. Where a value ends is known before ([`lines`]).
 use super::raw::{Section, Text};
-use super::{ConfigError, HostPort};
+use super::{ConfigError, HostPort, lines};
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
@@ -81,11 +81,11 @@ impl<'a> Values<'a> {
 
 /// The first word, which is all that numbers, switches and names look at.
 pub(super) fn word<'a>(name: &str, text: &'a str) -> Result<&'a str, ConfigError> {
-    text.split(' ').find(|word| !word.is_empty()).ok_or_else(|| ConfigError::empty(name))
+    lines::words(text).next().ok_or_else(|| ConfigError::empty(name))
 }
 
 pub(super) fn string(name: &str, text: &str) -> Result<String, ConfigError> {
-    let text = text.trim();
+    let text = lines::trim(text);
     if text.is_empty() {
         return Err(ConfigError::empty(name));
     }
@@ -119,7 +119,7 @@ fn out_of_range(name: &str) -> ConfigError {
 
 /// As strtol with base 0.
 pub(super) fn long_number(name: &str, text: &str) -> Result<i64, ConfigError> {
-    let word = word(name, text)?.trim();
+    let word = word(name, text)?;
     let (negative, digits) = match word.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, word.strip_prefix('+').unwrap_or(word)),
@@ -135,6 +135,19 @@ pub(super) fn long_number(name: &str, text: &str) -> Result<i64, ConfigError> {
     }
     let value = i64::from_str_radix(digits, radix).map_err(|_| out_of_range(name))?;
     Ok(if negative { -value } else { value })
+}
+
+/// As atoi: decimal, and letters that follow are not read. A number that is too large is the largest.
+pub(super) fn leading_number(name: &str, word: &str) -> Result<i32, ConfigError> {
+    let number = word.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let (sign, digits) = match number.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, number),
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(ConfigError::new(format!("Error: '{name}' value not a number.")));
+    }
+    Ok(sign * digits.parse().unwrap_or(i32::MAX))
 }
 
 /// `persistent_client_expiration`: a number and s, h, d, w, m (30 days) or y.
@@ -164,9 +177,9 @@ pub(super) fn expiration(name: &str, text: &str) -> Result<Duration, ConfigError
 
 /// `PORT [REST]` of a listener line: the port and the word after it.
 pub(super) fn port_and_word<'a>(name: &str, text: &'a str) -> Result<(i32, Option<&'a str>), ConfigError> {
-    let mut words = text.split(' ').filter(|word| !word.is_empty());
+    let mut words = lines::words(text);
     let port = number(name, words.next().unwrap_or_default())?;
-    Ok((port, words.next().filter(|word| !word.starts_with('#'))))
+    Ok((port, words.next()))
 }
 
 impl FromStr for HostPort {

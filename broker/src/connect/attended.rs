@@ -42,6 +42,7 @@ pub(super) fn queue_limits(broker: &Broker, client: &Client) -> QueueLimits {
         upgrade_qos: settings.delivery.upgrade_outgoing_qos,
         // As Mosquitto: MQTT 5 tells overlapping subscriptions apart by their identifiers.
         merge_overlapping: !settings.delivery.allow_duplicate_messages && client.connect.version != ProtocolVersion::V5,
+        shared_offline: settings.delivery.shared_offline_members,
     }
 }
 
@@ -54,7 +55,7 @@ fn session_options(broker: &Broker, listener: &Listener, client: &Client, admiss
         username: client.username.clone(),
         version: client.connect.version,
         bridge: client.connect.bridge,
-        marks: understands_marks(&client.connect),
+        marks: understands_marks(&client.connect) && may_mark(broker, listener, client.username.as_deref()),
         epoch: admission.epoch,
         durable: admission.durable,
         session_expiry_seconds: client.expiry_seconds,
@@ -77,6 +78,13 @@ fn session_options(broker: &Broker, listener: &Listener, client: &Client, admiss
 /// QoS 1 and 2 messages that a client may have on their way to us; a bridge as many as its remote sends.
 fn receive_maximum(broker: &Broker, listener: &Listener) -> Option<std::num::NonZeroU16> {
     broker.settings.load().limits.max_inflight_messages.filter(|_| !listener.is_internal)
+}
+
+/// Whether what it says of marks is believed: whoever brings them decides which messages are repetitions.
+fn may_mark(broker: &Broker, listener: &Listener, username: Option<&str>) -> bool {
+    let settings = broker.settings.load();
+    let named = |user: &String| user == "*" || Some(user.as_str()) == username;
+    listener.is_internal || settings.bridge_loop_mark_users.iter().any(named)
 }
 
 fn understands_marks(connect: &Connect) -> bool {

@@ -2,7 +2,7 @@
 //! Always true: nobody passes who is not let in; the password goes no further than this.
 use super::attended::{connack, mount_point};
 use crate::{
-    auth::Login,
+    auth::{Authentication, Login, Source},
     broker::{Broker, Listener},
     carrier::CertificateIdentity,
     config::Settings,
@@ -27,6 +27,11 @@ impl Refusal {
     pub(super) fn silent(why: Disconnected) -> Self {
         Self { answer: None, why }
     }
+    /// More want in than can be looked at; a client tries again later.
+    pub(super) fn busy(version: ProtocolVersion, why: Disconnected) -> Self {
+        let v5 = version == ProtocolVersion::V5;
+        Self::new(if v5 { ReasonCode::ServerBusy } else { ReasonCode::ServerUnavailable }, why)
+    }
     /// Without a majority: a client tries again later.
     pub(super) fn unavailable() -> Self {
         Self::new(ReasonCode::ServerUnavailable, Disconnected::ServerUnavailable)
@@ -45,13 +50,14 @@ pub(super) struct Client {
     pub(super) login: Login,
 }
 
-/// Everything that can be said without asking the cluster.
+/// Everything that can be said without asking the cluster. `source`: whose turn at the password check it takes.
 pub(super) async fn identify(
     broker: &Broker,
     listener: &Listener,
     mut connect: Connect,
     identity: Option<CertificateIdentity>,
     by_tls: bool,
+    source: Source,
 ) -> Result<Client, Refusal> {
     broker.reloading.over().await;
     if broker.memory.is_exceeded() {
@@ -92,7 +98,11 @@ pub(super) async fn identify(
     let (id, assigned) = client_id(listener, &connect)?;
     let login = match is_known_by_certificate {
         true => Login::Certificate,
-        false => listener.lets_in(broker, &connect).await.ok_or_else(not_authorized)?,
+        false => match listener.lets_in(broker, &connect, source).await {
+            Ok(login) => login,
+            Err(Authentication::Busy) => return Err(Refusal::busy(connect.version, Disconnected::ServerBusy)),
+            Err(_) => return Err(not_authorized()),
+        },
     };
     let username = connect.user_name.as_ref().map(Utf8::detached);
     let rights = listener.access(&id, username.as_ref());

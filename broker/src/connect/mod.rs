@@ -10,6 +10,7 @@ mod receive;
 pub use attended::Attended;
 
 use crate::{
+    auth::Source,
     broker::{Broker, Listener, Peer},
     carrier::{CertificateIdentity, Negotiated, Prepared},
     connection::Connection,
@@ -18,10 +19,14 @@ use crate::{
 };
 use bytes::BytesMut;
 use mosquorum_proto::mqtt::{ConnAck, Decoder, QoS, ReasonCode};
-use receive::{Received, receive, send_connack};
-use std::{sync::Arc, time::Duration};
+use receive::{Received, in_time, receive, send_connack};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-/// A connection that has not sent a whole CONNECT by then is closed, whatever handshakes come first.
+/// A connection that has not sent a whole CONNECT by then is closed, whatever handshakes come first; so is one whose
+/// password could not be checked by then, because so many wait.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a connection comes from and what its handshakes have shown.
@@ -29,6 +34,8 @@ struct Origin {
     peer: Peer,
     identity: Option<CertificateIdentity>,
     tls: Option<Negotiated>,
+    /// When CONNECT must have come and been looked at.
+    until: Instant,
 }
 
 /// Serves one connection from its first byte to its last.
@@ -72,10 +79,10 @@ async fn begin_with(
         broker: broker.clone(),
         listener: listener.clone(),
     };
-    let read =
-        tokio::time::timeout(CONNECT_TIMEOUT.saturating_sub(since.elapsed()), receive(&mut connection, &peer)).await;
+    let until = since + CONNECT_TIMEOUT;
+    let read = tokio::time::timeout_at(until.into(), receive(&mut connection, &peer)).await;
     match read {
-        Ok(Ok(received)) => return attend(connection, received, Origin { peer, identity, tls }).await,
+        Ok(Ok(received)) => return attend(connection, received, Origin { peer, identity, tls, until }).await,
         Ok(Err(why)) => {
             broker.log_end(&peer.address, &peer, &why);
             connection.stream.shut_down().await;
@@ -86,7 +93,7 @@ async fn begin_with(
 }
 
 async fn attend(mut connection: Connection, received: Received, origin: Origin) -> Option<Box<Attended>> {
-    let Origin { peer, identity, tls } = origin;
+    let Origin { peer, identity, tls, until } = origin;
     let Received { connect, turn } = received;
     let (broker, listener) = (connection.broker.clone(), connection.listener.clone());
     let counters = &broker.counters;
@@ -94,7 +101,9 @@ async fn attend(mut connection: Connection, received: Received, origin: Origin) 
     add(&counters.messages_received, 1);
     let (version, size_max) = (connect.version, checks::packet_size_max(&connect));
     let name = if connect.client_id.is_empty() { peer.address.clone() } else { connect.client_id.to_string() };
-    let admitted = match checks::identify(&broker, &listener, connect, identity, tls.is_some()).await {
+    let source = Source::of(&peer.address);
+    let identified = checks::identify(&broker, &listener, connect, identity, tls.is_some(), source);
+    let admitted = match in_time(&mut connection, version, until, identified).await {
         Ok(client) => {
             drop(turn);
             admission::admit(&broker, &client).await.map(|admission| (client, admission))

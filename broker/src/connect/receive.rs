@@ -1,7 +1,8 @@
 //! CONNECT, from a stranger.
 //! Always true: until a CONNECT is whole and its sender is known, a connection holds at most [`SMALL_BYTES`] of it; what is
-//! larger takes turns once so much has come, and all of those together hold at most [`LARGE_BYTES_MAX`].
-use super::checks::encoded;
+//! larger takes turns once so much has come, and all of those together hold at most [`LARGE_BYTES_MAX`]; nothing is done
+//! for a client that is known to be gone.
+use super::checks::{Refusal, encoded};
 use crate::{
     broker::Peer,
     carrier::TLS_HANDSHAKE,
@@ -15,7 +16,7 @@ use crate::{
 };
 use bytes::BufMut;
 use mosquorum_proto::mqtt::{ConnAck, Connect, Packet, ProtocolVersion};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::{Semaphore, SemaphorePermit},
@@ -72,6 +73,40 @@ pub(super) async fn receive(connection: &mut Connection, peer: &Peer) -> Result<
             Ok(0) => return Err(Disconnected::ClosedByClient),
             Ok(n) => add(&connection.broker.counters.bytes_received, n as u64),
             Err(error) => return Err(Disconnected::Io(error.to_string())),
+        }
+    }
+}
+
+/// What comes of `work` on a client's CONNECT, unless the client hangs up or its time is over before.
+pub(super) async fn in_time<T>(
+    connection: &mut Connection,
+    version: ProtocolVersion,
+    until: Instant,
+    work: impl Future<Output = Result<T, Refusal>>,
+) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        done = work => done,
+        why = hung_up(connection) => Err(Refusal::silent(why)),
+        () = tokio::time::sleep_until(until.into()) => Err(Refusal::busy(version, Disconnected::ExceededTimeout)),
+    }
+}
+
+/// Comes back when the client is gone and has left nothing behind its CONNECT. What it sends meanwhile is kept, up to
+/// [`FIRST_BYTES`]: a client may publish and hang up without waiting for CONNACK.
+async fn hung_up(connection: &mut Connection) -> Disconnected {
+    loop {
+        let have = connection.partial.len();
+        if have >= FIRST_BYTES {
+            return std::future::pending().await;
+        }
+        let missing = FIRST_BYTES - have;
+        connection.partial.reserve(missing);
+        match connection.stream.read_buf(&mut (&mut connection.partial).limit(missing)).await {
+            Ok(read) if read > 0 => add(&connection.broker.counters.bytes_received, read as u64),
+            _ if have > 0 => return std::future::pending().await,
+            Ok(_) => return Disconnected::ClosedByClient,
+            Err(error) => return Disconnected::Io(error.to_string()),
         }
     }
 }

@@ -3,20 +3,36 @@ use super::http::REQUEST_BYTES_MAX;
 use std::{
     io::{self, Read, Write},
     net::{TcpStream, ToSocketAddrs},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Asked where neither `--url` nor a configuration file says otherwise.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:9883/readyz";
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two questions of one that waits.
+const PAUSE: Duration = Duration::from_millis(200);
 
-/// Asks; `Ok` holds the answer's text if its status is 200.
+/// Asks until the status is 200, for so long at most; once at least. `Ok` holds the answer's text.
 /// # Errors
-/// One line: what was answered, or why there is no answer.
-pub fn ask(url: &str) -> Result<String, String> {
+/// One line: what was answered last, or why there is no answer.
+pub fn ask_within(url: &str, patience: Duration) -> Result<String, String> {
     let (authority, path) = split(url)?;
+    let since = Instant::now();
+    loop {
+        let left = patience.saturating_sub(since.elapsed());
+        // Who does not wait gives one answer the usual time.
+        let timeout = if patience.is_zero() { TIMEOUT } else { left.clamp(PAUSE, TIMEOUT) };
+        match ask(url, &authority, &path, timeout) {
+            Err(_) if since.elapsed() + PAUSE < patience => std::thread::sleep(PAUSE),
+            Err(error) if !patience.is_zero() => return Err(format!("{error} (waited {} s)", patience.as_secs())),
+            answer => return answer,
+        }
+    }
+}
+
+fn ask(url: &str, authority: &str, path: &str, timeout: Duration) -> Result<String, String> {
     let failed = |error: io::Error| format!("Error: no answer from {url}: {error}");
-    let answer = exchange(&authority, &path).map_err(failed)?;
+    let answer = exchange(authority, path, timeout).map_err(failed)?;
     let (status, body) = read(&answer).ok_or_else(|| format!("Error: {url} does not answer as HTTP"))?;
     let body = body.trim_end().replace('\n', "; ");
     if status == 200 { Ok(body) } else { Err(format!("Error: {url} answers {status}: {body}")) }
@@ -34,13 +50,13 @@ fn split(url: &str) -> Result<(String, String), String> {
     Ok((authority, format!("/{path}")))
 }
 
-fn exchange(authority: &str, path: &str) -> io::Result<Vec<u8>> {
+fn exchange(authority: &str, path: &str, timeout: Duration) -> io::Result<Vec<u8>> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in authority.to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, TIMEOUT) {
+        match TcpStream::connect_timeout(&address, timeout) {
             Ok(mut stream) => {
-                stream.set_read_timeout(Some(TIMEOUT))?;
-                stream.set_write_timeout(Some(TIMEOUT))?;
+                stream.set_read_timeout(Some(timeout))?;
+                stream.set_write_timeout(Some(timeout))?;
                 let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
                 stream.write_all(request.as_bytes())?;
                 let mut answer = Vec::new();
@@ -75,6 +91,27 @@ mod tests {
         for wrong in ["https://x/", "http:///readyz", "127.0.0.1:9883", "http://x/a b", "http://x/a\r\nb"] {
             assert!(split(wrong).is_err_and(|text| text.contains("is not http://")), "{wrong}");
         }
+    }
+
+    #[test]
+    fn who_waits_asks_until_the_node_is_ready_and_no_longer_than_was_said() {
+        let listening = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/readyz", listening.local_addr().expect("an address"));
+        let answers = ["503 No\r\n\r\nstarting\n", "503 No\r\n\r\nno majority\n", "200 OK\r\n\r\nready\n"];
+        let node = std::thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listening.accept().expect("a question");
+                let _ = stream.read(&mut [0; 1024]).expect("a question");
+                stream.write_all(format!("HTTP/1.1 {answer}").as_bytes()).expect("an answer");
+            }
+        });
+        let once = ask_within(&url, Duration::ZERO);
+        assert!(once.is_err_and(|text| text.ends_with("answers 503: starting")));
+        assert_eq!(ask_within(&url, Duration::from_secs(60)), Ok("ready".to_owned()));
+        node.join().expect("it answered three times");
+        // Nobody listens any more.
+        let gone = ask_within(&url, Duration::from_millis(1));
+        assert!(gone.is_err_and(|text| text.contains("no answer from") && text.ends_with("(waited 0 s)")));
     }
 
     #[test]

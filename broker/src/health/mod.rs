@@ -1,10 +1,12 @@
 //! `health_listener`: HTTP for probes and scrapers. `/livez`: the process works; `/readyz`: clients should be sent here;
 //! `/metrics`: everything that is counted.
 //! Always true: it answers from a thread of its own, from the start of the process to its end, so that neither load nor
-//! a long start looks like death; requests are bounded in bytes, time and number; it changes nothing.
+//! a long start looks like death; requests are bounded in bytes, time and number, and who asks nothing makes room for who
+//! does; it changes nothing.
 pub mod check;
 mod http;
 mod readiness;
+mod visitors;
 
 use crate::{
     broker::Broker,
@@ -23,13 +25,15 @@ use std::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::{Semaphore, oneshot},
+    net::TcpStream,
+    sync::oneshot,
 };
+use visitors::{Heard, Visitors};
 
-/// Connections answered at once; further ones wait in the backlog.
-const CONNECTIONS_MAX: usize = 32;
 /// From accept to the last byte of the answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// From accept to the end of the request line.
+const LINE_TIMEOUT: Duration = Duration::from_secs(1);
 const BEAT: Duration = Duration::from_millis(500);
 /// A task of the MQTT threads that has not run for so long never will.
 const STUCK: Duration = Duration::from_secs(30);
@@ -40,6 +44,8 @@ struct Patient {
     started: Instant,
     /// Milliseconds after `started` at which the MQTT threads last ran; 0 before they serve.
     beat: AtomicU64,
+    /// Connections that had to make room for others.
+    pushed_out: AtomicU64,
 }
 
 /// The listener; it ends when this is dropped.
@@ -57,7 +63,7 @@ impl Health {
         let listener = TcpListener::bind(address).map_err(named)?;
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let patient = Arc::new(Patient { broker: OnceLock::new(), started: Instant::now(), beat: AtomicU64::new(0) });
+        let patient = Arc::new(Patient::new());
         let (stop, stopped) = oneshot::channel::<()>();
         let served = patient.clone();
         std::thread::Builder::new().name("health".to_owned()).spawn(move || {
@@ -94,16 +100,21 @@ impl Health {
 
 async fn serve(patient: Arc<Patient>, listener: TcpListener) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut visitors = Visitors::default();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let patient = patient.clone();
-                tokio::spawn(async move {
-                    let _ = tokio::time::timeout(REQUEST_TIMEOUT, attend(&patient, stream)).await;
-                    drop(place);
+                if visitors.make_room() {
+                    patient.pushed_out.fetch_add(1, Relaxed);
+                }
+                let (patient, heard) = (patient.clone(), Heard::default());
+                let known = heard.clone();
+                let task = tokio::spawn(async move {
+                    let _ = tokio::time::timeout(REQUEST_TIMEOUT, attend(&patient, stream, &heard)).await;
                 });
+                visitors.enter(task.abort_handle(), known);
+                // Whoever has asked already is answered before the next one may take its place.
+                tokio::task::yield_now().await;
             }
             // Out of descriptors: those we have go on, the next one waits.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -111,8 +122,9 @@ async fn serve(patient: Arc<Patient>, listener: TcpListener) -> io::Result<()> {
     }
 }
 
-async fn attend(patient: &Patient, mut stream: tokio::net::TcpStream) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(512);
+async fn attend(patient: &Patient, mut stream: TcpStream, heard: &Heard) -> io::Result<()> {
+    let line_until = tokio::time::Instant::now() + LINE_TIMEOUT;
+    let mut bytes = already_sent(&stream);
     let (reply, head) = loop {
         match http::parse(&bytes) {
             Parsed::Request(request) => break (patient.answer(&request), request.head),
@@ -120,15 +132,33 @@ async fn attend(patient: &Patient, mut stream: tokio::net::TcpStream) -> io::Res
             Parsed::Partial => {}
         }
         let room = REQUEST_BYTES_MAX - bytes.len();
-        if (&mut stream).take(room as u64).read_buf(&mut bytes).await? == 0 {
+        let has_line = bytes.contains(&b'\n');
+        let mut limited = (&mut stream).take(room as u64);
+        let read = limited.read_buf(&mut bytes);
+        let read = if has_line { read.await? } else { tokio::time::timeout_at(line_until, read).await?? };
+        if read == 0 {
             return Ok(());
         }
     };
+    heard.store(true, Relaxed);
     stream.write_all(&reply.encode(head)).await?;
     stream.shutdown().await
 }
 
+/// What has come with the connection, without waiting for the runtime to notice. An error shows again at the next read.
+fn already_sent(stream: &TcpStream) -> Vec<u8> {
+    let mut bytes = vec![0; 512];
+    let read = rustix::net::recv(stream, bytes.as_mut_slice(), rustix::net::RecvFlags::DONTWAIT);
+    bytes.truncate(read.map_or(0, |(_, read)| read));
+    bytes
+}
+
 impl Patient {
+    fn new() -> Self {
+        let (beat, pushed_out) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { broker: OnceLock::new(), started: Instant::now(), beat, pushed_out }
+    }
+
     fn answer(&self, request: &Request) -> Reply {
         match request.path.as_str() {
             "/livez" => self.livez(),
@@ -154,7 +184,9 @@ impl Patient {
 
     fn metrics(&self) -> Reply {
         let ready = readiness::reasons(&self.facts()).is_empty();
-        let reading = metrics::read(self.broker.get().map(Arc::as_ref), ready);
+        let mut reading = metrics::read(self.broker.get().map(Arc::as_ref), ready);
+        let help = "Connections to the health listener that were closed to make room for others.";
+        reading.counter("mosquorum_health_connections_dropped_total", help).whole(self.pushed_out.load(Relaxed));
         Reply { status: 200, content_type: exposition::CONTENT_TYPE, body: exposition::text(&reading) }
     }
 
@@ -166,7 +198,13 @@ impl Patient {
 /// Whether clients should be sent to this node.
 #[must_use]
 pub fn is_ready(broker: &Broker) -> bool {
-    readiness::reasons(&facts(Some(broker))).is_empty()
+    why_not_ready(Some(broker)).is_empty()
+}
+
+/// Every reason not to send clients to this node; `None` is one that has not loaded its state yet.
+#[must_use]
+pub fn why_not_ready(broker: Option<&Broker>) -> Vec<String> {
+    readiness::reasons(&facts(broker))
 }
 
 fn facts(broker: Option<&Broker>) -> Facts {
@@ -193,5 +231,52 @@ fn facts(broker: Option<&Broker>) -> Facts {
         bridges: broker.bridges.are_prepared(broker),
         draining: broker.drain.is_on(),
         behind: status.behind,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{visitors::VISITORS_MAX, *};
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    async fn listening() -> (SocketAddr, Arc<Patient>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (address, patient) = (listener.local_addr().unwrap(), Arc::new(Patient::new()));
+        tokio::spawn(serve(patient.clone(), listener));
+        (address, patient)
+    }
+
+    async fn answer(mut stream: TcpStream) -> String {
+        let mut answer = String::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("in time").unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn silent_connections_make_room_for_one_that_asks() {
+        let (address, patient) = listening().await;
+        let mut silent = Vec::new();
+        for _ in 0..VISITORS_MAX + 20 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let mut asking = TcpStream::connect(address).await.unwrap();
+        asking.write_all(b"GET /livez HTTP/1.1\r\n\r\n").await.unwrap();
+        assert!(answer(asking).await.starts_with("HTTP/1.1 200 OK\r\n"));
+        assert_eq!(patient.pushed_out.load(Relaxed), 21);
+        for gone in silent.drain(..21) {
+            assert_eq!(answer(gone).await, "");
+        }
+    }
+
+    #[tokio::test]
+    async fn who_sends_no_request_line_is_closed_before_who_sends_no_end() {
+        let (address, _) = listening().await;
+        let mut slow = TcpStream::connect(address).await.unwrap();
+        slow.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
+        assert_eq!(answer(TcpStream::connect(address).await.unwrap()).await, "");
+        slow.write_all(b"\r\n").await.unwrap();
+        assert!(answer(slow).await.starts_with("HTTP/1.1 200 OK\r\n"));
     }
 }

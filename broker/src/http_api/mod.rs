@@ -6,6 +6,7 @@ mod files;
 mod request;
 
 use crate::{
+    auth::{Authentication, Source},
     broker::{Broker, Listener},
     config::{ListenAddress, ListenerProtocol, ListenerSettings},
     logging::lines,
@@ -49,12 +50,12 @@ impl Answer {
     }
 }
 
-/// Serves one connection.
-pub async fn serve(broker: &Arc<Broker>, listener: &Listener, mut stream: Stream) {
+/// Serves one connection. `source`: whose turn at the password check it takes.
+pub async fn serve(broker: &Arc<Broker>, listener: &Listener, mut stream: Stream, source: Source) {
     let bytes_max = usize::from(broker.settings.load().packet_buffer_size_bytes);
     let asked = tokio::time::timeout(PATIENCE, request::read(&mut stream, bytes_max)).await;
     let answer = match asked {
-        Ok(Ok(request)) => answer(broker, listener, &request).await,
+        Ok(Ok(request)) => answer(broker, listener, &request, source).await,
         Ok(Err(BadRequest::Closed)) | Err(_) => return,
         Ok(Err(BadRequest::TooLong)) => Answer::error("431 Request Header Fields Too Large", ""),
         Ok(Err(BadRequest::Malformed)) => Answer::error("400 Bad Request", ""),
@@ -63,13 +64,17 @@ pub async fn serve(broker: &Arc<Broker>, listener: &Listener, mut stream: Stream
     stream.shut_down().await;
 }
 
-async fn answer(broker: &Arc<Broker>, listener: &Listener, request: &Request) -> Answer {
+async fn answer(broker: &Arc<Broker>, listener: &Listener, request: &Request, source: Source) -> Answer {
     if request.method != "GET" {
         return Answer::error("405 Method Not Allowed", "Invalid HTTP Method\n");
     }
-    if !is_allowed(broker, listener, request).await {
-        let headers = "WWW-Authenticate: Basic realm=\"Mosquitto API\"\r\n";
-        return Answer { status: "401 Unauthorized", headers, body: Body::Text("Not authorised\n".to_owned()) };
+    match tokio::time::timeout(PATIENCE, is_allowed(broker, listener, request, source)).await {
+        Ok(Authentication::Granted) => {}
+        Ok(Authentication::NotAuthorized) => {
+            let headers = "WWW-Authenticate: Basic realm=\"Mosquitto API\"\r\n";
+            return Answer { status: "401 Unauthorized", headers, body: Body::Text("Not authorised\n".to_owned()) };
+        }
+        Ok(Authentication::Busy) | Err(_) => return Answer::error("503 Service Unavailable", "Too many logins\n"),
     }
     match request.path.as_str() {
         "/api/v1/version" => Answer::shown(lines::MOSQUITTO_VERSION.to_owned()),
@@ -84,17 +89,22 @@ async fn answer(broker: &Arc<Broker>, listener: &Listener, request: &Request) ->
 }
 
 /// As for MQTT clients: the user name must be let in, and may read the path as if it were a topic.
-async fn is_allowed(broker: &Broker, listener: &Listener, request: &Request) -> bool {
+async fn is_allowed(broker: &Broker, listener: &Listener, request: &Request, source: Source) -> Authentication {
     broker.reloading.over().await;
     let security = listener.security.load_full();
     let (user, password) = match &request.credentials {
         Some((user, password)) => (Some(user.as_str()), Some(password.as_bytes())),
         None => (None, None),
     };
-    let granted = security.authenticate(&broker.verifier, user, password).await;
-    granted == crate::auth::Authentication::Granted
-        && TopicName::new(Utf8::from(request.path.as_str()))
-            .is_ok_and(|topic| security.rights(CLIENT_ID, user).may_read(&topic))
+    match security.authenticate(&broker.verifier, user, password, source).await {
+        Authentication::Granted => {}
+        refused => return refused,
+    }
+    let topic = TopicName::new(Utf8::from(request.path.as_str()));
+    match topic.is_ok_and(|topic| security.rights(CLIENT_ID, user).may_read(&topic)) {
+        true => Authentication::Granted,
+        false => Authentication::NotAuthorized,
+    }
 }
 
 fn listeners(all: &[ListenerSettings]) -> Value {

@@ -1,7 +1,7 @@
 //! What other tasks leave for a connection: deliveries, answers, orders. One wake-up for everything that waits.
 //! Always true: the connection task alone takes things out; whoever puts something in wakes it at most once until it has
-//! looked again; QoS 0 deliveries beyond the bound are refused (and counted by the caller), QoS 1 and 2 never are, since
-//! the session bounds those.
+//! looked again; deliveries beyond the bound are refused (and counted by the caller), those of QoS 1 and 2 only when the task
+//! does not come to run for long, since the session bounds those.
 use crate::{planted, session::ticket};
 use mosquorum_cluster::{
     Answer, Completion,
@@ -23,6 +23,26 @@ pub struct Delivery {
     pub options: DeliveryOptions,
     /// The shared subscription that chose this client: if the session ends first, another member gets the message.
     pub group: Option<mosquorum_proto::mqtt::TopicFilter>,
+}
+
+/// QoS 1 and 2 may take so many times what QoS 0 may: the session bounds them as soon as it runs, this until then.
+const ACKNOWLEDGED_SHARE: usize = 8;
+
+/// A receiver for whom more waits is behind: what waits must not hold more memory than it counts for.
+const BEHIND_BYTES: usize = 128 << 10;
+
+/// Larger payloads have a buffer of their own ([`crate::connection`]); of these a copy would save at most half.
+const SHARED_PAYLOAD_MAX: usize = 2 << 10;
+
+/// The message for whoever keeps it longer than a round: with memory of its own if it may be a small part of what was read.
+pub fn kept(message: &Arc<Message>) -> Arc<Message> {
+    if message.payload.len() > SHARED_PAYLOAD_MAX { message.clone() } else { Arc::new(message.detached()) }
+}
+
+impl Delivery {
+    fn detached(self) -> Self {
+        Self { message: kept(&self.message), ..self }
+    }
 }
 
 /// An order to the connection.
@@ -128,9 +148,11 @@ impl Mailbox {
     pub fn deliver(&self, delivery: Delivery, wakeups: &mut Wakeups) -> bool {
         let mut inbox = self.inbox.lock();
         let qos0 = delivery.options.qos == mosquorum_proto::mqtt::QoS::AtMostOnce;
-        if inbox.closed || (qos0 && inbox.delivery_bytes > self.bytes_max) {
+        let most = if qos0 { self.bytes_max } else { self.bytes_max.saturating_mul(ACKNOWLEDGED_SHARE) };
+        if inbox.closed || inbox.delivery_bytes > most {
             return false;
         }
+        let delivery = if inbox.delivery_bytes > BEHIND_BYTES { delivery.detached() } else { delivery };
         inbox.delivery_bytes += delivery.message.size_bytes() + 64;
         inbox.deliveries.push(delivery);
         wakeups.0.extend(inbox.waker.take());
@@ -183,6 +205,13 @@ impl Mailbox {
         true
     }
 
+    /// Takes the deliveries that wait and nothing else.
+    pub fn take_deliveries(&self) -> Vec<Delivery> {
+        let mut inbox = self.inbox.lock();
+        inbox.delivery_bytes = 0;
+        std::mem::take(&mut inbox.deliveries)
+    }
+
     /// `true` if something waits; otherwise the task is woken when something comes.
     pub fn poll(&self, cx: &mut Context<'_>) -> bool {
         let mut inbox = self.inbox.lock();
@@ -221,6 +250,8 @@ impl Completion for Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use mosquorum_cluster::ids::Millis;
+    use mosquorum_proto::mqtt::{QoS, TopicName};
 
     fn counting() -> (Arc<AtomicU32>, impl FnOnce() + Send + 'static) {
         let count = Arc::new(AtomicU32::new(0));
@@ -262,6 +293,21 @@ mod tests {
         after.order(Order::LeaseLost);
         after.when_settled(work);
         assert_eq!((first.load(Relaxed), second.load(Relaxed)), (1, 1));
+    }
+
+    #[test]
+    fn a_mailbox_that_is_not_emptied_is_bounded_whatever_the_qos() {
+        let mailbox = Mailbox::new(1000);
+        let deliver = |qos| {
+            let topic = TopicName::try_from("t").unwrap();
+            let message = Arc::new(Message::new(topic, bytes::Bytes::from_static(&[0; 99]), qos, Millis(0)));
+            let options = DeliveryOptions { qos, ..DeliveryOptions::default() };
+            mailbox.deliver(Delivery { message, options, group: None }, &mut Wakeups::default())
+        };
+        assert!((1..100).any(|_| !deliver(QoS::AtMostOnce)));
+        assert!(deliver(QoS::AtLeastOnce), "more is held of those that were acknowledged");
+        assert!((1..1000).any(|_| !deliver(QoS::AtLeastOnce)));
+        assert!(mailbox.waiting().1 <= ACKNOWLEDGED_SHARE * 1000 + 1000);
     }
 
     #[test]

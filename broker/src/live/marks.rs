@@ -1,5 +1,5 @@
 //! Marks for messages that are published on this node.
-//! Always true: no two messages get the same mark; a mark names this cluster, so that a message that comes back is known
+//! Always true: no two messages get the same mark, but for one chance in 2^64, and none can be guessed; a mark names this cluster, so that a message that comes back is known
 //! without having been remembered.
 use crate::random;
 use mosquorum_bridge::MARK;
@@ -9,22 +9,31 @@ use mosquorum_cluster::{
     state::{Mark, Message},
 };
 use mosquorum_proto::mqtt::{PublishProperties, Utf8};
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 pub struct Marks {
     /// Some bridge needs them; stays so until the end of the process.
     wanted: AtomicBool,
-    /// Numbers of several nodes and lives begin far apart.
     next: AtomicU64,
+    /// Makes numbers that nobody can tell in advance of those that were seen, and that differ between nodes and lives.
+    key: RandomState,
     stand_in: OnceLock<[u8; 16]>,
 }
 
 impl Default for Marks {
     fn default() -> Self {
-        Self { wanted: AtomicBool::new(false), next: AtomicU64::new(random::number()), stand_in: OnceLock::new() }
+        Self {
+            wanted: AtomicBool::new(false),
+            next: AtomicU64::new(0),
+            key: RandomState::new(),
+            stand_in: OnceLock::new(),
+        }
     }
 }
 
@@ -44,9 +53,12 @@ impl Marks {
     }
 
     pub fn next(&self, cluster_id: impl FnOnce() -> Option<[u8; 16]>) -> Option<Mark> {
-        self.wanted
-            .load(Relaxed)
-            .then(|| Mark { origin: self.origin(cluster_id()), number: self.next.fetch_add(1, Relaxed) })
+        self.wanted.load(Relaxed).then(|| Mark { origin: self.origin(cluster_id()), number: self.number() })
+    }
+
+    /// Whoever could guess the numbers to come could have the messages that get them taken for repetitions.
+    fn number(&self) -> u64 {
+        self.key.hash_one(self.next.fetch_add(1, Relaxed))
     }
 }
 

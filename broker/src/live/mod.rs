@@ -1,6 +1,7 @@
 //! The live side of one node: connections' mailboxes, clean sessions' subscriptions, who is connected, counters.
 //! Always true: nothing here survives the process, and nothing here is needed to keep what was acknowledged to durable
 //! sessions.
+pub mod congestion;
 pub mod counters;
 pub mod dropping;
 pub mod mailbox;
@@ -9,6 +10,7 @@ pub mod registry;
 pub mod router;
 pub mod side;
 pub mod subscriptions;
+pub mod target_cache;
 
 pub use counters::{Counters, add};
 pub use dropping::Dropping;

@@ -40,7 +40,12 @@ pub struct Targets {
     /// Nodes where other durable sessions are connected, for QoS 0.
     pub durable_nodes: SmallVec<[NodeId; 4]>,
     pub groups: Vec<SharedTarget>,
+    /// Where each group is, once there are more than a few.
+    pub(crate) places: HashMap<TopicFilter, usize>,
 }
+
+/// Among so few groups one is found by looking at all.
+const FEW_GROUPS: usize = 8;
 
 pub struct DurableTarget {
     client_id: Utf8,
@@ -54,10 +59,12 @@ pub struct SharedTarget {
     pub filter: TopicFilter,
     pub live: Option<Arc<Group>>,
     pub remote: Vec<(NodeId, u32)>,
-    /// Durable members that are connected to this node, how many are to others (both for QoS 0), and how many there are.
+    /// Durable members that are connected to this node, how many are to others (both for QoS 0), how many there are, and how
+    /// many of them take their turn now.
     pub durable_here: Vec<(Arc<Mailbox>, DurableTarget)>,
     pub durable_nodes: SmallVec<[(NodeId, u32); 4]>,
     pub durable: u32,
+    pub durable_ready: u32,
 }
 
 /// Who of a group gets one message.
@@ -156,16 +163,7 @@ impl Router {
         }
         let mut remote = RemoteRoutes::default();
         self.peers.routes(topic, &mut remote);
-        let mut targets = Targets {
-            version,
-            durable: false,
-            queues_qos0: false,
-            durable_here: Vec::new(),
-            durable_nodes: SmallVec::new(),
-            groups: Vec::new(),
-            live: LiveMatches::default(),
-            remote: RemoteRoutes::default(),
-        };
+        let mut targets = Targets::nobody(version);
         for group in &live.groups {
             targets.shared(&group.filter).live = Some(group.clone());
         }
@@ -200,6 +198,7 @@ impl Router {
                 (Some(filter), owner, mailbox) => {
                     let shared = targets.shared(filter);
                     shared.durable += 1;
+                    shared.durable_ready += u32::from(found.session.takes_turns());
                     match (mailbox, owner) {
                         (Some(mailbox), _) => shared.durable_here.push((mailbox, target)),
                         (None, Some(owner)) if owner.node != here => shared.add_durable_elsewhere(owner.node),
@@ -236,15 +235,15 @@ impl Router {
         logged: bool,
         retain: bool,
     ) -> Choice {
-        let here = group.live.as_ref().map_or(0, |live| live.members.len() as u32);
+        let here = group.live.as_ref().map_or(0, |live| live.len() as u32);
         let remote: u32 = group.remote.iter().chain(durable_nodes).map(|(_, members)| members).sum();
-        let durable = if logged { group.durable } else { group.durable_here.len() as u32 };
+        let durable = if logged { group.durable_ready } else { group.durable_here.len() as u32 };
         let total = here + remote + durable;
         if total == 0 {
             return if group.durable > 0 { Choice::Durable } else { Choice::Nobody };
         }
         let choose_here = || match group.live.as_ref().and_then(|live| live.next_member()) {
-            Some(member) => Choice::Here(member.clone(), group.filter.clone()),
+            Some(member) => Choice::Here(member, group.filter.clone()),
             None => Choice::Nobody,
         };
         if total == here {
@@ -386,7 +385,7 @@ impl Router {
         for filter in groups {
             let group = self.live.read().group(filter);
             match group.as_ref().and_then(|group| group.next_member()) {
-                Some(member) => self.hand_over(message, member, Some(filter.clone()), wakeups),
+                Some(member) => self.hand_over(message, &member, Some(filter.clone()), wakeups),
                 None if self.hand_to_durable_member(message, filter, wakeups) => {}
                 None => homeless.push(filter.clone()),
             }
@@ -472,7 +471,7 @@ impl DurableTarget {
 
 impl SharedTarget {
     fn has_members_here(&self) -> bool {
-        !self.durable_here.is_empty() || self.live.as_ref().is_some_and(|live| !live.members.is_empty())
+        !self.durable_here.is_empty() || self.live.as_ref().is_some_and(|live| !live.is_empty())
     }
 
     fn elsewhere(&self) -> impl Iterator<Item = &(NodeId, u32)> {
@@ -485,7 +484,7 @@ impl SharedTarget {
     }
 
     fn forget_durable(&mut self) {
-        self.durable = 0;
+        (self.durable, self.durable_ready) = (0, 0);
         self.durable_here.clear();
         self.durable_nodes.clear();
     }
@@ -499,8 +498,32 @@ impl SharedTarget {
 }
 
 impl Targets {
+    pub(crate) fn nobody(version: RouteVersion) -> Self {
+        Self {
+            version,
+            durable: false,
+            queues_qos0: false,
+            durable_here: Vec::new(),
+            durable_nodes: SmallVec::new(),
+            groups: Vec::new(),
+            places: HashMap::new(),
+            live: LiveMatches::default(),
+            remote: RemoteRoutes::default(),
+        }
+    }
+
+    fn place_of(&mut self, filter: &TopicFilter) -> Option<usize> {
+        if self.groups.len() <= FEW_GROUPS {
+            return self.groups.iter().position(|group| group.filter == *filter);
+        }
+        for (place, group) in self.groups.iter().enumerate().skip(self.places.len()) {
+            self.places.insert(group.filter.clone(), place);
+        }
+        self.places.get(filter).copied()
+    }
+
     fn shared(&mut self, filter: &TopicFilter) -> &mut SharedTarget {
-        let position = self.groups.iter().position(|group| group.filter == *filter).unwrap_or_else(|| {
+        let position = self.place_of(filter).unwrap_or_else(|| {
             self.groups.push(SharedTarget {
                 filter: filter.clone(),
                 live: None,
@@ -508,6 +531,7 @@ impl Targets {
                 durable_here: Vec::new(),
                 durable_nodes: SmallVec::new(),
                 durable: 0,
+                durable_ready: 0,
             });
             self.groups.len() - 1
         });

@@ -4,8 +4,10 @@
 use super::{
     Delivery, Order, Wakeups,
     counters::CounterValues,
+    mailbox::kept,
     router::{Choice, RouteVersion, Targets},
     subscriptions::LiveSubscription,
+    target_cache::TargetCache,
 };
 use crate::{
     auth::ClientAcl,
@@ -23,10 +25,8 @@ use mosquorum_cluster::{
     state::{Body, Command, Mark, Message, MessageId, Owner, PublishCommand},
 };
 use mosquorum_proto::mqtt::{PublishProperties, QoS, Subscription, TopicFilter, TopicName, Utf8};
-use std::{cell::Cell, collections::HashMap, sync::Arc, time::Duration};
+use std::{cell::Cell, sync::Arc, time::Duration};
 
-/// Topics whose receivers a connection remembers; beyond it all are looked up anew.
-const TARGETS_MAX: usize = 64;
 /// Bytes waiting for the socket above which only answers are added.
 const OUT_HIGH_BYTES: usize = 64 << 10;
 /// A message that is in the store only may be gone when it is looked for, since its entry went meanwhile. Then the queue is
@@ -53,7 +53,7 @@ pub struct Side {
     counts: Option<Box<CounterValues>>,
     now: Millis,
     version: RouteVersion,
-    cache: HashMap<TopicName, Arc<Targets>, foldhash::fast::RandomState>,
+    cache: TargetCache,
     submissions: Vec<Submission>,
     wakeups: Wakeups,
 }
@@ -86,7 +86,7 @@ impl Side {
             will_topic: None,
             out: BytesMut::new(),
             counts: None,
-            cache: HashMap::default(),
+            cache: TargetCache::default(),
             submissions: Vec::new(),
             wakeups: Wakeups::default(),
         }
@@ -95,6 +95,11 @@ impl Side {
     /// Call after reading from the socket: what was acknowledged to others before these bytes were sent is then seen.
     pub fn begin_round(&mut self) {
         self.now = self.broker.consensus.now();
+        self.look_anew();
+    }
+
+    /// What is remembered of who gets a topic's messages holds no longer than the subscriptions that it was found with.
+    fn look_anew(&mut self) {
         let version = self.broker.router.version();
         if version != self.version {
             self.version = version;
@@ -144,7 +149,8 @@ impl Side {
 
     /// Whether the ticket will be answered.
     fn forward(&mut self, forward: Forward, ticket: Option<u64>) -> bool {
-        let forward = Forward { life: Some(self.owner.incarnation), ..forward };
+        let message = kept(&forward.message);
+        let forward = Forward { message, life: Some(self.owner.incarnation), ..forward };
         let reply = ticket.filter(|_| forward.message.qos != QoS::AtMostOnce);
         let reply = reply.map(|ticket| {
             self.mailbox.owe();
@@ -231,6 +237,9 @@ impl Env for Side {
         }
         let mut life = Some(self.owner.incarnation);
         let mut command = command;
+        if let Command::Publish(publish) = &mut command {
+            publish.message = kept(&publish.message);
+        }
         if !planted::fences_proposals() {
             life = None;
             if let Command::Publish(PublishCommand { epoch, packet_id: None, .. }) = &mut command {
@@ -256,10 +265,7 @@ impl Env for Side {
             return targets.clone();
         }
         let targets = Arc::new(self.broker.router.targets(topic.as_str(), self.version));
-        if self.cache.len() >= TARGETS_MAX {
-            self.cache.clear();
-        }
-        self.cache.insert(topic.detached(), targets.clone());
+        self.cache.insert(topic, targets.clone());
         targets
     }
     fn choose(&mut self, targets: &Targets, message: &Message, logged: bool) -> Vec<Choice> {
@@ -304,10 +310,17 @@ impl Env for Side {
             identifier,
             may_merge,
         };
-        self.broker.router.subscribe(self.owner.connection, subscription, live)
+        let existed = self.broker.router.subscribe(self.owner.connection, subscription, live);
+        self.look_anew();
+        existed
     }
     fn unsubscribe_live(&mut self, filter: &TopicFilter) -> bool {
-        self.broker.router.unsubscribe(self.owner.connection, filter)
+        let existed = self.broker.router.unsubscribe(self.owner.connection, filter);
+        self.look_anew();
+        existed
+    }
+    fn arrived(&mut self) -> Vec<Delivery> {
+        self.mailbox.take_deliveries()
     }
     fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) -> bool {
         for _ in 0..QUEUE_READS_MAX {

@@ -1,7 +1,7 @@
 //! The log file: appended to, buffered until the writer has nothing more to do, opened again after a rotation.
-use std::fs::{File, OpenOptions};
+use crate::private_file;
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 pub(super) struct LogFile {
@@ -10,9 +10,9 @@ pub(super) struct LogFile {
 }
 
 impl LogFile {
-    /// Opens for appending; creates it readable by its owner alone.
+    /// Opens for appending; creates it readable by its owner alone, and follows nobody else's symbolic link.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let file = private_file::append(path)?;
         Ok(Self { path: path.to_owned(), file: BufWriter::new(file) })
     }
 

@@ -1,4 +1,4 @@
-//! Warnings and errors that libraries and our own crates give to `tracing`, as log lines of ours.
+//! Warnings and errors that libraries and our own crates give to `tracing`, and events of the cluster, as log lines of ours.
 //! Always true: a line that repeats is written once and then counted; how often it came is said with it when it is written
 //! again, a minute later at first, then every ten. A library's lines are told apart by the place in its code, since its values
 //! change each time; our own by their text.
@@ -14,7 +14,10 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-/// Forwards `warn` and `error` events from now on. Does nothing when a subscriber is already set.
+/// Target of what happens to the cluster: such an event of level `info` is a notice.
+const CLUSTER_EVENTS: &str = "cluster_events";
+
+/// Forwards `warn` and `error` events, and those of the cluster, from now on. Does nothing when a subscriber is already set.
 pub fn forward_library_events() {
     let _ = tracing::subscriber::set_global_default(Forward(Mutex::default()));
 }
@@ -58,10 +61,11 @@ impl Repeats {
 
 impl Subscriber for Forward {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && enabled(level(metadata))
+        let is_wanted = *metadata.level() <= tracing::Level::WARN || metadata.target() == CLUSTER_EVENTS;
+        metadata.is_event() && is_wanted && enabled(level(metadata))
     }
     fn max_level_hint(&self) -> Option<tracing::level_filters::LevelFilter> {
-        Some(tracing::level_filters::LevelFilter::WARN)
+        Some(tracing::level_filters::LevelFilter::INFO)
     }
     fn new_span(&self, _: &Attributes<'_>) -> Id {
         Id::from_u64(1)
@@ -79,12 +83,14 @@ impl Subscriber for Forward {
         let mut text = Fields(String::new());
         event.record(&mut text);
         let place = (metadata.file().unwrap_or_default(), metadata.line().unwrap_or_default());
-        let own = metadata.target().starts_with("mosquorum");
+        let of_cluster = metadata.target() == CLUSTER_EVENTS;
+        let own = of_cluster || metadata.target().starts_with("mosquorum");
+        let source = if of_cluster { "Cluster" } else { metadata.target() };
         match self.0.lock().pass(Instant::now(), place, if own { &text.0 } else { "" }) {
             None => {}
-            Some(0) => write(level, format_args!("{}: {}", metadata.target(), text.0)),
+            Some(0) => write(level, format_args!("{source}: {}", text.0)),
             Some(counted) => {
-                write(level, format_args!("{}: {} (and {counted} times before)", metadata.target(), text.0));
+                write(level, format_args!("{source}: {} (and {counted} times before)", text.0));
             }
         }
     }
@@ -94,6 +100,7 @@ fn level(metadata: &Metadata<'_>) -> Level {
     match *metadata.level() {
         tracing::Level::ERROR => Level::Error,
         tracing::Level::WARN => Level::Warning,
+        tracing::Level::INFO if metadata.target() == CLUSTER_EVENTS => Level::Notice,
         _ => Level::Debug,
     }
 }

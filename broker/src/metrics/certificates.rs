@@ -1,8 +1,7 @@
 //! When certificates end.
 //! Always true: of each chain the certificate that ends first counts; a file that cannot be read has no sample.
 use super::model::Reading;
-use crate::broker::Broker;
-use rustls::pki_types::{CertificateDer, pem::PemObject};
+use crate::{broker::Broker, carrier::tls};
 use std::path::Path;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
@@ -31,9 +30,7 @@ pub(super) fn read(broker: &Broker, r: &mut Reading) {
 
 /// The earliest end in a PEM file.
 pub(crate) fn expiry(path: &Path) -> Option<u64> {
-    let chain = CertificateDer::pem_file_iter(path).ok()?;
-    let ends = chain.filter_map(|certificate| {
-        let certificate = certificate.ok()?;
+    let ends = tls::certificates(path).ok()?.into_iter().filter_map(|certificate| {
         let (_, parsed) = X509Certificate::from_der(&certificate).ok()?;
         u64::try_from(parsed.validity().not_after.timestamp()).ok()
     });

@@ -83,6 +83,11 @@ impl Pipeline {
         self.items.front().map(|item| item.since)
     }
 
+    /// Whether a message has not reached everybody it must reach.
+    pub(super) fn has_unrouted(&self) -> bool {
+        self.routed < self.first + self.items.len() as u64
+    }
+
     fn get(&mut self, number: u64) -> Option<&mut Pending> {
         self.items.get_mut(usize::try_from(number.checked_sub(self.first)?).ok()?)
     }
@@ -137,9 +142,9 @@ fn chosen_nodes(choices: &[Choice], here: NodeId) -> Vec<(TopicFilter, NodeId)> 
     choices.iter().filter_map(node).collect()
 }
 
-/// As Mosquitto: a Message Expiry Interval of 0 or of all ones is none.
+/// As Mosquitto: a Message Expiry Interval of 0 is none. One of all ones is an interval like any other: 136 years.
 pub(crate) fn is_expiry(seconds: u32) -> bool {
-    !matches!(seconds, 0 | u32::MAX)
+    seconds != 0
 }
 
 impl Session {
@@ -403,11 +408,6 @@ impl Session {
                 self.send_ack(Packet::PubRec, packet_id, ReasonCode::Success, env);
             }
         }
-    }
-
-    /// Whether something that the client published has not reached everybody it must reach.
-    pub fn has_unrouted(&self) -> bool {
-        self.pipeline.routed < self.pipeline.first + self.pipeline.items.len() as u64
     }
 
     pub(super) fn on_pipeline_answer(

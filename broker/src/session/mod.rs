@@ -2,7 +2,9 @@
 //! requests out through [`Env`].
 //! Always true: an acknowledgement is written only after what it promises is done (committed and applied where durable
 //! state is concerned, placed at every living node where live subscribers are); acknowledgements leave in the order of
-//! the packets they answer; nothing is read from the client while too much of it waits.
+//! the packets they answer; a client's packets take effect in their order: a message sees the subscriptions that were made
+//! before it and none that is made or ended behind it, whatever waits for the log or for other nodes; nothing is read from
+//! the client while too much of it waits.
 //! Not here: CONNECT (`connect`), sockets and timers (`connection`), who else is connected (`live`).
 mod aliases;
 mod filters;
@@ -93,6 +95,10 @@ pub trait Env {
     /// Whether it existed, as below. `may_merge`: of overlapping ones, one copy is enough.
     fn subscribe_live(&mut self, subscription: &Subscription, identifier: Option<u32>, may_merge: bool) -> bool;
     fn unsubscribe_live(&mut self, filter: &TopicFilter) -> bool;
+    /// Live messages that came for this client since its packets were begun with: its own ones above all.
+    fn arrived(&mut self) -> Vec<Delivery> {
+        Vec::new()
+    }
     /// Entries of this client's queue in the replicated state from `seq` on, at most `max`, and fewer when they are large;
     /// whether there are more behind them.
     fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) -> bool;
@@ -198,7 +204,7 @@ pub enum SessionError {
     /// The session belongs to another connection by now.
     #[error("session taken over")]
     Superseded,
-    /// The client said goodbye; `true`: the will is published all the same (0x04).
+    /// The client said goodbye; `true`: the will is published all the same (any reason but 0x00, section 3.14.2.1).
     #[error("disconnected")]
     Disconnected { with_will: bool },
 }
@@ -213,9 +219,12 @@ pub struct Session {
     received: BTreeSet<u16>,
     /// Those that came again on this connection, each with a hash of what came.
     repeated: BTreeMap<u16, u64>,
-    /// Packets that wait until what came before them is routed.
+    /// Packets that wait until what came before them has taken effect.
     deferred: VecDeque<Packet>,
     requests: BTreeMap<u64, Request>,
+    /// How many of `requests` are SUBSCRIBEs and UNSUBSCRIBEs.
+    subscribing: u32,
+    unsubscribing: u32,
     next_request: u64,
     replays: VecDeque<Replay>,
     held: Held,
@@ -251,6 +260,8 @@ impl Session {
             repeated: BTreeMap::new(),
             deferred: VecDeque::new(),
             requests: BTreeMap::new(),
+            subscribing: 0,
+            unsubscribing: 0,
             next_request: 0,
             replays: VecDeque::new(),
             held: Held::default(),
@@ -274,23 +285,39 @@ impl Session {
 
     /// The client said DISCONNECT behind something that waits: it counts although that will not be answered any more.
     pub fn deferred_goodbye(&mut self, env: &mut impl Env) -> Option<SessionError> {
-        let Some(Packet::Disconnect(disconnect)) = self.deferred.back() else { return None };
-        let disconnect = disconnect.clone();
+        if !matches!(self.deferred.back(), Some(Packet::Disconnect(_))) {
+            return None;
+        }
+        let Some(Packet::Disconnect(disconnect)) = self.deferred.pop_back() else { return None };
         self.on_disconnect(&disconnect, env).err()
     }
 
-    /// A client's own messages do not see the subscriptions that it makes or ends after them.
+    /// Messages are looked at behind the client's subscriptions before them, and subscriptions are made or ended behind the
+    /// messages before them. Several of one kind go together.
     fn must_wait(&self, packet: &Packet) -> bool {
-        matches!(packet, Packet::Subscribe(_) | Packet::Unsubscribe(_)) && self.has_unrouted()
+        match packet {
+            Packet::Publish(_) => self.subscribing + self.unsubscribing > 0,
+            Packet::Subscribe(_) => self.unsubscribing > 0 || self.pipeline.has_unrouted(),
+            Packet::Unsubscribe(_) => self.subscribing > 0 || self.pipeline.has_unrouted(),
+            _ => false,
+        }
     }
 
-    fn handle_deferred(&mut self, env: &mut impl Env) -> Result<(), SessionError> {
+    /// Call when answers and deliveries have been taken in: handles the packets that waited for them.
+    /// # Errors
+    /// Why the connection ends; the packets behind that one are forgotten.
+    pub fn go_on(&mut self, env: &mut impl Env) -> Result<(), SessionError> {
         while self.deferred.front().is_some_and(|packet| !self.must_wait(packet)) {
             if let Some(packet) = self.deferred.pop_front() {
-                self.handle(packet, env)?;
+                self.handle(packet, env).inspect_err(|_| self.deferred.clear())?;
             }
         }
         Ok(())
+    }
+
+    /// Whether something that the client published has not reached everybody it must reach.
+    pub fn has_unrouted(&self) -> bool {
+        self.pipeline.has_unrouted() || self.deferred.iter().any(|packet| matches!(packet, Packet::Publish(_)))
     }
 
     fn handle(&mut self, packet: Packet, env: &mut impl Env) -> Result<(), SessionError> {
@@ -346,17 +373,15 @@ impl Session {
             }
             self.options.session_expiry_seconds = expiry.min(self.options.session_expiry_max);
         }
-        Err(SessionError::Disconnected { with_will: disconnect.reason == ReasonCode::DisconnectWithWill })
+        // [MQTT-3.14.4-3]
+        Err(SessionError::Disconnected { with_will: disconnect.reason != ReasonCode::Success })
     }
 
     /// An answer of the cluster to one of our tickets.
     pub fn on_answer(&mut self, number: u64, answer: Answer, env: &mut impl Env) -> Result<(), SessionError> {
         match number & 3 {
             ticket::REQUEST => self.on_request_answer(number >> 2, answer, env),
-            kind => {
-                self.on_pipeline_answer(number >> 2, kind, answer, env)?;
-                self.handle_deferred(env)
-            }
+            kind => self.on_pipeline_answer(number >> 2, kind, answer, env),
         }
     }
 
@@ -425,6 +450,11 @@ impl Session {
     }
 
     fn request(&mut self, request: Request) -> u64 {
+        match request {
+            Request::Subscribe(_) => self.subscribing += 1,
+            Request::Unsubscribe { .. } => self.unsubscribing += 1,
+            _ => {}
+        }
         self.next_request += 1;
         self.requests.insert(self.next_request, request);
         ticket::new(self.next_request, ticket::REQUEST)

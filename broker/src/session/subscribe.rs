@@ -1,9 +1,12 @@
 //! SUBSCRIBE and UNSUBSCRIBE, and the replay of retained messages that follows a SUBACK.
 //! Always true: SUBACK leaves after every serving node routes to the filters (clean sessions) or the subscription is
-//! durable (durable ones); retained messages are read after that, behind a barrier where other nodes exist, so that what
-//! was acknowledged before is seen; live messages wait until the replay is through.
+//! durable (durable ones). Where other nodes exist, a clean session's subscription is made behind a barrier: what was
+//! acknowledged before SUBSCRIBE is in this node's retained messages then, and comes from there, not as a live message as
+//! well. Retained messages are read after SUBACK; live messages wait until the replay is through.
+//! SUBACK and UNSUBACK are never larger than the client takes: a request that would need it ends the connection.
 use super::{Denied, Env, Session, SessionError, outbox::Outbox, ticket};
 use crate::live::Delivery;
+use bytes::BytesMut;
 use mosquorum_cluster::{
     Answer,
     ids::Millis,
@@ -17,6 +20,8 @@ use std::sync::Arc;
 
 /// Retained messages read from the state at once, so that its lock is held briefly.
 const REPLAY_CHUNK: usize = 128;
+/// Reads of the retained messages in one turn, each of which looks at so many names at most as the state allows.
+const REPLAY_READS_MAX: usize = 4;
 
 /// What a ticket stands for.
 pub(super) enum Request {
@@ -42,6 +47,8 @@ pub(super) struct PendingSubscribe {
     /// Accepted subscriptions, whether they existed, and their place in `reasons`.
     accepted: Vec<(Subscription, bool)>,
     identifier: Option<u32>,
+    /// A clean session's: messages go to it.
+    made: bool,
     since: Millis,
 }
 
@@ -72,11 +79,13 @@ fn granted(qos: QoS) -> ReasonCode {
 
 impl Session {
     pub(super) fn on_subscribe(&mut self, packet: Subscribe, env: &mut impl Env) -> Result<(), SessionError> {
+        self.fits_client(packet.subscriptions.len())?;
         let mut pending = PendingSubscribe {
             packet_id: packet.packet_id,
             reasons: Vec::with_capacity(packet.subscriptions.len()),
             accepted: Vec::with_capacity(packet.subscriptions.len()),
             identifier: packet.subscription_identifier,
+            made: false,
             since: env.now(),
         };
         for mut subscription in packet.subscriptions {
@@ -109,10 +118,40 @@ impl Session {
             };
             let number = self.request(Request::Subscribe(pending));
             env.submit(command, number);
+        } else if env.needs_barrier() {
+            let number = self.request(Request::Subscribe(pending));
+            env.barrier(number);
         } else {
-            self.subscribe_live(pending, env);
+            self.take_in_arrived(env);
+            self.subscribe_live(&mut pending, env);
+            self.finish_subscribe(pending, env);
         }
         Ok(())
+    }
+
+    /// An answer with a reason for each of so many filters must not be larger than the client takes [MQTT-3.1.2-24]; known
+    /// before anything takes effect.
+    fn fits_client(&self, filters: usize) -> Result<(), SessionError> {
+        if self.options.client_maximum_packet_size == u32::MAX || !self.is_v5() {
+            return Ok(());
+        }
+        let mut answer = BytesMut::new();
+        let reasons = vec![ReasonCode::Success; filters];
+        encode(&Packet::SubAck(SubAck::new(1, reasons)), self.options.version, &mut answer);
+        if answer.len() <= self.options.client_maximum_packet_size as usize {
+            return Ok(());
+        }
+        Err(SessionError::Peer(
+            ReasonCode::PacketTooLarge,
+            "the answer for so many filters is above the client's Maximum Packet Size [MQTT-3.1.2-24]",
+        ))
+    }
+
+    /// Messages that went to this client before what it asks for now are sent before the answer.
+    fn take_in_arrived(&mut self, env: &mut impl Env) {
+        for delivery in env.arrived() {
+            self.on_delivery(delivery, env);
+        }
     }
 
     /// Before 5.0 there is only one way to say no.
@@ -120,22 +159,39 @@ impl Session {
         if self.is_v5() { reason } else { ReasonCode::UnspecifiedError }
     }
 
-    fn subscribe_live(&mut self, mut pending: PendingSubscribe, env: &mut impl Env) {
+    /// Messages go to the subscriptions from now on. Returns the filters that are new.
+    fn subscribe_live(&mut self, pending: &mut PendingSubscribe, env: &mut impl Env) -> Vec<TopicFilter> {
         let mut added = Vec::new();
+        let may_merge = self.options.version != ProtocolVersion::V5;
         for (subscription, existed) in &mut pending.accepted {
-            *existed =
-                env.subscribe_live(subscription, pending.identifier, self.options.version != ProtocolVersion::V5);
+            *existed = env.subscribe_live(subscription, pending.identifier, may_merge);
             self.live.insert(subscription.filter.clone());
             if !*existed {
                 added.push(subscription.filter.clone());
             }
         }
-        if !env.needs_barrier() {
-            return self.finish_subscribe(pending, env);
+        pending.made = true;
+        added
+    }
+
+    /// What was acknowledged before this SUBSCRIBE is here. Those before it go first: a later one to the same filter replaces
+    /// theirs, whichever barrier passes first.
+    fn on_barrier_passed(&mut self, number: u64, env: &mut impl Env) {
+        let mut requests = std::mem::take(&mut self.requests);
+        let mut waiting = Vec::new();
+        for (number, request) in requests.range_mut(..=number).rev() {
+            match request {
+                Request::Subscribe(pending) if pending.made => break,
+                Request::Subscribe(pending) => waiting.push((*number, pending)),
+                _ => {}
+            }
         }
-        let number = self.request(Request::Subscribe(pending));
-        // Also when nothing is new: what was told before may still be on its way.
-        env.change_routes(added, Vec::new(), number);
+        for (number, pending) in waiting.into_iter().rev() {
+            let added = self.subscribe_live(pending, env);
+            // Also when nothing is new: what was told before may still be on its way.
+            env.change_routes(added, Vec::new(), ticket::new(number, ticket::REQUEST));
+        }
+        self.requests = requests;
     }
 
     pub(super) fn on_request_answer(
@@ -147,19 +203,21 @@ impl Session {
         if matches!(answer, Answer::Applied { outcome: Outcome::Superseded, .. }) {
             return Err(SessionError::Superseded);
         }
+        if matches!(answer, Answer::BarrierPassed) {
+            self.on_barrier_passed(number, env);
+            return Ok(());
+        }
         let Some(request) = self.requests.remove(&number) else { return Ok(()) };
         match (request, answer) {
-            (Request::Subscribe(pending), Answer::RoutesKnown) => {
-                self.requests.insert(number, Request::Subscribe(pending));
-                env.barrier(ticket::new(number, ticket::REQUEST));
-            }
             (Request::Subscribe(mut pending), answer) => {
+                self.subscribing -= 1;
                 if let Answer::Applied { outcome: Outcome::Subscribed { existed }, .. } = answer {
                     pending.accepted.iter_mut().zip(existed).for_each(|((_, before), existed)| *before = existed);
                 }
                 self.finish_subscribe(pending, env);
             }
             (Request::Unsubscribe { packet_id, mut reasons, waiting, .. }, answer) => {
+                self.unsubscribing -= 1;
                 if let Answer::Applied { outcome: Outcome::Unsubscribed { existed }, .. } = answer {
                     for (place, existed) in waiting.into_iter().zip(existed) {
                         if !existed {
@@ -198,10 +256,18 @@ impl Session {
         self.replay(env);
     }
 
-    /// Sends retained messages while there is room; called again when `out` has drained.
+    /// Whether a search for retained messages goes on with nothing else to wait for. Others have their turn first: a filter
+    /// that matches little may look at very many names.
+    pub fn wants_turn(&self, env: &impl Env) -> bool {
+        !self.replays.is_empty() && !env.out_congested() && self.outbox.takes_replay()
+    }
+
+    /// Sends retained messages while there is room; called again when `out` has drained, or in the next turn.
     pub(super) fn replay(&mut self, env: &mut impl Env) {
         let mut found = Vec::new();
-        while !env.out_congested() && self.outbox.takes_replay() {
+        let mut reads = 0;
+        while reads < REPLAY_READS_MAX && !env.out_congested() && self.outbox.takes_replay() {
+            reads += 1;
             let Some(replay) = self.replays.front_mut() else { break };
             let next = env.retained(&replay.subscription.filter, replay.cursor.take(), REPLAY_CHUNK, &mut found);
             let (subscription, identifier) = (replay.subscription.clone(), replay.identifier);
@@ -247,6 +313,10 @@ impl Session {
     }
 
     pub(super) fn on_unsubscribe(&mut self, packet: Unsubscribe, env: &mut impl Env) -> Result<(), SessionError> {
+        self.fits_client(packet.filters.len())?;
+        if !self.options.durable {
+            self.take_in_arrived(env);
+        }
         let mut reasons = vec![ReasonCode::Success; packet.filters.len()];
         let (mut waiting, mut filters, mut removed) = (Vec::new(), Vec::new(), Vec::new());
         for (place, filter) in packet.filters.into_iter().enumerate() {

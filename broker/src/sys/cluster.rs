@@ -63,7 +63,6 @@ mod tests {
             name: format!("node-{node}"),
             address: format!("host-{node}:1"),
             voter,
-            serving: voter,
             lag: None,
         };
         ClusterStatus {

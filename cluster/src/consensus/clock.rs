@@ -57,8 +57,9 @@ fn machine_nanos() -> i64 {
 impl ClusterClock {
     /// A clock that goes on where the log ended. With the anchor of this start of the machine it knows how long ago that
     /// was; without it stands where the log stood, and is not sure.
-    pub(crate) fn begin(&self, anchor: Option<Anchor>, log: Millis) {
-        if log == Millis(0) {
+    /// `founds`: the node begins its cluster's time; one that joins with an empty log learns it.
+    pub(crate) fn begin(&self, anchor: Option<Anchor>, log: Millis, founds: bool) {
+        if log == Millis(0) && founds {
             return;
         }
         let boot = machine_clock::boot_id();
@@ -156,11 +157,11 @@ mod tests {
     fn after_a_restart_of_the_process_time_has_gone_on_whatever_the_wall_says() {
         let log = Millis(machine_clock::wall().0 - 30 * DAY);
         let before = ClusterClock::default();
-        before.begin(None, log);
+        before.begin(None, log, true);
         let mut anchor = before.anchor();
         anchor.offset += 3_600_000 * NANOS_PER_MILLI;
         let after = ClusterClock::default();
-        after.begin(Some(anchor), log);
+        after.begin(Some(anchor), log, true);
         assert!(after.is_sure());
         assert!(near(after.now(), log.0 + 3_600_000));
     }
@@ -169,12 +170,23 @@ mod tests {
     fn after_a_restart_of_the_machine_it_stands_where_the_log_stood_and_is_not_sure() {
         let log = Millis(machine_clock::wall().0 - 30 * DAY);
         let clock = ClusterClock::default();
-        clock.begin(Some(Anchor { boot: "another".into(), offset: i64::MAX / 2 }), log);
+        clock.begin(Some(Anchor { boot: "another".into(), offset: i64::MAX / 2 }), log, true);
         assert!(near(clock.now(), log.0) && !clock.is_sure());
         clock.step_to(Millis(log.0 + DAY));
         assert!(near(clock.now(), log.0 + DAY) && clock.is_sure());
         clock.step_to(log);
         assert!(near(clock.now(), log.0 + DAY), "never back");
+    }
+
+    #[test]
+    fn a_node_that_joins_has_no_time_of_its_own() {
+        let clock = ClusterClock::default();
+        clock.begin(None, Millis(0), false);
+        assert!(!clock.is_sure() && clock.now().0 < DAY);
+        clock.saw(Millis(5 * DAY));
+        assert!(near(clock.now(), 5 * DAY) && !clock.is_sure());
+        clock.told(Millis(6 * DAY));
+        assert!(near(clock.now(), 6 * DAY) && clock.is_sure());
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(crate) use service::ProposalService;
 use crate::{
     facade::{
         AdminRequest, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Neighbour, Submission,
+        Survey,
     },
     ids::{Incarnation, LogIndex, Millis, NodeId},
     membership,
@@ -97,6 +98,7 @@ pub(crate) struct Shared {
     pub(crate) changing: tokio::sync::Mutex<()>,
     fatal: Fatal,
     listening: Option<SocketAddr>,
+    pub(crate) started: std::time::Instant,
     handle: Handle,
 }
 
@@ -185,6 +187,7 @@ impl RaftConsensus {
             invitation: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
             fatal,
+            started: std::time::Instant::now(),
             handle,
         });
         Ok((shared, opened, listener, events))
@@ -292,7 +295,12 @@ impl Shared {
 
     /// Whether clients are served here at this moment.
     pub(crate) fn is_serving(&self) -> bool {
-        self.serving.load(Ordering::Acquire) && self.engine.load().as_ref().is_some_and(|engine| engine.has_majority())
+        self.serving.load(Ordering::Acquire) && self.has_majority()
+    }
+
+    /// Whether a leader with a majority was there a moment ago.
+    pub(crate) fn has_majority(&self) -> bool {
+        self.engine.load().as_ref().is_some_and(|engine| engine.has_majority())
     }
 
     pub(crate) fn set_serving(&self, serving: bool) {
@@ -327,7 +335,7 @@ impl Shared {
         duties::make_snapshot(&self, &engine).await
     }
 
-    fn status(&self) -> ClusterStatus {
+    pub(crate) fn status(&self) -> ClusterStatus {
         let view = self.view();
         let last = view.last;
         let members = view.members.iter().map(|m| MemberStatus {
@@ -335,7 +343,6 @@ impl Shared {
             name: m.name.clone(),
             address: m.address.clone(),
             voter: m.voter,
-            serving: m.voter,
             lag: m.matched.map(|matched| last.saturating_sub(matched)),
         });
         ClusterStatus {
@@ -349,6 +356,7 @@ impl Shared {
             last: LogIndex(view.last),
             purged: LogIndex(view.purged),
             behind: view.cluster_commit.max(view.commit).saturating_sub(view.applied),
+            majority: self.has_majority(),
             members: members.collect(),
         }
     }
@@ -455,6 +463,11 @@ impl Consensus for RaftConsensus {
 
     fn metrics(&self) -> ConsensusMetrics {
         self.shared.metrics()
+    }
+
+    fn survey(&self) -> BoxFuture<'static, Survey> {
+        let task = self.shared.handle.spawn(membership::survey(self.shared.clone()));
+        Box::pin(async move { task.await.unwrap_or_default() })
     }
 
     fn neighbours(&self) -> BoxFuture<'static, Vec<Neighbour>> {

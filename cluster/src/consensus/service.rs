@@ -2,7 +2,7 @@
 use super::clock::ClusterClock;
 use crate::{
     ids::{Incarnation, NodeId},
-    raft::{Engine, NotLeader, collect_parts, encoding::encode_batch, peer_of},
+    raft::{Engine, NotLeader, START_TIMEOUT, collect_parts, encoding::encode_batch, peer_of},
     state::Origin,
     transport::services::raft::proposals_server,
 };
@@ -80,7 +80,9 @@ impl proposals_server::Proposals for ProposalService {
     ) -> Result<Response<Self::ProposeStream>, Status> {
         let peer = peer_of(&request);
         let mut frames = request.into_inner();
-        let first = frames.message().await?.and_then(|frame| frame.content);
+        let first = tokio::time::timeout(START_TIMEOUT, frames.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("proposals without their start"))??;
+        let first = first.and_then(|frame| frame.content);
         let Some(wire::propose_frame::Content::Start(start)) = first else {
             return Err(Status::invalid_argument("proposals without their start"));
         };

@@ -14,9 +14,13 @@ pub struct RaftSettings {
     pub listen: Option<SocketAddr>,
     /// Where clients reach this node, for other nodes that hand theirs over.
     pub client_listeners: Vec<ClientListener>,
-    /// `cluster_peer`: addresses of nodes of the cluster; this node's own may be among them. None other: a cluster of
-    /// one.
+    /// `cluster_peer`: addresses of nodes of the cluster; this node's own may be among them.
     pub peers: Vec<String>,
+    /// `cluster_allow`: names and hosts that may join besides those of `peers` and of members; `*` stands for any characters.
+    pub allow: Vec<String>,
+    /// `cluster_new`: without another peer this node forms a cluster of its own. Otherwise it waits to be added to one. Of a
+    /// node that does not listen it is always so.
+    pub found_alone: bool,
     /// `None`: `cluster_insecure true`.
     pub tls: Option<PemPaths>,
     /// The snapshot file, if it is to have a name of its own (`persistence_file` of a node alone).
@@ -51,6 +55,8 @@ impl RaftSettings {
             listen: None,
             client_listeners: Vec::new(),
             peers: Vec::new(),
+            allow: Vec::new(),
+            found_alone: true,
             tls: None,
             snapshot_path: None,
             persistence: Persistence::Disk,

@@ -64,6 +64,11 @@ impl Walls {
         self.heard.insert(node, (offset(now, wall), now));
     }
 
+    /// How long nothing was heard of a node; `None`: it never was.
+    pub(crate) fn silent(&self, now: Duration, node: NodeId) -> Option<Duration> {
+        self.heard.get(&node).map(|(_, at)| now.saturating_sub(*at))
+    }
+
     /// `None`: fewer than a majority is known.
     fn median(&self, now: Duration, voters: &[NodeId]) -> Option<Median> {
         let fresh = |node: &NodeId| self.heard.get(node).filter(|(_, at)| now.saturating_sub(*at) < FRESH);
@@ -114,10 +119,10 @@ impl Shared {
 }
 
 /// Goes on where the log ended, by the anchor that this node wrote before.
-pub(crate) fn begin(shared: &Shared, replica: &Replica) {
+pub(crate) fn begin(shared: &Shared, replica: &Replica, founds: bool) {
     let text = mosquorum_storage::fs::read_file(&*replica.fs(), &shared.anchor_path(), ANCHOR_BYTES_MAX);
     let anchor = text.ok().and_then(|text| Anchor::from_text(std::str::from_utf8(&text).ok()?));
-    shared.clock.begin(anchor, replica.time());
+    shared.clock.begin(anchor, replica.time(), founds);
 }
 
 /// Keeps the time for the life of the group: as leader corrects it, as anybody remembers it.

@@ -1,10 +1,11 @@
 //! `mosquorum cluster add`: the leader tells a running node, which belongs to no cluster yet, where to join.
-//! Always true: the node itself asks for admission, as one that lists a member as its peer does; nothing is agreed on
-//! for a node that does not answer, so a mistyped address costs no majority.
-use super::forming::hello;
+//! Always true: the node itself asks for admission, as one that lists a member as its peer does; for a node that does not
+//! answer only its name is noted, which may join from then on, so a mistyped address costs no majority.
+use super::{changes::decide, forming::hello, own_address};
 use crate::{
     consensus::Shared,
-    transport::{Purpose, services::raft::membership_client::MembershipClient},
+    state::Command,
+    transport::{Purpose, host_of, services::raft::membership_client::MembershipClient},
 };
 use mosquorum_proto::peer::raft as wire;
 use std::{sync::Arc, time::Duration};
@@ -17,9 +18,17 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn add(shared: &Arc<Shared>, node: &wire::AddNode) -> Result<String, String> {
     let (name, address) = (&node.name, &node.address);
     let identity = shared.identity().ok_or("this node does not belong to a cluster yet")?;
-    let found = hello(shared, address).await.map_err(|reason| {
-        format!("no node answers at {address}: {reason}; start it with cluster_listener and run this again")
-    })?;
+    let added = Command::NodeAdded { name: name.as_str().into(), host: host_of(address).into() };
+    let found = match hello(shared, address).await {
+        Ok(found) => found,
+        Err(reason) => {
+            decide(shared, added).await?;
+            return Err(format!(
+                "no node answers at {address}: {reason}; `{name}` may join from now on: start it with cluster_listener, and \
+                 run this again unless it lists a member as its cluster_peer"
+            ));
+        }
+    };
     if found.name != *name {
         return Err(format!("the node at {address} is named `{}`, not `{name}`", found.name));
     }
@@ -28,6 +37,7 @@ pub(super) async fn add(shared: &Arc<Shared>, node: &wire::AddNode) -> Result<St
             "`{name}` belongs to another cluster: move its data directory away to let it join this one"
         ));
     }
+    decide(shared, added).await?;
     invite(shared, address, &identity.cluster).await?;
     let since = Instant::now();
     while since.elapsed() < JOIN_WAIT {
@@ -44,9 +54,9 @@ pub(super) async fn add(shared: &Arc<Shared>, node: &wire::AddNode) -> Result<St
 async fn invite(shared: &Shared, address: &str, cluster: &[u8]) -> Result<(), String> {
     let addresses = shared.view().members.iter().map(|m| m.address.clone()).collect();
     let mut client = MembershipClient::new(shared.transport.channel(address, Purpose::Control));
-    match timeout(CALL_TIMEOUT, client.invite(wire::InviteRequest { cluster: cluster.to_vec().into(), addresses }))
-        .await
-    {
+    let (cluster, name) = (cluster.to_vec().into(), shared.settings.name.clone());
+    let request = wire::InviteRequest { cluster, addresses, name, address: own_address(shared) };
+    match timeout(CALL_TIMEOUT, client.invite(request)).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(status)) => Err(format!("{address} refuses: {}", status.message())),
         Err(_) => Err(format!("{address} does not answer in time")),

@@ -1,9 +1,11 @@
 //! What an operator asks for: `mosquorum cluster status | add | remove | transfer-leader | resize`.
-use super::{add, ask_first, changes, leave};
+//! Always true: without a majority an answer comes within 3 s and says who is missing; a change that was begun by then
+//! goes on, since half a change is worse.
+use super::{add, ask_first, changes, leave, neighbours::survey};
 use crate::{
     consensus::{Shared, timekeeping},
-    facade::AdminRequest,
-    raft::View,
+    facade::{AdminRequest, Survey},
+    raft::{MemberView, View},
     transport::{Purpose, services::raft::membership_client::MembershipClient},
 };
 use mosquorum_proto::peer::raft as wire;
@@ -12,6 +14,11 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// A refusal that asking again, at the new leader, settles.
 const ASK_AGAIN: &str = "leadership moved";
+
+/// How long an operator waits for a majority to come back: an election takes less. Members have a second of that to say
+/// that they are there; a majority that was lost just now is missed after 1.1 s more.
+const MAJORITY_PATIENCE: Duration = Duration::from_millis(1500);
+const MAJORITY_CHECK: Duration = Duration::from_millis(50);
 
 /// Does what is asked, here if this node leads and through the leader otherwise.
 pub(crate) async fn admin(shared: Arc<Shared>, request: AdminRequest) -> Result<String, String> {
@@ -29,19 +36,67 @@ pub(crate) async fn admin(shared: Arc<Shared>, request: AdminRequest) -> Result<
         AdminRequest::AcceptTime => Request::AcceptTime(true),
     };
     let deadline = Instant::now() + hand_over + shared.settings.commit_timeout;
-    loop {
-        let answer = if shared.view().is_leader {
-            lead(&shared, request.clone(), hand_over).await
-        } else {
-            forward(&shared, request.clone(), hand_over).await
-        };
-        match answer {
-            Err(reason) if reason.contains(ASK_AGAIN) && Instant::now() < deadline => {
-                sleep(Duration::from_millis(100)).await;
+    let asking = async {
+        loop {
+            let answer = if shared.view().is_leader {
+                lead(&shared, request.clone(), hand_over).await
+            } else {
+                forward(&shared, request.clone(), hand_over).await
+            };
+            match answer {
+                Err(reason) if reason.contains(ASK_AGAIN) && Instant::now() < deadline => {
+                    sleep(Duration::from_millis(100)).await;
+                }
+                answer => return answer,
             }
-            answer => return answer,
+        }
+    };
+    tokio::select! {
+        biased;
+        answer = asking => answer,
+        reason = without_majority(&shared) => Err(reason),
+    }
+}
+
+async fn majority(shared: &Shared) {
+    while !shared.has_majority() {
+        sleep(MAJORITY_CHECK).await;
+    }
+}
+
+/// Resolves, with the reason, once there has been no majority for [`MAJORITY_PATIENCE`].
+async fn without_majority(shared: &Arc<Shared>) -> String {
+    loop {
+        while shared.has_majority() {
+            sleep(MAJORITY_CHECK).await;
+        }
+        let (found, back) = tokio::join!(survey(shared.clone()), timeout(MAJORITY_PATIENCE, majority(shared)));
+        if back.is_err() {
+            return why_no_majority(&found);
         }
     }
+}
+
+fn why_no_majority(found: &Survey) -> String {
+    let status = &found.status;
+    if status.node.0 == 0 {
+        return format!("this node belongs to no cluster yet; it looks for {}", found.looks_for.join(", "));
+    }
+    if found.expelled {
+        return "this node was removed from the cluster; ask another one".to_owned();
+    }
+    let voters = || found.members.iter().filter(|other| other.member.voter);
+    let missing: Vec<String> = voters()
+        .filter_map(|other| {
+            let why = other.answer.as_ref().err()?;
+            let since = other.silent.map_or(String::new(), |silent| format!(", not heard for {} s", silent.as_secs()));
+            Some(format!("{} (n{}{since}: {why})", other.member.name, other.member.node.0))
+        })
+        .collect();
+    let (all, there) = (voters().count(), voters().count() - missing.len());
+    let who = if missing.is_empty() { String::new() } else { format!("; not {}", missing.join(", ")) };
+    let needed = all / 2 + 1;
+    format!("no majority of the cluster: {there} of {all} voters answer, {needed} are needed{who}")
 }
 
 async fn forward(
@@ -74,8 +129,30 @@ async fn forward(
     }
 }
 
-/// Carries a request out on the leader.
+/// Carries a request out on the leader. Once begun it goes on if this future is dropped.
 pub(super) async fn lead(
+    shared: &Arc<Shared>,
+    request: wire::admin_request::Request,
+    hand_over: Duration,
+) -> Result<String, String> {
+    // Nothing is begun without a majority.
+    tokio::select! {
+        biased;
+        () = majority(shared) => {}
+        reason = without_majority(shared) => return Err(reason),
+    }
+    let for_task = shared.clone();
+    let done = tokio::spawn(async move { carry_out(&for_task, request, hand_over).await });
+    tokio::select! {
+        biased;
+        done = done => done.unwrap_or_else(|error| Err(error.to_string())),
+        reason = without_majority(shared) => {
+            Err(format!("{reason}. What was asked for may still be done when there is one again"))
+        }
+    }
+}
+
+async fn carry_out(
     shared: &Arc<Shared>,
     request: wire::admin_request::Request,
     hand_over: Duration,
@@ -87,23 +164,36 @@ pub(super) async fn lead(
     match request {
         Request::Add(node) => add::add(shared, &node).await,
         Request::Remove(name) => {
-            let node = find(&shared.view(), &name)?;
-            let notes = remove(shared, node, hand_over).await?;
-            Ok(format!("{notes}{name} (n{node}) left the cluster"))
+            let member = find(&shared.view(), &name)?;
+            let notes = remove(shared, member.node, hand_over).await?;
+            Ok(format!("{notes}{} left the cluster", named(&member)))
         }
         Request::TransferTo(name) => {
-            let to = if name.is_empty() { None } else { Some(find(&shared.view(), &name)?) };
+            let to = if name.is_empty() { None } else { Some(find(&shared.view(), &name)?.node) };
             let to = transfer(shared, to).await?;
-            Ok(format!("n{to} leads"))
+            Ok(format!("{} leads", called(&shared.view(), to)))
         }
         Request::Resize(voters) => resize(shared, voters as usize, hand_over).await,
         Request::AcceptTime(_) => Ok(timekeeping::accept(shared)),
     }
 }
 
-fn find(view: &View, name: &str) -> Result<u64, String> {
-    let found = view.members.iter().filter(|m| m.name == name).map(|m| m.node).max();
-    found.ok_or_else(|| format!("no node is named `{name}`"))
+/// By its name, or by its number as `n12`; the newest of several.
+fn find(view: &View, name: &str) -> Result<MemberView, String> {
+    let newest = view.members.iter().filter(|m| m.name == name).max_by_key(|m| m.node);
+    let number = || name.strip_prefix('n').and_then(|digits| digits.parse().ok()).and_then(|node| view.member(node));
+    newest.or_else(number).cloned().ok_or_else(|| {
+        let names: Vec<&str> = view.members.iter().map(|m| m.name.as_str()).collect();
+        format!("no node is named `{name}`; there are {}", names.join(", "))
+    })
+}
+
+fn named(member: &MemberView) -> String {
+    format!("{} (n{})", member.name, member.node)
+}
+
+fn called(view: &View, node: u64) -> String {
+    view.member(node).map_or_else(|| format!("n{node}"), named)
 }
 
 /// What the operator should know besides.
@@ -118,6 +208,7 @@ async fn remove(shared: &Arc<Shared>, node: u64, hand_over: Duration) -> Result<
     }
     let nodes = BTreeSet::from([node]);
     let handed_over = leave::hand_over(shared, &nodes, hand_over).await?;
+    changes::bar(shared, node).await?;
     changes::remove(shared, node, handed_over.nodes.contains(&node)).await?;
     Ok(handed_over.notes)
 }
@@ -132,7 +223,7 @@ async fn transfer(shared: &Arc<Shared>, to: Option<u64>) -> Result<u64, String> 
     let candidates = view.members.iter().filter(|m| m.voter && m.node != engine.node());
     let to = match to {
         Some(to) if view.member(to).is_some_and(|m| m.voter) => to,
-        Some(to) => return Err(format!("n{to} does not vote")),
+        Some(to) => return Err(format!("{} does not vote", called(&view, to))),
         None => candidates.max_by_key(|m| m.matched).map(|m| m.node).ok_or("there is no other voter")?,
     };
     engine.transfer_leader(to).await.map_err(|e| e.to_string())?;
@@ -140,7 +231,7 @@ async fn transfer(shared: &Arc<Shared>, to: Option<u64>) -> Result<u64, String> 
     let moved = leadership.wait_for(|now| now.leader == Some(to));
     match timeout(shared.settings.commit_timeout, moved).await {
         Ok(Ok(_)) => Ok(to),
-        _ => Err(format!("n{to} has not taken over")),
+        _ => Err(format!("{} has not taken over", called(&view, to))),
     }
 }
 
@@ -210,6 +301,55 @@ fn status_text(shared: &Shared) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        facade::{MemberStatus, MemberSurvey, SelfReport},
+        ids::NodeId,
+    };
+
+    #[test]
+    fn a_node_is_found_by_name_or_number_and_named_by_both() {
+        let member = |node, name: &str| MemberView { node, name: name.to_owned(), ..MemberView::default() };
+        let members = vec![member(3, "a"), member(7, "b"), member(9, "a")];
+        let view = View { members, ..View::default() };
+        let found = |name| find(&view, name).map(|member| named(&member));
+        assert_eq!(found("a"), Ok("a (n9)".to_owned()));
+        assert_eq!(found("n7"), Ok("b (n7)".to_owned()));
+        assert_eq!(found("c"), Err("no node is named `c`; there are a, b, a".to_owned()));
+        assert_eq!(called(&view, 4), "n4");
+    }
+
+    #[test]
+    fn without_a_majority_the_reason_names_who_is_missing_since_when() {
+        let member = |node: u64, answer: Result<SelfReport, String>, silent: Option<u64>| MemberSurvey {
+            member: MemberStatus {
+                node: NodeId(node),
+                name: format!("node-{node}"),
+                voter: node < 4,
+                ..MemberStatus::default()
+            },
+            standing: None,
+            answer,
+            silent: silent.map(Duration::from_secs),
+            lag: None,
+        };
+        let there = || Ok(SelfReport::default());
+        let mut found = Survey { looks_for: vec!["a:1".to_owned()], ..Survey::default() };
+        assert_eq!(why_no_majority(&found), "this node belongs to no cluster yet; it looks for a:1");
+        found.status.node = NodeId(1);
+        found.members = vec![
+            member(1, there(), Some(0)),
+            member(2, Err("refused".to_owned()), Some(31)),
+            member(3, Err("no answer in time".to_owned()), None),
+            member(4, there(), Some(0)),
+        ];
+        assert_eq!(
+            why_no_majority(&found),
+            "no majority of the cluster: 1 of 3 voters answer, 2 are needed; not node-2 (n2, not heard for 31 s: \
+             refused), node-3 (n3: no answer in time)"
+        );
+        found.expelled = true;
+        assert!(why_no_majority(&found).starts_with("this node was removed"));
+    }
 
     #[test]
     fn names_are_ordered_by_the_numbers_in_them() {

@@ -1,10 +1,24 @@
 //! Changes of the membership, made by the leader, one at a time.
-use super::forget;
-use crate::{consensus::Shared, ids::NodeId, raft::EngineError};
+use super::{
+    EVENTS, forget,
+    rules::{Claim, Rules},
+};
+use crate::{
+    consensus::Shared,
+    facade::{Answer, Completion, Submission},
+    ids::NodeId,
+    raft::{Engine, EngineError, MemberView},
+    state::Command,
+    transport::host_of,
+};
 use mosquorum_proto::peer::raft as wire;
+use parking_lot::Mutex;
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
-use tokio::time::{Instant, sleep};
-use tracing::info;
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout},
+};
+use tracing::{info, warn};
 
 /// How long one request to join waits for the new node to catch up; the node asks again after that.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(8);
@@ -13,12 +27,47 @@ const CATCH_UP_ENTRIES: u64 = 64;
 /// A node that the leader heard of so recently is running.
 const RUNNING: Duration = Duration::from_secs(2);
 
+/// Has the cluster note something, and waits until it has.
+pub(super) async fn decide(shared: &Shared, command: Command) -> Result<(), String> {
+    let (reply, applied) = oneshot::channel();
+    let reply = Arc::new(Decided(Mutex::new(Some(reply))));
+    shared.proposer.submit(vec![Submission { command, reply, ticket: 0, life: None }]);
+    match timeout(shared.settings.commit_timeout, applied).await {
+        Ok(Ok(())) => Ok(()),
+        _ => Err("the cluster did not agree in time; nothing is lost by asking again".into()),
+    }
+}
+
+struct Decided(Mutex<Option<oneshot::Sender<()>>>);
+
+impl Completion for Decided {
+    fn complete(&self, _ticket: u64, _answer: Answer) {
+        // Nobody may wait any more.
+        self.0.lock().take().map(|reply| reply.send(()));
+    }
+}
+
+/// Whether this node may join; if not, the log says so once.
+fn judge(shared: &Shared, engine: &Engine, claim: &Claim<'_>) -> Result<(), String> {
+    Rules::of(shared, Some(engine)).judge(claim).inspect_err(|reason| {
+        engine.introductions.refusals.once(reason, |more| warn!(target: EVENTS, "a node is refused: {reason}{more}"));
+    })
+}
+
+/// A member speaks for itself: nobody takes its number.
+fn is_member_itself(known: &MemberView, name: &str, proven: &[String]) -> bool {
+    let is_proven = |wanted: &str| proven.iter().any(|proven| proven.eq_ignore_ascii_case(wanted));
+    known.name == name && is_proven(name) || is_proven(&known.name) || is_proven(host_of(&known.address))
+}
+
 /// Gives a number to a new node: the index of an entry committed for it.
 pub(super) async fn admit(shared: &Arc<Shared>, request: &wire::AdmitRequest) -> Result<wire::AdmitReply, String> {
     let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
+    let claim = Claim { name: &request.name, address: &request.address, proven: &request.proven };
+    judge(shared, &engine, &claim)?;
     refuse_running_namesake(shared, &request.name, 0)?;
     let node = engine.commit_blank().await.map_err(|e| e.to_string())?;
-    info!(node, name = request.name, address = request.address, "node admitted");
+    info!(target: EVENTS, "{} at {} is admitted as n{node}", request.name, request.address);
     Ok(wire::AdmitReply { cluster: engine.speaker.cluster.to_vec().into(), node })
 }
 
@@ -55,6 +104,16 @@ pub(super) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> R
         if let Some(newer) = view.members.iter().find(|m| m.name == request.name && m.node > node) {
             return Err(format!("n{node} was replaced by n{}: move its data directory away", newer.node));
         }
+        if node > view.last {
+            return Err(format!("n{node} is no number of this cluster"));
+        }
+        let claim = Claim { name: &request.name, address: &request.address, proven: &request.proven };
+        match view.member(node) {
+            Some(known) if !is_member_itself(known, &request.name, &request.proven) => judge(shared, &engine, &claim)?,
+            Some(_) => {}
+            None if request.was_member => {}
+            None => judge(shared, &engine, &claim)?,
+        }
         match view.member(node) {
             Some(known) if known.address != request.address => {
                 engine.set_address(node, &request.name, &request.address).await.map_err(text)?;
@@ -89,9 +148,16 @@ pub(super) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> R
         view.members.iter().filter(|m| m.name == request.name && m.node != node).map(|m| m.node).collect();
     // One may have come back meanwhile.
     refuse_running_namesake(shared, &request.name, node)?;
-    engine.promote(node, replaced.clone()).await.map_err(text)?;
-    info!(node, name = request.name, replaced = replaced.len(), "node votes");
+    engine.promote(node, replaced).await.map_err(text)?;
     Ok(true)
+}
+
+/// Nobody joins under the node's name any more, until it is added. Before it is taken out, so that it does not come back in
+/// between. Not for a cluster that gets smaller: its nodes may come again when it gets larger.
+pub(super) async fn bar(shared: &Shared, node: u64) -> Result<(), String> {
+    let view = shared.view();
+    let Some(member) = view.member(node) else { return Ok(()) };
+    decide(shared, Command::NameRemoved { name: member.name.as_str().into() }).await
 }
 
 /// Takes a node out of the cluster. One with clients is forgotten later.

@@ -1,5 +1,5 @@
 //! How a node with an empty directory gets a number: by forming the cluster, or by being admitted to one.
-use super::{FOUNDER, Pauses, REMIND_AFTER, ask_first, own_address};
+use super::{EVENTS, FOUNDER, Pauses, REMIND_AFTER, ask_first, own_address};
 use crate::{
     consensus::Shared,
     raft::View,
@@ -12,7 +12,8 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
 };
-use tracing::{debug, info, warn};
+use tonic::{Code, Status};
+use tracing::{info, warn};
 
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 const ADMIT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,11 +37,22 @@ enum Finding {
 pub(super) async fn obtain(shared: &Arc<Shared>) -> Result<Admitted, String> {
     let others = shared.settings.other_peers();
     let may_form = !shared.disk.lock().await.has_damaged_past() || others.is_empty();
-    if others.is_empty() {
+    let alone = others.is_empty();
+    if alone && (shared.settings.listen.is_none() || shared.settings.found_alone) {
         return form();
     }
-    info!(peers = others.len(), "empty data directory: looking for the cluster, or for everybody to form it");
-    let mut reminded = Instant::now();
+    if alone {
+        info!(
+            target: EVENTS,
+            "this node belongs to no cluster and lists no other cluster_peer: it waits for `mosquorum cluster add {} {}` on \
+             a member; cluster_new true lets it form a cluster of its own",
+            shared.settings.name,
+            own_address(shared)
+        );
+    } else {
+        info!(peers = others.len(), "empty data directory: looking for the cluster, or for everybody to form it");
+    }
+    let mut reminded = Reminded::default();
     let mut pauses = Pauses::new();
     loop {
         let invited = shared.invitation.lock().clone();
@@ -49,31 +61,51 @@ pub(super) async fn obtain(shared: &Arc<Shared>) -> Result<Admitted, String> {
                 for address in addresses {
                     match ask_admission(shared, &address).await {
                         Ok(admitted) => return Ok(admitted),
-                        Err(reason) => debug!(%address, %reason, "not admitted yet"),
+                        Err(reason) => reminded.remind(&format!("{address} does not let it in: {reason}")),
                     }
                 }
             }
             Finding::Form if may_form => return form(),
-            Finding::Form => {
-                remind(&mut reminded, "a damaged directory lies beside the empty one: this node only joins")
-            }
-            Finding::Wait(reason) => remind(&mut reminded, &reason),
+            Finding::Form => reminded.remind("a damaged directory lies beside the empty one: this node only joins"),
+            Finding::Wait(_) if alone => {}
+            Finding::Wait(reason) => reminded.remind(&reason),
         }
         pauses.pause().await;
     }
 }
 
-fn remind(last: &mut Instant, reason: &str) {
-    if last.elapsed() > REMIND_AFTER {
-        warn!(%reason, "waiting to form or join a cluster");
-        *last = Instant::now();
+/// Why this node waits: said when it lasts, and again when it is another reason.
+#[derive(Default)]
+pub(super) struct Reminded {
+    reason: String,
+    since: Option<Instant>,
+    said: Option<String>,
+}
+
+impl Reminded {
+    fn remind(&mut self, reason: &str) {
+        if self.is_due(reason, Instant::now()) {
+            warn!(target: EVENTS, "this node waits to form or join a cluster: {reason}");
+        }
+    }
+
+    pub(super) fn is_due(&mut self, reason: &str, now: Instant) -> bool {
+        if self.reason != reason || self.since.is_none() {
+            (self.reason, self.since) = (reason.to_owned(), Some(now));
+        }
+        let lasts = self.since.is_some_and(|since| now - since > REMIND_AFTER);
+        if lasts && self.said.as_deref() != Some(reason) {
+            self.said = Some(reason.to_owned());
+            return true;
+        }
+        false
     }
 }
 
 fn form() -> Result<Admitted, String> {
     let mut cluster = [0; 16];
     ring::default_provider().secure_random.fill(&mut cluster).map_err(|_| "the system has no random numbers")?;
-    info!("forming the cluster");
+    info!(target: EVENTS, "this node forms the cluster");
     Ok(Admitted { cluster, node: FOUNDER })
 }
 
@@ -94,6 +126,9 @@ async fn look(shared: &Arc<Shared>, others: &[String], invited: Vec<String>) -> 
         .collect();
     if !clusters.is_empty() {
         return Finding::Clusters(clusters);
+    }
+    if others.is_empty() {
+        return Finding::Wait("it lists no other cluster_peer".into());
     }
     let own_set = shared.settings.forming_set();
     for (address, reply) in replies.iter().filter(|(address, _)| others.contains(address)) {
@@ -125,33 +160,93 @@ pub(super) async fn hello(shared: &Shared, address: &str) -> Result<wire::HelloR
     let request = wire::HelloRequest { name: shared.settings.name.clone(), address: own_address(shared) };
     match timeout(HELLO_TIMEOUT, client.hello(request)).await {
         Ok(Ok(reply)) => Ok(reply.into_inner()),
-        Ok(Err(status)) => Err(status.message().to_owned()),
-        Err(_) => Err("no answer in time".into()),
+        Ok(Err(status)) => Err(why(shared, address, &status)),
+        Err(_) => Err(shared.transport.trouble(address).unwrap_or_else(|| "no answer in time".into())),
     }
 }
 
-/// Whether a node of this cluster that has more of its log knows this node as no member: it was removed while it was
-/// away.
-pub(super) async fn others_know_better(shared: &Shared, view: &View) -> bool {
-    let Some(identity) = shared.identity() else { return false };
+/// What a call failed for: the connection's trouble says more than the call's.
+pub(super) fn why(shared: &Shared, address: &str, status: &Status) -> String {
+    let of_connection = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
+    let trouble = of_connection.then(|| shared.transport.trouble(address)).flatten();
+    trouble.unwrap_or_else(|| status.message().to_owned())
+}
+
+/// What others say of a node that has no majority.
+pub(super) enum Standing {
+    Unclear,
+    /// A node of this cluster that has more of its log knows it as no member: it was removed while it was away.
+    Removed,
+    /// Something else that will not mend itself, for the operator.
+    Odd(String),
+}
+
+pub(super) async fn ask_standing(shared: &Shared, view: &View) -> Standing {
+    let Some(identity) = shared.identity() else { return Standing::Unclear };
+    let mut odd = None;
     for address in ask_first(shared, view) {
-        let Ok(reply) = hello(shared, &address).await else { continue };
-        let member = reply.members.iter().any(|m| m.node == identity.node);
-        if reply.cluster[..] == identity.cluster && reply.last_applied > view.last && !member {
-            return true;
+        let reply = match hello(shared, &address).await {
+            Ok(reply) => reply,
+            Err(reason) => {
+                if reason.contains("certificate") {
+                    odd.get_or_insert(format!("{address}: {reason}"));
+                }
+                continue;
+            }
+        };
+        if reply.cluster[..] != identity.cluster {
+            if !reply.cluster.is_empty() {
+                odd.get_or_insert(format!(
+                    "`{}` at {address} belongs to another cluster (made by `recover`?): to let this node join that one, \
+                     move its data directory away",
+                    reply.name
+                ));
+            }
+            continue;
+        }
+        let member = reply.members.iter().find(|m| m.node == identity.node);
+        if reply.last_applied > view.last && member.is_none() {
+            return Standing::Removed;
+        }
+        let own = (&shared.settings.name, own_address(shared));
+        if let Some(member) = member.filter(|m| m.name != *own.0 && m.address != own.1) {
+            odd.get_or_insert(format!(
+                "its data directory is that of n{} `{}` at {}, a copy cannot be another node: move it away to let this \
+                 node join as a new one",
+                member.node, member.name, member.address
+            ));
         }
     }
-    false
+    odd.map_or(Standing::Unclear, Standing::Odd)
 }
 
 async fn ask_admission(shared: &Shared, address: &str) -> Result<Admitted, String> {
     let mut client = MembershipClient::new(shared.transport.channel(address, Purpose::Control));
-    let request = wire::AdmitRequest { name: shared.settings.name.clone(), address: own_address(shared), hops: 0 };
+    let request =
+        wire::AdmitRequest { name: shared.settings.name.clone(), address: own_address(shared), ..Default::default() };
     let reply = match timeout(ADMIT_TIMEOUT, client.admit(request)).await {
         Ok(Ok(reply)) => reply.into_inner(),
-        Ok(Err(status)) => return Err(status.message().to_owned()),
+        Ok(Err(status)) => return Err(why(shared, address, &status)),
         Err(_) => return Err("no answer in time".into()),
     };
     let cluster = reply.cluster[..].try_into().map_err(|_| "the answer names no cluster".to_owned())?;
     Ok(Admitted { cluster, node: reply.node })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_a_node_waits_is_said_once_when_it_lasts() {
+        let (mut reminded, start) = (Reminded::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let said = |reminded: &mut Reminded, reason, from, to| {
+            (from..to).filter(|second| reminded.is_due(reason, at(*second))).count()
+        };
+        assert_eq!(said(&mut reminded, "a", 0, 10), 0);
+        assert_eq!(said(&mut reminded, "a", 10, 1000), 1);
+        assert_eq!(said(&mut reminded, "b", 1000, 1005), 0);
+        assert_eq!(said(&mut reminded, "b", 1005, 1100), 1);
+    }
 }

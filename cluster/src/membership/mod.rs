@@ -6,14 +6,17 @@
 mod add;
 mod admin;
 mod changes;
+mod events;
 mod forget;
 mod forming;
+mod introductions;
 mod leave;
 mod neighbours;
+mod rules;
 mod service;
 
 pub(crate) use admin::admin;
-pub(crate) use neighbours::neighbours;
+pub(crate) use neighbours::{neighbours, survey};
 pub(crate) use service::MembershipService;
 
 use crate::{
@@ -29,12 +32,15 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout},
 };
+use tonic::Status;
 use tracing::{info, warn};
 
 /// Between tries: short at first, since at the beginning of a cluster everything changes from moment to moment.
 const RETRY_PAUSE_MIN: Duration = Duration::from_millis(10);
 const RETRY_PAUSE_MAX: Duration = Duration::from_millis(200);
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Target of the lines that tell an operator what happens to the cluster.
+pub(crate) const EVENTS: &str = "cluster_events";
 const INVITATION_CHECK: Duration = Duration::from_millis(200);
 /// How often a state that lasts is logged again.
 const REMIND_AFTER: Duration = Duration::from_secs(10);
@@ -92,6 +98,8 @@ pub(crate) async fn run(shared: Arc<Shared>, opened: Option<Opened>, events: mps
     tokio::spawn(timekeeping::run(shared.clone(), engine.clone()));
     tokio::spawn(watch_raft(shared.clone(), engine.clone()));
     tokio::spawn(forget::run(shared.clone(), engine.clone()));
+    tokio::spawn(introductions::run(shared.clone(), engine.clone()));
+    tokio::spawn(events::run(shared.clone(), engine.clone()));
     become_voter(&shared, &engine).await;
     await_founding_majority(&shared, &engine).await;
     if let Err(reason) = first_snapshot(&shared, &engine).await {
@@ -122,7 +130,7 @@ async fn start_engine(shared: &Arc<Shared>, opened: Opened) -> Result<Arc<Engine
     }
     shared.disk.lock().await.mark_log_used().map_err(|e| e.to_string())?;
     shared.set_log(opened.log.clone());
-    timekeeping::begin(shared, &opened.replica);
+    timekeeping::begin(shared, &opened.replica, identity.node == FOUNDER);
     let engine = Engine::start(EngineStart {
         log: opened.log,
         replica: opened.replica,
@@ -136,6 +144,11 @@ async fn start_engine(shared: &Arc<Shared>, opened: Opened) -> Result<Arc<Engine
     let founder = identity.node == FOUNDER;
     shared.set_identity(identity);
     shared.engine.store(Some(engine.clone()));
+    let for_calls = Arc::downgrade(&engine);
+    shared.transport.set_guard(move |peer| match for_calls.upgrade() {
+        Some(engine) => engine.check_certificate(peer),
+        None => Err(Status::unavailable("the node is shutting down")),
+    });
     let for_detours = Arc::downgrade(&engine);
     shared.transport.set_neighbours(move || for_detours.upgrade().map(|engine| engine.neighbours()));
     if founder && opened.pristine {
@@ -160,8 +173,12 @@ fn own_address(shared: &Shared) -> String {
 
 /// Asks for admission to the voters until this node is one.
 async fn become_voter(shared: &Arc<Shared>, engine: &Arc<Engine>) {
-    let mut reminded: Option<Instant> = None;
+    let mut reminded = forming::Reminded::default();
     let mut pauses = Pauses::new();
+    if engine.view().members.is_empty() {
+        // Whose entries it takes before its log tells who the members are.
+        introductions::ask(shared, engine).await;
+    }
     loop {
         let view = engine.view();
         let own = view.member(engine.node());
@@ -183,10 +200,9 @@ async fn become_voter(shared: &Arc<Shared>, engine: &Arc<Engine>) {
             ask_to_join(shared, engine).await
         };
         if let Err(reason) = answer
-            && reminded.is_none_or(|at| at.elapsed() > REMIND_AFTER)
+            && reminded.is_due(&reason, Instant::now())
         {
-            warn!(%reason, "not a voter of the cluster yet");
-            reminded = Some(Instant::now());
+            warn!(target: EVENTS, "this node is no voter of its cluster yet: {reason}");
         }
         pauses.pause().await;
     }
@@ -199,8 +215,9 @@ async fn ask_to_join(shared: &Arc<Shared>, engine: &Engine) -> Result<(), String
         node: engine.node(),
         name: shared.settings.name.clone(),
         address: own_address(shared),
-        hops: 0,
         was_member: engine.view().member(engine.node()).is_some(),
+        proven: vec![shared.settings.name.clone()],
+        ..Default::default()
     };
     if engine.is_leader() {
         return changes::join(shared, &request).await.map(drop);
@@ -210,7 +227,7 @@ async fn ask_to_join(shared: &Arc<Shared>, engine: &Engine) -> Result<(), String
         let mut client = MembershipClient::new(shared.transport.channel(&address, Purpose::Control));
         last = match timeout(CALL_TIMEOUT, client.join(request.clone())).await {
             Ok(Ok(_)) => return Ok(()),
-            Ok(Err(status)) => Err(status.message().to_owned()),
+            Ok(Err(status)) => Err(forming::why(shared, &address, &status)),
             Err(_) => Err(format!("{address} does not answer in time")),
         };
     }
@@ -273,14 +290,24 @@ async fn first_snapshot(shared: &Arc<Shared>, engine: &Arc<Engine>) -> Result<()
 async fn serve(shared: Arc<Shared>, engine: Arc<Engine>, mut events: mpsc::UnboundedReceiver<LifeEvent>) {
     let mut current = begin_life(&shared);
     let mut member = tokio::time::interval(Duration::from_millis(500));
+    let mut reminded = forming::Reminded::default();
     loop {
         let event = tokio::select! {
             event = events.recv() => event,
             _ = member.tick() => {
                 let view = engine.view();
                 let left = !view.members.is_empty() && view.member(engine.node()).is_none();
-                if left || (!engine.has_majority() && forming::others_know_better(&shared, &view).await) {
-                    return removed(&shared, current).await;
+                let standing = match left {
+                    true => forming::Standing::Removed,
+                    false if engine.has_majority() => forming::Standing::Unclear,
+                    false => forming::ask_standing(&shared, &view).await,
+                };
+                match standing {
+                    forming::Standing::Removed => return removed(&shared, current).await,
+                    forming::Standing::Odd(reason) if reminded.is_due(&reason, Instant::now()) => {
+                        warn!(target: EVENTS, "this node finds no majority: {reason}");
+                    }
+                    _ => {}
                 }
                 continue;
             }
@@ -296,6 +323,7 @@ async fn serve(shared: Arc<Shared>, engine: Arc<Engine>, mut events: mpsc::Unbou
                 current = begin_life(&shared);
             }
             Some(LifeEvent::Replaced) => {
+                info!(target: EVENTS, "this node's state was restored from a snapshot of the leader");
                 end_life(&shared, current, "a snapshot took the place of the state").await;
                 current = begin_life(&shared);
             }
@@ -327,6 +355,7 @@ async fn end_life(shared: &Arc<Shared>, life: Life, reason: &'static str) {
 async fn removed(shared: &Arc<Shared>, life: Life) {
     end_life(shared, life, "this node was removed from the cluster").await;
     warn!(
+        target: EVENTS,
         "this node was removed from the cluster: it serves nobody any more; `mosquorum cluster add` on a member takes it in again"
     );
     while shared.invitation.lock().is_empty() {

@@ -1,10 +1,10 @@
 //! Membership messages of other nodes.
-use super::{admin, changes, leave, neighbours::to_wire, own_address};
+use super::{EVENTS, admin, changes, leave, neighbours, rules::Rules};
 use crate::{
     consensus::Shared,
     raft::peer_of,
     transport::{
-        PeerIdentity, Purpose,
+        PeerIdentity, Purpose, host_of,
         services::raft::{membership_client::MembershipClient, membership_server},
     },
 };
@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 /// Addresses of an invitation that are kept.
 const INVITATION_MAX: usize = 64;
+const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(crate) struct MembershipService {
@@ -40,11 +41,42 @@ fn check_claim(peer: Option<&PeerIdentity>, name: &str, address: &str) -> Result
     }
 }
 
+/// Those of the names for which the certificate is valid.
+fn proven(peer: Option<&PeerIdentity>, names: &[&str]) -> Vec<String> {
+    let peer = peer.cloned().unwrap_or_default();
+    peer.proven(names.iter().copied()).into_iter().map(str::to_owned).collect()
+}
+
+/// Refuses whoever is no member of this node's cluster.
+#[allow(clippy::result_large_err)]
+fn check_member(shared: &Shared, peer: Option<&PeerIdentity>) -> Result<(), Status> {
+    let engine = shared.engine.load_full().ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))?;
+    engine.check_certificate(&peer.cloned().unwrap_or_default())
+}
+
 /// The address of the leader, if it is another node.
 fn leader_elsewhere(shared: &Shared) -> Option<String> {
     let view = shared.view();
     let leader = view.leader.filter(|_| !view.is_leader)?;
     view.member(leader).map(|m| m.address.clone())
+}
+
+/// Only the leader tells a node to leave (or that node itself). Who leads may be known a moment later here than there.
+async fn check_leads(shared: &Shared, peer: Option<&PeerIdentity>) -> Result<(), Status> {
+    let Some(peer) = peer else { return Ok(()) };
+    let since = tokio::time::Instant::now();
+    loop {
+        let view = shared.view();
+        let own = shared.identity().map(|identity| identity.node);
+        let mut asked = view.leader.into_iter().chain(own).filter_map(|node| view.member(node));
+        if asked.any(|member| peer.speaks_for(&member.name, &member.address)) {
+            return Ok(());
+        }
+        if since.elapsed() > LEADER_PATIENCE {
+            return Err(Status::permission_denied("only the leader tells a node to leave"));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 fn refused(reason: String) -> Status {
@@ -58,54 +90,40 @@ impl membership_server::Membership for MembershipService {
         let peer = peer_of(&request);
         let request = request.into_inner();
         check_claim(peer.as_ref(), &request.name, &request.address)?;
-        let view = shared.view();
-        let identity = shared.identity();
-        let members = view.members.iter().map(|m| wire::Member {
-            node: m.node,
-            name: m.name.clone(),
-            address: m.address.clone(),
-            voter: m.voter,
-        });
-        Ok(Response::new(wire::HelloReply {
-            name: shared.settings.name.clone(),
-            address: own_address(&shared),
-            cluster: identity.map(|identity| identity.cluster.to_vec().into()).unwrap_or_default(),
-            node: identity.map_or(0, |identity| identity.node),
-            peers: shared.settings.forming_set(),
-            leader: view.leader.unwrap_or(0),
-            members: members.collect(),
-            last_applied: view.applied,
-            serving: shared.is_serving(),
-            client_listeners: shared.settings.client_listeners.iter().map(to_wire).collect(),
-        }))
+        Ok(Response::new(neighbours::introduce(&shared).await))
     }
 
     async fn admit(&self, request: Request<wire::AdmitRequest>) -> Result<Response<wire::AdmitReply>, Status> {
         let shared = self.shared()?;
         let peer = peer_of(&request);
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        if request.hops == 0 {
+            check_claim(peer.as_ref(), &request.name, &request.address)?;
+            request.proven = proven(peer.as_ref(), &[&request.name, host_of(&request.address)]);
+        } else {
+            // The claim was checked by the member that passes it on.
+            check_member(&shared, peer.as_ref())?;
+        }
         match leader_elsewhere(&shared) {
-            // The claim was checked by the member that passed it on.
             Some(address) if request.hops == 0 => {
-                check_claim(peer.as_ref(), &request.name, &request.address)?;
                 let mut client = MembershipClient::new(shared.transport.channel(&address, Purpose::Control));
                 client.admit(wire::AdmitRequest { hops: 1, ..request }).await
             }
-            _ => {
-                if request.hops == 0 {
-                    check_claim(peer.as_ref(), &request.name, &request.address)?;
-                }
-                changes::admit(&shared, &request).await.map(Response::new).map_err(refused)
-            }
+            _ => changes::admit(&shared, &request).await.map(Response::new).map_err(refused),
         }
     }
 
     async fn join(&self, request: Request<wire::JoinRequest>) -> Result<Response<wire::JoinReply>, Status> {
         let shared = self.shared()?;
         let peer = peer_of(&request);
-        let request = request.into_inner();
+        let mut request = request.into_inner();
         if request.hops == 0 {
             check_claim(peer.as_ref(), &request.name, &request.address)?;
+            let view = shared.view();
+            let known = view.member(request.node).map_or(["", ""], |m| [&m.name, host_of(&m.address)]);
+            request.proven = proven(peer.as_ref(), &[&request.name, host_of(&request.address), known[0], known[1]]);
+        } else {
+            check_member(&shared, peer.as_ref())?;
         }
         match leader_elsewhere(&shared) {
             Some(address) if request.hops == 0 => {
@@ -121,10 +139,20 @@ impl membership_server::Membership for MembershipService {
 
     async fn invite(&self, request: Request<wire::InviteRequest>) -> Result<Response<wire::InviteReply>, Status> {
         let shared = self.shared()?;
-        let wire::InviteRequest { cluster, mut addresses } = request.into_inner();
+        let peer = peer_of(&request);
+        let wire::InviteRequest { cluster, mut addresses, name, address } = request.into_inner();
+        check_claim(peer.as_ref(), &name, &address)?;
+        let engine = shared.engine.load_full();
+        let rules = Rules::of(&shared, engine.as_deref());
+        if !rules.may_invite(&proven(peer.as_ref(), &[&name, host_of(&address)])) {
+            return Err(Status::permission_denied(format!(
+                "`{name}` ({address}) is neither one of this node's cluster_peer hosts nor named by its cluster_allow"
+            )));
+        }
         if shared.identity().is_some_and(|identity| identity.cluster != cluster[..]) {
             return Err(refused("this node belongs to another cluster".into()));
         }
+        tracing::info!(target: EVENTS, "{name} at {address} invites this node into its cluster");
         addresses.truncate(INVITATION_MAX);
         *shared.invitation.lock() = addresses;
         Ok(Response::new(wire::InviteReply {}))
@@ -132,6 +160,9 @@ impl membership_server::Membership for MembershipService {
 
     async fn leave(&self, request: Request<wire::LeaveRequest>) -> Result<Response<wire::LeaveReply>, Status> {
         let shared = self.shared()?;
+        let peer = peer_of(&request);
+        check_member(&shared, peer.as_ref())?;
+        check_leads(&shared, peer.as_ref()).await?;
         let request = request.into_inner();
         // Finished even if the leader stops waiting: the next one asks again.
         let done = tokio::spawn(async move { leave::prepare(&shared, request).await }).await;
@@ -141,6 +172,7 @@ impl membership_server::Membership for MembershipService {
 
     async fn admin(&self, request: Request<wire::AdminRequest>) -> Result<Response<wire::AdminReply>, Status> {
         let shared = self.shared()?;
+        check_member(&shared, peer_of(&request).as_ref())?;
         let wire::AdminRequest { request, hand_over_ms } = request.into_inner();
         let Some(request) = request else {
             return Err(Status::invalid_argument("nothing is asked for"));

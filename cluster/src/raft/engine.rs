@@ -4,16 +4,16 @@
 use super::{
     log::LogStore,
     machine::Machine,
-    network::{NetworkFactory, Speaker},
+    network::{Addresses, NetworkFactory, Speaker},
+    senders::Introductions,
     types::{Member, Proposal, TypeConfig},
 };
 use crate::{
     consensus::{clock::ClusterClock, replica::Replica},
     metrics::Role,
-    transport::{Neighbours, PeerIdentity, Transport},
+    transport::{Neighbours, Transport},
 };
 use bytes::Bytes;
-use mosquorum_proto::peer::raft as wire;
 use mosquorum_storage::log::Log;
 use openraft::{
     ChangeMembers, Config, Instant as _, Raft, ReadPolicy, ServerState, SnapshotPolicy,
@@ -31,7 +31,6 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::watch;
-use tonic::Status;
 
 const HEARTBEAT_MS: u64 = 100;
 const ELECTION_MIN_MS: u64 = 350;
@@ -50,6 +49,8 @@ pub(crate) struct Engine {
     /// Milliseconds after `started` at which a leader was last heard; 0 = never.
     heard: AtomicU64,
     leadership: watch::Receiver<Leadership>,
+    /// Members that this node's log does not tell of yet.
+    pub(crate) introductions: Introductions,
 }
 
 /// Who leads, as far as this node knows.
@@ -153,7 +154,12 @@ impl Engine {
     /// and starts it. Runs on the current tokio runtime from then on.
     pub(crate) async fn start(start: EngineStart) -> Result<Arc<Self>, EngineError> {
         let config = config().validate().map_err(|e| EngineError::Stopped(e.to_string()))?;
-        let network = NetworkFactory { transport: start.transport, speaker: start.speaker.clone() };
+        let addresses = Addresses::default();
+        let network = NetworkFactory {
+            transport: start.transport.clone(),
+            speaker: start.speaker.clone(),
+            addresses: addresses.clone(),
+        };
         let raft = Raft::new(
             start.speaker.node,
             Arc::new(config),
@@ -173,6 +179,7 @@ impl Engine {
         }
         let (publish, leadership) = watch::channel(Leadership::default());
         tokio::spawn(publish_leadership(raft.clone(), publish));
+        tokio::spawn(follow_addresses(raft.clone(), addresses, start.transport));
         Ok(Arc::new(Self {
             raft,
             replica: start.replica,
@@ -181,6 +188,7 @@ impl Engine {
             started: Instant::now(),
             heard: AtomicU64::new(0),
             leadership,
+            introductions: Introductions::default(),
         }))
     }
 
@@ -385,39 +393,6 @@ impl Engine {
         // A panic of one of its tasks was logged where it happened.
         let _ = self.raft.shutdown().await;
     }
-
-    /// Refuses what is not for this node, or not from whom it claims.
-    #[allow(clippy::result_large_err)] // tonic's own type
-    pub(crate) fn check_envelope(
-        &self,
-        peer: Option<&PeerIdentity>,
-        envelope: Option<&wire::Envelope>,
-    ) -> Result<(), Status> {
-        let envelope = envelope.ok_or_else(|| Status::invalid_argument("the message has no envelope"))?;
-        if envelope.cluster[..] != self.speaker.cluster {
-            return Err(Status::failed_precondition("the message is for another cluster"));
-        }
-        if envelope.to != self.node() {
-            return Err(Status::failed_precondition(format!(
-                "the message is for node n{}, this is n{}",
-                envelope.to,
-                self.node()
-            )));
-        }
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        // A sender that is not known here (yet) can only be one that this node has not heard of through its log.
-        let Some(member) = metrics.membership_config.membership().get_node(&envelope.from).cloned() else {
-            return Ok(());
-        };
-        match peer {
-            Some(peer) if !peer.speaks_for(&member.name, &member.address) => Err(Status::permission_denied(format!(
-                "the certificate is not valid for `{}` ({})",
-                member.name, member.address
-            ))),
-            _ => Ok(()),
-        }
-    }
 }
 
 fn write_error(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> EngineError {
@@ -442,6 +417,25 @@ async fn publish_leadership(raft: Raft<TypeConfig, Machine>, publish: watch::Sen
             }
         };
         publish.send_if_modified(|known| std::mem::replace(known, now) != now);
+        if metrics.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps the members' addresses as they are in the newest membership; what was an address is let go of.
+async fn follow_addresses(raft: Raft<TypeConfig, Machine>, addresses: Addresses, transport: Arc<Transport>) {
+    let mut metrics = raft.server_metrics();
+    loop {
+        let now: BTreeMap<u64, String> = {
+            let m = metrics.borrow_watched();
+            m.membership_config.nodes().map(|(node, member)| (*node, member.address.clone())).collect()
+        };
+        if **addresses.load() != now {
+            let before = addresses.swap(Arc::new(now.clone()));
+            let gone = before.values().filter(|address| !now.values().any(|known| known == *address));
+            gone.for_each(|address| transport.forget(address));
+        }
         if metrics.changed().await.is_err() {
             return;
         }

@@ -1,6 +1,7 @@
 //! The Raft library's log on top of `storage::Log`.
 //! Always true: completions are reported in the order of the appends (the writer thread does); reads are cut by bytes,
 //! so that neither a follower that catches up nor apply holds more than a few MiB of entries.
+use super::out_of_the_way;
 use super::{
     encoding::{BatchHeader, Content},
     types::{
@@ -45,7 +46,7 @@ impl LogStore {
     }
 
     fn read(&self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        let entries = self.log.read(start..end, READ_BYTES).map_err(io_error)?;
+        let entries = self.log.read_by(start..end, READ_BYTES, |disk| out_of_the_way(disk)).map_err(io_error)?;
         entries.into_iter().map(decode).collect()
     }
 

@@ -7,15 +7,24 @@ mod engine;
 mod log;
 mod machine;
 mod network;
+mod senders;
 mod service;
 mod snapshot;
 mod types;
 mod voters;
 
-pub(crate) use engine::{Engine, EngineError, EngineStart, Leadership, NotLeader, View};
+pub(crate) use engine::{Engine, EngineError, EngineStart, Leadership, MemberView, NotLeader, View};
 pub(crate) use network::{PART_BYTES, Speaker, cut};
-pub(crate) use service::{RaftService, collect_parts, peer_of};
+pub(crate) use service::{RaftService, START_TIMEOUT, collect_parts, peer_of};
 pub(crate) use types::vote_after_snapshot;
+
+/// Does something that may take long (a read of the disk, many entries at once) on a thread of the runtime, whose other tasks
+/// go on elsewhere meanwhile: heartbeats are among them.
+fn out_of_the_way<R>(work: impl FnOnce() -> R) -> R {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
+    if matches!(flavor, Ok(RuntimeFlavor::MultiThread)) { tokio::task::block_in_place(work) } else { work() }
+}
 
 #[cfg(test)]
 mod conformance;

@@ -7,6 +7,7 @@ use super::{
     types::{Member, TypeConfig, Vote, log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire},
 };
 use crate::transport::{MESSAGE_BYTES_MAX, Purpose, Transport, services::raft::raft_client::RaftClient};
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use mosquorum_proto::peer::raft as wire;
@@ -20,7 +21,7 @@ use openraft::{
     },
     type_config::alias::SnapshotOf,
 };
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
@@ -51,35 +52,30 @@ impl Speaker {
     }
 }
 
+/// Where the members are, at any time.
+pub(crate) type Addresses = Arc<ArcSwap<BTreeMap<u64, String>>>;
+
 #[derive(Clone)]
 pub(crate) struct NetworkFactory {
     pub(crate) transport: Arc<Transport>,
     pub(crate) speaker: Speaker,
+    pub(crate) addresses: Addresses,
 }
 
+/// The library keeps it as long as the target is a member; that may move meanwhile, so each call looks where it is.
 pub(crate) struct Network {
-    speaker: Speaker,
+    factory: NetworkFactory,
     target: u64,
-    control: RaftClient<Channel>,
-    bulk: RaftClient<Channel>,
+    /// Where it was when this was made.
+    address: String,
+    bulk: Purpose,
     /// A heartbeat is one request and its answer: no stream is opened for it.
     heartbeats_only: bool,
 }
 
 impl NetworkFactory {
     fn network(&self, target: u64, node: &Member, bulk: Purpose, heartbeats_only: bool) -> Network {
-        let client = |purpose| {
-            RaftClient::new(self.transport.channel(&node.address, purpose))
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX)
-        };
-        Network {
-            speaker: self.speaker.clone(),
-            target,
-            control: client(Purpose::Control),
-            bulk: client(bulk),
-            heartbeats_only,
-        }
+        Network { factory: self.clone(), target, address: node.address.clone(), bulk, heartbeats_only }
     }
 }
 
@@ -171,16 +167,28 @@ pub(crate) fn cut(mut payload: Bytes, mut piece: impl FnMut(Bytes)) {
 }
 
 impl Network {
+    fn client(&self, purpose: Purpose) -> RaftClient<Channel> {
+        let addresses = self.factory.addresses.load();
+        let address = addresses.get(&self.target).unwrap_or(&self.address);
+        RaftClient::new(self.factory.transport.channel(address, purpose))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    fn speaker(&self) -> &Speaker {
+        &self.factory.speaker
+    }
+
     async fn heartbeat(
         &mut self,
         request: AppendEntriesRequest<TypeConfig>,
         option: &RPCOption,
     ) -> Result<StreamAppendResult<TypeConfig>, RpcError> {
-        let frame = append_frames(&self.speaker, self.target, request).swap_remove(0);
+        let frame = append_frames(self.speaker(), self.target, request).swap_remove(0);
         let Some(wire::append_frame::Content::Request(request)) = frame.content else {
             return Err(malformed("request"));
         };
-        append_result(within(option, self.control.heartbeat(request)).await?)
+        append_result(within(option, self.client(Purpose::Control).heartbeat(request)).await?)
     }
 
     /// Opens the stream for a first request and moves requests onto it until they end or the stream breaks. The library
@@ -196,7 +204,7 @@ impl Network {
         let mut requests = futures_util::stream::once(std::future::ready(first)).chain(requests);
         let (frames, outgoing) = mpsc::channel(APPENDS_IN_FLIGHT);
         let in_flight = Arc::new(tokio::sync::Semaphore::new(APPENDS_IN_FLIGHT));
-        let (speaker, target, slots) = (self.speaker.clone(), self.target, in_flight.clone());
+        let (speaker, target, slots) = (self.speaker().clone(), self.target, in_flight.clone());
         // Ends with the requests, or when the stream is gone and `frames` takes nothing any more.
         tokio::spawn(async move {
             loop {
@@ -214,7 +222,8 @@ impl Network {
                 }
             }
         });
-        let opened = tokio::time::timeout(APPEND_ANSWER_TIMEOUT, self.bulk.append(ReceiverStream::new(outgoing))).await;
+        let mut client = self.client(self.bulk);
+        let opened = tokio::time::timeout(APPEND_ANSWER_TIMEOUT, client.append(ReceiverStream::new(outgoing))).await;
         let replies = match opened {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return Err(rpc_error(&status)),
@@ -316,12 +325,12 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
         let message = wire::TransferRequest {
-            envelope: Some(self.speaker.envelope(self.target)),
+            envelope: Some(self.speaker().envelope(self.target)),
             from_leader: Some(vote_to_wire(request.from_leader())),
             to_node: *request.to_node_id(),
             last: request.last_log_id().map(log_id_to_wire),
         };
-        let reply = within(&option, self.control.transfer(message)).await?;
+        let reply = within(&option, self.client(Purpose::Control).transfer(message)).await?;
         if reply.accepted {
             return Ok(Ok(()));
         }
@@ -349,13 +358,13 @@ impl Network {
         option: &RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let message = wire::VoteRequest {
-            envelope: Some(self.speaker.envelope(self.target)),
+            envelope: Some(self.speaker().envelope(self.target)),
             vote: Some(vote_to_wire(&request.vote)),
             last: request.last_log_id.as_ref().map(log_id_to_wire),
             leadership_transfer: request.leadership_transfer,
             pre_vote,
         };
-        let reply = within(option, self.control.vote(message)).await?;
+        let reply = within(option, self.client(Purpose::Control).vote(message)).await?;
         let vote = vote_from_wire(reply.vote.ok_or_else(|| malformed("vote"))?);
         Ok(VoteResponse::new(vote, reply.last.map(log_id_from_wire), reply.granted))
     }
@@ -371,7 +380,7 @@ impl Network {
             .map_err(|e| StreamingError::Network(NetworkError::new(&e)))?
             .map_err(unreadable)?;
         let start = wire::SnapshotStart {
-            envelope: Some(self.speaker.envelope(self.target)),
+            envelope: Some(self.speaker().envelope(self.target)),
             vote: Some(vote_to_wire(&vote)),
             length: file.length,
             crc: file.crc,
@@ -393,7 +402,8 @@ impl Network {
             }
             Ok::<(), std::io::Error>(())
         });
-        let mut call = std::pin::pin!(self.bulk.snapshot(ReceiverStream::new(outgoing)));
+        let mut client = self.client(self.bulk);
+        let mut call = std::pin::pin!(client.snapshot(ReceiverStream::new(outgoing)));
         let reply = loop {
             tokio::select! {
                 reply = &mut call => break reply,

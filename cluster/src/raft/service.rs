@@ -1,11 +1,12 @@
 //! The Raft messages of other nodes, handed to the library.
-//! Always true: only messages of this cluster, for this node, from the member that the certificate names get through.
+//! Always true: only messages of this cluster, for this node, from the member that the certificate names get through; the
+//! sender is checked before the parts of an entry are collected.
 use super::{
     encoding::Content,
     engine::Engine,
     snapshot::SnapshotHandle,
     types::{
-        Entry, SnapshotMeta, TypeConfig, log_id, log_id_from_wire, log_id_to_wire, membership, vote_from_wire,
+        Entry, LogId, SnapshotMeta, TypeConfig, log_id, log_id_from_wire, log_id_to_wire, membership, vote_from_wire,
         vote_to_wire,
     },
 };
@@ -19,7 +20,7 @@ use openraft::{
     raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError, TransferLeaderRequest},
     storage::Snapshot,
 };
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 use tonic::{Request, Response, Status, Streaming};
 
 /// Answers for the node once it belongs to a cluster.
@@ -30,6 +31,10 @@ pub(crate) struct RaftService {
 
 /// An entry that announces more was never made by this software.
 const ENTRY_BYTES_MAX: u64 = 512 << 20;
+/// Room for an entry in parts is made as they come, so much at first.
+const FIRST_BYTES: usize = 1 << 20;
+/// Whoever opens a stream says at once what it is for.
+pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl RaftService {
     #[allow(clippy::result_large_err)] // tonic's own type
@@ -68,17 +73,14 @@ fn entry_of(entry: wire::Entry) -> Result<Entry, Status> {
     Ok(Entry { log_id: log_id_from_wire(id), payload })
 }
 
-fn append_request(
-    request: wire::AppendRequest,
-) -> Result<(Option<wire::Envelope>, AppendEntriesRequest<TypeConfig>), Status> {
+fn append_request(request: wire::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
     let entries = request.entries.into_iter().map(entry_of).collect::<Result<_, _>>()?;
-    let rpc = AppendEntriesRequest {
+    Ok(AppendEntriesRequest {
         vote: vote_from_wire(required(request.vote, "vote")?),
         prev_log_id: request.previous.map(log_id_from_wire),
         entries,
         leader_commit: request.commit.map(log_id_from_wire),
-    };
-    Ok((request.envelope, rpc))
+    })
 }
 
 fn append_reply(result: StreamAppendResult<TypeConfig>) -> wire::AppendReply {
@@ -100,7 +102,7 @@ pub(crate) async fn collect_parts<F>(
     if length > ENTRY_BYTES_MAX {
         return Err(Status::invalid_argument(format!("an entry of {length} bytes")));
     }
-    let mut whole = BytesMut::with_capacity(length as usize);
+    let mut whole = BytesMut::with_capacity((length as usize).min(FIRST_BYTES));
     while (whole.len() as u64) < length {
         let frame = required(frames.message().await?, "missing part")?;
         let part = required(part_of(frame), "part where one is due")?;
@@ -112,12 +114,22 @@ pub(crate) async fn collect_parts<F>(
     Ok(whole.freeze())
 }
 
-async fn next_append(frames: &mut Streaming<wire::AppendFrame>) -> Result<Option<wire::AppendRequest>, Status> {
+/// Positions in a request that come from its sender.
+fn positions(rpc: &AppendEntriesRequest<TypeConfig>) -> impl Iterator<Item = &LogId> {
+    rpc.prev_log_id.iter().chain(&rpc.leader_commit).chain(rpc.entries.iter().map(|entry| &entry.log_id))
+}
+
+/// The next request, of which `admit` sees the envelope before more is read.
+async fn next_append(
+    frames: &mut Streaming<wire::AppendFrame>,
+    admit: impl Fn(Option<wire::Envelope>) -> Result<Arc<Engine>, Status>,
+) -> Result<Option<(Arc<Engine>, wire::AppendRequest)>, Status> {
     use wire::append_frame::Content;
     let Some(frame) = frames.message().await? else { return Ok(None) };
     let Some(Content::Request(mut request)) = frame.content else {
         return Err(Status::invalid_argument("a part without its request"));
     };
+    let engine = admit(request.envelope.take())?;
     for entry in &mut request.entries {
         if entry.parts_bytes > 0 {
             entry.payload = collect_parts(entry.parts_bytes, frames, |frame| match frame.content {
@@ -127,7 +139,7 @@ async fn next_append(frames: &mut Streaming<wire::AppendFrame>) -> Result<Option
             .await?;
         }
     }
-    Ok(Some(request))
+    Ok(Some((engine, request)))
 }
 
 impl RaftService {
@@ -138,11 +150,12 @@ impl RaftService {
         frames: Streaming<wire::AppendFrame>,
     ) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send {
         futures_util::stream::unfold((self, peer, frames), |(this, peer, mut frames)| async move {
-            let request = next_append(&mut frames).await.and_then(|request| {
+            let request = next_append(&mut frames, |envelope| this.admit(&peer, envelope)).await;
+            let request = request.and_then(|request| {
                 request
-                    .map(|request| {
-                        let (envelope, rpc) = append_request(request)?;
-                        this.admit(&peer, envelope)?;
+                    .map(|(engine, request)| {
+                        let rpc = append_request(request)?;
+                        engine.check_jump(&rpc.vote, positions(&rpc))?;
                         Ok::<_, Status>(rpc)
                     })
                     .transpose()
@@ -185,8 +198,10 @@ impl raft_server::Raft for RaftService {
 
     async fn heartbeat(&self, request: Request<wire::AppendRequest>) -> Result<Response<wire::AppendReply>, Status> {
         let peer = peer_of(&request);
-        let (envelope, rpc) = append_request(request.into_inner())?;
-        let engine = self.admit(&peer, envelope)?;
+        let mut request = request.into_inner();
+        let engine = self.admit(&peer, request.envelope.take())?;
+        let rpc = append_request(request)?;
+        engine.check_jump(&rpc.vote, positions(&rpc))?;
         let last = rpc.prev_log_id;
         let response = engine.raft().append_entries(rpc).await.map_err(fatal)?;
         if response.is_success() {
@@ -207,6 +222,7 @@ impl raft_server::Raft for RaftService {
             vote_from_wire(required(request.vote, "vote")?),
             request.last.map(log_id_from_wire),
         );
+        engine.check_jump(&rpc.vote, &rpc.last_log_id)?;
         rpc.leadership_transfer = request.leadership_transfer;
         let reply = if request.pre_vote { engine.raft().pre_vote(rpc).await } else { engine.raft().vote(rpc).await }
             .map_err(fatal)?;
@@ -222,7 +238,9 @@ impl raft_server::Raft for RaftService {
         let request = request.into_inner();
         let engine = self.admit(&peer, request.envelope)?;
         let vote = vote_from_wire(required(request.from_leader, "vote")?);
-        let rpc = TransferLeaderRequest::new(vote, request.to_node, request.last.map(log_id_from_wire));
+        let last = request.last.map(log_id_from_wire);
+        engine.check_jump(&vote, &last)?;
+        let rpc = TransferLeaderRequest::new(vote, request.to_node, last);
         let reply = match engine.raft().handle_transfer_leader(rpc).await.map_err(fatal)? {
             Ok(()) => wire::TransferReply { accepted: true, ..Default::default() },
             Err(TransferLeaderError::VoteChanged { actual, .. }) => {
@@ -241,12 +259,15 @@ impl raft_server::Raft for RaftService {
     ) -> Result<Response<wire::SnapshotReply>, Status> {
         let peer = peer_of(&request);
         let mut frames = request.into_inner();
-        let first = required(frames.message().await?, "start")?;
+        let first = tokio::time::timeout(START_TIMEOUT, frames.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("a snapshot without its start"))??;
+        let first = required(first, "start")?;
         let Some(wire::snapshot_frame::Content::Start(start)) = first.content else {
             return Err(Status::invalid_argument("a snapshot without its start"));
         };
         let engine = self.admit(&peer, start.envelope)?;
         let vote = vote_from_wire(required(start.vote, "vote")?);
+        engine.check_jump(&vote, [])?;
         // One at a time: they share the name of the file that is being received.
         let _receiving = engine.receiving.lock().await;
         let received = receive_snapshot(&engine, frames, start.length, start.crc).await?;

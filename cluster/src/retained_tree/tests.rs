@@ -12,7 +12,7 @@ fn tree(topics: &[&str]) -> RetainedTree<()> {
 
 fn found<'t>(tree: &'t RetainedTree<()>, filter: &str, after: Option<&str>, max: usize) -> Vec<&'t str> {
     let mut topics = Vec::new();
-    let _ = tree.matches(filter, after, |topic, ()| {
+    let _ = tree.matches(filter, after, usize::MAX, |topic, ()| {
         topics.push(topic.as_str());
         if topics.len() == max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -54,6 +54,30 @@ fn search_goes_on_after_a_name_even_if_that_name_is_gone() {
     assert_eq!(found(&tree, "a/+/x", Some("a/2/x"), 1), ["a/3/x"]);
     assert_eq!(found(&tree, "a/+/x", Some("a/4/x"), 9), [""; 0]);
     assert_eq!(found(&tree, "b", Some("a"), 9), [""; 0]);
+}
+
+/// However little of it matches: others wait for the lock under which it is searched.
+#[test]
+fn a_search_looks_at_no_more_names_than_it_may_and_goes_on_where_it_stopped() {
+    let mut tree = RetainedTree::new();
+    for number in 0..10_000 {
+        tree.insert(TopicName::try_from(format!("r/{number:05}/x").as_str()).unwrap(), ());
+    }
+    tree.insert(TopicName::try_from("r/07000/zz").unwrap(), ());
+    let (mut turns, mut cursor, mut found) = (0, None::<TopicName>, Vec::new());
+    loop {
+        let next = tree.matches("r/+/zz", cursor.as_ref().map(TopicName::as_str), 100, |topic, ()| {
+            found.push(topic.as_str());
+            ControlFlow::Continue(())
+        });
+        turns += 1;
+        cursor = next.cloned();
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(found, ["r/07000/zz"]);
+    assert!(turns >= 100, "{turns}");
 }
 
 #[test]

@@ -34,6 +34,7 @@ impl State {
         }
         out.accepted = true;
         self.time = self.time.max(batch.time);
+        self.origin = batch.origin.node;
         for (place, command) in batch.commands.iter().enumerate() {
             let place = place.min(BATCH_COMMANDS_MAX - 1) as u64;
             let outcome = self.apply_command(index.0 << STAMP_BITS | place, batch, command, &mut out.effects);
@@ -68,6 +69,8 @@ impl State {
             Command::Tick => self.tick(out),
             Command::EndSession { client_id } => self.end_by_operator(client_id, out),
             Command::WithdrawWill { client_id, epoch } => self.withdraw_will(client_id, *epoch),
+            Command::NodeAdded { name, host } => self.node_added(name, host, stamp),
+            Command::NameRemoved { name } => self.name_removed(name, stamp),
         }
     }
 
@@ -87,10 +90,11 @@ impl State {
         Outcome::Released { existed }
     }
 
-    /// Adds an effect unless it concerns the connections of another node only.
+    /// Adds an effect unless it concerns another node only.
     pub(super) fn add_effect(&self, effect: Effect, out: &mut Vec<Effect>) {
         let wanted = match (&effect, self.effects_for) {
             (Effect::QueueGrew { owner } | Effect::DeliverNow { owner, .. }, Some(node)) => owner.node == node,
+            (Effect::ChooseAgain { node: told, .. }, Some(node)) => *told == node,
             _ => true,
         };
         if wanted {

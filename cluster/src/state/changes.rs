@@ -97,6 +97,7 @@ impl State {
         self.retained_unwritten.clear();
         self.groups.unwritten.clear();
         self.nodes.unwritten.clear();
+        self.admissions.unwritten.clear();
         self.seen.forget_unwritten();
     }
 
@@ -133,6 +134,12 @@ impl State {
         }
         for node in std::mem::take(&mut self.nodes.unwritten) {
             changes.new.extend(self.nodes.records.get(&node).map(|r| (Key::Node(node), Value::Node(r.clone()))));
+        }
+        for name in std::mem::take(&mut self.admissions.unwritten) {
+            match self.admissions.names.get(&name) {
+                Some(record) => changes.new.push((Key::Admission(name), Value::Admission(record.clone()))),
+                None => changes.gone.push(Key::Admission(name)),
+            }
         }
         let marks = self.seen.take_unwritten().into_iter();
         changes.new.extend(marks.map(|(slot, (number, mark))| (Key::Mark(slot), Value::Mark(number, mark))));
@@ -198,6 +205,8 @@ impl State {
         let new = &mut changes.new;
         new.push((Key::Meta, Value::Meta(self.meta_record())));
         new.extend(self.nodes.records.iter().map(|(node, record)| (Key::Node(*node), Value::Node(record.clone()))));
+        let admissions = self.admissions.names.iter();
+        new.extend(admissions.map(|(name, record)| (Key::Admission(name.clone()), Value::Admission(record.clone()))));
         for (_, session) in self.sessions.iter() {
             let client_id = &session.client_id;
             new.push(session_record(session));

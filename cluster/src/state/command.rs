@@ -85,6 +85,15 @@ pub enum Command {
         client_id: Utf8,
         epoch: Epoch,
     },
+    /// An operator lets a node of this name, or on this host, into the cluster.
+    NodeAdded {
+        name: Utf8,
+        host: Utf8,
+    },
+    /// An operator took the node of this name out: nobody joins under it until it is added.
+    NameRemoved {
+        name: Utf8,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -124,6 +133,9 @@ pub struct QueueLimits {
     /// One delivery for all overlapping subscriptions, with the highest QoS and all identifiers. `false` (the default,
     /// allow_duplicate_messages true): one delivery for each, with its own QoS and identifier, as Mosquitto does.
     pub merge_overlapping: bool,
+    /// Take the turn in shared groups while the client is away too (shared_offline_members). `false`: only if nobody of the
+    /// group is there.
+    pub shared_offline: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -252,6 +264,9 @@ pub enum Effect {
     PublishLive { message: Arc<Message>, served: Vec<TopicFilter> },
     /// A message for this node's live subscribers ([`Live::AtApply`]), and for a member of each of these shared groups.
     DeliverLive { message: Arc<Message>, groups: Vec<TopicFilter> },
+    /// The session of this shared group's member ended before the message was acknowledged, and no other member has a durable
+    /// session: the node that proposed the end gives it to a member without one [MQTT-4.8.2-5]. Told there only.
+    ChooseAgain { node: NodeId, message: Arc<Message>, group: TopicFilter },
     /// NodeDown or NodeUp was applied for this node; an earlier incarnation than the one given serves no more.
     NodeChanged { node: NodeId, incarnation: Incarnation, up: bool },
     /// Messages were not queued or were removed; counted by reason on every node, logged by the owner.

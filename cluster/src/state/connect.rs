@@ -2,8 +2,9 @@
 //! Always true: every connection has an epoch larger than all before it; the one before is told to close (fenced) and
 //! none of its later commands has an effect; a session that ends leaves nothing behind but, perhaps, its will.
 //!
-//! Wills at a new connection follow Mosquitto 2.1: a will that still waits for its delay is dropped [MQTT-3.1.2-8]; the
-//! will of a connection that is taken over is published only if it has no delay and its session ends with it.
+//! Wills at a new connection: a session that ends (Clean Start, or no interval) publishes its will at once, whatever its
+//! delay [MQTT-3.1.2-8]; one that goes on drops it, be it waiting [MQTT-3.1.3-9] or of a connection that is taken over. The
+//! latter is Mosquitto's choice where it has no delay (the comment in section 3.1.4 would have it published).
 use super::{
     ConnectCommand, DisconnectCommand, Effect, Outcome, Owner, SessionPlace, State,
     changes::Gone,
@@ -45,10 +46,7 @@ impl State {
         let will = session.will.take();
         let connected = session.is_connected();
         self.forget_deadlines(place);
-        let mut last_will = None;
-        if let Some(will) = will.filter(|will| connected && ends && will.delay_interval_seconds == 0) {
-            last_will = Some(self.will_message(place, *will));
-        }
+        let last_will = will.filter(|_| ends).map(|will| self.will_message(place, *will));
         if connected {
             let tail = self.sessions[place].queue.tail();
             self.leave(place, tail);
@@ -73,7 +71,7 @@ impl State {
         session.limits = command.limits;
         session.queue.connect(command.limits.inflight);
         self.connected += 1;
-        self.set_connected_in_groups(place, true);
+        self.set_ready_in_groups(place);
         self.unwritten(place).core = true;
         self.unwritten(place).header = true;
     }
@@ -99,12 +97,8 @@ impl State {
         if discard_will {
             session.will = None;
         }
-        // A session without an interval has nothing but its will, which waits its whole delay (as in Mosquitto);
-        // otherwise the end of the session is the latest moment [MQTT-3.1.2-8].
-        let delay = session.will.as_ref().map(|will| match expiry {
-            0 => will.delay_interval_seconds,
-            _ => will.delay_interval_seconds.min(expiry),
-        });
+        // The end of the session is the latest moment [MQTT-3.1.2-8].
+        let delay = session.will.as_ref().map(|will| will.delay_interval_seconds.min(expiry));
         let mut last_will = None;
         match delay {
             None => {}
@@ -117,7 +111,6 @@ impl State {
         }
         let last_will = last_will.map(|will| self.will_message(place, *will));
         match expiry {
-            0 if self.sessions[place].will_due.is_some() => self.strip(place, out),
             0 => self.end_session(place, out),
             NEVER => {}
             seconds => {
@@ -146,7 +139,7 @@ impl State {
         }
         self.connected -= 1;
         self.version += 1;
-        self.set_connected_in_groups(place, false);
+        self.set_ready_in_groups(place);
         self.unwritten(place).core = true;
         self.unwritten(place).header = true;
         if expiring {
@@ -185,8 +178,8 @@ impl State {
         Outcome::Done
     }
 
-    /// Removes subscriptions, queue and QoS 2 state; the record stays.
-    pub(super) fn strip(&mut self, place: SessionPlace, out: &mut Vec<Effect>) {
+    /// Removes subscriptions, queue and QoS 2 state.
+    fn strip(&mut self, place: SessionPlace, out: &mut Vec<Effect>) {
         let filters: Vec<_> = self.sessions[place].subscriptions.keys().cloned().collect();
         for filter in &filters {
             self.remove_subscription(place, filter);
@@ -216,11 +209,12 @@ impl State {
         }
     }
 
-    fn set_connected_in_groups(&mut self, place: SessionPlace, connected: bool) {
+    fn set_ready_in_groups(&mut self, place: SessionPlace) {
         let session = &self.sessions[place];
         if session.shared > 0 {
+            let ready = session.takes_turns();
             for (filter, record) in session.subscriptions.iter().filter(|(filter, _)| filter.share_name().is_some()) {
-                self.groups.set_connected(filter, record.since, connected);
+                self.groups.set_ready(filter, record.since, ready);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Shared subscription groups of durable sessions (MQTT 5.0 section 4.8.2).
 //! Always true: members take turns in the order they subscribed, the first subscriber first; members that are connected
-//! are preferred, so a message waits in a queue only if nobody of the group is there; a group without members does not
+//! are preferred (but for those with `shared_offline`), so a message waits in a queue only if nobody of the group is there; a group without members does not
 //! exist. The turn is a position in the order of subscription, so it means the same on every node.
 //! Not here: live members of clean sessions; the origin weighs them before it proposes a publish.
 use super::{
@@ -26,20 +26,21 @@ pub(super) struct Group {
     pub(super) mark: Arc<Extra>,
     /// By the time of subscription, which no two members share.
     pub(super) members: BTreeMap<u64, Member>,
-    connected: BTreeSet<u64>,
+    /// Those that take turns now ([`super::Session::takes_turns`]).
+    ready: BTreeSet<u64>,
     /// The member that had the last turn.
     pub(super) cursor: u64,
 }
 
 impl Group {
-    pub(super) fn connected(&self) -> usize {
-        self.connected.len()
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len()
     }
 
     /// The member whose turn it is.
     fn next(&self) -> Option<u64> {
         let after = self.cursor + 1;
-        if let Some(next) = self.connected.range(after..).next().or_else(|| self.connected.first()) {
+        if let Some(next) = self.ready.range(after..).next().or_else(|| self.ready.first()) {
             return Some(*next);
         }
         self.members.range(after..).next().or_else(|| self.members.first_key_value()).map(|(since, _)| *since)
@@ -61,21 +62,21 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    pub(super) fn insert(&mut self, filter: &TopicFilter, since: u64, member: Member, connected: bool) {
+    pub(super) fn insert(&mut self, filter: &TopicFilter, since: u64, member: Member, ready: bool) {
         let place = match self.by_filter.get(filter) {
             Some(place) => *place,
             None => self.add(filter),
         };
         let (_, group) = self.all[place as usize].as_mut().expect(IN_USE);
         self.members += usize::from(group.members.insert(since, member).is_none());
-        if connected {
-            group.connected.insert(since);
+        if ready {
+            group.ready.insert(since);
         }
     }
 
     fn add(&mut self, filter: &TopicFilter) -> GroupPlace {
         let mark = Arc::new(Extra { group: Some(filter.clone()), ..Extra::default() });
-        let group = Group { mark, members: BTreeMap::new(), connected: BTreeSet::new(), cursor: 0 };
+        let group = Group { mark, members: BTreeMap::new(), ready: BTreeSet::new(), cursor: 0 };
         let group = Some((filter.clone(), group));
         let place = match self.free.pop() {
             Some(place) => {
@@ -96,7 +97,7 @@ impl Groups {
         let Some(place) = self.by_filter.get(filter).copied() else { return };
         let (_, group) = self.all[place as usize].as_mut().expect(IN_USE);
         self.members -= usize::from(group.members.remove(&since).is_some());
-        group.connected.remove(&since);
+        group.ready.remove(&since);
         if group.members.is_empty() {
             if group.cursor != 0 {
                 self.unwritten.insert(filter.clone());
@@ -108,13 +109,13 @@ impl Groups {
         }
     }
 
-    pub(super) fn set_connected(&mut self, filter: &TopicFilter, since: u64, connected: bool) {
+    pub(super) fn set_ready(&mut self, filter: &TopicFilter, since: u64, ready: bool) {
         let Some(place) = self.by_filter.get(filter) else { return };
         let (_, group) = self.all[*place as usize].as_mut().expect(IN_USE);
-        if connected {
-            group.connected.insert(since);
+        if ready {
+            group.ready.insert(since);
         } else {
-            group.connected.remove(&since);
+            group.ready.remove(&since);
         }
     }
 

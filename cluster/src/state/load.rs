@@ -106,6 +106,9 @@ impl State {
             (Key::Retained(_), Value::Retained(id)) => parts.retained.push(id),
             (Key::Group(filter), Value::Group(cursor)) => parts.groups.push((filter, cursor)),
             (Key::Mark(_), Value::Mark(number, mark)) => parts.marks.push((number, mark)),
+            (Key::Admission(name), Value::Admission(record)) => {
+                self.admissions.names.insert(name, record);
+            }
             // `Value::decode` gives the kind that the key has.
             _ => {}
         }

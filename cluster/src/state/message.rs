@@ -88,6 +88,46 @@ impl Message {
     /// A copy whose buffers hold nothing but this message (it may otherwise keep a whole read buffer alive).
     #[must_use]
     pub fn detached(&self) -> Self {
-        Self { topic: self.topic.detached(), payload: Bytes::copy_from_slice(&self.payload), ..self.clone() }
+        Self {
+            topic: self.topic.detached(),
+            payload: Bytes::copy_from_slice(&self.payload),
+            properties: self.properties.as_deref().map(|properties| Box::new(detached(properties))),
+            ..self.clone()
+        }
+    }
+}
+
+fn detached(properties: &PublishProperties) -> PublishProperties {
+    let user = properties.user_properties.iter();
+    PublishProperties {
+        response_topic: properties.response_topic.as_ref().map(Utf8::detached),
+        content_type: properties.content_type.as_ref().map(Utf8::detached),
+        correlation_data: properties.correlation_data.as_ref().map(|data| Bytes::copy_from_slice(data)),
+        user_properties: user.map(|(name, value)| (name.detached(), value.detached())).collect(),
+        ..properties.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_detached_message_holds_nothing_of_the_buffer_that_it_was_read_into() {
+        let buffer = Bytes::from(b"topic payload name value type".to_vec());
+        let text = |range: std::ops::Range<usize>| Utf8::from_bytes(buffer.slice(range)).unwrap();
+        let properties = PublishProperties {
+            content_type: Some(text(25..29)),
+            correlation_data: Some(buffer.slice(6..13)),
+            user_properties: vec![(text(14..18), text(19..24))],
+            ..PublishProperties::default()
+        };
+        let mut message =
+            Message::new(TopicName::new(text(0..5)).unwrap(), buffer.slice(6..13), QoS::AtLeastOnce, Millis(0));
+        message.properties = Some(Box::new(properties));
+        let detached = message.detached();
+        assert_eq!(detached, message);
+        drop(message);
+        assert!(buffer.is_unique());
     }
 }

@@ -3,10 +3,11 @@
 //! is derived (places in tables, trees, deadlines) follows from what is written, so a state that was loaded goes on
 //! exactly like the one that wrote it. Hashes serve lookups only, never an order.
 //! Bounds: each queue by its limits, a session's inbound identifiers by their number (65,535), commands of a batch by
-//! [`BATCH_COMMANDS_MAX`], work of a tick by [`TICK_WORK_MAX`], marks by [`SEEN_MAX`]. The number of sessions, of filters and of retained topics
+//! [`BATCH_COMMANDS_MAX`], work of a tick by [`TICK_WORK_MAX`], marks by [`SEEN_MAX`], names by [`NAMES_MAX`]. The number of sessions, of filters and of retained topics
 //! is bounded by whoever makes the commands.
 //! Not here: who may do what (checked before a command is made), live connections, clean sessions.
 mod acknowledge;
+mod admissions;
 mod apply;
 mod changes;
 mod command;
@@ -32,6 +33,7 @@ mod subscribe;
 mod tests;
 mod wills;
 
+pub use admissions::{Admission, NAMES_MAX, Word};
 pub use apply::{Applied, BATCH_COMMANDS_MAX};
 pub use changes::Changes;
 pub use command::*;
@@ -67,6 +69,7 @@ pub struct State {
     messages: messages::MessageStore,
     counters: Counters,
     seen: marks::Seen,
+    admissions: admissions::Admissions,
 
     // Derived from the above.
     /// Ordinary subscriptions.
@@ -84,6 +87,8 @@ pub struct State {
     // Settings and buffers of this node.
     in_memory: bool,
     effects_for: Option<NodeId>,
+    /// Of the entry that is being applied.
+    origin: NodeId,
     publishes: u64,
     matches: Vec<publish::Match>,
     chosen: Vec<(groups::Member, Arc<queue::Extra>)>,

@@ -57,13 +57,13 @@ impl State {
         self.effects_for = Some(node);
     }
 
-    /// The client's session; `None` too if only its will is left.
+    /// The client's session.
     #[must_use]
     pub fn session(&self, client_id: &str) -> Option<&Session> {
-        self.sessions.get(client_id).filter(|session| !session.is_only_a_will())
+        self.sessions.get(client_id)
     }
 
-    /// Whether anything is kept for the client, if only a will.
+    /// Whether anything is kept for the client.
     #[must_use]
     pub fn has_record(&self, client_id: &str) -> bool {
         self.sessions.get(client_id).is_some()
@@ -107,10 +107,10 @@ impl State {
         });
     }
 
-    /// Durable members of a shared group (by its whole filter): all, and how many of them are connected.
+    /// Durable members of a shared group (by its whole filter): all, and how many of them take their turn now.
     #[must_use]
     pub fn group_members(&self, filter: &TopicFilter) -> (usize, usize) {
-        self.groups.get(filter).map_or((0, 0), |group| (group.members.len(), group.connected()))
+        self.groups.get(filter).map_or((0, 0), |group| (group.members.len(), group.ready()))
     }
 }
 

@@ -3,8 +3,8 @@
 //! their order; a value is a version byte and postcard. A reader refuses versions it does not know.
 //! A message is written once, under its number, whoever refers to it.
 use super::{
-    Counters, EntryState, Mark, Message, Owner, QueueLimits, messages::MessageId, nodes::NodeRecord, queue::Extra,
-    session::SubscriptionRecord,
+    Admission, Counters, EntryState, Mark, Message, Owner, QueueLimits, messages::MessageId, nodes::NodeRecord,
+    queue::Extra, session::SubscriptionRecord,
 };
 use crate::ids::{Epoch, LogIndex, Millis, NodeId};
 use bytes::Bytes;
@@ -13,7 +13,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
 /// Of all values; changes when an older reader could not understand a value.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// Sessions of this version end before [`QueueLimits::shared_offline`], which was false; all else is the same.
+const WITHOUT_SHARED_OFFLINE: u8 = 2;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Key {
@@ -28,6 +30,7 @@ pub(super) enum Key {
     Retained(TopicName),
     Group(TopicFilter),
     Mark(u32),
+    Admission(Utf8),
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +47,7 @@ pub(super) enum Value {
     Group(u64),
     /// Its number among all that came.
     Mark(u64, Mark),
+    Admission(Admission),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -117,6 +121,7 @@ impl Key {
             Self::Retained(_) => 9,
             Self::Group(_) => 10,
             Self::Mark(_) => 11,
+            Self::Admission(_) => 12,
         }
     }
 
@@ -125,7 +130,9 @@ impl Key {
         match self {
             Self::Meta => {}
             Self::Node(NodeId(number)) | Self::Message(MessageId(number)) => key.extend(number.to_be_bytes()),
-            Self::Session(text) | Self::Header(text) | Self::Inbound(text) => key.extend(text.as_bytes()),
+            Self::Session(text) | Self::Header(text) | Self::Inbound(text) | Self::Admission(text) => {
+                key.extend(text.as_bytes());
+            }
             Self::Retained(topic) => key.extend(topic.as_str().as_bytes()),
             Self::Group(filter) => key.extend(filter.as_str().as_bytes()),
             Self::Mark(slot) => key.extend(slot.to_be_bytes()),
@@ -166,6 +173,7 @@ impl Key {
             9 => Self::Retained(TopicName::new(text(rest)?).ok()?),
             10 => Self::Group(TopicFilter::new(text(rest)?).ok()?),
             11 => Self::Mark(u32::from_be_bytes(rest.try_into().ok()?)),
+            12 => Self::Admission(text(rest)?),
             _ => return None,
         })
     }
@@ -202,6 +210,7 @@ impl Value {
             Self::Retained(record) => encode(record),
             Self::Group(record) => encode(record),
             Self::Mark(number, mark) => encode(&(number, mark)),
+            Self::Admission(record) => encode(record),
         }
     }
 
@@ -209,9 +218,16 @@ impl Value {
     pub(super) fn decode(key: &Key, value: &[u8]) -> Result<Self, LoadError> {
         let kind = key.kind();
         let (version, value) = value.split_first().ok_or(LoadError::Value { kind })?;
-        if *version != VERSION {
-            return Err(LoadError::Version { kind, found: *version });
-        }
+        let completed;
+        let value = match (*version, key) {
+            (VERSION, _) => value,
+            (WITHOUT_SHARED_OFFLINE, Key::Session(_)) => {
+                completed = [value, &[u8::from(false)]].concat();
+                &completed
+            }
+            (WITHOUT_SHARED_OFFLINE, _) => value,
+            (found, _) => return Err(LoadError::Version { kind, found }),
+        };
         Ok(match key {
             Key::Meta => Self::Meta(decode(kind, value)?),
             Key::Node(_) => Self::Node(decode(kind, value)?),
@@ -227,6 +243,7 @@ impl Value {
                 let (number, mark) = decode(kind, value)?;
                 Self::Mark(number, mark)
             }
+            Key::Admission(_) => Self::Admission(decode(kind, value)?),
         })
     }
 }

@@ -12,6 +12,9 @@ use crate::ids::Millis;
 use mosquorum_proto::mqtt::{TopicFilter, TopicName};
 use std::{ops::ControlFlow, sync::Arc};
 
+/// Names that one search looks at while it holds the state.
+const RETAINED_VISITS_MAX: usize = 1000;
+
 #[derive(Debug, Clone)]
 pub(super) struct Retained {
     pub(super) message: Arc<Message>,
@@ -75,8 +78,8 @@ impl State {
         self.retained.get(topic.as_str()).map(|kept| &kept.message).filter(|message| !message.is_expired(now))
     }
 
-    /// Adds at most `limit` retained messages that match, in order of topics, beginning after `after`; returns where to
-    /// go on, `None` at the end. Nothing for a shared subscription (MQTT 5.0 section 4.8.2). Expired ones are left out,
+    /// Adds at most `limit` retained messages that match, in order of topics, beginning after `after`, and looks at no more
+    /// than 1000 names for it; returns where to go on (there may be none yet), `None` at the end. Nothing for a shared subscription (MQTT 5.0 section 4.8.2). Expired ones are left out,
     /// as far as the time of the log tells.
     pub fn retained_matches(
         &self,
@@ -88,19 +91,16 @@ impl State {
         if filter.share_name().is_some() {
             return None;
         }
-        let (mut found, mut next) = (0, None);
-        let _ = self.retained.matches(filter.as_str(), after.map(TopicName::as_str), |topic, kept| {
+        let mut found = 0;
+        let after = after.map(TopicName::as_str);
+        let next = self.retained.matches(filter.as_str(), after, RETAINED_VISITS_MAX, |_, kept| {
             if kept.message.is_expired(self.time) {
                 return ControlFlow::Continue(());
             }
             into.push(kept.message.clone());
             found += 1;
-            if found < limit {
-                return ControlFlow::Continue(());
-            }
-            next = Some(topic.clone());
-            ControlFlow::Break(())
+            if found < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
-        next
+        next.cloned()
     }
 }

@@ -44,12 +44,13 @@ impl State {
         Outcome::Done
     }
 
-    /// What remains is the fact that the node is gone, since its identifier is never used again.
+    /// What remains is the fact that the node is gone, since its identifier is never used again, and its name for operators.
     pub(super) fn node_removed(&mut self, node: NodeId, out: &mut Vec<Effect>) -> Outcome {
         let record = self.nodes.change(node);
         let was_serving = record.standing.is_serving();
         let incarnation = record.incarnation;
-        *record = NodeRecord { incarnation, standing: Standing::Removed, ..NodeRecord::default() };
+        let name = std::mem::take(&mut record.name);
+        *record = NodeRecord { name, incarnation, standing: Standing::Removed, ..NodeRecord::default() };
         self.close_all(|owner| owner.node == node, out);
         self.version += 1;
         if was_serving {
@@ -69,6 +70,12 @@ impl State {
     #[must_use]
     pub fn takes_bridges(&self, node: NodeId) -> bool {
         self.nodes.records.get(&node).is_some_and(|record| record.standing == Standing::Serving)
+    }
+
+    /// Nodes that left for good, the last one first.
+    pub fn removed(&self) -> impl Iterator<Item = (NodeId, &NodeRecord)> {
+        let records = self.nodes.records.iter().rev().filter(|(_, record)| record.standing == Standing::Removed);
+        records.map(|(node, record)| (*node, record))
     }
 
     /// All nodes that ever sent a batch and were not removed.

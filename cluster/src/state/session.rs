@@ -1,6 +1,6 @@
 //! Sessions of the replicated state: what is kept for a client identifier, and the table of all of them.
 //! Always true: at most one record per client identifier; a record whose interval is 0 exists only while its client is
-//! connected, or while its will waits for the delay to pass (then it has no subscriptions and no queue).
+//! connected.
 //! Bounds: 65,535 inbound QoS 2 identifiers; filters as many as the client subscribes to (the broker limits them).
 use super::{Owner, Queue, QueueLimits};
 use crate::ids::{Epoch, LogIndex, Millis};
@@ -165,10 +165,10 @@ impl Session {
     pub fn inbound(&self) -> &[PacketId] {
         &self.inbound
     }
-    /// Whether only the will is left, waiting for its delay.
+    /// Whether it has its turn in shared groups: otherwise messages come to it only if nobody of the group has.
     #[must_use]
-    pub fn is_only_a_will(&self) -> bool {
-        self.owner.is_none() && self.expiry_seconds == 0
+    pub fn takes_turns(&self) -> bool {
+        self.is_connected() || self.limits.shared_offline
     }
 
     /// `false` if the identifier is in use.

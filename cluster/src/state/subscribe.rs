@@ -2,9 +2,10 @@
 //! Always true: the tree holds exactly the ordinary subscriptions of all sessions, the groups exactly the shared ones;
 //! a subscription that is replaced keeps its place in the order.
 //! Retained messages with an effective QoS above 0 are queued here, in the order of topics and beyond the queue's
-//! limits; those with QoS 0 are sent by the connection itself, which reads them with [`State::retained_matches`].
+//! limits, with No Local none of the client's own [MQTT-3.8.3-3]; those with QoS 0 are sent by the connection itself, which
+//! reads them with [`State::retained_matches`].
 use super::{
-    DropReason, Effect, Outcome, SessionPlace, State, groups::Member, publish::Publishing, queue::Removed,
+    DropReason, Effect, Message, Outcome, SessionPlace, State, groups::Member, publish::Publishing, queue::Removed,
     session::SubscriptionRecord,
 };
 use crate::ids::Epoch;
@@ -75,7 +76,7 @@ impl State {
     ) {
         if filter.share_name().is_some() {
             let member = Member { session: place, options: record.options() };
-            self.groups.insert(filter, record.since, member, self.sessions[place].is_connected());
+            self.groups.insert(filter, record.since, member, self.sessions[place].takes_turns());
         } else {
             self.tree.insert(filter.as_str(), place, record.options());
         }
@@ -91,11 +92,13 @@ impl State {
         if subscription.qos == QoS::AtMostOnce {
             return;
         }
-        let (upgrade, now) = (self.sessions[place].limits.upgrade_qos, self.time);
+        let (session, now) = (&self.sessions[place], self.time);
+        let upgrade = session.limits.upgrade_qos;
+        let own = |message: &Message| subscription.no_local && message.publisher_id == session.client_id;
         let mut found = Vec::new();
-        let _ = self.retained.matches(subscription.filter.as_str(), None, |_, kept| {
+        let _ = self.retained.matches(subscription.filter.as_str(), None, usize::MAX, |_, kept| {
             let qos = if upgrade { subscription.qos } else { subscription.qos.min(kept.message.qos) };
-            if qos != QoS::AtMostOnce && !kept.message.is_expired(now) {
+            if qos != QoS::AtMostOnce && !kept.message.is_expired(now) && !own(&kept.message) {
                 found.push((kept.clone(), qos));
             }
             ControlFlow::Continue(())
@@ -141,8 +144,8 @@ impl State {
         true
     }
 
-    /// Hands entries that left a session's queue to other durable members of their groups, where the standard allows it
-    /// [MQTT-4.8.2-5], and counts the others as dropped.
+    /// Hands entries that left a session's queue to other members of their groups, where the standard allows it
+    /// [MQTT-4.8.2-5], and counts the others as dropped. Durable members come first: their queues survive every failure.
     pub(super) fn give_to_group(&mut self, place: SessionPlace, removed: Vec<Removed>, out: &mut Vec<Effect>) {
         if !removed.is_empty() {
             self.unwritten(place).header = true;
@@ -151,13 +154,16 @@ impl State {
         for Removed { entry, maybe_sent } in removed {
             let Some(held) = entry.held() else { continue };
             let may_move = entry.qos() == QoS::AtLeastOnce || (entry.qos() == QoS::ExactlyOnce && !maybe_sent);
-            let moved = match (entry.group().filter(|_| may_move), entry.message()) {
+            match (entry.group().filter(|_| may_move), entry.message()) {
                 (Some(group), Some(message)) => {
-                    self.deliver_to_group(&mut Publishing { message, place: Some(held.place) }, group, out)
+                    let mut publishing = Publishing { message, place: Some(held.place) };
+                    if !self.deliver_to_group(&mut publishing, group, out) {
+                        let (node, message, group) = (self.origin, message.clone(), group.clone());
+                        self.add_effect(Effect::ChooseAgain { node, message, group }, out);
+                    }
                 }
-                _ => false,
-            };
-            dropped += u32::from(!moved);
+                _ => dropped += 1,
+            }
             self.messages.release(held);
         }
         self.note_dropped(place, DropReason::SessionEnded, dropped, out);

@@ -50,13 +50,8 @@ impl State {
         let session = &mut self.sessions[place];
         session.will_due = None;
         let Some(will) = session.will.take() else { return };
-        let ends = session.is_only_a_will();
         let message = self.will_message(place, *will);
-        if ends {
-            self.end_session(place, out);
-        } else {
-            self.unwritten(place).core = true;
-        }
+        self.unwritten(place).core = true;
         self.publish_will(message, out);
     }
 }

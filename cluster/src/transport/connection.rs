@@ -1,11 +1,11 @@
 //! One connection, plain or TLS, direct or through a neighbour, and who is at its other end.
-use super::host_of;
+use super::{Transport, certificates, host_of};
 use rustls::{client::verify_server_name, pki_types::CertificateDer, pki_types::ServerName, server::ParsedCertificate};
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    sync::{Arc, Weak},
+    task::{Context, Poll, ready},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
@@ -17,6 +17,18 @@ use tonic::transport::server::Connected;
 pub(crate) struct Connection {
     stream: Stream,
     identity: PeerIdentity,
+    watch: Option<Watch>,
+}
+
+/// What is noted of a TLS connection while it lasts.
+struct Watch {
+    transport: Weak<Transport>,
+    /// Where we connected to; `None`: they connected to us.
+    address: Option<String>,
+    /// Something was read: each end has accepted the other.
+    answered: bool,
+    /// Of the revocation lists by which the other end was judged.
+    judged: u64,
 }
 
 enum Stream {
@@ -32,7 +44,7 @@ pub(crate) enum Road {
 }
 
 /// The other end of an accepted connection.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct PeerIdentity {
     /// `None`: the cluster runs without TLS.
     certificate: Option<Arc<CertificateDer<'static>>>,
@@ -41,34 +53,82 @@ pub(crate) struct PeerIdentity {
 impl PeerIdentity {
     /// Whether the certificate is valid for the member of this name or address. Always, without TLS.
     pub(crate) fn speaks_for(&self, name: &str, address: &str) -> bool {
-        let Some(certificate) = &self.certificate else { return true };
-        let Ok(parsed) = ParsedCertificate::try_from(certificate.as_ref()) else { return false };
-        [name, host_of(address)]
-            .into_iter()
-            .filter_map(|wanted| ServerName::try_from(wanted).ok())
-            .any(|wanted| verify_server_name(&parsed, &wanted).is_ok())
+        !self.proven([name, host_of(address)]).is_empty()
+    }
+
+    /// Those of the names for which the certificate is valid. All, without TLS.
+    pub(crate) fn proven<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+        let names = names.into_iter().filter(|name| !name.is_empty());
+        let Some(certificate) = &self.certificate else { return names.collect() };
+        let Ok(parsed) = ParsedCertificate::try_from(certificate.as_ref()) else { return Vec::new() };
+        let is_valid =
+            |name: &&str| ServerName::try_from(*name).is_ok_and(|wanted| verify_server_name(&parsed, &wanted).is_ok());
+        names.filter(is_valid).collect()
+    }
+
+    /// Who it is, for a log line.
+    pub(crate) fn label(&self) -> String {
+        match &self.certificate {
+            Some(certificate) => format!("a certificate for {}", certificates::names(certificate)),
+            None => "no certificate".into(),
+        }
     }
 }
 
 impl Connection {
     pub(crate) fn plain(stream: Road) -> Self {
-        Self { stream: Stream::Plain(stream), identity: PeerIdentity { certificate: None } }
+        Self { stream: Stream::Plain(stream), identity: PeerIdentity::default(), watch: None }
     }
 
-    pub(crate) fn client(stream: tokio_rustls::client::TlsStream<Road>) -> Self {
-        Self::tls(TlsStream::Client(stream))
+    pub(super) fn client(stream: tokio_rustls::client::TlsStream<Road>, transport: &Transport, address: &str) -> Self {
+        Self::tls(TlsStream::Client(stream), transport, Some(address.to_owned()))
     }
 
-    pub(crate) fn server(stream: tokio_rustls::server::TlsStream<Road>) -> Self {
-        Self::tls(TlsStream::Server(stream))
+    pub(super) fn server(stream: tokio_rustls::server::TlsStream<Road>, transport: &Transport) -> Self {
+        Self::tls(TlsStream::Server(stream), transport, None)
     }
 
-    fn tls(stream: TlsStream<Road>) -> Self {
+    fn tls(stream: TlsStream<Road>, transport: &Transport, address: Option<String>) -> Self {
         let (_, session) = stream.get_ref();
         let certificate =
             session.peer_certificates().and_then(|all| all.first()).map(|first| Arc::new(first.clone().into_owned()));
         let identity = PeerIdentity { certificate };
-        Self { stream: Stream::Tls(Box::new(stream)), identity }
+        let judged = transport.lists_version();
+        let watch = Watch { transport: transport.this.clone(), address, answered: false, judged };
+        Self { stream: Stream::Tls(Box::new(stream)), identity, watch: Some(watch) }
+    }
+}
+
+impl Watch {
+    /// Whether the other end's certificate was revoked meanwhile.
+    fn judge(&mut self, identity: &PeerIdentity) -> io::Result<()> {
+        let (Some(transport), Some(certificate)) = (self.transport.upgrade(), &identity.certificate) else {
+            return Ok(());
+        };
+        let version = transport.lists_version();
+        if self.judged != version {
+            self.judged = version;
+            if transport.is_revoked(certificate) {
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the certificate was revoked"));
+            }
+        }
+        Ok(())
+    }
+
+    /// A server says only after its handshake that it does not want our certificate.
+    fn note(&mut self, result: &io::Result<()>, bytes: usize) {
+        if self.answered {
+            return;
+        }
+        let (Some(transport), Some(address)) = (self.transport.upgrade(), &self.address) else { return };
+        match result {
+            Ok(()) if bytes > 0 => {
+                self.answered = true;
+                transport.troubles.works(address);
+            }
+            Ok(()) => transport.refused(address, "it closes the connection without a word"),
+            Err(error) => transport.refused(address, &format!("it refuses this node's certificate ({error})")),
+        }
     }
 }
 
@@ -82,10 +142,18 @@ impl Connected for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        let this = self.get_mut();
+        let stream = match &mut this.stream {
+            Stream::Plain(stream) => return Pin::new(stream).poll_read(cx, buf),
+            Stream::Tls(stream) => stream,
+        };
+        let before = buf.filled().len();
+        let result = ready!(Pin::new(stream).poll_read(cx, buf));
+        if let Some(watch) = &mut this.watch {
+            watch.note(&result, buf.filled().len() - before);
+            watch.judge(&this.identity)?;
         }
+        Poll::Ready(result)
     }
 }
 

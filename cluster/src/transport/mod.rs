@@ -1,15 +1,21 @@
 //! Connections between nodes: one gRPC server, and per peer a few TCP connections by purpose, so that bulk data never
 //! delays a heartbeat.
-//! Always true: without `cluster_insecure` both ends show a certificate of the cluster's own CA; who somebody claims to
-//! be is checked against the names in it ([`PeerIdentity::speaks_for`]).
+//! Always true: without `cluster_insecure` both ends show a certificate of the cluster's own CA, for both ends' use; who
+//! somebody claims to be is checked against the names in it ([`PeerIdentity::speaks_for`]); who is no member reaches the
+//! membership service only (`gate`), before anything is read; whoever refuses a certificate is left alone for a while.
 //! Not here: what is said over the connections (`raft`, `consensus`, `membership`, `live`).
+mod certificates;
 mod connection;
 mod detour;
+mod gate;
+mod limited;
 mod server;
 mod tls;
+mod troubles;
 
 pub(crate) use connection::PeerIdentity;
 pub(crate) use detour::{Neighbours, RelayService};
+pub(crate) use limited::Limited;
 pub(crate) use server::serve;
 pub use tls::{PemPaths, TlsError};
 
@@ -21,10 +27,13 @@ use std::{
     collections::HashMap,
     io,
     sync::{Arc, Weak},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::net::TcpStream;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint, Uri},
+};
 
 /// Largest message accepted or sent; frames of ours stay below 4 MiB.
 pub const MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -69,6 +78,10 @@ pub struct Transport {
     tls: Option<tls::Tls>,
     channels: Mutex<HashMap<(String, Purpose), Channel>>,
     detours: Detours,
+    guard: Arc<gate::Guard>,
+    troubles: troubles::Troubles,
+    /// Lines about connections that were refused.
+    refusals: Limited,
 }
 
 impl Transport {
@@ -78,7 +91,15 @@ impl Transport {
     pub fn new(pem: Option<PemPaths>) -> Result<Arc<Self>, TlsError> {
         let tls = pem.map(tls::Tls::load).transpose()?;
         let (channels, detours) = (Mutex::new(HashMap::new()), Detours::default());
-        Ok(Arc::new_cyclic(|this| Self { this: this.clone(), tls, channels, detours }))
+        Ok(Arc::new_cyclic(|this| Self {
+            this: this.clone(),
+            tls,
+            channels,
+            detours,
+            guard: Arc::default(),
+            troubles: troubles::Troubles::default(),
+            refusals: Limited::default(),
+        }))
     }
 
     /// A channel to the node at `address` (`host:port`), connected when first used and again when it broke. Must be
@@ -91,6 +112,28 @@ impl Transport {
         let channel = self.connect_lazily(address, purpose);
         channels.insert((address.to_owned(), purpose), channel.clone());
         channel
+    }
+
+    /// Says who is a member: nobody else may call anything but the membership service.
+    pub(crate) fn set_guard(&self, knows: impl Fn(&PeerIdentity) -> Result<(), Status> + Send + Sync + 'static) {
+        self.guard.set(Box::new(knows));
+    }
+
+    /// What went wrong on the way to this address a moment ago.
+    pub(crate) fn trouble(&self, address: &str) -> Option<String> {
+        self.troubles.recent(address, Instant::now())
+    }
+
+    fn refused(&self, address: &str, why: &str) {
+        self.troubles.refused(address, why.to_owned(), Instant::now());
+    }
+
+    fn lists_version(&self) -> u64 {
+        self.tls.as_ref().map_or(0, |tls| tls.revocations.version())
+    }
+
+    fn is_revoked(&self, certificate: &rustls::pki_types::CertificateDer<'_>) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.revocations.lists(certificate))
     }
 
     /// Lets go of the connections to an address that no member has any more.
@@ -119,20 +162,30 @@ impl Transport {
             let (this, address) = (this.clone(), address.clone());
             async move {
                 let this = this.upgrade().ok_or_else(|| io::Error::other("the node is shutting down"))?;
-                let road = match purpose {
-                    // A detour has no detours.
-                    Purpose::Relay => Road::Direct(connect(&address).await?),
-                    _ => this.road_to(&address).await?,
-                };
-                Ok::<_, io::Error>(TokioIo::new(this.secure(&address, road).await?))
+                Ok::<_, io::Error>(TokioIo::new(this.open(&address, purpose).await?))
             }
         }))
     }
 
-    async fn secure(&self, address: &str, road: Road) -> io::Result<Connection> {
+    async fn open(&self, address: &str, purpose: Purpose) -> io::Result<Connection> {
+        if let Some(why) = self.troubles.pause(address, Instant::now()) {
+            return Err(io::Error::other(why));
+        }
+        let road = match purpose {
+            // A detour has no detours.
+            Purpose::Relay => connect(address).await.map(Road::Direct),
+            _ => self.road_to(address).await,
+        };
+        let road = road.inspect_err(|error| self.troubles.unreached(address, error.to_string(), Instant::now()))?;
         match &self.tls {
             None => Ok(Connection::plain(road)),
-            Some(tls) => Ok(Connection::client(tls.connect(host_of(address), road).await?)),
+            Some(tls) => match tls.connect(host_of(address), road).await {
+                Ok(stream) => Ok(Connection::client(stream, self, address)),
+                Err(error) => {
+                    self.refused(address, &format!("its certificate is not accepted ({error})"));
+                    Err(error)
+                }
+            },
         }
     }
 }

@@ -2,6 +2,7 @@
 use super::{
     CONNECTION_WINDOW_BYTES, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES, Transport,
     connection::{Connection, Road},
+    gate::Gate,
     prepare,
 };
 use std::{io, sync::Arc, time::Duration};
@@ -10,11 +11,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{service::Routes, transport::Server};
 use tracing::{debug, warn};
 
+use crate::membership::EVENTS;
+
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Serves until the task is dropped.
 pub(crate) async fn serve(listener: TcpListener, transport: Arc<Transport>, routes: Routes) {
     let (accepted, incoming) = mpsc::channel(64);
+    let guard = transport.guard.clone();
     let accepting = tokio::spawn(accept(listener, transport, accepted));
     let served = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -22,6 +26,7 @@ pub(crate) async fn serve(listener: TcpListener, transport: Arc<Transport>, rout
         .http2_keepalive_interval(Some(PING_INTERVAL))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .max_concurrent_streams(4096)
+        .layer(tower::layer::layer_fn(move |inner| Gate { inner, guard: guard.clone() }))
         .add_routes(routes)
         .serve_with_incoming(ReceiverStream::new(incoming))
         .await;
@@ -54,11 +59,14 @@ async fn accept(
             }
             continue;
         };
-        let accepted = accepted.clone();
+        let (accepted, transport) = (accepted.clone(), transport.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(tcp)).await {
-                Ok(Ok(stream)) => drop(accepted.send(Ok(Connection::server(stream))).await),
-                Ok(Err(error)) => warn!(%peer, %error, "cluster connection refused"),
+                Ok(Ok(stream)) => drop(accepted.send(Ok(Connection::server(stream, &transport))).await),
+                // Without the port, so that repeats are seen as such.
+                Ok(Err(error)) => transport.refusals.line(|more| {
+                    warn!(target: EVENTS, "a connection between nodes is refused: from {}: {error}{more}", peer.ip());
+                }),
                 Err(_) => debug!(%peer, "TLS handshake not finished in time"),
             }
         });

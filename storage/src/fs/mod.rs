@@ -8,8 +8,11 @@
 //!
 //! [`RealFs`] is the disk, [`MemoryFs`] the twin that loses what was not synced, and `PowerCutFs` (feature
 //! `test-faults`) lets a real process lose it on kill -9.
-//! Not here: buffering, formats, retries.
+//! Files and folders that are created are for their owner alone (0600, 0700), whatever the umask is, and no symbolic link
+//! is followed to create one.
+//! Not here: buffering, formats, retries (but [`RealFs`] waits for a file descriptor when there is none).
 
+mod descriptors;
 mod memory;
 #[cfg(feature = "test-faults")]
 mod power_cut;
@@ -21,6 +24,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub(crate) use descriptors::with_descriptor;
 pub use memory::{CrashMode, MemoryFs};
 #[cfg(feature = "test-faults")]
 pub use power_cut::PowerCutFs;
@@ -35,7 +39,7 @@ pub enum OpenMode {
     ReadWrite,
     /// Must not exist.
     CreateNew,
-    /// Created, or emptied when it exists.
+    /// Created; what has the name already is replaced, nothing of it is kept.
     CreateOrTruncate,
 }
 

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use super::blobs::{BlobRef, Blobs};
 use super::guard::{guarded, open_guarded};
 use super::{BATCH_OPS_MAX, KvError, KvKeys, KvOp, KvScan, KvStore};
-use crate::fs::{RealFs, parent};
+use crate::fs::{RealFs, parent, with_descriptor};
 
 const ENGINE: &str = "sled";
 const FAN_OUT: usize = 128;
@@ -226,7 +226,7 @@ fn open_sled(inside: &Path) -> Result<Db, KvError> {
     let inside = inside.to_owned();
     open_guarded(ENGINE, &inside.clone(), move || {
         let config = sled::Config::new().path(&inside).cache_capacity_bytes(CACHE_BYTES).flush_every_ms(None);
-        let db: Db = config.open().map_err(|error| engine_error(&inside, &error))?;
+        let db: Db = with_descriptor(&inside, || config.open()).map_err(|error| engine_error(&inside, &error))?;
         sync_new_files(&inside)?;
         Ok(db)
     })
@@ -249,7 +249,8 @@ fn engine_error(path: &Path, error: &std::io::Error) -> KvError {
 }
 
 fn sync_path(path: &Path) -> Result<(), KvError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(KvError::io("sync", path))
+    let file = with_descriptor(path, || File::open(path));
+    file.and_then(|file| file.sync_all()).map_err(KvError::io("sync", path))
 }
 
 /// sled writes its `durability_cookie` without a sync, and an empty one makes the next open fail.

@@ -192,10 +192,25 @@ impl Log {
     /// [`LogError::Purged`] when a non-empty range starts before the first entry, [`LogError::Damaged`] when a record
     /// no longer matches its checksum.
     pub fn read(&self, range: Range<u64>, max_bytes: usize) -> Result<Vec<LogEntry>, LogError> {
+        self.read_by(range, max_bytes, |disk| disk())
+    }
+
+    /// As [`Log::read`]; what must be read from the disk, and may take its time, is given to `apart`, which calls it once. It is
+    /// not called for entries that are still in memory.
+    /// # Errors
+    /// As for [`Log::read`].
+    pub fn read_by(
+        &self,
+        range: Range<u64>,
+        max_bytes: usize,
+        apart: impl FnOnce(&mut dyn FnMut()),
+    ) -> Result<Vec<LogEntry>, LogError> {
         let plan = self.handle.shared.state.lock().view.plan(range.clone(), max_bytes)?;
         let mut entries = Vec::with_capacity(plan.cached.len());
-        for part in &plan.parts {
-            if let Err(error) = read_part(part, &mut entries) {
+        if !plan.parts.is_empty() {
+            let mut read = Ok(());
+            apart(&mut || read = plan.parts.iter().try_for_each(|part| read_part(part, &mut entries)));
+            if let Err(error) = read {
                 // The segment may have been purged and overwritten while we read.
                 self.handle.shared.state.lock().view.plan(range, max_bytes)?;
                 return Err(error);

@@ -86,10 +86,17 @@ impl Cluster {
 
     /// The command that takes a node out of the cluster, through another node. Needs nothing of the cluster while it
     /// runs, so faults go on meanwhile. A node that was removed runs on, serves nobody and never again belongs to the
-    /// cluster, unless its folder is emptied.
+    /// cluster, unless it is added again and its folder is emptied.
     #[must_use]
     pub fn removal(&self, node: usize, through: usize) -> tokio::process::Command {
         self.mosquorum(through, &format!("cluster remove {} --drain 1", node_name(node)))
+    }
+
+    /// The command that lets a node that was removed join again, through another node. It waits for the node to join, if
+    /// that runs; if not, its name is noted all the same.
+    #[must_use]
+    pub fn addition(&self, node: usize, through: usize) -> tokio::process::Command {
+        self.mosquorum(through, &format!("cluster add {} {}", node_name(node), self.cluster_address(node)))
     }
 }
 

@@ -3,6 +3,7 @@
 mod connect;
 mod flow_control;
 mod malformed;
+mod order;
 mod properties;
 mod publish;
 mod retained;

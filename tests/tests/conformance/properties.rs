@@ -2,7 +2,9 @@
 use mosquorum_proto::mqtt::{Packet, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode};
 use mosquorum_tests::{
     client::{Connection, message, topic_name},
+    cluster::binary::is_stand_in,
     on_both, on_one_node,
+    skip::skip,
     target::{Target, TestResult},
 };
 use std::{collections::HashMap, time::Duration};
@@ -48,6 +50,23 @@ async fn the_remaining_expiry_is_told(target: Target) -> TestResult {
     let (mut client, _) = Connection::connected(target.c, connect).await?;
     let left = client.receive().await?.properties.and_then(|p| p.message_expiry_interval).ok_or("an expiry")?;
     assert!((70..=98).contains(&left), "{left}");
+    Ok(())
+}
+
+/// [MQTT-3.3.2-6]: an interval like any other, whatever 0xFFFFFFFF means for sessions.
+async fn the_longest_expiry_is_told_as_it_came(target: Target) -> TestResult {
+    if is_stand_in() {
+        skip("Eclipse Mosquitto drops it");
+        return Ok(());
+    }
+    let topic = target.unique("longest");
+    let mut subscriber = target.at_b("s").await?;
+    subscriber.subscribe_to(&topic, QoS::AtLeastOnce).await?;
+    let longest = PublishProperties { message_expiry_interval: Some(u32::MAX), ..PublishProperties::default() };
+    let mut publisher = target.at_a("p").await?;
+    publisher.publish(with(message(&topic, "x", QoS::AtLeastOnce), longest)).await?;
+    let told = subscriber.receive().await?.properties.and_then(|p| p.message_expiry_interval).ok_or("an expiry")?;
+    assert!(told >= u32::MAX - 10, "{told}");
     Ok(())
 }
 
@@ -173,6 +192,7 @@ async fn without_request_problem_information_no_reason_string_comes(target: Targ
 on_both!(
     everything_about_the_message_is_forwarded_unchanged,
     the_remaining_expiry_is_told,
+    the_longest_expiry_is_told_as_it_came,
     an_expired_message_is_not_delivered,
     an_expired_retained_message_is_gone,
     an_alias_stands_for_its_topic,

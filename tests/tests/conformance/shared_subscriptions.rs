@@ -2,7 +2,9 @@
 use mosquorum_proto::mqtt::{ProtocolVersion, QoS};
 use mosquorum_tests::{
     client::{Connection, Result, message},
+    cluster::{Cluster, ClusterOptions, binary::is_stand_in},
     on_both, on_one_node,
+    skip::skip,
     target::{Target, TestResult},
 };
 use std::{
@@ -79,6 +81,63 @@ async fn what_a_dead_member_did_not_acknowledge_goes_to_a_living_one(target: Tar
     Ok(())
 }
 
+/// [MQTT-4.8.2-5]: when the chosen member's session ends, another one gets what it did not acknowledge.
+async fn what_an_expired_session_did_not_acknowledge_goes_to_a_living_member(target: Target) -> TestResult {
+    if is_stand_in() {
+        skip("Eclipse Mosquitto drops it");
+        return Ok(());
+    }
+    let topic = target.unique("expired");
+    let mut connect = target.durable_packet(ProtocolVersion::V5, "mortal");
+    connect.session_expiry_interval = Some(1);
+    let (mut mortal, _) = Connection::connected(target.a, connect).await?;
+    mortal.subscribe_to(&format!("$share/crew/{topic}"), QoS::AtLeastOnce).await?;
+    target.publish(&topic, "sent", false).await?;
+    assert_eq!(mortal.expect_publish().await?.payload, "sent");
+    mortal.disconnect().await?;
+    target.publish(&topic, "queued", false).await?;
+    let mut living = member(target, false, "living", &topic).await?;
+    let mut came = Vec::new();
+    for _ in 0..2 {
+        came.push(String::from_utf8_lossy(&living.receive().await?.payload).into_owned());
+    }
+    came.sort_unstable();
+    assert_eq!(came, ["queued", "sent"]);
+    Ok(())
+}
+
+/// `shared_offline_members`: by default a member that is away is passed over while another one is connected.
+#[tokio::test]
+async fn a_member_that_is_away_takes_its_turn_only_if_it_is_to() -> TestResult {
+    if is_stand_in() {
+        skip("the option is ours");
+        return Ok(());
+    }
+    for (line, kept) in [("shared_offline_members false", 0), ("shared_offline_members true", 5)] {
+        let cluster = Cluster::start(ClusterOptions::new("away", 1).with(line)).await?;
+        let target = Target::of(&cluster);
+        let away = target.durable_packet(ProtocolVersion::V5, "away");
+        let (mut client, _) = Connection::connected(target.a, away.clone()).await?;
+        client.subscribe_to("$share/crew/job", QoS::AtLeastOnce).await?;
+        client.disconnect().await?;
+        let mut present = member(target, true, "present", "job").await?;
+        let mut publisher = target.at_a("p").await?;
+        for number in 0..10 {
+            publisher.publish(message("job", number.to_string(), QoS::AtLeastOnce)).await?;
+        }
+        for _ in 0..10 - kept {
+            present.receive().await?;
+        }
+        let (mut client, _) = Connection::connected(target.a, away).await?;
+        for _ in 0..kept {
+            client.receive().await?;
+        }
+        client.expect_nothing().await?;
+        present.expect_nothing().await?;
+    }
+    Ok(())
+}
+
 async fn groups_and_plain_subscriptions_do_not_disturb_each_other(target: Target) -> TestResult {
     let topic = target.unique("both");
     let mut crew = member(target, true, "crew", &topic).await?;
@@ -121,6 +180,7 @@ on_both!(
     qos_0_reaches_the_durable_members_of_a_group,
     each_message_goes_to_one_member,
     what_a_dead_member_did_not_acknowledge_goes_to_a_living_one,
+    what_an_expired_session_did_not_acknowledge_goes_to_a_living_member,
     groups_and_plain_subscriptions_do_not_disturb_each_other,
 );
 

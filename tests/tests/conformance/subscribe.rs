@@ -1,5 +1,5 @@
 //! SUBSCRIBE, UNSUBSCRIBE and topic matching (MQTT 5.0 sections 3.8 to 3.11, 4.7).
-use mosquorum_proto::mqtt::{ProtocolVersion, QoS, ReasonCode, Subscribe, Subscription};
+use mosquorum_proto::mqtt::{Packet, ProtocolVersion, QoS, ReasonCode, Subscribe, Subscription, Unsubscribe};
 use mosquorum_tests::{
     client::{Connection, message, topic_filter},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in},
@@ -75,12 +75,71 @@ async fn no_local_keeps_own_messages_away(target: Target) -> TestResult {
     Ok(())
 }
 
+/// [MQTT-3.8.3-3] speaks of all messages, retained ones included.
+async fn no_local_keeps_own_retained_messages_away(target: Target) -> TestResult {
+    if is_stand_in() {
+        skip("Eclipse Mosquitto sends them");
+        return Ok(());
+    }
+    for durable in [false, true] {
+        let topic = target.unique(&format!("own-kept-{durable}"));
+        let packet = if durable { Target::durable_packet } else { Target::connect_packet };
+        let connect = packet(&target, ProtocolVersion::V5, &topic);
+        let (mut client, _) = Connection::connected(target.a, connect).await?;
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce] {
+            let mut own = message(&format!("{topic}/own{}", qos as u8), "own", qos);
+            own.retain = true;
+            client.publish(own).await?;
+        }
+        target.publish(&format!("{topic}/foreign"), "foreign", true).await?;
+        let mut subscription = Subscription::new(topic_filter(&format!("{topic}/+")), QoS::AtLeastOnce);
+        subscription.no_local = true;
+        client.subscribe(vec![subscription]).await?;
+        assert_eq!(client.receive().await?.payload, "foreign");
+        target.publish(&format!("{topic}/fence"), "fence", false).await?;
+        assert_eq!(client.receive().await?.payload, "fence", "durable: {durable}");
+    }
+    Ok(())
+}
+
+/// [MQTT-3.1.2-24]
+async fn an_answer_that_the_client_does_not_take_ends_the_connection(target: Target) -> TestResult {
+    if is_stand_in() {
+        skip("Eclipse Mosquitto sends it");
+        return Ok(());
+    }
+    let filters: Vec<_> = (0..30).map(|number| topic_filter(&target.unique(&format!("f{number}")))).collect();
+    let subscriptions = filters.iter().map(|filter| Subscription::new(filter.clone(), QoS::AtLeastOnce)).collect();
+    for packet in
+        [Packet::Subscribe(Subscribe::new(1, subscriptions)), Packet::Unsubscribe(Unsubscribe::new(1, filters.clone()))]
+    {
+        let mut connect = target.connect_packet(ProtocolVersion::V5, "small");
+        connect.maximum_packet_size = Some(30);
+        let (mut client, _) = Connection::connected(target.a, connect).await?;
+        client.send(&packet).await?;
+        assert_eq!(client.expect_closed().await?, Some(ReasonCode::PacketTooLarge));
+    }
+    Ok(())
+}
+
+/// Section 3.8.2.1.2.
+async fn a_subscription_identifier_of_0_is_a_protocol_error(target: Target) -> TestResult {
+    if is_stand_in() {
+        skip("Eclipse Mosquitto calls it malformed");
+        return Ok(());
+    }
+    let mut client = target.at_a("c").await?;
+    client.send_raw(b"\x82\x09\x00\x01\x02\x0b\x00\x00\x01t\x00").await?;
+    assert_eq!(client.expect_closed().await?, Some(ReasonCode::ProtocolError));
+    Ok(())
+}
+
 /// [MQTT-3.8.3-4]
 async fn no_local_on_a_shared_subscription_is_a_protocol_error(target: Target) -> TestResult {
     let mut client = target.at_a("c").await?;
     let mut subscription = Subscription::new(topic_filter("$share/g/x"), QoS::AtLeastOnce);
     subscription.no_local = true;
-    let packet = mosquorum_proto::mqtt::Packet::Subscribe(Subscribe::new(1, vec![subscription]));
+    let packet = Packet::Subscribe(Subscribe::new(1, vec![subscription]));
     client.send(&packet).await?;
     assert_eq!(client.expect_closed().await?, Some(ReasonCode::ProtocolError));
     Ok(())
@@ -172,6 +231,7 @@ on_both!(
     wildcards_match_whole_levels,
     a_leading_wildcard_does_not_match_dollar_topics,
     no_local_keeps_own_messages_away,
+    no_local_keeps_own_retained_messages_away,
     subscribing_again_replaces_the_subscription,
     after_unsubscribe_nothing_comes,
     subscription_identifiers_come_back_with_messages,
@@ -181,7 +241,12 @@ on_both!(
 
 mod alone {
     use super::*;
-    on_one_node!(every_filter_gets_its_answer_in_order, no_local_on_a_shared_subscription_is_a_protocol_error);
+    on_one_node!(
+        every_filter_gets_its_answer_in_order,
+        no_local_on_a_shared_subscription_is_a_protocol_error,
+        an_answer_that_the_client_does_not_take_ends_the_connection,
+        a_subscription_identifier_of_0_is_a_protocol_error,
+    );
 }
 
 /// [3.1.1: MQTT-3.3.5-1]; MQTT 5.0 clients get a copy for each subscription all the same, as with Mosquitto.

@@ -2,7 +2,9 @@
 use mosquorum_proto::mqtt::{Connect, Disconnect, Packet, ProtocolVersion, PublishProperties, QoS, ReasonCode, Will};
 use mosquorum_tests::{
     client::{Connection, Result, topic_name},
+    cluster::binary::is_stand_in,
     on_both, on_one_node,
+    skip::skip,
     target::{Target, TestResult},
 };
 use std::time::{Duration, Instant};
@@ -57,13 +59,65 @@ async fn disconnect_discards_the_will(target: Target) -> TestResult {
     expect_only_fence(target, &mut observer, &topic).await
 }
 
-/// Disconnect with Will Message (section 3.14.2.1).
-async fn disconnect_with_reason_4_publishes_it(target: Target) -> TestResult {
-    let topic = target.unique("w");
+async fn publishes_at_disconnect(target: Target, reason: ReasonCode) -> TestResult {
+    let topic = target.unique(&format!("w{}", reason as u8));
     let mut observer = observer(target, &topic).await?;
     let connect = with_will(target.connect_packet(ProtocolVersion::V5, "mortal"), &topic, 0);
     let (mut mortal, _) = Connection::connected(target.a, connect).await?;
-    mortal.send(&Packet::Disconnect(Disconnect::new(ReasonCode::DisconnectWithWill))).await?;
+    mortal.send(&Packet::Disconnect(Disconnect::new(reason))).await?;
+    assert_eq!(observer.receive().await?.payload, "will");
+    observer.disconnect().await?;
+    Ok(())
+}
+
+/// Disconnect with Will Message (section 3.14.2.1).
+async fn disconnect_with_reason_4_publishes_it(target: Target) -> TestResult {
+    publishes_at_disconnect(target, ReasonCode::DisconnectWithWill).await
+}
+
+/// [MQTT-3.14.4-3] speaks of reason 0x00 alone.
+async fn disconnect_with_any_other_reason_publishes_it_too(target: Target) -> TestResult {
+    if is_stand_in() {
+        skip("Eclipse Mosquitto publishes it for reason 0x04 only");
+        return Ok(());
+    }
+    publishes_at_disconnect(target, ReasonCode::UnspecifiedError).await?;
+    publishes_at_disconnect(target, ReasonCode::AdministrativeAction).await
+}
+
+/// [MQTT-3.1.2-8]: the session ends before the delay has passed, at a takeover or while the will waits.
+async fn clean_start_publishes_a_delayed_will_at_once(target: Target) -> TestResult {
+    if is_stand_in() {
+        skip("Eclipse Mosquitto 2.1 drops it");
+        return Ok(());
+    }
+    for takeover in [true, false] {
+        let topic = target.unique(if takeover { "taken-over" } else { "waiting" });
+        let mut observer = observer(target, &topic).await?;
+        let connect = with_will(target.durable_packet(ProtocolVersion::V5, "mortal"), &topic, 600);
+        let (earlier, _) = Connection::connected(target.a, connect.clone()).await?;
+        let earlier = takeover.then_some(earlier);
+        let mut clean = connect;
+        (clean.will, clean.clean_start) = (None, true);
+        let (later, _) = Connection::connected(target.c, clean).await?;
+        assert_eq!(observer.receive().await?.payload, "will", "takeover: {takeover}");
+        drop(earlier);
+        later.disconnect().await?;
+        observer.disconnect().await?;
+    }
+    Ok(())
+}
+
+/// [MQTT-3.1.2-8]
+async fn the_end_of_a_session_without_expiry_publishes_a_delayed_will_at_once(target: Target) -> TestResult {
+    if is_stand_in() {
+        skip("Eclipse Mosquitto 2.1 waits for the delay");
+        return Ok(());
+    }
+    let topic = target.unique("w");
+    let mut observer = observer(target, &topic).await?;
+    let connect = with_will(target.connect_packet(ProtocolVersion::V5, "mortal"), &topic, 600);
+    drop(Connection::connected(target.a, connect).await?);
     assert_eq!(observer.receive().await?.payload, "will");
     Ok(())
 }
@@ -216,6 +270,9 @@ on_both!(
     an_unclean_end_publishes_the_will_once,
     disconnect_discards_the_will,
     disconnect_with_reason_4_publishes_it,
+    disconnect_with_any_other_reason_publishes_it_too,
+    clean_start_publishes_a_delayed_will_at_once,
+    the_end_of_a_session_without_expiry_publishes_a_delayed_will_at_once,
     a_delayed_will_comes_after_its_delay,
     a_reconnect_within_the_delay_discards_it,
     a_will_does_not_outlive_its_session,

@@ -1,6 +1,6 @@
 //! From the files of a listener to what rustls serves with.
 //! Always true: everything that can be wrong with the files is found here, before anything is replaced; each error is one
-//! line and names the file.
+//! line and names the file. A mark of byte order before a section does not hide it.
 use super::{
     ciphers::{self, Selection},
     keylog,
@@ -20,6 +20,7 @@ use rustls::{
     server::WebPkiClientVerifier,
 };
 use std::{
+    borrow::Cow,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -124,33 +125,79 @@ fn provider(settings: &TlsSettings) -> Result<CryptoProvider, TlsFileError> {
     Ok(CryptoProvider { cipher_suites, ..ring::default_provider() })
 }
 
-pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    read_all(path, "it holds no certificate")
+/// The certificates of a PEM file, at least one.
+/// # Errors
+/// Why they cannot be had.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = read(path)?;
+    // Under these labels OpenSSL reads certificates, too. One with trust of its own may be one that is *not* to be trusted
+    // for something: it is not taken without.
+    for label in ["TRUSTED CERTIFICATE", "X509 CERTIFICATE"] {
+        if has_section(&pem, label) {
+            return Err(format!(
+                "it holds a {label}, which only OpenSSL reads; `openssl x509 -in OLD -out NEW` makes it a CERTIFICATE"
+            ));
+        }
+    }
+    all_of(&pem, "it holds no certificate")
 }
 
-fn read_all<T: PemObject>(path: &Path, none: &str) -> Result<Vec<T>, String> {
-    let all: Vec<T> = T::pem_file_iter(path).and_then(Iterator::collect).map_err(describe_pem)?;
+fn all_of<T: PemObject>(pem: &[u8], none: &str) -> Result<Vec<T>, String> {
+    let all: Vec<T> = T::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|cause| cause.to_string())?;
     if all.is_empty() { Err(none.to_owned()) } else { Ok(all) }
 }
 
-fn describe_pem(error: pem::Error) -> String {
-    match error {
-        pem::Error::Io(error) => error.to_string(),
-        error => error.to_string(),
+const SECTION_START: &[u8] = b"-----BEGIN ";
+/// Windows editors put it before UTF-8, and files that were put together from such have it within.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+/// And these before UTF-16.
+const UTF_16_MARKS: [&[u8]; 2] = [b"\xFF\xFE", b"\xFE\xFF"];
+
+/// A PEM file without the marks that would hide the section behind them.
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let bytes = std::fs::read(path).map_err(|cause| cause.to_string())?;
+    if UTF_16_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
+        return Err("it is UTF-16, save it as ASCII".to_owned());
     }
+    Ok(match without_marks(&bytes) {
+        Cow::Borrowed(_) => bytes,
+        Cow::Owned(clean) => clean,
+    })
+}
+
+fn without_marks(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let marked = [BYTE_ORDER_MARK, SECTION_START].concat();
+    let mut clean = Vec::new();
+    let mut left = bytes;
+    while let Some(at) = left.windows(marked.len()).position(|window| window == marked) {
+        clean.extend_from_slice(&left[..at]);
+        left = &left[at + BYTE_ORDER_MARK.len()..];
+    }
+    if left.len() == bytes.len() {
+        return Cow::Borrowed(bytes);
+    }
+    clean.extend_from_slice(left);
+    Cow::Owned(clean)
+}
+
+fn has_section(pem: &[u8], label: &str) -> bool {
+    let rest = |line| <[u8]>::strip_prefix(line, SECTION_START).and_then(|rest| rest.strip_prefix(label.as_bytes()));
+    pem.split(|byte| matches!(byte, b'\n' | b'\r')).filter_map(rest).any(|rest| rest.starts_with(b"-----"))
 }
 
 pub(super) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsFileError> {
     let error = |why| TlsFileError::Key { path: path.to_owned(), why };
-    PrivateKeyDer::from_pem_file(path).map_err(|cause| match cause {
-        pem::Error::NoItemsFound if is_encrypted(path) => error("it is encrypted, which is not supported".to_owned()),
+    let pem = read(path).map_err(error)?;
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|cause| match cause {
+        pem::Error::NoItemsFound if is_encrypted(&pem) => error("it is encrypted, which is not supported".to_owned()),
         pem::Error::NoItemsFound => error("it holds no private key".to_owned()),
-        cause => error(describe_pem(cause)),
+        cause => error(cause.to_string()),
     })
 }
 
-fn is_encrypted(path: &Path) -> bool {
-    std::fs::read_to_string(path).is_ok_and(|text| text.contains("ENCRYPTED"))
+fn is_encrypted(pem: &[u8]) -> bool {
+    const WORD: &[u8] = b"ENCRYPTED";
+    pem.windows(WORD.len()).any(|window| window == WORD)
 }
 
 fn authorities(settings: &TlsSettings) -> Result<Vec<CertificateDer<'static>>, TlsFileError> {
@@ -199,7 +246,7 @@ pub(super) fn hashed_files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
 }
 
 fn crls(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
-    let all: Vec<CertificateRevocationListDer<'static>> = read_all(path, "it holds no revocation list")?;
+    let all: Vec<CertificateRevocationListDer<'static>> = all_of(&read(path)?, "it holds no revocation list")?;
     match all.iter().all(|list| CertificateRevocationList::from_der(list).is_ok()) {
         true => Ok(all),
         false => Err("a revocation list in it is damaged".to_owned()),

@@ -13,6 +13,7 @@ pub use client::{client_config, os_authorities};
 pub use identity::CertificateIdentity;
 pub use keylog::log_keys_to;
 pub use load::TlsFileError;
+pub(crate) use load::certificates;
 
 use super::Prepared;
 use crate::{

@@ -349,6 +349,57 @@ fn capath_is_read_by_its_hashed_names() {
 }
 
 #[test]
+fn a_byte_order_mark_hides_no_section() {
+    let pki = Pki::new();
+    let good = pki.listener();
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let mark = |name: &str, text: &str| pki.file(name, &format!("\u{feff}{text}"));
+    let both = format!("{}\u{feff}{}", pki.intermediate, pki.root);
+    let settings = TlsSettings {
+        certfile: mark("marked.crt", &read(&good.certfile)),
+        keyfile: mark("marked.key", &read(&good.keyfile)),
+        cafile: Some(mark("marked-ca.crt", &both)),
+        crlfile: Some(mark("marked.crl", &pki.crl(2100))),
+        require_certificate: true,
+        ..good
+    };
+    assert!(Acceptor::load(&settings).is_ok());
+    assert_eq!(load::certificates(settings.cafile.as_ref().unwrap()).unwrap().len(), 2, "the one within, too");
+    let utf_16: Vec<u8> = "\u{feff}-----BEGIN".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let path = pki.folder.join("utf-16");
+    std::fs::write(&path, utf_16).unwrap();
+    assert_eq!(load::certificates(&path).unwrap_err(), "it is UTF-16, save it as ASCII");
+}
+
+#[test]
+fn a_trusted_certificate_of_openssl_is_refused_with_what_to_do() {
+    let pki = Pki::new();
+    for label in ["TRUSTED CERTIFICATE", "X509 CERTIFICATE"] {
+        // Behind a good one, where it would be left out in silence.
+        let text = format!("{}{}", pki.intermediate, pki.root.replace("CERTIFICATE", label));
+        let cafile = Some(pki.file("trusted.crt", &text));
+        let error = refusal(&TlsSettings { cafile, require_certificate: true, ..pki.listener() });
+        assert!(error.contains(&format!("holds a {label}")) && error.contains("openssl x509 -in"), "{error}");
+    }
+}
+
+#[test]
+fn a_file_that_may_not_be_read_says_why() {
+    let pki = Pki::new();
+    // A folder, since nothing is forbidden to root.
+    let folder = pki.folder.clone();
+    for settings in [
+        TlsSettings { certfile: folder.clone(), ..pki.listener() },
+        TlsSettings { keyfile: folder.clone(), ..pki.listener() },
+        TlsSettings { cafile: Some(folder.clone()), ..pki.listener() },
+        TlsSettings { crlfile: Some(folder.clone()), ..pki.listener() },
+    ] {
+        let error = refusal(&settings);
+        assert!(error.contains("Is a directory"), "{error}");
+    }
+}
+
+#[test]
 fn each_error_is_one_line_that_names_the_file() {
     let pki = Pki::new();
     let good = || TlsSettings { require_certificate: true, ..pki.listener() };

@@ -1,6 +1,9 @@
 //! The HTTP request that turns a connection into a WebSocket (RFC 6455 section 4.2).
 //! Always true: no more than the allowed bytes of a request are read; the answer is exactly Mosquitto's; whoever comes
 //! from a forbidden origin gets no answer at all.
+//!
+//! More lenient than the RFC, as Mosquitto is: HTTP/1.0 will do, which proxies speak that were not told otherwise (nginx
+//! without `proxy_http_version`), and so does a request without Sec-WebSocket-Version.
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use std::{io, net::IpAddr};
@@ -137,8 +140,8 @@ fn parse(head: &[u8], rules: UpgradeRules<'_>) -> Result<Option<Request>, Upgrad
     if length < head.len() {
         return Err(UpgradeError::NotAnUpgrade("something follows it"));
     }
-    if request.method != Some("GET") || request.version != Some(1) {
-        return Err(UpgradeError::NotAnUpgrade("neither GET nor HTTP/1.1"));
+    if request.method != Some("GET") {
+        return Err(UpgradeError::NotAnUpgrade("its method is not GET"));
     }
     let path = request.path.unwrap_or_default();
     let headers = Headers(request.headers);
@@ -148,7 +151,8 @@ fn parse(head: &[u8], rules: UpgradeRules<'_>) -> Result<Option<Request>, Upgrad
     if !headers.words("Upgrade").any(|word| word.eq_ignore_ascii_case("websocket"))
         || !headers.words("Connection").any(|word| word.eq_ignore_ascii_case("upgrade"))
     {
-        return Err(UpgradeError::NotAnUpgrade("no Upgrade: websocket"));
+        let why = "it lacks 'Upgrade: websocket' or 'Connection: Upgrade', which a proxy must pass on";
+        return Err(UpgradeError::NotAnUpgrade(why));
     }
     if let Some(origin) = headers.all("Origin").next()
         && !origins.is_empty()
@@ -156,7 +160,7 @@ fn parse(head: &[u8], rules: UpgradeRules<'_>) -> Result<Option<Request>, Upgrad
     {
         return Err(UpgradeError::Origin);
     }
-    if !headers.all("Sec-WebSocket-Version").eq(["13"]) {
+    if headers.all("Sec-WebSocket-Version").any(|version| version != "13") {
         return Err(UpgradeError::Version);
     }
     let Some(key) = headers.all("Sec-WebSocket-Key").next().filter(|key| !key.is_empty()) else {
@@ -227,6 +231,25 @@ mod tests {
     async fn a_client_of_3_1_may_ask_for_its_own_sub_protocol() {
         let (result, answer) = attempt(&REQUEST.replace("chat, mqtt", "mqttv3.1"), 4096, &[]).await;
         assert!(result.is_ok() && answer.ends_with("Sec-WebSocket-Protocol: mqttv3.1\r\n\r\n"));
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_speaks_http_1_0_and_a_client_that_names_no_version_are_let_in_as_by_mosquitto() {
+        let from_nginx = REQUEST.replace("HTTP/1.1", "HTTP/1.0").replace("keep-alive, Upgrade", "upgrade");
+        for request in [from_nginx, REQUEST.replace("Sec-WebSocket-Version: 13\r\n", "")] {
+            let (result, answer) = attempt(&request, 4096, &[]).await;
+            assert!(
+                result.is_ok() && answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n"),
+                "{request}\n{answer}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_does_not_pass_the_upgrade_on_is_named_in_one_clear_line() {
+        let request = REQUEST.replace("HTTP/1.1", "HTTP/1.0").replace("keep-alive, Upgrade", "close");
+        let error = attempt(&request, 4096, &[]).await.0.unwrap_err().to_string();
+        assert!(error.contains("'Connection: Upgrade', which a proxy must pass on"), "{error}");
     }
 
     #[tokio::test]

@@ -1,22 +1,30 @@
 //! One `connection` block, from text to what its bridge runs with.
+use super::remote_address;
+use crate::config::lines::words;
 use crate::config::raw::{BridgeSection, Section, Text};
-use crate::config::values::{Values, invalid, number, word};
-use crate::config::{BridgeConfig, BridgeTls, ConfigError, Limits, RemoteAddress, Secret, TcpKeepAlive, TlsVersion};
+use crate::config::settings::ANY_ADDRESS;
+use crate::config::values::{Values, invalid, leading_number, number, word};
+use crate::config::{
+    BridgeConfig, BridgeTls, ConfigError, Limits, Note, RemoteAddress, Secret, TcpKeepAlive, TlsVersion,
+};
 use mosquorum_bridge::{BridgeSettings, ReloadType, RestartTimeout, StartType, Topic, Topics};
 use mosquorum_proto::mqtt::{ProtocolVersion, TopicName, Utf8};
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
-const DEFAULT_PORT: u16 = 1883;
-const SECONDS_MAX: i32 = 7200;
+/// The longest constant wait, and the longest base of a growing one, in seconds.
+const RESTART_BASE_MAX: i32 = 3600;
+/// The longest growing wait in seconds.
+const RESTART_CAP_MAX: i32 = 7200;
 
 pub(super) fn build_all(
     sections: &[BridgeSection],
     limits: &Limits,
     clustered: bool,
+    notes: &mut Vec<Note>,
 ) -> Result<Vec<Arc<BridgeConfig>>, ConfigError> {
     let mut all: Vec<Arc<BridgeConfig>> = Vec::new();
     for section in sections {
-        let bridge = build(section, limits, clustered).map_err(|error| error.at(&section.origin))?;
+        let bridge = build(section, limits, clustered, notes).map_err(|error| error.at(&section.origin))?;
         let local = &bridge.settings.local_client_id;
         if all.iter().any(|other| other.settings.local_client_id == *local) {
             let text = format!("Error: Two bridges have the local_clientid '{local}', it must differ.");
@@ -27,7 +35,12 @@ pub(super) fn build_all(
     Ok(all)
 }
 
-fn build(section: &BridgeSection, limits: &Limits, clustered: bool) -> Result<BridgeConfig, ConfigError> {
+fn build(
+    section: &BridgeSection,
+    limits: &Limits,
+    clustered: bool,
+    notes: &mut Vec<Note>,
+) -> Result<BridgeConfig, ConfigError> {
     let mut options = Section::new();
     for (name, text, origin) in &section.directives {
         let text = Text { text: text.clone(), origin: Some(origin.clone()) };
@@ -44,18 +57,9 @@ fn build(section: &BridgeSection, limits: &Limits, clustered: bool) -> Result<Br
         }
         None => format!("{}.{}", super::cluster::host_name(), section.name),
     };
-    let remote_username = values.string("remote_username")?;
-    let password = values.string("remote_password")?;
-    let password_file = values.path("remote_password_file")?;
-    let has_password = password.is_some() || password_file.is_some();
-    if has_password && remote_username.is_none() && version != ProtocolVersion::V5 {
-        return Err(ConfigError::new("Error: remote_password needs remote_username."));
-    }
-    if password.is_some() && password_file.is_some() {
-        return Err(ConfigError::new("Error: Only one of remote_password and remote_password_file may be given."));
-    }
+    let Login { remote_username, password, password_file } = login(values, version)?;
     let clean_session = values.switch("cleansession")?.unwrap_or(false);
-    let start_type = start_type(values)?;
+    let start_type = start_type(values, notes)?;
     // Only what is kept while the bridge is away can start it.
     let local_clean_session =
         values.switch("local_cleansession")?.unwrap_or(clean_session) && !matches!(start_type, StartType::Lazy { .. });
@@ -73,18 +77,18 @@ fn build(section: &BridgeSection, limits: &Limits, clustered: bool) -> Result<Br
         clean_session,
         local_clean_session,
         notifications_local_only: values.switch("notifications_local_only")?.unwrap_or(false),
-        keep_alive_seconds: ranged(values, "keepalive_interval", 5, 65535)?.unwrap_or(60),
+        keep_alive_seconds: raised(values, "keepalive_interval", 5, 65535, notes)?.unwrap_or(60),
         loop_mark: values.switch("bridge_loop_mark")?.unwrap_or(false),
         try_private: values.switch("try_private")?.unwrap_or(true),
         attempt_unsubscribe: values.switch("bridge_attempt_unsubscribe")?.unwrap_or(true),
         outgoing_retain: values.switch("bridge_outgoing_retain")?.unwrap_or(true),
-        max_packet_size: ranged(values, "bridge_max_packet_size", 0, i32::MAX)?.unwrap_or(0),
+        max_packet_size: raised(values, "bridge_max_packet_size", 0, i32::MAX, notes)?.unwrap_or(0),
         max_topic_alias: ranged(values, "bridge_max_topic_alias", 0, 65535)?.unwrap_or(10),
         receive_maximum: ranged(values, "bridge_receive_maximum", 1, 65535)?
             .or(limits.max_inflight_messages.map(std::num::NonZeroU16::get)),
         session_expiry_seconds: session_expiry(values)?,
         start_type,
-        restart_timeout: restart_timeout(values)?,
+        restart_timeout: restart_timeout(values, notes)?,
         reload_type: choice(
             values,
             "bridge_reload_type",
@@ -96,13 +100,34 @@ fn build(section: &BridgeSection, limits: &Limits, clustered: bool) -> Result<Br
     Ok(BridgeConfig {
         settings: Arc::new(settings),
         addresses: addresses(values)?,
-        bind_address: values.string("bridge_bind_address")?,
+        bind_address: values.string("bridge_bind_address")?.filter(|address| address != ANY_ADDRESS),
         tcp_keepalive: tcp_keepalive(values)?,
         tcp_user_timeout: ranged(values, "bridge_tcp_user_timeout", 0, i32::MAX)?.map(Duration::from_millis),
         tls: tls(values)?,
-        password: password.map(Secret),
+        password,
         password_file,
     })
+}
+
+/// Who the bridge is at the remote.
+struct Login {
+    remote_username: Option<String>,
+    password: Option<Secret>,
+    password_file: Option<PathBuf>,
+}
+
+fn login(values: Values<'_>, version: ProtocolVersion) -> Result<Login, ConfigError> {
+    let remote_username = values.string("remote_username")?;
+    let password = values.string("remote_password")?.map(Secret);
+    let password_file = values.path("remote_password_file")?;
+    let has_password = password.is_some() || password_file.is_some();
+    if has_password && remote_username.is_none() && version != ProtocolVersion::V5 {
+        return Err(ConfigError::new("Error: remote_password needs remote_username."));
+    }
+    if password.is_some() && password_file.is_some() {
+        return Err(ConfigError::new("Error: Only one of remote_password and remote_password_file may be given."));
+    }
+    Ok(Login { remote_username, password, password_file })
 }
 
 fn refuse_what_rustls_lacks(values: Values<'_>) -> Result<(), ConfigError> {
@@ -130,6 +155,21 @@ fn ranged<T: TryFrom<i32>>(values: Values<'_>, name: &str, min: i32, max: i32) -
     })
 }
 
+/// As `ranged`, but what is below the range is raised to it.
+fn raised<T: TryFrom<i32>>(
+    values: Values<'_>,
+    name: &str,
+    min: i32,
+    max: i32,
+    notes: &mut Vec<Note>,
+) -> Result<Option<T>, ConfigError> {
+    let found = ranged::<i32>(values, name, i32::MIN, max)?;
+    if let Some(written) = found.filter(|written| *written < min) {
+        notes.push(clamped(values, name, written, min));
+    }
+    Ok(found.and_then(|written| T::try_from(written.max(min)).ok()))
+}
+
 fn choice<T: Copy>(values: Values<'_>, name: &str, known: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
     values.last(name, |text| {
         let written = word(name, text)?;
@@ -145,14 +185,14 @@ fn version(values: Values<'_>) -> Result<ProtocolVersion, ConfigError> {
     Ok(choice(values, "bridge_protocol_version", &known)?.unwrap_or(ProtocolVersion::V311))
 }
 
-fn start_type(values: Values<'_>) -> Result<StartType, ConfigError> {
-    let idle: u64 = ranged(values, "idle_timeout", 1, i32::MAX)?.unwrap_or(60);
+fn start_type(values: Values<'_>, notes: &mut Vec<Note>) -> Result<StartType, ConfigError> {
+    let idle: u64 = raised(values, "idle_timeout", 1, i32::MAX, notes)?.unwrap_or(60);
     let lazy = StartType::Lazy {
-        threshold: ranged(values, "threshold", 1, i32::MAX)?.unwrap_or(10),
+        threshold: raised(values, "threshold", 1, i32::MAX, notes)?.unwrap_or(10),
         idle_timeout: Duration::from_secs(idle),
     };
     let known = [("automatic", StartType::Automatic), ("lazy", lazy), ("once", StartType::Once)];
-    if let Some("manual") = values.texts("start_type").last().map(|text| text.text.trim()) {
+    if let Some("manual") = values.texts("start_type").last().map(|text| text.text.as_str()) {
         return Err(values.at("start_type", ConfigError::new("Error: Manual start_type is not supported.")));
     }
     Ok(choice(values, "start_type", &known)?.unwrap_or(StartType::Automatic))
@@ -191,50 +231,53 @@ fn session_expiry(values: Values<'_>) -> Result<u32, ConfigError> {
     Ok(seconds.unwrap_or(0))
 }
 
-fn restart_timeout(values: Values<'_>) -> Result<RestartTimeout, ConfigError> {
+/// One word is a constant; two or three are base and cap of a wait that grows, and what counts as stable.
+fn restart_timeout(values: Values<'_>, notes: &mut Vec<Note>) -> Result<RestartTimeout, ConfigError> {
     let name = "restart_timeout";
-    let timeout = values.last(name, |text| {
-        let numbers = text.split_whitespace().map(|word| number(name, word)).collect::<Result<Vec<_>, _>>()?;
-        let seconds = |value: i32| Duration::from_secs(u64::try_from(value).unwrap_or(0));
-        match numbers[..] {
-            [base] if (1..=3600).contains(&base) => Ok(RestartTimeout::Constant(seconds(base))),
-            [base, cap, ref rest @ ..]
-                if (1..=3600).contains(&base) && (base..=SECONDS_MAX).contains(&cap) && rest.len() <= 1 =>
-            {
-                let stable = rest.first().copied().unwrap_or(2 * base);
-                if stable < 0 {
-                    return Err(invalid(name, text, "seconds that count as stable"));
-                }
-                Ok(RestartTimeout::Jitter { base: seconds(base), cap: seconds(cap), stable: seconds(stable) })
+    let mut used = Vec::new();
+    let timeout = values.last(name, |text| words(text).map(|word| leading_number(name, word)).collect())?;
+    let Some(written): Option<Vec<i32>> = timeout else { return Ok(RestartTimeout::default()) };
+    let wrong = |expected: &str| {
+        let text = values.texts(name).last().map_or("", |text| text.text.as_str());
+        values.at(name, invalid(name, text, expected))
+    };
+    let seconds = |value: i32| Duration::from_secs(u64::try_from(value).unwrap_or(0));
+    let base = written.first().map_or(1, |base| (*base).clamp(1, RESTART_BASE_MAX));
+    used.push(base);
+    let timeout = match written.get(1).copied() {
+        None => RestartTimeout::Constant(seconds(base)),
+        Some(cap) if cap < base => return Err(wrong("a second number that is not below the first")),
+        Some(cap) => {
+            let cap = cap.min(RESTART_CAP_MAX);
+            used.push(cap);
+            let stable = written.get(2).copied().unwrap_or(2 * base);
+            if stable < 0 {
+                return Err(wrong("a third number that is not below 0"));
             }
-            _ => Err(invalid(name, text, "1 to 3600, or base, cap up to 7200 and the seconds that count as stable")),
+            RestartTimeout::Jitter { base: seconds(base), cap: seconds(cap), stable: seconds(stable) }
         }
-    })?;
-    Ok(timeout.unwrap_or_default())
+    };
+    for (written, used) in written.iter().zip(used).filter(|(written, used)| *written != used) {
+        notes.push(clamped(values, name, *written, used));
+    }
+    Ok(timeout)
+}
+
+/// As Mosquitto does with a few: what is out of range becomes the nearest that is not.
+fn clamped(values: Values<'_>, name: &str, written: i32, used: i32) -> Note {
+    let origin = values.texts(name).last().and_then(|text| text.origin.as_deref()).unwrap_or_default();
+    Note::notice(format!("The value {written} of '{name}' is out of range, {used} is used ({origin})."))
 }
 
 fn addresses(values: Values<'_>) -> Result<Vec<RemoteAddress>, ConfigError> {
-    let all = values.last("address", |text| text.split_whitespace().map(address).collect::<Result<Vec<_>, _>>())?;
+    let all = values.last("address", |text| words(text).map(remote_address::parse).collect::<Result<Vec<_>, _>>())?;
     all.filter(|all| !all.is_empty()).ok_or_else(|| ConfigError::empty("address"))
-}
-
-fn address(word: &str) -> Result<RemoteAddress, ConfigError> {
-    let wrong = || invalid("address", word, "HOST[:PORT]");
-    let (host, port) = match word.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?),
-        None => (word, DEFAULT_PORT),
-    };
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    if host.is_empty() {
-        return Err(wrong());
-    }
-    Ok(RemoteAddress { host: host.to_owned(), port })
 }
 
 fn tcp_keepalive(values: Values<'_>) -> Result<Option<TcpKeepAlive>, ConfigError> {
     let name = "bridge_tcp_keepalive";
     values.last(name, |text| {
-        let numbers = text.split_whitespace().map(|word| number(name, word)).collect::<Result<Vec<_>, _>>()?;
+        let numbers = words(text).map(|word| number(name, word)).collect::<Result<Vec<_>, _>>()?;
         let [idle, interval, count] = numbers[..] else {
             return Err(invalid(name, text, "idle, interval and count"));
         };

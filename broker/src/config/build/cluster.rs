@@ -1,6 +1,7 @@
 //! The `cluster_` lines.
+use super::super::settings::ANY_ADDRESS;
 use super::super::values::{self, Values, invalid};
-use super::super::{ClusterLinks, ClusterSettings, ClusterTls, ConfigError, HostPort};
+use super::super::{ClusterLinks, ClusterSettings, ClusterTls, ConfigError, HostPort, Note};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -36,6 +37,32 @@ pub(super) fn build(values: Values<'_>, persistence_location: &Path) -> Result<C
     })
 }
 
+/// What an operator should know of an accepted configuration.
+pub(super) fn notes(cluster: &ClusterSettings) -> Vec<Note> {
+    let mut notes = Vec::new();
+    let Some(links) = &cluster.links else { return notes };
+    if links.tls.is_none() {
+        notes.push(Note::warning(
+            "Warning: cluster_insecure: whoever reaches the cluster_listener can join this cluster, read and change \
+             everything in it, and listen to what its nodes say. Use it in closed networks only.",
+        ));
+    }
+    let alone = links.peers.iter().all(|peer| *peer == links.advertise);
+    match (alone, links.new) {
+        (true, true) => notes.push(Note::notice(format!(
+            "cluster_new: with an empty data directory this node forms a cluster of its own, as {}.",
+            links.advertise
+        ))),
+        (true, false) => notes.push(Note::notice(format!(
+            "No other cluster_peer is listed: with an empty data directory this node waits for 'mosquorum cluster add {} \
+             {}' on a member of a cluster; 'cluster_new true' lets it form one of its own.",
+            cluster.name, links.advertise
+        ))),
+        _ => {}
+    }
+    notes
+}
+
 fn links(values: Values<'_>) -> Result<Option<ClusterLinks>, ConfigError> {
     const LISTENER: &str = "cluster_listener";
     let listener = values.last(LISTENER, |text| {
@@ -45,6 +72,7 @@ fn links(values: Values<'_>) -> Result<Option<ClusterLinks>, ConfigError> {
             .filter(|port| *port > 0)
             .ok_or_else(|| invalid(LISTENER, &port.to_string(), "a port from 1 to 65535"))?;
         let bind = address
+            .filter(|address| *address != ANY_ADDRESS)
             .map(|address| {
                 address.parse::<IpAddr>().map_err(|_| invalid(LISTENER, address, "an IP address after the port"))
             })
@@ -52,7 +80,16 @@ fn links(values: Values<'_>) -> Result<Option<ClusterLinks>, ConfigError> {
         Ok((port, bind))
     })?;
     let Some((port, bind)) = listener else {
-        for name in ["cluster_advertise", "cluster_peer", "cluster_cafile", "cluster_certfile", "cluster_keyfile"] {
+        for name in [
+            "cluster_advertise",
+            "cluster_allow",
+            "cluster_cafile",
+            "cluster_certfile",
+            "cluster_crlfile",
+            "cluster_keyfile",
+            "cluster_new",
+            "cluster_peer",
+        ] {
             if values.has(name) {
                 let error = format!("Error: The '{name}' option requires a cluster_listener.");
                 return Err(values.at(name, ConfigError::new(error)));
@@ -67,7 +104,16 @@ fn links(values: Values<'_>) -> Result<Option<ClusterLinks>, ConfigError> {
             peers.push(peer);
         }
     }
+    let allow = values.all("cluster_allow", |text| {
+        let pattern = values::word("cluster_allow", text)?;
+        if pattern.contains(':') || pattern.len() > NAME_BYTES_MAX {
+            return Err(invalid("cluster_allow", pattern, "a name without a port, where * stands for any characters"));
+        }
+        Ok(pattern.to_owned())
+    })?;
     Ok(Some(ClusterLinks {
+        allow,
+        new: values.switch("cluster_new")?.unwrap_or(false),
         port,
         bind,
         advertise: advertise.unwrap_or_else(|| HostPort { host: host_name(), port }),
@@ -86,15 +132,16 @@ fn tls(values: Values<'_>) -> Result<Option<ClusterTls>, ConfigError> {
     let cafile = values.path("cluster_cafile")?;
     let certfile = values.path("cluster_certfile")?;
     let keyfile = values.path("cluster_keyfile")?;
+    let crlfile = values.path("cluster_crlfile")?;
     match (cafile, certfile, keyfile) {
         (Some(cafile), Some(certfile), Some(keyfile)) if !insecure => {
-            Ok(Some(ClusterTls { cafile, certfile, keyfile }))
+            Ok(Some(ClusterTls { cafile, certfile, keyfile, crlfile }))
         }
-        (None, None, None) if insecure => Ok(None),
+        (None, None, None) if insecure && crlfile.is_none() => Ok(None),
         _ if insecure => Err(values.at(
             "cluster_insecure",
             ConfigError::new(
-                "Error: cluster_insecure cannot be used with cluster_cafile, cluster_certfile or cluster_keyfile.",
+                "Error: cluster_insecure cannot be used with cluster_cafile, cluster_certfile, cluster_keyfile or cluster_crlfile.",
             ),
         )),
         _ => Err(values.at(

@@ -1,10 +1,11 @@
 //! One listener: its address, its own options, and the security that holds for it.
 use super::super::plugins;
 use super::super::raw::{Raw, Section, Sources};
+use super::super::settings::ANY_ADDRESS;
 use super::super::values::{self, Values, invalid, word};
 use super::super::{
     ConfigError, ListenAddress, ListenerProtocol, ListenerSettings, Note, ProtocolVersions, ProxyRules, ProxyVersion,
-    SecuritySettings, SocketDomain, TlsSettings, TlsVersion,
+    SecuritySettings, SocketDomain, TlsSettings, TlsVersion, lines,
 };
 
 /// `auto_id_prefix` bytes.
@@ -160,7 +161,7 @@ fn address(values: Values<'_>) -> Result<ListenAddress, ConfigError> {
         if port == 0 && place.is_none() {
             return Err(ConfigError::new("Error: A listener with port 0 must provide a Unix socket path."));
         }
-        Ok((port, place.map(str::to_owned)))
+        Ok((port, place.filter(|place| *place != ANY_ADDRESS).map(str::to_owned)))
     })?;
     Ok(match written {
         Some((0, path)) => ListenAddress::Unix(path.unwrap_or_default().into()),
@@ -173,7 +174,7 @@ fn address(values: Values<'_>) -> Result<ListenAddress, ConfigError> {
                     .filter(|port| *port > 0)
                     .ok_or_else(|| invalid("port", &value.to_string(), "1 to 65535"))
             })?;
-            let host = values.string("bind_address")?;
+            let host = values.string("bind_address")?.filter(|host| host != ANY_ADDRESS);
             ListenAddress::Tcp { port: port.unwrap_or(PORT_DEFAULT), host, interface, domain }
         }
     })
@@ -233,8 +234,7 @@ fn versions(values: Values<'_>) -> Result<ProtocolVersions, ConfigError> {
     const NAME: &str = "accept_protocol_versions";
     let versions = values.last(NAME, |text| {
         let mut accepted = ProtocolVersions { v3: false, v4: false, v5: false };
-        let words = text.split([',', ' ', '\t']).filter(|word| !word.is_empty());
-        for word in words.take_while(|word| !word.starts_with('#')) {
+        for word in lines::words(text).flat_map(|word| word.split(',')).filter(|word| !word.is_empty()) {
             match word {
                 "3" => accepted.v3 = true,
                 "4" => accepted.v4 = true,

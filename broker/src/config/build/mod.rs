@@ -3,6 +3,7 @@
 mod bridge;
 mod cluster;
 mod listener;
+mod remote_address;
 
 use super::raw::{Raw, Sources};
 use super::values::{self, Values, expiration, invalid, word};
@@ -25,9 +26,10 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
         persistence.enabled = true;
         notes.push(Note::info("A node of a cluster is persistent: 'persistence true' is assumed."));
     }
+    notes.extend(cluster::notes(&cluster));
     let server_reference = server_reference(values, &cluster)?;
     let limits = limits(values)?;
-    let bridges = bridge::build_all(&raw.bridges, &limits, cluster.links.is_some())?;
+    let bridges = bridge::build_all(&raw.bridges, &limits, cluster.links.is_some(), &mut notes)?;
     // Only checked: it is always on.
     values.switch("set_tcp_nodelay")?;
     let listeners = listener::build_all(&raw, sources, per_listener_settings, &mut notes)?;
@@ -54,6 +56,7 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
                 "Error: Packet buffer size must be between 0 and 65535 inclusive.".to_owned()
             })?
             .unwrap_or(4096),
+        bridge_loop_mark_users: values.all("bridge_loop_mark_user", |text| Ok(text.to_owned()))?,
         bridge_orphan_expiry: values
             .last("bridge_orphan_expiry", |text| expiration("bridge_orphan_expiry", text))?
             .unwrap_or(Duration::from_secs(86_400)),
@@ -114,6 +117,7 @@ fn delivery(values: Values<'_>) -> Result<Delivery, ConfigError> {
     let name = "persistent_client_expiration";
     Ok(Delivery {
         allow_duplicate_messages: values.switch("allow_duplicate_messages")?.unwrap_or(true),
+        shared_offline_members: values.switch("shared_offline_members")?.unwrap_or(false),
         queue_qos0_messages: values.switch("queue_qos0_messages")?.unwrap_or(false),
         upgrade_outgoing_qos: values.switch("upgrade_outgoing_qos")?.unwrap_or(false),
         persistent_client_expiration: values.last(name, |text| expiration(name, text))?,

@@ -36,6 +36,19 @@ fn a_missing_file_and_a_folder_are_refused_in_mosquittos_words() {
 }
 
 #[test]
+fn a_file_or_folder_that_cannot_be_read_says_why() {
+    let folder = Folder::new();
+    // Behind a file, since nothing is forbidden to root.
+    let behind = folder.file("file", "").join("x");
+    let sources = Sources { file: Some(behind.clone()), ..Sources::default() };
+    let error = Settings::load(&sources).unwrap_err().to_string();
+    let (name, why) = (behind.display(), "Not a directory (os error 20)");
+    assert_eq!(error, format!("Error: Unable to open config file '{name}': {why}."));
+    let error = Settings::load(&folder.sources(format!("include_dir {name}\n"))).unwrap_err().to_string();
+    assert!(error.ends_with(&format!("Error: Unable to open include_dir '{name}': {why}.")), "{error}");
+}
+
+#[test]
 fn bytes_that_are_not_text_are_refused() {
     let folder = Folder::new();
     for bytes in [&b"user a\xffb\n"[..], b"user a\x01b\n", b"user a\0b\n"] {
@@ -48,7 +61,8 @@ fn bytes_that_are_not_text_are_refused() {
 fn words_and_numbers_are_checked() {
     refused(&[
         ("unknown_option unknown", "Error: Unknown configuration variable 'unknown_option'"),
-        (" # indented", "Error: Unknown configuration variable '#'"),
+        (" # indented", "Error: Unknown configuration variable '#'. A comment begins in the first column."),
+        ("bind_address a b", "Error: Invalid 'bind_address' value, 'b' follows it. Expected one word."),
         ("user", "Error: Empty 'user' value in configuration."),
         ("user  ", "Error: Empty 'user' value in configuration."),
         ("pid_file /tmp/pid\npid_file /tmp/pid", "Error: Duplicate 'pid_file' value in configuration."),
@@ -213,7 +227,15 @@ fn bridges_are_checked() {
         (&format!("{bridge}bridge_require_ocsp true"), "Error: The 'bridge_require_ocsp' option is not available"),
         (&format!("{bridge}topic a up"), "Error: Invalid bridge topic direction 'up', expected in, out or both."),
         (&format!("{bridge}topic a out 0 x/+/"), "Error: Invalid bridge topic local prefix 'x/+/'"),
-        (&format!("{bridge}keepalive_interval 4"), "Error: Invalid 'keepalive_interval' value (4). Expected 5 to"),
+        (&format!("{bridge}keepalive_interval 65536"), "Error: Invalid 'keepalive_interval' value (65536)."),
+        (&format!("{bridge}keepalive_interval 60s"), "Error: 'keepalive_interval' value not a number."),
+        (&format!("{bridge}restart_timeout soon"), "Error: 'restart_timeout' value not a number."),
+        (&format!("{bridge}restart_timeout 30 5"), "Error: Invalid 'restart_timeout' value (30 5). Expected a second"),
+        (
+            &format!("{bridge}restart_timeout 3 5 -1"),
+            "Error: Invalid 'restart_timeout' value (3 5 -1). Expected a third",
+        ),
+        (&format!("{bridge}bridge_tcp_keepalive 1 2"), "Error: Invalid 'bridge_tcp_keepalive' value (1 2)."),
         (&format!("{bridge}start_type x"), "Error: Invalid 'start_type' value (x). Expected automatic or lazy or once"),
         (&format!("{bridge}bridge_certfile x"), "Error: bridge_certfile and bridge_keyfile must both be given."),
         (&format!("{bridge}remote_password x"), "Error: remote_password needs remote_username."),
@@ -239,5 +261,12 @@ fn cluster_lines_are_checked() {
         ),
         ("cluster_listener 1\ncluster_insecure true\ncluster_peer fe80::1:1", "Expected HOST:PORT"),
         ("cluster_commit_timeout 0", "Error: Invalid 'cluster_commit_timeout' value (0)."),
+        ("cluster_allow a-*", "Error: The 'cluster_allow' option requires a cluster_listener."),
+        ("cluster_new true", "Error: The 'cluster_new' option requires a cluster_listener."),
+        (
+            "cluster_listener 1\ncluster_insecure true\ncluster_allow a-*:7883",
+            "Error: Invalid 'cluster_allow' value (a-*:7883). Expected a name without a port",
+        ),
+        ("cluster_listener 1\ncluster_insecure true\ncluster_crlfile a", "Error: cluster_insecure cannot be used with"),
     ]);
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Surroundings in which options may have a meaning.
-const SURROUNDINGS: [&str; 6] = [
+pub(super) const SURROUNDINGS: [&str; 6] = [
     "listener 1883\nlistener 1884\nallow_anonymous true\n",
     "listener 1883\ncertfile a\nkeyfile b\n",
     "listener 1883\nenable_proxy_protocol 2\n",
@@ -18,12 +18,12 @@ const SURROUNDINGS: [&str; 6] = [
     "",
 ];
 /// The same for options of bridges.
-const BRIDGES: [&str; 2] = [
+pub(super) const BRIDGES: [&str; 2] = [
     "address h\ntopic # both 0\nremote_username u\nstart_type lazy\n",
     "address h\ntopic # both 0\nbridge_cafile a\nbridge_certfile b\nbridge_keyfile c\n",
 ];
 /// Something for every kind of value.
-const VALUES: [&str; 20] = [
+pub(super) const VALUES: [&str; 20] = [
     "3",
     "true",
     "false",
@@ -46,7 +46,7 @@ const VALUES: [&str; 20] = [
     "stdout",
 ];
 
-fn without(text: &str, spec: &OptionSpec) -> String {
+pub(super) fn without(text: &str, spec: &OptionSpec) -> String {
     let is_other = |line: &&str| {
         let name = line.split(' ').next().unwrap_or_default();
         options::find(name).is_none_or(|other| other.canonical() != spec.canonical())
@@ -55,12 +55,15 @@ fn without(text: &str, spec: &OptionSpec) -> String {
 }
 
 /// What the settings say, without the text that they were made of.
-fn said(folder: &Folder, text: &str) -> Option<String> {
+pub(super) fn said(folder: &Folder, text: impl AsRef<[u8]>) -> Option<String> {
     let mut settings = Settings::load(&folder.sources(text)).ok()?;
     settings.raw = Raw::default();
     settings.sources = Sources::default();
     settings.notes.clear();
-    Some(format!("{settings:?}"))
+    // Which do not show themselves.
+    let secrets: Vec<_> =
+        settings.bridges.iter().filter_map(|bridge| Some(bridge.password.as_ref()?.0.clone())).collect();
+    Some(format!("{settings:?} {secrets:?}"))
 }
 
 fn is_heard(folder: &Folder, spec: &OptionSpec) -> bool {

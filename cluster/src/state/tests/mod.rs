@@ -177,7 +177,7 @@ pub(super) fn check(state: &State) {
         assert!(deadline(session.will_due, expiry::Deadline::Will(session.client_id.clone())));
         assert!(deadline(session.expires_at, expiry::Deadline::Session(session.client_id.clone())));
         assert!(deadline(session.sweep_at, expiry::Deadline::Sweep(session.client_id.clone())));
-        assert!(session.is_connected() || session.expiry_seconds > 0 || session.will_due.is_some(), "left over");
+        assert!(session.is_connected() || session.expiry_seconds > 0, "left over");
         assert!(session.inbound().is_sorted());
     }
     let waits = |session: &Session| {

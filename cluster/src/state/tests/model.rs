@@ -65,6 +65,7 @@ impl Clients {
                 queue_qos0: random.chance(2),
                 upgrade_qos: random.chance(4),
                 merge_overlapping: random.chance(3),
+                shared_offline: random.chance(3),
             },
         }))
     }
@@ -336,6 +337,7 @@ fn random_commands_keep_every_promise_of_the_state() {
         "Stored",
         "Fence",
         "PublishLive",
+        "ChooseAgain",
         "NodeChanged",
         "Dropped",
         "QueueFull",

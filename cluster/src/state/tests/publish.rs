@@ -301,3 +301,18 @@ fn every_change_of_routes_changes_the_version() {
     world.disconnect("c", epoch, true);
     assert!(changed(&world));
 }
+
+/// [MQTT-3.8.3-3]
+#[test]
+fn no_local_keeps_a_clients_own_retained_messages_away() {
+    let mut world = World::new();
+    let (epoch, ..) = world.connect(connect("c"));
+    for (topic, publisher) in [("a/own", "c"), ("a/foreign", "other")] {
+        let message = message(topic, publisher, 1);
+        world.publish(Message { retain: true, publisher_id: publisher.into(), ..message });
+    }
+    world.subscribe("c", epoch, Subscription { no_local: true, ..sub("a/#", 1) });
+    assert_eq!(world.queue("c"), ["other"]);
+    world.subscribe("c", epoch, sub("a/own", 1));
+    assert_eq!(world.queue("c"), ["other", "c"]);
+}

@@ -28,6 +28,8 @@ fn busy() -> World {
     let Command::Publish(publish) = publish(message("a", "3", 2)) else { unreachable!() };
     world.apply(Command::Publish(PublishCommand { epoch: Some(epoch), packet_id: Some(1), ..publish }));
     world.apply(relayed("a/c", 7, Admit::FirstOfMark));
+    world.apply(Command::NodeAdded { name: "node-4".into(), host: "d.example".into() });
+    world.apply(Command::NameRemoved { name: "node-3".into() });
     world
 }
 
@@ -198,4 +200,41 @@ fn state_in_memory_keeps_no_notes() {
     world.publish(Message { retain: true, ..message("a", "1", 1) });
     assert!(world.state.sessions_unwritten.is_empty() && world.state.retained_unwritten.is_empty());
     assert!(world.state.sessions.iter().all(|(_, session)| session.unwritten.filters.is_empty()));
+}
+
+#[test]
+fn the_last_word_about_a_name_counts_and_the_oldest_goes_beyond_the_bound() {
+    let mut world = World::new();
+    let added = |name: &str| Command::NodeAdded { name: name.into(), host: "h".into() };
+    let removed = |name: &str| Command::NameRemoved { name: name.into() };
+    world.apply(added("z"));
+    world.apply(removed("z"));
+    let mut store = BTreeMap::new();
+    write(&mut store, &mut world.state);
+    let words =
+        |state: &State| state.admissions().map(|(name, word)| (name.to_string(), word.clone())).collect::<Vec<_>>();
+    assert_eq!(words(&world.state), [("z".to_owned(), Word::Removed)]);
+    for number in 0..NAMES_MAX {
+        world.apply(removed(&format!("n{number}")));
+    }
+    assert_eq!(world.state.admissions().count(), NAMES_MAX);
+    assert!(!words(&world.state).iter().any(|(name, _)| name == "z"));
+    write(&mut store, &mut world.state);
+    assert_eq!(words(&State::load(LogIndex(world.index), &store).unwrap()), words(&world.state));
+}
+
+#[test]
+fn sessions_of_before_shared_offline_members_are_read() {
+    let mut world = World::new();
+    world.sleeper("c", &["$share/g/a"]);
+    let older = world.state.full_records().into_iter().map(|(key, mut value)| {
+        value[0] = 2;
+        if key[0] == 4 {
+            assert_eq!(value.pop(), Some(0), "the last field of a session");
+        }
+        (key, value)
+    });
+    let older: BTreeMap<_, _> = older.collect();
+    let loaded = State::load(LogIndex(world.index), &older).unwrap();
+    assert_eq!(loaded.full_records(), world.state.full_records());
 }

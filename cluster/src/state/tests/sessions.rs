@@ -185,6 +185,9 @@ fn removed_node_never_comes_back() {
     world.from(OTHER, Command::NodeRemoved { node: NODE.node });
     assert_eq!(world.session("c").owner(), None);
     assert_eq!(world.state.nodes().map(|(node, _)| node).collect::<Vec<_>>(), [OTHER.node]);
+    // Who it was is told to operators.
+    let removed: Vec<_> = world.state.removed().map(|(node, record)| (node, record.name.to_string())).collect();
+    assert_eq!(removed, [(NODE.node, "one".to_owned())]);
     let again = Origin { incarnation: Incarnation(2), ..NODE };
     let batch = world.batch(again, vec![Command::Tick]);
     let mut out = Applied::default();

@@ -12,6 +12,18 @@ fn group(world: &mut World, members: &[&str], qos: u8) -> Vec<Epoch> {
     epochs
 }
 
+/// Payloads that the last command left to members without a durable session.
+fn chosen_again(world: &World) -> Vec<String> {
+    let again = world.effects.iter().filter_map(|effect| match effect {
+        Effect::ChooseAgain { message, group, .. } => {
+            assert_eq!(group, &sub("$share/g/a", 0).filter);
+            Some(String::from_utf8_lossy(&message.payload).into_owned())
+        }
+        _ => None,
+    });
+    again.collect()
+}
+
 fn publish_numbers(world: &mut World, numbers: std::ops::Range<u32>, qos: u8) {
     for number in numbers {
         assert_eq!(world.publish(message("a", &number.to_string(), qos)), 1);
@@ -73,7 +85,8 @@ fn when_a_session_ends_its_messages_go_to_another_member() {
     assert_eq!(world.queue("b"), ["x", "x", "0", "4"], "2 was sent with QoS 2, nobody else may get it");
     assert_eq!(world.state.counters().dropped_session_ended, 1);
     world.apply(Command::EndSession { client_id: "b".into() });
-    assert_eq!(world.state.counters().dropped_session_ended, 5);
+    assert_eq!(world.state.counters().dropped_session_ended, 3, "of QoS 2, and perhaps sent");
+    assert_eq!(chosen_again(&world), ["x", "0"]);
     assert_eq!(world.state.totals().messages, 0);
 }
 
@@ -111,4 +124,52 @@ fn turn_survives_writing_and_loading() {
     world.state = State::load(LogIndex(world.index), world.state.full_records()).unwrap();
     publish_numbers(&mut world, 2..4, 1);
     assert_eq!((world.queue("c"), world.queue("b")), (vec!["2".to_owned()], vec!["0".to_owned(), "3".into()]));
+}
+
+/// [MQTT-4.8.2-5]
+#[test]
+fn what_an_expired_session_had_not_acknowledged_goes_to_a_living_member() {
+    let mut world = World::new();
+    let (epoch, ..) = world.connect(ConnectCommand { expiry_seconds: 10, ..connect("a") });
+    world.subscribe("a", epoch, sub("$share/g/a", 2));
+    for (payload, qos) in [("sent", 1), ("sent", 2), ("queued", 1), ("queued", 2)] {
+        world.publish(message("a", payload, qos));
+    }
+    world.disconnect_sent("a", epoch, false, 2);
+    world.wait(10);
+    assert!(world.state.session("a").is_none());
+    assert_eq!(chosen_again(&world), ["sent", "queued", "queued"], "QoS 2 that was sent may go to nobody else");
+    assert_eq!(world.state.counters().dropped_session_ended, 1);
+}
+
+#[test]
+fn one_node_alone_is_told_who_is_to_be_chosen_again() {
+    for (told, times) in [(NODE, 1), (OTHER, 0)] {
+        let mut world = World::new();
+        world.state.only_effects_for(told.node);
+        group(&mut world, &["a"], 1);
+        publish_numbers(&mut world, 0..1, 1);
+        world.from(NODE, Command::EndSession { client_id: "a".into() });
+        assert_eq!(chosen_again(&world).len(), times, "{told:?}");
+    }
+}
+
+/// shared_offline_members
+#[test]
+fn members_that_are_away_take_their_turn_if_they_are_to() {
+    let mut world = World::new();
+    for member in ["a", "b", "c"] {
+        let limits = QueueLimits { shared_offline: member == "a", ..connect(member).limits };
+        let (epoch, ..) = world.connect(ConnectCommand { limits, ..connect(member) });
+        world.subscribe(member, epoch, sub("$share/g/a", 1));
+        if member != "c" {
+            world.disconnect(member, epoch, true);
+        }
+    }
+    let takes_turns = |world: &World| ["a", "b", "c"].map(|member| world.session(member).takes_turns());
+    assert_eq!(takes_turns(&world), [true, false, true]);
+    publish_numbers(&mut world, 0..2, 1);
+    world.state = State::load(LogIndex(world.index), world.state.full_records()).unwrap();
+    publish_numbers(&mut world, 2..4, 1);
+    assert_eq!((world.queue("a").len(), world.queue("b").len(), world.queue("c").len()), (2, 0, 2));
 }

@@ -22,19 +22,36 @@ fn will_is_published_after_an_unclean_end_only() {
 
 #[test]
 fn will_waits_for_its_delay() {
-    for expiry in [0, 60] {
-        let mut world = World::new();
-        let (epoch, ..) = world.connect(with_will(3, expiry));
-        world.subscribe("c", epoch, sub("a", 1));
-        world.disconnect("c", epoch, false);
-        world.wait(2);
-        assert!(world.wills().is_empty());
-        assert_eq!(world.state.session("c").is_some(), expiry > 0, "only the will is left");
-        assert_eq!(world.state.matches_durable("a"), expiry > 0);
-        world.wait(1);
-        assert_eq!(world.wills(), ["gone"]);
-        assert_eq!(world.state.session_count(), usize::from(expiry > 0));
-    }
+    let mut world = World::new();
+    let (epoch, ..) = world.connect(with_will(3, 60));
+    world.disconnect("c", epoch, false);
+    world.wait(2);
+    assert!(world.wills().is_empty());
+    world.wait(1);
+    assert_eq!(world.wills(), ["gone"]);
+    assert_eq!(world.state.session_count(), 1);
+}
+
+/// [MQTT-3.1.2-8]: the session ends first.
+#[test]
+fn will_of_a_session_without_an_interval_is_published_at_once_whatever_its_delay() {
+    let mut world = World::new();
+    let (epoch, ..) = world.connect(with_will(3, 0));
+    world.subscribe("c", epoch, sub("a", 1));
+    world.disconnect("c", epoch, false);
+    assert_eq!(world.wills(), ["gone"]);
+    assert_eq!(world.state.session_count(), 0);
+    let (epoch, ..) = world.connect(with_will(3, 60));
+    world.apply(Command::Disconnect(DisconnectCommand {
+        client_id: "c".into(),
+        epoch,
+        discard_will: false,
+        expiry_seconds: Some(0),
+        sent_before: 0,
+    }));
+    assert_eq!(world.wills(), ["gone"], "DISCONNECT ended the session");
+    world.wait(10);
+    assert!(world.wills().is_empty(), "once");
 }
 
 #[test]
@@ -49,20 +66,31 @@ fn will_is_published_at_the_end_of_the_session_if_that_comes_first() {
     assert_eq!(world.state.session_count(), 0);
 }
 
+/// [MQTT-3.1.3-9]
 #[test]
-fn new_connection_within_the_delay_cancels_the_will() {
-    for (clean_start, expiry) in [(false, 60), (true, 60), (false, 0), (true, 0)] {
-        let mut world = World::new();
-        let (epoch, ..) = world.connect(with_will(3, expiry));
-        world.disconnect("c", epoch, false);
-        world.wait(1);
-        let again = ConnectCommand { clean_start, expiry_seconds: 60, ..connect("c") };
-        let (_, present, _) = world.connect(again);
-        assert_eq!(present, !clean_start && expiry > 0);
-        assert!(world.wills().is_empty());
-        world.wait(10);
-        assert!(world.wills().is_empty());
-    }
+fn new_connection_to_the_session_within_the_delay_cancels_the_will() {
+    let mut world = World::new();
+    let (epoch, ..) = world.connect(with_will(3, 60));
+    world.disconnect("c", epoch, false);
+    world.wait(1);
+    let (_, present, _) = world.connect(connect("c"));
+    assert!(present && world.wills().is_empty());
+    world.wait(10);
+    assert!(world.wills().is_empty());
+}
+
+/// [MQTT-3.1.2-8]
+#[test]
+fn clean_start_within_the_delay_ends_the_session_and_publishes_its_will_at_once() {
+    let mut world = World::new();
+    let (epoch, ..) = world.connect(with_will(3, 60));
+    world.disconnect("c", epoch, false);
+    world.wait(1);
+    let (_, present, _) = world.connect(ConnectCommand { clean_start: true, ..connect("c") });
+    assert!(!present);
+    assert_eq!(world.wills(), ["gone"]);
+    world.wait(10);
+    assert!(world.wills().is_empty(), "once");
 }
 
 #[test]
@@ -75,12 +103,19 @@ fn will_that_was_due_is_published_before_a_new_connection() {
     assert_eq!(world.wills(), ["gone"]);
 }
 
-/// As Mosquitto's 07-will-takeover.py.
+/// [MQTT-3.1.2-8], and without a delay as Mosquitto's 07-will-takeover.py.
 #[test]
 fn takeover_publishes_the_will_only_if_the_session_ends_with_it() {
-    for (expiry, clean_start, delay, published) in
-        [(0, true, 0, true), (60, true, 0, true), (0, false, 0, true), (60, false, 0, false), (60, true, 5, false)]
-    {
+    for (expiry, clean_start, delay, published) in [
+        (0, true, 0, true),
+        (60, true, 0, true),
+        (0, false, 0, true),
+        (60, false, 0, false),
+        (60, true, 5, true),
+        (0, true, 5, true),
+        (0, false, 5, true),
+        (60, false, 5, false),
+    ] {
         let mut world = World::new();
         world.connect(with_will(delay, expiry));
         world.connect(ConnectCommand { clean_start, ..connect("c") });

@@ -109,8 +109,7 @@ impl DecodeError {
             Self::ReservedFlags { packet_type: Auth | ConnAck, .. } => ReasonCode::ProtocolError,
             // Mosquitto calls these malformed in the packets about subscriptions only.
             Self::PacketIdentifierZero(Subscribe | Unsubscribe)
-            | Self::PropertyNotAllowed { packet_type: Subscribe | Unsubscribe, .. }
-            | Self::PropertyValue { packet_type: Subscribe | Unsubscribe, .. } => ReasonCode::MalformedPacket,
+            | Self::PropertyNotAllowed { packet_type: Subscribe | Unsubscribe, .. } => ReasonCode::MalformedPacket,
             Self::ReservedPacketType
             | Self::NotConnect(_)
             | Self::UnexpectedPacket(_)

@@ -388,7 +388,7 @@ fn reserved_subscription_options_are_malformed() {
 #[test]
 fn properties_of_subscribe_are_malformed_where_others_are_protocol_errors() {
     for (properties, expected) in
-        [("02 0B00", MALFORMED), ("04 0B01 0B01", PROTOCOL), ("02 0100", MALFORMED), ("01 0B", MALFORMED)]
+        [("02 0B00", PROTOCOL), ("04 0B01 0B01", PROTOCOL), ("02 0100", MALFORMED), ("01 0B", MALFORMED)]
     {
         assert_eq!(refusal(V5, "82", &format!("0001 {properties} 0001 'a' 00")), expected, "{properties}");
     }

@@ -17,6 +17,9 @@ use tokio::time::{sleep, timeout};
 
 /// Longer than the broker itself waits before it says that a node stays.
 const REMOVE_MAX: Duration = Duration::from_secs(60);
+/// For a node to be added again, and for one try.
+const ADD_MAX: Duration = Duration::from_secs(30);
+const ADD_TRY_MAX: Duration = Duration::from_secs(15);
 const HOUR: u64 = 3_600_000;
 const MONTH: u64 = 30 * 24 * HOUR;
 const SKEW_PPM: i32 = 500;
@@ -311,6 +314,21 @@ impl Strike<'_, '_> {
         }
         self.ended();
         self.start(node);
+        self.add(node, through).await;
         removed
+    }
+
+    /// Its name is refused until an operator adds it. The answer is that it votes, or that it may join from then on.
+    async fn add(&self, node: usize, through: usize) {
+        let deadline = Instant::now() + ADD_MAX;
+        while Instant::now() < deadline {
+            let mut addition = self.on(|cluster| cluster.addition(node, through));
+            let answer = timeout(ADD_TRY_MAX, addition.output()).await;
+            if answer.is_ok_and(|answer| answer.is_ok_and(|output| output.status.success())) {
+                return;
+            }
+            sleep(Duration::from_millis(200)).await;
+        }
+        eprintln!("node {node} was not added in {ADD_MAX:?}; it joins if its name was noted");
     }
 }

@@ -1,0 +1,106 @@
+//! Who gets messages of the topics that a connection published last.
+//! Always true: at most [`TOPICS_MAX`] topics and [`BYTES_MAX`] bytes of their names are remembered; at the bound one of them
+//! goes, not all, and which one does not follow the order in which topics come: a publisher over a few more topics than fit
+//! still finds most of them.
+use super::router::Targets;
+use mosquorum_proto::mqtt::TopicName;
+use std::{collections::HashMap, sync::Arc};
+
+pub const TOPICS_MAX: usize = 64;
+/// Of names; an idle connection keeps them.
+pub const BYTES_MAX: usize = 16 << 10;
+
+#[derive(Default)]
+pub struct TargetCache {
+    known: HashMap<TopicName, (Arc<Targets>, usize), foldhash::fast::RandomState>,
+    /// The topics, each at the place that `known` names.
+    places: Vec<TopicName>,
+    bytes: usize,
+    /// Chooses who goes (xorshift).
+    turn: u32,
+}
+
+impl TargetCache {
+    pub fn get(&self, topic: &TopicName) -> Option<&Arc<Targets>> {
+        self.known.get(topic).map(|(targets, _)| targets)
+    }
+
+    /// What is remembered is not true any more.
+    pub fn clear(&mut self) {
+        self.known.clear();
+        self.places.clear();
+        self.bytes = 0;
+    }
+
+    /// A topic that was not there. One that is too long is not remembered.
+    pub fn insert(&mut self, topic: &TopicName, targets: Arc<Targets>) {
+        let len = topic.as_str().len();
+        if len > BYTES_MAX / 4 {
+            return;
+        }
+        while self.places.len() >= TOPICS_MAX || self.bytes + len > BYTES_MAX {
+            self.replace_one();
+        }
+        let topic = topic.detached();
+        self.bytes += len;
+        self.known.insert(topic.clone(), (targets, self.places.len()));
+        self.places.push(topic);
+    }
+
+    fn replace_one(&mut self) {
+        self.turn ^= (self.turn << 13) | 1;
+        self.turn ^= self.turn >> 17;
+        self.turn ^= self.turn << 5;
+        let place = self.turn as usize % self.places.len().max(1);
+        let gone = self.places.swap_remove(place);
+        self.known.remove(&gone);
+        self.bytes -= gone.as_str().len();
+        if let Some(moved) = self.places.get(place)
+            && let Some((_, at)) = self.known.get_mut(moved)
+        {
+            *at = place;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn targets() -> Arc<Targets> {
+        Arc::new(Targets::nobody((0, 0, 0)))
+    }
+
+    fn topic(number: usize, len: usize) -> TopicName {
+        TopicName::try_from(format!("{number:0len$}").as_str()).unwrap()
+    }
+
+    #[test]
+    fn a_publisher_over_a_few_more_topics_than_fit_finds_most_of_them() {
+        let (mut cache, mut found) = (TargetCache::default(), 0);
+        for round in 0..6500 {
+            let topic = topic(round % (TOPICS_MAX + 1), 4);
+            match cache.get(&topic) {
+                Some(_) => found += 1,
+                None => cache.insert(&topic, targets()),
+            }
+        }
+        assert!(found > 6000, "{found}");
+    }
+
+    #[test]
+    fn long_topics_count_by_their_bytes() {
+        let mut cache = TargetCache::default();
+        for number in 0..1000 {
+            cache.insert(&topic(number, 2000), targets());
+            assert!(cache.bytes <= BYTES_MAX && cache.places.len() == cache.known.len());
+        }
+        assert!(cache.places.len() <= BYTES_MAX / 2000);
+        cache.insert(&topic(1, 65_000), targets());
+        assert!(cache.get(&topic(1, 65_000)).is_none());
+        let last = topic(999, 2000);
+        assert!(cache.get(&last).is_some());
+        cache.clear();
+        assert!(cache.get(&last).is_none() && cache.bytes == 0);
+    }
+}
