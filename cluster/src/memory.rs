@@ -54,7 +54,7 @@ impl MemoryConsensus {
         let mut last = self.last.lock();
         *last += 1;
         let index = LogIndex(*last);
-        let batch = Batch { origin: ORIGIN, sequence: *last, time: self.now(), commands };
+        let batch = Batch { origin: ORIGIN, sequence: *last, time: self.clock.stamp(), commands };
         let mut applied = Applied::default();
         self.state.write().apply(index, &batch, &mut applied);
         let effects = std::mem::take(&mut applied.effects);

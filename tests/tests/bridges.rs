@@ -316,12 +316,14 @@ async fn sites(count: usize, links: &[(usize, usize)], version: &str, lines: &[&
     let prepared: Vec<Cluster> = (0..count)
         .map(|site| Cluster::prepare(ClusterOptions::new(&format!("bridge-site-{site}"), 1)).expect("files"))
         .collect();
+    for site in &prepared {
+        let file = site.configuration_file(0);
+        let text = std::fs::read_to_string(file).expect("a configuration");
+        std::fs::write(file, format!("bridge_loop_mark_user *\n{text}")).expect("written");
+    }
     for (from, to) in links {
         let file = prepared[*from].configuration_file(0);
         let mut text = std::fs::read_to_string(file).expect("a configuration");
-        if !text.starts_with("bridge_loop_mark_user") {
-            text.insert_str(0, "bridge_loop_mark_user *\n");
-        }
         let address = prepared[*to].address(0);
         text += &format!("connection to-{to}\naddress {address}\nremote_clientid {from}-to-{to}\nrestart_timeout 1\n");
         text += &format!("bridge_protocol_version {version}\ntopic # both 1\n");

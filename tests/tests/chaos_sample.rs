@@ -6,10 +6,10 @@ use mosquorum_tests::{
     skip::skip,
 };
 use std::time::Duration;
-use tokio::sync::Mutex;
+use tokio::sync::Semaphore;
 
-/// Two chaos runs at once on two cores would only measure each other.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+/// More chaos runs at once on two cores would only measure each other.
+static TWO_AT_A_TIME: Semaphore = Semaphore::const_new(2);
 
 /// How often a node alone is killed, or loses power, in one test.
 const CYCLES: usize = 50;
@@ -56,7 +56,7 @@ async fn outcome(options: &ChaosOptions) -> Outcome {
 }
 
 async fn must_hold(options: ChaosOptions) {
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let _turn = TWO_AT_A_TIME.acquire().await.expect("it is never closed");
     let outcome = outcome(&options).await;
     let violations: Vec<String> = outcome.violations.iter().map(ToString::to_string).collect();
     assert!(violations.is_empty(), "seed {}:\n{}", options.seed, violations.join("\n"));
@@ -83,7 +83,7 @@ async fn must_be_caught_by(bug: &str, mut options: ChaosOptions, by: &[&str]) {
     if stand_in() || !links_can_be_cut(&options.nemeses) {
         return;
     }
-    let _turn = ONE_AT_A_TIME.lock().await;
+    let _turn = TWO_AT_A_TIME.acquire().await.expect("it is never closed");
     options.plant = Some(bug.into());
     for _attempt in 0..4 {
         let violations = outcome(&options).await.violations;

@@ -20,7 +20,8 @@ const NANOS_PER_MILLI: i64 = 1_000_000;
 pub(crate) struct ClusterClock {
     /// Nanoseconds from the start of the machine to the cluster's time.
     offset: AtomicI64,
-    /// The latest time given, or seen in the log.
+    /// The latest time that stands in this node's log, or that it gave as leader. What a node only believed is not in it: it may
+    /// have been wrong.
     latest: AtomicU64,
     /// The offset goes on from an earlier one without a gap.
     sure: AtomicBool,
@@ -71,11 +72,16 @@ impl ClusterClock {
     }
 
     pub(crate) fn now(&self) -> Millis {
+        Millis(self.running().max(self.latest.load(Ordering::Relaxed)))
+    }
+
+    /// Now, for an entry of the log: never less than what was given before.
+    pub(crate) fn stamp(&self) -> Millis {
         let time = self.running();
         Millis(self.latest.fetch_max(time, Ordering::Relaxed).max(time))
     }
 
-    /// As [`ClusterClock::now`] without holding on to what was given before.
+    /// By the offset alone.
     fn running(&self) -> u64 {
         #[cfg(feature = "test-faults")]
         if crate::faults::planted("wall-clock") {
@@ -93,7 +99,7 @@ impl ClusterClock {
         }
     }
 
-    /// The leader said that it is this time now. What was given before stays given.
+    /// The leader said that it is this time now. What stands in the log stands.
     pub(crate) fn told(&self, time: Millis) {
         let apart = self.running().abs_diff(time.0);
         if u128::from(apart) > TOLD_TOLERANCE.as_millis() {
@@ -189,8 +195,19 @@ mod tests {
         assert!(near(clock.now(), 6 * DAY) && clock.is_sure());
     }
 
+    /// A node that joined with a wall 18 days ahead took its cluster there when it led, and sessions were gone.
     #[test]
-    fn the_log_moves_it_forward_and_the_leader_both_ways_but_what_was_given_is_not_taken_back() {
+    fn what_a_node_only_believed_is_forgotten_when_the_leader_tells_it_the_time() {
+        let clock = ClusterClock::default();
+        let wall = clock.now();
+        clock.step_to(Millis(wall.0 + 18 * DAY));
+        assert!(near(clock.now(), wall.0 + 18 * DAY));
+        clock.told(wall);
+        assert!(near(clock.now(), wall.0) && near(clock.stamp(), wall.0));
+    }
+
+    #[test]
+    fn the_log_moves_it_forward_and_the_leader_both_ways_but_never_behind_the_log() {
         let clock = ClusterClock::default();
         let start = clock.now();
         clock.saw(Millis(start.0 + DAY));
@@ -198,8 +215,7 @@ mod tests {
         clock.saw(start);
         assert!(near(clock.now(), start.0 + DAY));
         clock.told(start);
-        let given = clock.now();
-        assert!(near(given, start.0 + DAY));
+        assert!(near(clock.now(), start.0 + DAY), "it stands in the log");
         clock.told(Millis(start.0 + 2 * DAY));
         assert!(near(clock.now(), start.0 + 2 * DAY));
     }

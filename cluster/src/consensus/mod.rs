@@ -36,10 +36,9 @@ use crate::{
     metrics::ConsensusMetrics,
     raft::{Engine, RaftService, View},
     state::{Command, Message, MessageId, Origin, State},
-    transport::{self, MESSAGE_BYTES_MAX, PeerIdentity, Transport, services::raft as services},
+    transport::{self, MESSAGE_BYTES_MAX, Transport, services::raft as services},
 };
 use arc_swap::ArcSwapOption;
-use mosquorum_proto::peer::raft as wire;
 use mosquorum_storage::log::Log;
 use parking_lot::{Mutex, RwLock};
 use std::{
@@ -257,9 +256,7 @@ fn own_services(shared: &Arc<Shared>) -> Routes {
 }
 
 /// Bytes are carried for members to members.
-fn admit_tunnels(
-    engine: Arc<ArcSwapOption<Engine>>,
-) -> Arc<dyn Fn(Option<&PeerIdentity>, Option<&wire::Envelope>, &str) -> Result<(), Status> + Send + Sync> {
+fn admit_tunnels(engine: Arc<ArcSwapOption<Engine>>) -> transport::AdmitTunnel {
     Arc::new(move |peer, envelope, address| {
         let engine = engine.load_full().ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))?;
         engine.check_envelope(peer, envelope)?;

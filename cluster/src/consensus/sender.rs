@@ -112,7 +112,7 @@ impl Sender {
         match link {
             Link::None => Err(()),
             Link::Own(pending) => {
-                let time = self.clock.now();
+                let time = self.clock.stamp();
                 let payload = encode_batch(batch.origin, batch.sequence, time, batch.count, &batch.commands);
                 let applied = self.engine.propose(payload).await.map_err(drop)?;
                 pending.push(applied.boxed());

@@ -60,7 +60,7 @@ impl ProposalService {
             if !engine.is_leader() {
                 return Ok(NotLeader { leader: engine.leadership().borrow().leader });
             }
-            let time = self.clock.now();
+            let time = self.clock.stamp();
             let payload = encode_batch(origin, proposal.sequence, time, proposal.count, &proposal.commands);
             match engine.propose(payload).await {
                 Ok(applied) => pending.push(applied.boxed()),

@@ -264,17 +264,18 @@ async fn carry<S: tokio::io::AsyncRead + tokio::io::AsyncWrite>(
 }
 
 /// Checks an envelope, and that the address is a member's.
-type Admit = Arc<dyn Fn(Option<&super::PeerIdentity>, Option<&Envelope>, &str) -> Result<(), Status> + Send + Sync>;
+pub(crate) type AdmitTunnel =
+    Arc<dyn Fn(Option<&super::PeerIdentity>, Option<&Envelope>, &str) -> Result<(), Status> + Send + Sync>;
 
 /// Carries bytes of other members.
 #[derive(Clone)]
 pub(crate) struct RelayService {
-    admit: Admit,
+    admit: AdmitTunnel,
     carried: Arc<AtomicUsize>,
 }
 
 impl RelayService {
-    pub(crate) fn new(admit: Admit) -> Self {
+    pub(crate) fn new(admit: AdmitTunnel) -> Self {
         Self { admit, carried: Arc::default() }
     }
 }

@@ -14,7 +14,7 @@ mod tls;
 mod troubles;
 
 pub(crate) use connection::PeerIdentity;
-pub(crate) use detour::{Neighbours, RelayService};
+pub(crate) use detour::{AdmitTunnel, Neighbours, RelayService};
 pub(crate) use limited::Limited;
 pub(crate) use server::serve;
 pub use tls::{PemPaths, TlsError};
