@@ -82,7 +82,10 @@ async fn begin_with(
     let until = since + CONNECT_TIMEOUT;
     let read = tokio::time::timeout_at(until.into(), receive(&mut connection, &peer)).await;
     match read {
-        Ok(Ok(received)) => return attend(connection, received, Origin { peer, identity, tls, until }).await,
+        // On the heap: a stranger whose CONNECT is not whole needs no room for it.
+        Ok(Ok(received)) => {
+            return Box::pin(attend(connection, received, Origin { peer, identity, tls, until })).await;
+        }
         Ok(Err(why)) => {
             broker.log_end(&peer.address, &peer, &why);
             connection.stream.shut_down().await;
