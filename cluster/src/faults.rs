@@ -69,7 +69,5 @@ pub(crate) fn skewed(now: Duration) -> Duration {
 
 /// The wall's clock as this node sees it, in milliseconds.
 pub(crate) fn moved(wall: u64) -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let now = Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32);
-    Lies::at(now, |lies| wall.saturating_add_signed(lies.lie.offset_ms))
+    Lies::at(crate::machine_clock::raw(), |lies| wall.saturating_add_signed(lies.lie.offset_ms))
 }

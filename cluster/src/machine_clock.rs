@@ -1,16 +1,21 @@
 //! The machine's clocks. One is monotonic and goes on while the machine is suspended, so that whoever slept through the
 //! end of a lease knows; the other one is on the wall, and may be anything.
 use crate::ids::Millis;
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Time since the machine started.
 pub(crate) fn now() -> Duration {
-    let time = clock_gettime(ClockId::Boottime);
-    let time = Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32);
+    let time = raw();
     #[cfg(feature = "test-faults")]
     let time = crate::faults::skewed(time);
     time
+}
+
+/// As the machine has it, whatever a test makes of it.
+pub(crate) fn raw() -> Duration {
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has this clock since 2.6.39");
+    Duration::new(time.tv_sec().unsigned_abs(), time.tv_nsec().unsigned_abs() as u32)
 }
 
 /// The same in nanoseconds (enough for 584 years), for atomics.
