@@ -366,13 +366,18 @@ impl Service {
         self.malformed.take().map_or(Ok(()), |error| Err(End::Decode(error)))
     }
 
+    /// Whether the life of the node that this connection belongs to holds its lease.
+    fn may_write(&self) -> bool {
+        self.io.broker.peers.may_serve_as(self.side.owner.incarnation)
+    }
+
     /// Writes what waits; `true` if something was written and nothing is left.
     fn flush(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         if self.side.out.is_empty() && !self.unflushed {
             self.side.return_buffer();
             return Ok(false);
         }
-        if !self.io.broker.peers.may_serve_as(self.side.owner.incarnation) {
+        if !self.may_write() {
             return Err(End::Order(Order::LeaseLost));
         }
         while self.written < self.side.out.len() {
@@ -491,7 +496,7 @@ impl Service {
             encode(&Packet::Disconnect(disconnect), ProtocolVersion::V5, self.side.out());
         }
         let silent = matches!(end, End::Closed | End::Io(_) | End::NotAuthorized | End::Order(Order::LeaseLost));
-        if !silent && !self.side.out.is_empty() && self.io.broker.peers.may_serve_as(self.side.owner.incarnation) {
+        if !silent && !self.side.out.is_empty() && self.may_write() {
             let rest = self.side.out.split_off(self.written);
             let write = async {
                 use tokio::io::AsyncWriteExt;

@@ -155,12 +155,27 @@ impl Router {
         (self.live_version.load(Acquire), state, self.peers.routes_version())
     }
 
-    /// Finds everybody who gets messages of this topic.
-    pub fn targets(&self, topic: &str, version: RouteVersion) -> Targets {
+    /// Clean sessions and groups of this node that match.
+    fn live_matches(&self, topic: &str) -> LiveMatches {
         let mut live = self.live.read().matches(topic);
         if !self.allow_duplicates.load(Relaxed) {
             live.merge();
         }
+        live
+    }
+
+    /// Everybody of these who shares with nobody gets it.
+    fn deliver_to_ordinary(&self, message: &Arc<Message>, live: &LiveMatches, wakeups: &mut Wakeups) {
+        for (_, subscription) in &live.sessions {
+            if !(subscription.no_local && subscription.client_id == message.publisher_id) {
+                self.hand_over(message, subscription, None, wakeups);
+            }
+        }
+    }
+
+    /// Finds everybody who gets messages of this topic.
+    pub fn targets(&self, topic: &str, version: RouteVersion) -> Targets {
+        let live = self.live_matches(topic);
         let mut remote = RemoteRoutes::default();
         self.peers.routes(topic, &mut remote);
         let mut targets = Targets::nobody(version);
@@ -291,11 +306,7 @@ impl Router {
         wakeups: &mut Wakeups,
     ) -> Option<Forward> {
         let durable_live = !logged && (message.qos == QoS::AtMostOnce || message.is_node_local());
-        for (_, subscription) in &targets.live.sessions {
-            if !(subscription.no_local && subscription.client_id == message.publisher_id) {
-                self.hand_over(message, subscription, None, wakeups);
-            }
-        }
+        self.deliver_to_ordinary(message, &targets.live, wakeups);
         if durable_live {
             for (mailbox, target) in &targets.durable_here {
                 if !(target.no_local && target.client_id == message.publisher_id) {
@@ -401,15 +412,7 @@ impl Router {
         groups: &[TopicFilter],
         wakeups: &mut Wakeups,
     ) -> Vec<TopicFilter> {
-        let mut live = self.live.read().matches(message.topic.as_str());
-        if !self.allow_duplicates.load(Relaxed) {
-            live.merge();
-        }
-        for (_, subscription) in &live.sessions {
-            if !(subscription.no_local && subscription.client_id == message.publisher_id) {
-                self.hand_over(message, subscription, None, wakeups);
-            }
-        }
+        self.deliver_to_ordinary(message, &self.live_matches(message.topic.as_str()), wakeups);
         self.deliver_to_groups(message, groups, wakeups)
     }
 

@@ -2,7 +2,7 @@
 //! Always true: a member carries bytes for members to members only, and sees nothing of what they say (TLS is between the
 //! ends); a detour is not part of another one; the straight way is tried first, and again once it has worked for a while.
 //! Not here: who is a member, and what is said.
-use super::{Purpose, Transport, connect, connection::Road, prepare, services::raft as services};
+use super::{Purpose, Transport, connect, connection::Road, services::raft as services};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use mosquorum_proto::peer::raft::{Envelope, TunnelFrame, TunnelStart, tunnel_frame::Content};
@@ -312,7 +312,6 @@ impl services::relay_server::Relay for RelayService {
         let tcp = reached
             .map_err(|_| Status::unavailable("not reached from here either"))?
             .map_err(|error| Status::unavailable(error.to_string()))?;
-        prepare(&tcp);
         let (frames, outgoing) = mpsc::channel(FRAMES_WAITING);
         tokio::spawn(async move {
             carry(tcp, frames, incoming, None).await;
