@@ -11,6 +11,8 @@ use tokio::process::{Child, Command};
 
 /// A broker that takes longer to stop is stuck.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two ends for the same reason.
+const SAME_END: Duration = Duration::from_secs(1);
 
 pub(super) struct Nodes {
     processes: Vec<Node>,
@@ -20,6 +22,14 @@ pub(super) struct Nodes {
 struct Node {
     child: Child,
     ended: Option<ExitStatus>,
+}
+
+impl Node {
+    async fn end(&mut self) {
+        if self.ended.is_none() {
+            self.ended = self.child.wait().await.ok();
+        }
+    }
 }
 
 impl Nodes {
@@ -68,18 +78,20 @@ impl Nodes {
     /// Ends all that run; the exit code of the first that failed, else 0.
     pub(super) async fn end(&mut self) -> u8 {
         let first = self.ended();
+        if first.is_some() {
+            // What ended one at its start ends all: the node that is heard gets the time to say it.
+            let _ = tokio::time::timeout(SAME_END, self.processes[0].end()).await;
+        }
         self.signal(Signal::TERM);
         for node in &mut self.processes {
-            if node.ended.is_none() {
-                node.ended = match tokio::time::timeout(PATIENCE, node.child.wait()).await {
-                    Ok(status) => status.ok(),
-                    Err(_) => node.child.kill().await.ok().and(None),
-                };
+            if tokio::time::timeout(PATIENCE, node.end()).await.is_err() {
+                let _ = node.child.kill().await;
             }
         }
         let code = |node: &Node| node.ended.and_then(|status| status.code()).map_or(1, |code| code as u8);
         let codes: Vec<u8> = self.processes.iter().map(code).collect();
-        if let Some(node) = first.filter(|node| codes[*node] != 0) {
+        let heard = self.processes[0].ended.and_then(|status| status.code());
+        if let Some(node) = first.filter(|node| codes[*node] != 0 && heard != Some(i32::from(codes[*node]))) {
             self.output.show_one(node);
         }
         first

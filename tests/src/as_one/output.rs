@@ -34,8 +34,12 @@ impl Output {
             let Some(pipe) = pipe else { continue };
             let (all, unheard) = (Arc::clone(&self.all), Arc::clone(&unheard));
             self.threads.push(std::thread::Builder::new().stack_size(256 << 10).spawn(move || {
+                let mut runs = false;
                 pass_on(&pipe, is_stdout, |line| {
-                    let heard = node == 0 || all.load(Ordering::Relaxed);
+                    // That it runs may come behind its being ready.
+                    let says_so = !runs && line.ends_with(b" running\n");
+                    runs |= says_so;
+                    let heard = node == 0 || (all.load(Ordering::Relaxed) && !says_so);
                     if !heard {
                         unheard.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(line);
                     }
