@@ -44,7 +44,7 @@ fn deliver(bencher: Bencher<'_, '_>, subscribers: u64) {
     let message =
         Message { publisher_id: Utf8::from("publisher"), ..Message::new(topic, payload, QoS::AtMostOnce, Millis(0)) };
     let message = Arc::new(message);
-    let targets = router.targets("site/kitchen/power", router.version());
+    let targets = router.targets("site/kitchen/power");
     let (mut wakeups, mut inbox) = (Wakeups::default(), Inbox::default());
     bencher.counter(ItemsCount::new(BATCH * subscribers as usize)).bench_local(|| {
         for _ in 0..BATCH {

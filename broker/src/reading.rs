@@ -28,10 +28,12 @@ pub fn decode(
         result?;
     }
     while !bytes.is_empty() && partial.is_empty() {
-        if decoder.packet_size(bytes).is_some_and(|size| size > bytes.len()) {
-            break;
-        }
-        let piece = piece_len(bytes, decoder);
+        let piece = match bytes.len() {
+            // As usual: no packet of it need be looked at to know the piece.
+            len @ ..=PIECE_BYTES => len,
+            len if decoder.packet_size(bytes).is_some_and(|size| size > len) => break,
+            _ => piece_len(bytes, decoder),
+        };
         let mut shared = Bytes::copy_from_slice(&bytes[..piece]);
         bytes = &bytes[piece..];
         while let Some(packet) = decoder.decode_bytes(&mut shared)? {

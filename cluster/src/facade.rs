@@ -284,6 +284,9 @@ pub trait Peers: Send + Sync {
     /// Changes whenever `routes` may answer differently: caches compare it.
     fn routes_version(&self) -> u64;
 
+    /// Adds the filters of which that is so since a version; `false`: of any topic.
+    fn routes_since(&self, version: u64, into: &mut Vec<TopicFilter>) -> bool;
+
     /// Sends a message to other nodes' live subscribers. QoS 1 and 2: answered with [`Answer::Forwarded`] when every
     /// named node that lives has placed it; QoS 0: never answered, dropped when a link is full (counted).
     fn forward(&self, forward: Forward, reply: Option<(Arc<dyn Completion>, u64)>);

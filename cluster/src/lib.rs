@@ -13,6 +13,7 @@ mod membership;
 pub mod memory;
 pub mod metrics;
 mod raft;
+pub mod recent_changes;
 pub mod recover;
 pub mod retained_tree;
 pub mod state;

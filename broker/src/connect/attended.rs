@@ -127,7 +127,7 @@ impl Attended {
         let options = session_options(&broker, &listener, &client, &admission);
         let Admission { owner, presence, mailbox, session_present, durable, .. } = admission;
         if durable {
-            broker.router.attach_durable(owner.connection, mailbox.clone());
+            broker.router.attach_durable(&client.id, owner.connection, mailbox.clone());
         }
         log_connected(&broker, &client, &peer);
         add(&broker.counters.connacks_sent, 1);
@@ -184,7 +184,7 @@ fn leave(
     presence: Presence,
 ) {
     if durable {
-        broker.router.detach_durable(owner.connection);
+        broker.router.detach_durable(&side.client_id, owner.connection);
     }
     if let Some(command) = session.end(discard_will, superseded, &mut side) {
         side.submit_for_nobody(command);

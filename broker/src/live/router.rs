@@ -10,6 +10,7 @@ use super::{
 use mosquorum_cluster::{
     Consensus, Forward, Peers, RemoteRoutes,
     ids::{ConnectionId, NodeId},
+    recent_changes::{self, RecentChanges},
     state::{DeliveryOptions, Message},
 };
 use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, Utf8};
@@ -26,9 +27,8 @@ use std::{
 /// Stands for "nothing that decides about routes has changed".
 pub type RouteVersion = (u64, u64, u64);
 
-/// Everybody who gets messages of one topic, as long as `version` holds.
+/// Everybody who gets messages of one topic, until a filter changes that matches it ([`Router::changed_since`]).
 pub struct Targets {
-    pub version: RouteVersion,
     pub live: LiveMatches,
     pub remote: RemoteRoutes,
     /// A durable session (or group with durable members) matches: QoS 1 and 2 go through the log.
@@ -79,6 +79,7 @@ pub enum Choice {
 
 pub struct Router {
     live: RwLock<LiveSubscriptions>,
+    /// That of the changes in `live`, when `live` has them.
     live_version: AtomicU64,
     /// Connections of durable sessions, addressed by effects of the replicated state.
     durable: RwLock<HashMap<ConnectionId, Arc<Mailbox>>>,
@@ -94,7 +95,7 @@ impl Router {
     pub fn new(consensus: Arc<dyn Consensus>, peers: Arc<dyn Peers>, counters: Arc<Counters>) -> Self {
         Self {
             live: RwLock::default(),
-            live_version: AtomicU64::new(1),
+            live_version: AtomicU64::new(RecentChanges::default().version()),
             durable: RwLock::default(),
             cursors: Mutex::default(),
             upgrade_qos: AtomicBool::new(false),
@@ -108,31 +109,47 @@ impl Router {
     pub fn configure(&self, upgrade_qos: bool, allow_duplicates: bool) {
         self.upgrade_qos.store(upgrade_qos, Relaxed);
         self.allow_duplicates.store(allow_duplicates, Relaxed);
-        self.live_version.fetch_add(1, AcqRel);
+        self.note_changes(|changes| changes.all_changed());
+    }
+
+    fn note_changes(&self, note: impl FnOnce(&mut RecentChanges)) {
+        let mut live = self.live.write();
+        note(&mut live.changes);
+        self.live_version.store(live.changes.version(), Release);
     }
 
     /// Adds a clean session's subscription; whether it existed.
     pub fn subscribe(&self, connection: ConnectionId, subscription: &Subscription, live: LiveSubscription) -> bool {
         let existed = self.live.write().insert(connection, subscription, live);
-        self.live_version.fetch_add(1, AcqRel);
+        self.note_changes(|changes| changes.changed(&subscription.filter));
         existed
     }
 
     /// Removes one; `false` if there was none.
     pub fn unsubscribe(&self, connection: ConnectionId, filter: &TopicFilter) -> bool {
         let existed = self.live.write().remove(connection, filter);
-        self.live_version.fetch_add(1, AcqRel);
+        self.note_changes(|changes| changes.changed(filter));
         existed
     }
 
-    pub fn attach_durable(&self, connection: ConnectionId, mailbox: Arc<Mailbox>) {
+    pub fn attach_durable(&self, client_id: &Utf8, connection: ConnectionId, mailbox: Arc<Mailbox>) {
         self.durable.write().insert(connection, mailbox);
-        self.live_version.fetch_add(1, AcqRel);
+        self.durable_changed(client_id);
     }
 
-    pub fn detach_durable(&self, connection: ConnectionId) {
+    pub fn detach_durable(&self, client_id: &Utf8, connection: ConnectionId) {
         self.durable.write().remove(&connection);
-        self.live_version.fetch_add(1, AcqRel);
+        self.durable_changed(client_id);
+    }
+
+    /// What the session subscribed to reaches another connection, or none.
+    fn durable_changed(&self, client_id: &Utf8) {
+        let state = self.consensus.state().read();
+        let subscriptions = state.session(client_id).map(|session| session.subscriptions());
+        self.note_changes(|changes| match subscriptions {
+            Some(many) if many.len() > recent_changes::FILTERS_MAX / 4 => changes.all_changed(),
+            some => some.into_iter().flatten().for_each(|(filter, _)| changes.changed(filter)),
+        });
     }
 
     pub fn durable_mailbox(&self, connection: ConnectionId) -> Option<Arc<Mailbox>> {
@@ -155,6 +172,16 @@ impl Router {
         (self.live_version.load(Acquire), state, self.peers.routes_version())
     }
 
+    /// The filters whose topics may have other targets than at a version; `None`: all topics may.
+    pub fn changed_since(&self, version: RouteVersion) -> Option<Vec<TopicFilter>> {
+        let (live, state, remote) = version;
+        let mut filters = Vec::new();
+        let told = self.live.read().changes.since(live, &mut filters)
+            && self.consensus.state().read().subscriptions_since(state, &mut filters)
+            && self.peers.routes_since(remote, &mut filters);
+        told.then_some(filters)
+    }
+
     /// Clean sessions and groups of this node that match.
     fn live_matches(&self, topic: &str) -> LiveMatches {
         let mut live = self.live.read().matches(topic);
@@ -174,11 +201,11 @@ impl Router {
     }
 
     /// Finds everybody who gets messages of this topic.
-    pub fn targets(&self, topic: &str, version: RouteVersion) -> Targets {
+    pub fn targets(&self, topic: &str) -> Targets {
         let live = self.live_matches(topic);
         let mut remote = RemoteRoutes::default();
         self.peers.routes(topic, &mut remote);
-        let mut targets = Targets::nobody(version);
+        let mut targets = Targets::nobody();
         for group in &live.groups {
             targets.shared(&group.filter).live = Some(group.clone());
         }
@@ -376,7 +403,7 @@ impl Router {
     ) -> Vec<TopicFilter> {
         let mut wakeups = Wakeups::default();
         if ordinary {
-            let mut targets = self.targets(message.topic.as_str(), self.version());
+            let mut targets = self.targets(message.topic.as_str());
             targets.groups.clear();
             targets.remote = RemoteRoutes::default();
             targets.durable_nodes.clear();
@@ -421,7 +448,7 @@ impl Router {
         if message.qos != QoS::AtMostOnce {
             return false;
         }
-        let targets = self.targets(message.topic.as_str(), self.version());
+        let targets = self.targets(message.topic.as_str());
         let Some(group) = targets.groups.iter().find(|group| group.filter == *filter) else { return false };
         let turn = self.next_turn(filter) as usize;
         let Some((mailbox, target)) = group.durable_here.get(turn % group.durable_here.len().max(1)) else {
@@ -434,7 +461,7 @@ impl Router {
     /// A message that each node publishes to those connected to it: `$SYS`, wills that the state has already queued for
     /// durable sessions and given to the groups `served`. Of the nodes with members of another group the first serves it.
     pub fn publish_here(&self, message: &Arc<Message>, served: &[TopicFilter], wakeups: &mut Wakeups) {
-        let mut targets = self.targets(message.topic.as_str(), self.version());
+        let mut targets = self.targets(message.topic.as_str());
         let (logged, here) = (!message.is_node_local(), self.consensus.origin().node);
         targets.groups.retain_mut(|group| {
             if logged {
@@ -450,7 +477,7 @@ impl Router {
 
     /// A session ended before it acknowledged a shared subscription's message: somebody else of the group gets it.
     pub fn choose_again(&self, message: &Message, filter: &TopicFilter) -> Choice {
-        let targets = self.targets(message.topic.as_str(), self.version());
+        let targets = self.targets(message.topic.as_str());
         match targets.groups.iter().find(|group| group.filter == *filter) {
             // Not sent to where it may come from: whether a durable member is still there, that node knows better.
             Some(group) => self.choose_member(group, &[], message.qos != QoS::AtMostOnce, message.retain),
@@ -501,9 +528,8 @@ impl SharedTarget {
 }
 
 impl Targets {
-    pub(crate) fn nobody(version: RouteVersion) -> Self {
+    pub(crate) fn nobody() -> Self {
         Self {
-            version,
             durable: false,
             queues_qos0: false,
             durable_here: Vec::new(),

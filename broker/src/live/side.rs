@@ -102,8 +102,10 @@ impl Side {
     fn look_anew(&mut self) {
         let version = self.broker.router.version();
         if version != self.version {
-            self.version = version;
-            self.cache.clear();
+            match self.broker.router.changed_since(std::mem::replace(&mut self.version, version)) {
+                Some(filters) => self.cache.forget(&filters),
+                None => self.cache.clear(),
+            }
         }
     }
 
@@ -264,7 +266,7 @@ impl Env for Side {
         if let Some(targets) = self.cache.get(topic) {
             return targets.clone();
         }
-        let targets = Arc::new(self.broker.router.targets(topic.as_str(), self.version));
+        let targets = Arc::new(self.broker.router.targets(topic.as_str()));
         self.cache.insert(topic, targets.clone());
         targets
     }

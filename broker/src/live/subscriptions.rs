@@ -1,7 +1,7 @@
 //! Subscriptions of the clean sessions connected to this node.
 //! Always true: a session holds each filter once; members of a shared group are in order of subscription.
 use super::mailbox::Mailbox;
-use mosquorum_cluster::{ids::ConnectionId, subscription_tree::SubscriptionTree};
+use mosquorum_cluster::{ids::ConnectionId, recent_changes::RecentChanges, subscription_tree::SubscriptionTree};
 use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, Utf8};
 use parking_lot::RwLock;
 use std::{
@@ -130,6 +130,8 @@ pub struct LiveSubscriptions {
     /// Subscriptions of all sessions, and the shared ones of them.
     count: usize,
     shared: usize,
+    /// Of what is found for a topic.
+    pub changes: RecentChanges,
 }
 
 impl LiveSubscriptions {

@@ -3,10 +3,12 @@
 //! goes, not all, and which one does not follow the order in which topics come: a publisher over a few more topics than fit
 //! still finds most of them.
 use super::router::Targets;
-use mosquorum_proto::mqtt::TopicName;
+use mosquorum_proto::mqtt::{TopicFilter, TopicName};
 use std::{collections::HashMap, sync::Arc};
 
 pub const TOPICS_MAX: usize = 64;
+/// So many changed filters are compared with the topics; after more of them everything is found anew.
+const FILTERS_MAX: usize = 32;
 /// Of names; an idle connection keeps them.
 pub const BYTES_MAX: usize = 16 << 10;
 
@@ -32,6 +34,18 @@ impl TargetCache {
         self.bytes = 0;
     }
 
+    /// What is remembered of topics that match one of the filters may not be true any more.
+    pub fn forget(&mut self, filters: &[TopicFilter]) {
+        if filters.len() > FILTERS_MAX {
+            return self.clear();
+        }
+        for place in (0..self.places.len()).rev() {
+            if filters.iter().any(|filter| filter.matches(&self.places[place])) {
+                self.remove(place);
+            }
+        }
+    }
+
     /// A topic that was not there. One that is too long is not remembered.
     pub fn insert(&mut self, topic: &TopicName, targets: Arc<Targets>) {
         let len = topic.as_str().len();
@@ -51,7 +65,10 @@ impl TargetCache {
         self.turn ^= (self.turn << 13) | 1;
         self.turn ^= self.turn >> 17;
         self.turn ^= self.turn << 5;
-        let place = self.turn as usize % self.places.len().max(1);
+        self.remove(self.turn as usize % self.places.len().max(1));
+    }
+
+    fn remove(&mut self, place: usize) {
         let gone = self.places.swap_remove(place);
         self.known.remove(&gone);
         self.bytes -= gone.as_str().len();
@@ -68,7 +85,7 @@ mod tests {
     use super::*;
 
     fn targets() -> Arc<Targets> {
-        Arc::new(Targets::nobody((0, 0, 0)))
+        Arc::new(Targets::nobody())
     }
 
     fn topic(number: usize, len: usize) -> TopicName {
@@ -102,5 +119,20 @@ mod tests {
         assert!(cache.get(&last).is_some());
         cache.clear();
         assert!(cache.get(&last).is_none() && cache.bytes == 0);
+    }
+
+    #[test]
+    fn a_changed_filter_forgets_the_topics_that_match_it_and_no_others() {
+        let mut cache = TargetCache::default();
+        let names = ["a/1", "a/2", "b/1", "c"].map(|name| TopicName::try_from(name).unwrap());
+        names.iter().for_each(|name| cache.insert(name, targets()));
+        let filters = |texts: &[&str]| -> Vec<TopicFilter> {
+            texts.iter().map(|text| TopicFilter::try_from(*text).unwrap()).collect()
+        };
+        cache.forget(&filters(&["a/+", "$share/g/c", "other/#"]));
+        let known: Vec<bool> = names.iter().map(|name| cache.get(name).is_some()).collect();
+        assert_eq!((known, cache.bytes, cache.places.len()), (vec![false, false, true, false], 3, 1));
+        cache.forget(&filters(&["other"; FILTERS_MAX + 1]));
+        assert!(cache.get(&names[2]).is_none());
     }
 }

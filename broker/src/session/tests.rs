@@ -102,7 +102,7 @@ impl Env for Fake {
         Arc::new(Targets {
             durable: self.durable,
             groups: (0..self.groups).map(shared_target).collect(),
-            ..Targets::nobody((0, 0, 0))
+            ..Targets::nobody()
         })
     }
     fn choose(&mut self, _: &Targets, _: &Message, _: bool) -> Vec<Choice> {

@@ -404,9 +404,10 @@ impl Replica {
         }
         written.broken = true;
         let position = fill_store(&*self.fs, &self.snapshot_path, &self.store)?;
-        let fresh = load_state(&self.store, self.node)?;
+        let mut fresh = load_state(&self.store, self.node)?;
         {
             let mut state = self.state.write();
+            fresh.succeed(&state);
             *state = fresh;
             *self.position.lock() = position.clone();
         }

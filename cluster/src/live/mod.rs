@@ -31,6 +31,7 @@ use crate::{
     facade::{BoxFuture, Claim, Completion, Forward, LiveSide, Peers, RemoteRoutes, Unavailable},
     ids::{Epoch, Incarnation, NodeId},
     metrics::{LinkMetrics, PeerMetrics},
+    recent_changes::RecentChanges,
     state::{Origin, Owner},
     transport::{MESSAGE_BYTES_MAX, services::live::peer_server::PeerServer},
 };
@@ -117,6 +118,8 @@ pub struct PeerLinks {
     inbound: Mutex<BTreeMap<NodeId, Arc<Inbound>>>,
     told: Mutex<Told>,
     remote: RwLock<RemoteTable>,
+    route_changes: Mutex<RecentChanges>,
+    /// That of `route_changes`, when `remote` has them.
     routes_version: AtomicU64,
     claimer: Mutex<Claimer<Resolve>>,
     table: Mutex<ClaimTable>,
@@ -157,7 +160,8 @@ impl PeerLinks {
             inbound: Mutex::default(),
             told: Mutex::default(),
             remote: RwLock::default(),
-            routes_version: AtomicU64::new(0),
+            route_changes: Mutex::default(),
+            routes_version: AtomicU64::new(RecentChanges::default().version()),
             claimer: Mutex::new(Claimer::new()),
             table: Mutex::default(),
             counters: Counters::default(),
@@ -242,6 +246,10 @@ impl Peers for PeerLinks {
 
     fn routes_version(&self) -> u64 {
         self.routes_version.load(Ordering::Acquire)
+    }
+
+    fn routes_since(&self, version: u64, into: &mut Vec<TopicFilter>) -> bool {
+        self.route_changes.lock().since(version, into)
     }
 
     fn forward(&self, forward: Forward, reply: Option<(Arc<dyn Completion>, u64)>) {

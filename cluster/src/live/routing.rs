@@ -102,16 +102,21 @@ impl PeerLinks {
             return Some(());
         }
         let mut table = self.remote.write();
+        let mut changes = self.route_changes.lock();
+        added.iter().chain(&removed).for_each(|filter| changes.changed(filter));
         added.into_iter().for_each(|filter| table.add(from, filter));
         removed.iter().for_each(|filter| table.remove(from, filter));
-        self.routes_version.fetch_add(1, Ordering::AcqRel);
+        self.routes_version.store(changes.version(), Ordering::Release);
         Some(())
     }
 
     /// What a node told is void.
     pub(super) fn forget_routes(&self, node: NodeId) {
-        if self.remote.write().forget(node) {
-            self.routes_version.fetch_add(1, Ordering::AcqRel);
+        let mut table = self.remote.write();
+        if table.forget(node) {
+            let mut changes = self.route_changes.lock();
+            changes.all_changed();
+            self.routes_version.store(changes.version(), Ordering::Release);
         }
     }
 

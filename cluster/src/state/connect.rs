@@ -11,7 +11,10 @@ use super::{
     expiry::Deadline,
     session::{NEVER, Session},
 };
-use crate::ids::{Epoch, Millis};
+use crate::{
+    ids::{Epoch, Millis},
+    recent_changes,
+};
 use mosquorum_proto::mqtt::{QoS, Utf8};
 
 impl State {
@@ -30,11 +33,11 @@ impl State {
             }
             resumed = self.give_up(place, command.clean_start, out);
         }
-        self.version += 1;
         let session_present = resumed.is_some();
         if resumed.is_some() || command.expiry_seconds > 0 || command.will.is_some() {
             let place = resumed.unwrap_or_else(|| self.sessions.add(Session::new(command.client_id.clone())));
             self.take_over(place, command, epoch);
+            self.routes_changed_of(place);
         }
         Outcome::Connected { epoch, session_present, previous }
     }
@@ -124,6 +127,15 @@ impl State {
         }
     }
 
+    /// Messages for the session take another way.
+    fn routes_changed_of(&mut self, place: SessionPlace) {
+        let subscriptions = &self.sessions[place].subscriptions;
+        if subscriptions.len() > recent_changes::FILTERS_MAX / 4 {
+            return self.route_changes.all_changed();
+        }
+        subscriptions.keys().for_each(|filter| self.route_changes.changed(filter));
+    }
+
     /// The session has no connection from now on.
     fn leave(&mut self, place: SessionPlace, sent_before: u64) {
         let now = self.time;
@@ -138,7 +150,7 @@ impl State {
             self.messages.release(held);
         }
         self.connected -= 1;
-        self.version += 1;
+        self.routes_changed_of(place);
         self.set_ready_in_groups(place);
         self.unwritten(place).core = true;
         self.unwritten(place).header = true;
@@ -180,6 +192,7 @@ impl State {
 
     /// Removes subscriptions, queue and QoS 2 state.
     fn strip(&mut self, place: SessionPlace, out: &mut Vec<Effect>) {
+        self.routes_changed_of(place);
         let filters: Vec<_> = self.sessions[place].subscriptions.keys().cloned().collect();
         for filter in &filters {
             self.remove_subscription(place, filter);
@@ -191,7 +204,6 @@ impl State {
         self.forget_sweep(place);
         self.unwritten(place).inbound = true;
         self.unwritten(place).header = true;
-        self.version += 1;
     }
 
     /// Removes the session, which must not be connected. Its will must have been taken care of.

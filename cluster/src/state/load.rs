@@ -183,7 +183,6 @@ impl State {
         let unused = parts.messages.iter().filter(|(_, loaded)| loaded.place.is_none());
         self.messages.removed = unused.map(|(id, _)| *id).collect();
         self.messages.removed.sort_unstable();
-        self.version = 1;
         Ok(())
     }
 

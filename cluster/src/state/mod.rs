@@ -51,6 +51,7 @@ pub use session::{NEVER, Session, SubscriptionRecord};
 
 use crate::{
     ids::{LogIndex, Millis, NodeId},
+    recent_changes::RecentChanges,
     retained_tree::RetainedTree,
     subscription_tree::SubscriptionTree,
 };
@@ -77,7 +78,8 @@ pub struct State {
     groups: groups::Groups,
     deadlines: BTreeSet<(Millis, expiry::Deadline)>,
     connected: usize,
-    version: u64,
+    /// Of what routes to durable sessions: their subscriptions, and where they are connected.
+    route_changes: RecentChanges,
 
     // Notes for the next cut.
     sessions_unwritten: Vec<SessionPlace>,

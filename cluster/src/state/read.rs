@@ -49,7 +49,18 @@ impl State {
     /// Changes whenever a durable subscription, or who is connected where, may route otherwise.
     #[must_use]
     pub fn subscriptions_version(&self) -> u64 {
-        self.version
+        self.route_changes.version()
+    }
+
+    /// Adds the filters of which that is so since a version; `false`: any topic may route otherwise.
+    #[must_use]
+    pub fn subscriptions_since(&self, version: u64, into: &mut Vec<TopicFilter>) -> bool {
+        self.route_changes.since(version, into)
+    }
+
+    /// This state takes the place of another one.
+    pub fn succeed(&mut self, former: &Self) {
+        self.route_changes.succeed(&former.route_changes);
     }
 
     /// Spares effects that only another node's connections care about. Not part of the state.

@@ -14,7 +14,7 @@ impl State {
         record.name = name.clone();
         record.standing = Standing::Serving;
         self.close_all(|owner| owner.node == node && owner.incarnation < incarnation, out);
-        self.version += 1;
+        self.route_changes.all_changed();
         out.push(Effect::NodeChanged { node, incarnation, up: true });
         Outcome::Done
     }
@@ -38,7 +38,7 @@ impl State {
         let changed = self.nodes.set_down(node, incarnation);
         self.close_all(|owner| owner.node == node && owner.incarnation <= incarnation, out);
         if changed {
-            self.version += 1;
+            self.route_changes.all_changed();
             out.push(Effect::NodeChanged { node, incarnation, up: false });
         }
         Outcome::Done
@@ -52,7 +52,7 @@ impl State {
         let name = std::mem::take(&mut record.name);
         *record = NodeRecord { name, incarnation, standing: Standing::Removed, ..NodeRecord::default() };
         self.close_all(|owner| owner.node == node, out);
-        self.version += 1;
+        self.route_changes.all_changed();
         if was_serving {
             out.push(Effect::NodeChanged { node, incarnation, up: false });
         }

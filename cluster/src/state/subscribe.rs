@@ -36,8 +36,8 @@ impl State {
             if replay && subscription.filter.share_name().is_none() {
                 self.queue_retained(place, subscription, identifier, out);
             }
+            self.route_changes.changed(&subscription.filter);
         }
-        self.version += 1;
         Outcome::Subscribed { existed }
     }
 
@@ -127,8 +127,8 @@ impl State {
                 let removed = queue.remove_where(|entry, maybe_sent| !maybe_sent && entry.group() == Some(filter));
                 self.give_to_group(place, removed, out);
             }
+            self.route_changes.changed(filter);
         }
-        self.version += 1;
         Outcome::Unsubscribed { existed }
     }
 

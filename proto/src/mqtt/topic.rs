@@ -113,6 +113,11 @@ impl TopicFilter {
     pub fn text(&self) -> &Utf8 {
         &self.0
     }
+    /// The same filter in an allocation of its own.
+    #[must_use]
+    pub fn detached(&self) -> Self {
+        Self(self.0.detached())
+    }
     /// `Some(name)` for a shared subscription `$share/<name>/<filter>`.
     #[must_use]
     pub fn share_name(&self) -> Option<&str> {

@@ -284,22 +284,34 @@ fn reading_finds_what_publishing_finds() {
     assert!(world.state.matches_durable("a/b") && !world.state.matches_durable("b"));
 }
 
+/// The filters whose routes changed since the version; `None`: any may have.
+fn rerouted(world: &World, since: &mut u64) -> Option<Vec<String>> {
+    let mut filters = Vec::new();
+    let told = world.state.subscriptions_since(*since, &mut filters);
+    *since = world.state.subscriptions_version();
+    told.then(|| filters.iter().map(|filter| filter.as_str().to_owned()).collect())
+}
+
 #[test]
-fn every_change_of_routes_changes_the_version() {
+fn every_change_of_routes_names_its_filters() {
     let mut world = World::new();
-    let mut last = world.state.subscriptions_version();
-    let mut changed = |world: &World| {
-        std::mem::replace(&mut last, world.state.subscriptions_version()) != world.state.subscriptions_version()
-    };
+    let since = &mut world.state.subscriptions_version();
+    let some = |filters: &[&str]| Some(filters.iter().map(|filter| (*filter).to_owned()).collect::<Vec<_>>());
     let (epoch, ..) = world.connect(connect("c"));
-    assert!(changed(&world));
+    assert_eq!(rerouted(&world, since), some(&[]));
     world.subscribe("c", epoch, sub("a", 1));
-    assert!(changed(&world));
+    assert_eq!(rerouted(&world, since), some(&["a"]));
     world.publish(message("a", "1", 1));
     world.acknowledge("c", epoch, &[(1, AckKind::PubAck)]);
-    assert!(!changed(&world));
+    assert_eq!(rerouted(&world, since), some(&[]));
     world.disconnect("c", epoch, true);
-    assert!(changed(&world));
+    assert_eq!(rerouted(&world, since), some(&["a"]), "it is connected nowhere");
+    world.connect(connect("c"));
+    assert_eq!(rerouted(&world, since), some(&["a"]), "it is connected again");
+    for number in 0..crate::recent_changes::FILTERS_MAX {
+        world.sleeper(&format!("d{number}"), &["b"]);
+    }
+    assert_eq!(rerouted(&world, since), None, "more than is remembered");
 }
 
 /// [MQTT-3.8.3-3]
