@@ -32,6 +32,9 @@ pub struct TopicFilter(Utf8);
 /// includes `$share` and the share name.
 pub const TOPIC_LEVELS_MAX: usize = 201;
 
+/// The one bit that `+` and `#` differ in.
+const WILDCARD_BIT: u8 = 0b1000;
+
 impl TopicName {
     /// # Errors
     /// [`TopicError`] when the text is empty, has a wildcard or more than [`TOPIC_LEVELS_MAX`] levels.
@@ -39,21 +42,18 @@ impl TopicName {
         if text.is_empty() {
             return Err(TopicError::Empty);
         }
-        let (mut levels, mut wildcard) = (1, false);
-        // Counting in a byte lets the compiler compare many bytes at once; this runs for every PUBLISH.
-        for part in text.as_bytes().chunks(usize::from(u8::MAX)) {
-            let mut separators = 0_u8;
-            for byte in part {
-                separators += u8::from(*byte == b'/');
-                wildcard |= matches!(byte, b'+' | b'#');
-            }
-            levels += usize::from(separators);
-        }
+        // This runs for every PUBLISH: one comparison per byte, without an early exit, so that many are compared at once.
+        const { assert!(b'+' & !WILDCARD_BIT == b'#' && b'#' & WILDCARD_BIT == 0) };
+        let wildcard = text.as_bytes().iter().fold(false, |found, byte| found | (byte & !WILDCARD_BIT == b'#'));
         if wildcard {
             return Err(TopicError::WildcardInName);
         }
-        if levels > TOPIC_LEVELS_MAX {
-            return Err(TopicError::TooDeep { levels });
+        // A shorter one has no room for so many separators.
+        if text.len() >= TOPIC_LEVELS_MAX {
+            let levels = 1 + text.as_bytes().iter().filter(|byte| **byte == b'/').count();
+            if levels > TOPIC_LEVELS_MAX {
+                return Err(TopicError::TooDeep { levels });
+            }
         }
         Ok(Self(text))
     }
@@ -193,6 +193,17 @@ mod tests {
         }
         for text in ["a#", "#/a", "a/#/b", "a+", "+a/b", "##", "++"] {
             assert_eq!(filter(text), Err(TopicError::MisplacedWildcard), "{text}");
+        }
+    }
+    #[test] // [MQTT-3.3.2-2]
+    fn a_name_has_neither_wildcard_at_any_place_and_may_have_everything_else() {
+        for byte in 1..0x80 {
+            for place in [0, 1, 15, 16, 17, 40] {
+                let mut text = [b'x'; 41];
+                text[place] = byte;
+                let name = TopicName::try_from(std::str::from_utf8(&text).unwrap());
+                assert_eq!(name.is_err(), matches!(byte, b'+' | b'#'), "{byte} at {place}");
+            }
         }
     }
     #[test]

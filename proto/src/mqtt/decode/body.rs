@@ -87,6 +87,10 @@ impl Body {
 /// # Errors
 /// [`DecodeError::MalformedLength`] when the fourth byte still announces another.
 pub(super) fn read_variable_byte_integer(input: &[u8]) -> Result<Option<(u32, usize)>, DecodeError> {
+    // Nearly all are of one byte.
+    if let [byte @ ..0x80, ..] = input {
+        return Ok(Some((u32::from(*byte), 1)));
+    }
     let mut value = 0;
     for (index, byte) in input.iter().take(4).enumerate() {
         value |= u32::from(byte & 0x7F) << (7 * index);
