@@ -35,6 +35,7 @@ fn deliver(bencher: Bencher<'_, '_>, subscribers: u64) {
             no_local: false,
             retain_as_published: false,
             identifier: None,
+            reader: None,
             may_merge: true,
         };
         router.subscribe(ConnectionId(number as u64), &Subscription::new(filter.clone(), QoS::AtMostOnce), live);

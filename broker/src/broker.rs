@@ -2,10 +2,10 @@
 //! Always true: settings and access rules are replaced whole, never changed in place; what a client is told comes from
 //! one snapshot of them.
 use crate::{
-    auth::{Authentication, ClientAcl, Login, PasswordVerifier, Security, Source},
+    auth::{Authentication, ClientAcl, Login, PasswordVerifier, Readers, Security, Source},
     bridges::Bridges,
     carrier::{Acceptor, TlsAcceptorSlot},
-    config::{BridgeConfig, ListenerSettings, Settings},
+    config::{BridgeConfig, ListenAddress, ListenerSettings, Settings},
     drain::{self, Drain},
     health,
     live::{
@@ -26,7 +26,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use mosquorum_cluster::{
     BoxFuture, ClientReport, Consensus, FenceReason, Forward, LiveSide, Peers, Submission,
     ids::{ConnectionId, Incarnation, Millis, NodeId},
-    state::{DropReason, Effect, Message, Owner},
+    state::{Command, Door, DropReason, Effect, Message, Owner},
 };
 use mosquorum_proto::mqtt::{Connect, QoS, TopicFilter, TopicName, Utf8};
 use std::{
@@ -183,7 +183,8 @@ impl Broker {
                 self.peers.forward(forward, None);
             }
             Choice::Durable => {
-                let command = publish_to_group(message, group.clone());
+                let unreadable = self.router.unreadable(message.topic.as_str());
+                let command = publish_to_group(message, group.clone(), unreadable);
                 self.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0, life: None }]);
             }
         }
@@ -195,9 +196,28 @@ impl Broker {
         }
     }
 
+    /// The rules of the listeners, which are in place, decide about receivers from now on; other nodes are told. Call it when
+    /// they have changed, or may not be known of this life of the node.
+    pub fn obey_rules(&self) {
+        let listeners = self.listeners.load();
+        let readers = Readers::new(listeners.iter().map(|it| (it.door(), it.security.load().acl.clone())));
+        let rules = readers.told();
+        self.router.obey(readers);
+        if !self.rules_are_told() {
+            let command = Command::NodeRules { rules };
+            self.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0, life: None }]);
+        }
+    }
+
+    /// Whether other nodes can know the rules of this one.
+    pub fn rules_are_told(&self) -> bool {
+        let rules = || self.router.readers().told();
+        !self.clustered || self.consensus.state().read().rules_of(self.consensus.origin().node) == rules()
+    }
+
     /// Publishes a message of the broker's own for this node's clients.
     pub fn publish_here(&self, message: Arc<Message>) {
-        self.router.publish_here(&message, &[], &mut Wakeups::default());
+        let _ = self.router.publish_here(&message, &[], &mut Wakeups::default());
     }
 
     /// Tells everybody to go and waits until they have, at most for `patience`.
@@ -248,6 +268,22 @@ impl Listener {
 
     pub fn settings(&self) -> Arc<ListenerSettings> {
         self.settings.load_full()
+    }
+
+    /// What clients' sessions know it by. Nodes of a cluster name the same port or socket alike.
+    pub fn door(&self) -> Door {
+        if self.is_internal {
+            return Door::INTERNAL;
+        }
+        match &self.settings.load().address {
+            ListenAddress::Tcp { port, .. } => Door(u32::from(*port)),
+            ListenAddress::Unix(path) => {
+                let hash = ring::digest::digest(&ring::digest::SHA256, path.as_os_str().as_encoded_bytes());
+                let bytes = hash.as_ref();
+                // Above all ports.
+                Door(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]) | 1 << 31)
+            }
+        }
     }
 
     pub fn max_qos(&self) -> QoS {
@@ -316,7 +352,13 @@ impl LiveHub {
                     broker.registry.evict_connection(&client_id, owner.connection, order);
                 }
             }
-            Effect::PublishLive { message, served } => broker.router.publish_here(&message, &served, wakeups),
+            Effect::PublishLive { message, served } => {
+                if let Some(forward) = broker.router.publish_here(&message, &served, wakeups) {
+                    // Into the log, perhaps, if nobody is to be found there: not from here.
+                    let broker = broker.clone();
+                    broker.clone().defer(move || broker.peers.forward(forward, None));
+                }
+            }
             Effect::DeliverLive { message, groups } => {
                 for group in broker.router.deliver_applied(&message, &groups, wakeups) {
                     // Into the log again, perhaps: not from here.
@@ -342,6 +384,10 @@ impl LiveHub {
                 if matches!(reason, DropReason::QueueFull | DropReason::QueueBytes) {
                     broker.dropping.note(&client_id);
                 }
+            }
+            Effect::NodeChanged { node, up: true, .. } if node == broker.consensus.origin().node => {
+                let broker = broker.clone();
+                broker.clone().defer(move || broker.obey_rules());
             }
             Effect::NodeChanged { .. } => {}
         }
@@ -371,7 +417,8 @@ impl LiveSide for LiveHub {
         if durable == 0 || message.qos == QoS::AtMostOnce {
             return add(&broker.counters.dropped_no_member, 1);
         }
-        let command = publish_to_group(message, group);
+        let unreadable = broker.router.unreadable(message.topic.as_str());
+        let command = publish_to_group(message, group, unreadable);
         broker.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0, life: None }]);
     }
 

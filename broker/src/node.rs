@@ -127,7 +127,8 @@ async fn accept_when_ready(broker: Arc<Broker>, listener: Arc<Listener>, open: l
         while !(broker.consensus.available()
             && broker.peers.ready()
             && broker.peers.may_serve()
-            && broker.bridges.are_prepared(&broker))
+            && broker.bridges.are_prepared(&broker)
+            && broker.rules_are_told())
         {
             tokio::time::sleep(READY_CHECK).await;
         }
@@ -170,6 +171,7 @@ fn open_listeners(broker: &Arc<Broker>) -> Result<Vec<(Arc<Listener>, listener::
         listeners.push(listener);
     }
     broker.listeners.store(Arc::new(listeners));
+    broker.obey_rules();
     Ok(opened)
 }
 
@@ -268,6 +270,7 @@ fn reload(broker: &Arc<Broker>) {
     for (listener, ((settings, security), tls)) in broker.listeners.load().iter().zip(fresh) {
         listener.replace(settings.clone(), security.clone(), tls.clone());
     }
+    broker.obey_rules();
     broker.settings.store(Arc::new(new));
     broker.bridges.apply(broker);
     broker.registry.order_all(Order::Reloaded);

@@ -58,6 +58,7 @@ impl World {
                 will: None,
                 owner,
                 limits: QueueLimits { inflight: 20, ..QueueLimits::default() },
+                door: mosquorum_cluster::state::Door(1883),
             }))]);
             let Some(Outcome::Connected { epoch, .. }) = applied.outcomes.first() else { panic!("{applied:?}") };
             world.epochs.push(*epoch);

@@ -8,6 +8,7 @@
 //! harmless - denials by pattern, grants by pattern.
 use crate::logging::lines;
 use mosquorum_proto::mqtt::{TopicFilter, TopicName};
+use ring::digest;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -32,6 +33,15 @@ pub(super) enum Grant {
 }
 
 impl Grant {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::ReadWrite => "readwrite",
+            Self::Deny => "deny",
+        }
+    }
+
     fn covers(self, access: Access) -> bool {
         match self {
             Self::Deny => false,
@@ -101,6 +111,60 @@ impl Acl {
         ClientAcl { open: false, user, patterns }
     }
 
+    /// Whether a message with this topic may be delivered to a client: what [`ClientAcl::may_read`] says, without making the
+    /// client's rights first. For clients that are not connected here.
+    #[must_use]
+    pub fn may_read(&self, client_id: &str, username: Option<&str>, topic: &str) -> bool {
+        if topic.starts_with('$') && !is_dollar_allowed(Access::Read, topic) {
+            return false;
+        }
+        if self.open {
+            return true;
+        }
+        let user = match username {
+            None => Some(&self.anonymous),
+            Some(username) => self.users.get(username),
+        };
+        let rules = user.into_iter().flat_map(|rules| rules.0.iter());
+        let matches = |rule: &Rule| is_match(&rule.filter, topic);
+        if let Some(answer) = judge_by(rules, matches, Access::Read, topic) {
+            return answer;
+        }
+        if self.patterns.0.is_empty() || dangerous_name(client_id, username).is_some() {
+            return false;
+        }
+        let matches = |rule: &Rule| is_filled_match(&rule.filter, topic, client_id, username);
+        judge_by(self.patterns.0.iter(), matches, Access::Read, topic).unwrap_or(false)
+    }
+
+    /// A number that differs where the rules do, the same on every node. 0: no rules at all.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        if self.open {
+            return 0;
+        }
+        let mut hash = digest::Context::new(&digest::SHA256);
+        let mut add = |text: &str| {
+            // Lengths in front, so that parts cannot run into each other.
+            hash.update(&(text.len() as u64).to_be_bytes());
+            hash.update(text.as_bytes());
+        };
+        let mut users: Vec<_> = self.users.iter().collect();
+        users.sort_unstable_by_key(|(name, _)| *name);
+        let named = users.into_iter().map(|(name, rules)| (&**name, rules));
+        for (of, rules) in [("", &self.anonymous), ("", &self.patterns)].into_iter().chain(named) {
+            add(of);
+            add(&rules.0.len().to_string());
+            for rule in rules.0.iter() {
+                add(rule.grant.name());
+                add(&rule.filter);
+            }
+        }
+        let mut first = [0; 8];
+        first.copy_from_slice(&hash.finish().as_ref()[..8]);
+        u64::from_be_bytes(first)
+    }
+
     /// One question; a connection asks [`ClientAcl`] instead. `topic` is a Topic Name for `Read` and `Write`.
     #[must_use]
     pub fn check(&self, access: Access, client_id: &str, username: Option<&str>, topic: &str) -> bool {
@@ -110,16 +174,16 @@ impl Acl {
 
 /// Names that patterns must not be filled with; says so in the log, as Mosquitto does.
 fn is_dangerous(client_id: &str, username: Option<&str>) -> bool {
-    let names = [("username", username), ("client id", Some(client_id))];
-    for (kind, name) in names {
-        if let Some(name) = name
-            && name.contains(['+', '#'])
-        {
-            lines::acl_dangerous_name(kind, name);
-            return true;
-        }
+    let dangerous = dangerous_name(client_id, username);
+    if let Some((kind, name)) = dangerous {
+        lines::acl_dangerous_name(kind, name);
     }
-    false
+    dangerous.is_some()
+}
+
+fn dangerous_name<'a>(client_id: &'a str, username: Option<&'a str>) -> Option<(&'static str, &'a str)> {
+    let names = [username.map(|name| ("username", name)), Some(("client id", client_id))];
+    names.into_iter().flatten().find(|(_, name)| name.contains(['+', '#']))
 }
 
 /// The rights of one client. Cheap to clone.
@@ -172,28 +236,43 @@ impl ClientAcl {
         if self.open {
             return true;
         }
-        let user = self.user.0.iter().map(|rule| (rule.grant, &*rule.filter, rule.filter.starts_with('$')));
-        if let Some(answer) = judge(user, access, topic) {
+        let matches = |rule: &Rule| is_match(&rule.filter, topic);
+        if let Some(answer) = judge_by(self.user.0.iter(), matches, access, topic) {
             return answer;
         }
-        let patterns = self.patterns.iter().map(|rule| (rule.grant, &*rule.filter, rule.dollar));
-        judge(patterns, access, topic).unwrap_or(false)
+        let patterns = self.patterns.iter().map(|rule| (rule.grant, rule.dollar, &*rule.filter));
+        judge(patterns, |filter| is_match(filter, topic), access, topic).unwrap_or(false)
     }
 }
 
-/// `None`: no rule says anything. Each rule is (grant, filter, whether it was written with a leading `$`).
-fn judge<'a>(rules: impl Iterator<Item = (Grant, &'a str, bool)>, access: Access, topic: &str) -> Option<bool> {
+fn judge_by<'a>(
+    rules: impl Iterator<Item = &'a Rule>,
+    matches: impl Fn(&Rule) -> bool,
+    access: Access,
+    topic: &str,
+) -> Option<bool> {
+    let rules = rules.map(|rule| (rule.grant, rule.filter.starts_with('$'), rule));
+    judge(rules, matches, access, topic)
+}
+
+/// `None`: no rule says anything. Each rule is (grant, whether it was written with a leading `$`, what it matches).
+fn judge<T>(
+    rules: impl Iterator<Item = (Grant, bool, T)>,
+    matches: impl Fn(T) -> bool,
+    access: Access,
+    topic: &str,
+) -> Option<bool> {
     let dollar = topic.starts_with('$');
     let mut granted = None;
-    for (grant, filter, rule_dollar) in rules {
+    for (grant, rule_dollar, filter) in rules {
         if dollar != rule_dollar {
             continue;
         }
         if grant == Grant::Deny {
-            if is_match(filter, topic) {
+            if matches(filter) {
                 return Some(false);
             }
-        } else if granted.is_none() && grant.covers(access) && is_match(filter, topic) {
+        } else if granted.is_none() && grant.covers(access) && matches(filter) {
             granted = Some(true); // a denial may follow
         }
     }
@@ -218,6 +297,32 @@ fn is_match(filter: &str, name: &str) -> bool {
             ("+", Some(_)) => {}
             (wanted, Some(found)) if wanted == found => {}
             _ => return false,
+        }
+    }
+    names.next().is_none()
+}
+
+/// [`is_match`] of a `pattern` line with the client's names in it ([`Pattern::new`]).
+fn is_filled_match(filter: &str, name: &str, client_id: &str, username: Option<&str>) -> bool {
+    if username.is_none() && filter.contains("%u") {
+        return false;
+    }
+    let mut names = name.split('/');
+    for level in filter.split('/') {
+        let wanted = match level {
+            "#" => return true,
+            "+" if names.next().is_some() => continue,
+            "%c" => client_id,
+            "%u" => username.unwrap_or_default(),
+            other => {
+                if names.next() != Some(other) {
+                    return false;
+                }
+                continue;
+            }
+        };
+        if wanted.is_empty() || wanted.contains(['/', '+', '#']) || names.next() != Some(wanted) {
+            return false;
         }
     }
     names.next().is_none()

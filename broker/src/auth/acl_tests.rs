@@ -125,3 +125,69 @@ fn damaged_lines_say_where_and_what() {
     }
     assert!(load(Path::new("/nonexistent/acl")).is_err());
 }
+
+/// Two ways to one answer.
+#[test]
+fn who_is_not_connected_is_judged_as_who_is() {
+    let acl = acl("topic read a/#\ntopic deny a/no\nuser u\ntopic read mine/+\ntopic read $SYS/#\nuser +\ntopic own\n\
+        pattern read d/%u/%c\npattern %c/x\npattern read %c\npattern write w/%c\npattern deny d/u/no/%u\n\
+        pattern read e/+/%c/#\npattern read %u/+\npattern $x/%u\n");
+    let names = ["c", "u", "+", "#", "", "a/b", "$x", "$SYS", "%c", "no"];
+    let topics = [
+        "a",
+        "a/b",
+        "a/no",
+        "mine/x",
+        "mine",
+        "own",
+        "d/u/c",
+        "d/+/c",
+        "d//c",
+        "c/x",
+        "x",
+        "/x",
+        "c",
+        "u",
+        "",
+        "w/c",
+        "d/u/no/u",
+        "e/1/c",
+        "e/1/c/2/3",
+        "e/c",
+        "u/z",
+        "u/+",
+        "$x/u",
+        "$SYS/a",
+        "$SYS/x",
+        "$share/g/c",
+        "a/b/x",
+        "%c",
+        "%c/x",
+        "no",
+        "$x",
+        "$x/c",
+    ];
+    let mut allowed = 0;
+    for (client_id, username) in names.iter().flat_map(|id| names.iter().map(move |name| (*id, Some(*name)))) {
+        for (username, topic) in [username, None].into_iter().flat_map(|name| topics.map(|topic| (name, topic))) {
+            let expected = acl.check(Read, client_id, username, topic);
+            allowed += u32::from(expected);
+            assert_eq!(acl.may_read(client_id, username, topic), expected, "{client_id} {username:?} {topic}");
+        }
+    }
+    assert!(allowed > 100, "{allowed}");
+    assert!(Acl::open().may_read("c", None, "a") && !Acl::open().may_read("c", None, "$share/g/a"));
+}
+
+#[test]
+fn fingerprints_are_equal_where_rules_are() {
+    let text = "topic a\nuser u\ntopic read b\nuser v\ntopic c\npattern d/%c\n";
+    let same = "# again\n\ntopic a\nuser v\ntopic c\nuser u\ntopic read b\npattern d/%c\n";
+    let of = |text: &str| acl(text).fingerprint();
+    assert_eq!(of(text), of(same));
+    let others = ["", "topic a\n", "pattern a\n", "user u\ntopic a\n", "topic read a\n", "topic a\ntopic b\n"];
+    let mut all: Vec<u64> = others.into_iter().map(of).chain([of(text), Acl::open().fingerprint()]).collect();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!((all.len(), all[0]), (others.len() + 2, 0));
+}

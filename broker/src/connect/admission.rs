@@ -105,6 +105,7 @@ async fn join_state(
         will: client.connect.will.clone(),
         owner,
         limits: queue_limits(broker, client),
+        door: client.door,
     }));
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let client_id = client.id.clone();
@@ -158,6 +159,7 @@ fn abandon(broker: &Broker, client_id: &Utf8, epoch: Epoch) {
         discard_will: true,
         expiry_seconds: None,
         sent_before: 0,
+        unreadable: Arc::default(),
     });
     broker.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0, life: None }]);
 }

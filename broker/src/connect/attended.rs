@@ -19,7 +19,7 @@ use crate::{
 };
 use bytes::BytesMut;
 use mosquorum_bridge::MARKS;
-use mosquorum_cluster::state::{Owner, QueueLimits};
+use mosquorum_cluster::state::{Command, Owner, QueueLimits};
 use mosquorum_proto::mqtt::{ConnAck, Connect, Packet, ProtocolVersion, QoS, ReasonCode, encode};
 use std::{sync::Arc, time::Duration};
 
@@ -137,12 +137,12 @@ impl Attended {
         let access = listener.access(&client.id, client.username.as_ref());
         let answer = connack(&broker, &listener, &client, session_present);
         let will_topic = client.connect.will.as_ref().map(|will| Box::new(will.topic.detached()));
-        let login = client.login;
+        let (login, door) = (client.login, client.door);
         if connection.partial.is_empty() {
             // CONNECT's bytes: nobody needs them any more.
             connection.partial = BytesMut::new();
         }
-        let mut side = Side::new(broker.clone(), mailbox, owner, client.id, client.username, access);
+        let mut side = Side::new(broker.clone(), mailbox, owner, client.id, client.username, access, door);
         side.will_topic = will_topic;
         encode(&Packet::ConnAck(Box::new(answer)), client.connect.version, &mut side.out);
         if packets::are_wanted() {
@@ -186,7 +186,12 @@ fn leave(
     if durable {
         broker.router.detach_durable(&side.client_id, owner.connection);
     }
-    if let Some(command) = session.end(discard_will, superseded, &mut side) {
+    if let Some(mut command) = session.end(discard_will, superseded, &mut side) {
+        if let (Command::Disconnect(end), Some(will_topic)) = (&mut command, &side.will_topic)
+            && !end.discard_will
+        {
+            end.unreadable = broker.router.unreadable(will_topic.as_str());
+        }
         side.submit_for_nobody(command);
     }
     side.finish_round();

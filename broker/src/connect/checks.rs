@@ -10,6 +10,7 @@ use crate::{
     session::is_expiry,
 };
 use bytes::BytesMut;
+use mosquorum_cluster::state::Door;
 use mosquorum_proto::mqtt::{ConnAck, Connect, Packet, ProtocolVersion, ReasonCode, Utf8, encode};
 
 const EXPIRES_NEVER: u32 = u32::MAX;
@@ -48,6 +49,7 @@ pub(super) struct Client {
     pub(super) server_keep_alive: Option<u16>,
     pub(super) expiry_seconds: u32,
     pub(super) login: Login,
+    pub(super) door: Door,
 }
 
 /// Everything that can be said without asking the cluster. `source`: whose turn at the password check it takes.
@@ -116,8 +118,9 @@ pub(super) async fn identify(
         expiry_seconds -= 1;
     }
     connect.password = None;
+    let door = listener.door();
     let client =
-        Client { id, assigned, username, connect, keep_alive_seconds, server_keep_alive, expiry_seconds, login };
+        Client { id, assigned, username, connect, keep_alive_seconds, server_keep_alive, expiry_seconds, login, door };
     let answer = encoded(&connack(broker, listener, &client, false), client.connect.version);
     if answer.len() > packet_size_max(&client.connect) {
         return Err(Refusal::silent(Disconnected::OversizePacket));

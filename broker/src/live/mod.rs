@@ -7,6 +7,7 @@ pub mod dropping;
 pub mod mailbox;
 pub mod marks;
 pub mod registry;
+pub mod rights;
 pub mod router;
 pub mod side;
 pub mod subscriptions;

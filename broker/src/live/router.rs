@@ -5,11 +5,14 @@
 use super::{
     Counters, add,
     mailbox::{Delivery, Mailbox, Wakeups},
-    subscriptions::{Group, LiveMatches, LiveSubscription, LiveSubscriptions},
+    rights::{Unreadable, may_read},
+    subscriptions::{Group, LiveMatches, LiveSubscription, LiveSubscriptions, MemberNumber},
 };
+use crate::auth::Readers;
+use arc_swap::ArcSwap;
 use mosquorum_cluster::{
     Consensus, Forward, Peers, RemoteRoutes,
-    ids::{ConnectionId, NodeId},
+    ids::{ConnectionId, Epoch, NodeId},
     recent_changes::{self, RecentChanges},
     state::{DeliveryOptions, Message},
 };
@@ -33,6 +36,9 @@ pub struct Targets {
     pub remote: RemoteRoutes,
     /// A durable session (or group with durable members) matches: QoS 1 and 2 go through the log.
     pub durable: bool,
+    /// Durable sessions that match and may not read the topic (ascending): they are left out of all else here. Beyond
+    /// [`super::rights::UNREADABLE_MAX`] they are taken for readers: their queues fill, and their connections judge.
+    pub unreadable: Arc<[Epoch]>,
     /// QoS 0 goes through the log too: somebody who is away keeps it, or gets it with a higher QoS.
     pub queues_qos0: bool,
     /// Durable sessions connected to this node, for QoS 0.
@@ -58,6 +64,8 @@ pub struct DurableTarget {
 pub struct SharedTarget {
     pub filter: TopicFilter,
     pub live: Option<Arc<Group>>,
+    /// Those of `live` that may read the topic. `None`: all.
+    pub readers: Option<Box<[MemberNumber]>>,
     pub remote: Vec<(NodeId, u32)>,
     /// Durable members that are connected to this node, how many are to others (both for QoS 0), how many there are, and how
     /// many of them take their turn now.
@@ -86,6 +94,7 @@ pub struct Router {
     cursors: Mutex<HashMap<TopicFilter, u32>>,
     upgrade_qos: AtomicBool,
     allow_duplicates: AtomicBool,
+    readers: ArcSwap<Readers>,
     consensus: Arc<dyn Consensus>,
     peers: Arc<dyn Peers>,
     counters: Arc<Counters>,
@@ -100,6 +109,7 @@ impl Router {
             cursors: Mutex::default(),
             upgrade_qos: AtomicBool::new(false),
             allow_duplicates: AtomicBool::new(true),
+            readers: ArcSwap::default(),
             consensus,
             peers,
             counters,
@@ -116,6 +126,16 @@ impl Router {
         let mut live = self.live.write();
         note(&mut live.changes);
         self.live_version.store(live.changes.version(), Release);
+    }
+
+    /// The rules by which receivers are chosen from now on.
+    pub fn obey(&self, readers: Readers) {
+        self.readers.store(Arc::new(readers));
+        self.note_changes(|changes| changes.all_changed());
+    }
+
+    pub fn readers(&self) -> Arc<Readers> {
+        self.readers.load_full()
     }
 
     /// Adds a clean session's subscription; whether it existed.
@@ -207,27 +227,47 @@ impl Router {
         self.peers.routes(topic, &mut remote);
         let mut targets = Targets::nobody();
         for group in &live.groups {
-            targets.shared(&group.filter).live = Some(group.clone());
+            let shared = targets.shared(&group.filter);
+            shared.live = Some(group.clone());
+            shared.readers = self.readers_of(group, topic);
         }
         for (filter, node, members) in remote.groups.drain(..) {
             targets.shared(&filter).remote.push((node, members));
         }
         targets.live = live;
         targets.remote = remote;
-        self.add_durable(topic, &mut targets);
+        self.add_durable(topic, &self.readers.load(), &mut targets);
         targets
     }
 
-    fn add_durable(&self, topic: &str, targets: &mut Targets) {
+    /// The members that may read the topic. `None`: all.
+    fn readers_of(&self, group: &Group, topic: &str) -> Option<Box<[MemberNumber]>> {
+        let readers = self.readers.load();
+        (!readers.is_open()).then(|| group.members_that(|member| may_read(&readers, member, topic)))
+    }
+
+    /// Durable sessions that match this topic and may not read it, for a message that was not looked up here.
+    pub fn unreadable(&self, topic: &str) -> Arc<[Epoch]> {
+        match self.readers.load().is_open() {
+            true => Arc::default(),
+            false => self.targets(topic).unreadable,
+        }
+    }
+
+    fn add_durable(&self, topic: &str, readers: &Readers, targets: &mut Targets) {
         let state = self.consensus.state().read();
         if !state.matches_durable(topic) {
             return;
         }
-        targets.durable = true;
-        targets.queues_qos0 = state.queues_qos0(topic);
         let here = self.consensus.origin().node;
         let mut merged = HashSet::new();
+        let mut unreadable = Unreadable::new(readers, here, topic);
         state.for_each_durable_match(topic, |found| {
+            if unreadable.takes(&state, &found) {
+                return;
+            }
+            targets.durable = true;
+            targets.queues_qos0 |= found.queues_qos0();
             let target = DurableTarget {
                 client_id: found.session.client_id().clone(),
                 no_local: found.subscription.no_local,
@@ -261,6 +301,7 @@ impl Router {
                 (None, ..) => {}
             }
         });
+        targets.unreadable = unreadable.into_epochs();
     }
 
     /// Decides for each shared group who gets this message. The decision is taken once, before the message is proposed
@@ -277,14 +318,14 @@ impl Router {
         logged: bool,
         retain: bool,
     ) -> Choice {
-        let here = group.live.as_ref().map_or(0, |live| live.len() as u32);
+        let here = group.members_here() as u32;
         let remote: u32 = group.remote.iter().chain(durable_nodes).map(|(_, members)| members).sum();
         let durable = if logged { group.durable_ready } else { group.durable_here.len() as u32 };
         let total = here + remote + durable;
         if total == 0 {
             return if group.durable > 0 { Choice::Durable } else { Choice::Nobody };
         }
-        let choose_here = || match group.live.as_ref().and_then(|live| live.next_member()) {
+        let choose_here = || match group.live.as_ref().and_then(|live| live.next_member(group.readers.as_deref())) {
             Some(member) => Choice::Here(member, group.filter.clone()),
             None => Choice::Nobody,
         };
@@ -422,7 +463,8 @@ impl Router {
         let mut homeless = Vec::new();
         for filter in groups {
             let group = self.live.read().group(filter);
-            match group.as_ref().and_then(|group| group.next_member()) {
+            let readers = group.as_ref().and_then(|group| self.readers_of(group, message.topic.as_str()));
+            match group.as_ref().and_then(|group| group.next_member(readers.as_deref())) {
                 Some(member) => self.hand_over(message, &member, Some(filter.clone()), wakeups),
                 None if self.hand_to_durable_member(message, filter, wakeups) => {}
                 None => homeless.push(filter.clone()),
@@ -460,7 +502,13 @@ impl Router {
 
     /// A message that each node publishes to those connected to it: `$SYS`, wills that the state has already queued for
     /// durable sessions and given to the groups `served`. Of the nodes with members of another group the first serves it.
-    pub fn publish_here(&self, message: &Arc<Message>, served: &[TopicFilter], wakeups: &mut Wakeups) {
+    /// What it returns is for another node: nobody here may read it.
+    pub fn publish_here(
+        &self,
+        message: &Arc<Message>,
+        served: &[TopicFilter],
+        wakeups: &mut Wakeups,
+    ) -> Option<Forward> {
         let mut targets = self.targets(message.topic.as_str());
         let (logged, here) = (!message.is_node_local(), self.consensus.origin().node);
         targets.groups.retain_mut(|group| {
@@ -468,11 +516,14 @@ impl Router {
                 group.forget_durable();
             }
             let first = group.has_members_here() && group.elsewhere().all(|(node, _)| *node > here);
-            group.forget_elsewhere();
+            if !logged || group.members_here() > 0 {
+                group.forget_elsewhere();
+            }
             first && !served.contains(&group.filter)
         });
+        targets.remote = RemoteRoutes::default();
         let choices = self.choose(&targets, logged, message.retain);
-        self.deliver(message, &targets, choices, logged, wakeups);
+        self.deliver(message, &targets, choices, logged, wakeups)
     }
 
     /// A session ended before it acknowledged a shared subscription's message: somebody else of the group gets it.
@@ -500,6 +551,15 @@ impl DurableTarget {
 }
 
 impl SharedTarget {
+    /// Live ones that may read the topic.
+    fn members_here(&self) -> usize {
+        match &self.readers {
+            Some(readers) => readers.len(),
+            None => self.live.as_ref().map_or(0, |live| live.len()),
+        }
+    }
+
+    /// Whether other nodes know of members here, be it that none may read the topic.
     fn has_members_here(&self) -> bool {
         !self.durable_here.is_empty() || self.live.as_ref().is_some_and(|live| !live.is_empty())
     }
@@ -531,6 +591,7 @@ impl Targets {
     pub(crate) fn nobody() -> Self {
         Self {
             durable: false,
+            unreadable: Arc::default(),
             queues_qos0: false,
             durable_here: Vec::new(),
             durable_nodes: SmallVec::new(),
@@ -556,6 +617,7 @@ impl Targets {
             self.groups.push(SharedTarget {
                 filter: filter.clone(),
                 live: None,
+                readers: None,
                 remote: Vec::new(),
                 durable_here: Vec::new(),
                 durable_nodes: SmallVec::new(),

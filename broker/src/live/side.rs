@@ -6,7 +6,7 @@ use super::{
     counters::CounterValues,
     mailbox::kept,
     router::{Choice, RouteVersion, Targets},
-    subscriptions::LiveSubscription,
+    subscriptions::{LiveSubscription, Reader},
     target_cache::TargetCache,
 };
 use crate::{
@@ -21,8 +21,8 @@ use crate::{
 use bytes::BytesMut;
 use mosquorum_cluster::{
     Answer, Completion, Forward, Submission,
-    ids::{LogIndex, Millis, NodeId},
-    state::{Body, Command, Mark, Message, MessageId, Owner, PublishCommand},
+    ids::{Epoch, LogIndex, Millis, NodeId},
+    state::{Body, Command, Door, Mark, Message, MessageId, Owner, PublishCommand, Whom},
 };
 use mosquorum_proto::mqtt::{PublishProperties, QoS, Subscription, TopicFilter, TopicName, Utf8};
 use std::{cell::Cell, sync::Arc, time::Duration};
@@ -47,6 +47,8 @@ pub struct Side {
     pub client_id: Utf8,
     pub username: Option<Utf8>,
     pub access: ClientAcl,
+    /// Whose rules `access` is of.
+    pub door: Door,
     /// Where its will goes; the right to it may end. Most have none.
     pub will_topic: Option<Box<TopicName>>,
     pub out: BytesMut,
@@ -73,6 +75,7 @@ impl Side {
         client_id: Utf8,
         username: Option<Utf8>,
         access: ClientAcl,
+        door: Door,
     ) -> Self {
         Self {
             now: broker.consensus.now(),
@@ -83,6 +86,7 @@ impl Side {
             client_id,
             username,
             access,
+            door,
             will_topic: None,
             out: BytesMut::new(),
             counts: None,
@@ -147,6 +151,10 @@ impl Side {
     pub fn submit_for_nobody(&mut self, command: Command) {
         let life = Some(self.owner.incarnation);
         self.submissions.push(Submission { command, reply: Arc::new(Nobody), ticket: 0, life });
+    }
+
+    fn reader(&self) -> Reader {
+        Reader { door: self.door, username: self.username.clone() }
     }
 
     /// Whether the ticket will be answered.
@@ -311,6 +319,7 @@ impl Env for Side {
             retain_as_published: subscription.retain_as_published,
             identifier,
             may_merge,
+            reader: subscription.filter.share_name().map(|_| Arc::new(self.reader())),
         };
         let existed = self.broker.router.subscribe(self.owner.connection, subscription, live);
         self.look_anew();
@@ -421,9 +430,9 @@ pub fn rescue(broker: &Broker, deliveries: Vec<Delivery>) {
     }
 }
 
-/// The command that gives a shared message back to the durable members of its group.
-pub fn publish_to_group(message: Arc<Message>, group: TopicFilter) -> Command {
-    Command::Publish(PublishCommand { only_group: Some(group), ..PublishCommand::new(message) })
+/// The command that gives a shared message back to the durable members of its group, but for these.
+pub fn publish_to_group(message: Arc<Message>, group: TopicFilter, unreadable: Arc<[Epoch]>) -> Command {
+    Command::Publish(PublishCommand { whom: Whom::Group { group, unreadable }, ..PublishCommand::new(message) })
 }
 
 #[cfg(test)]

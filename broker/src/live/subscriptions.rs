@@ -1,7 +1,9 @@
 //! Subscriptions of the clean sessions connected to this node.
 //! Always true: a session holds each filter once; members of a shared group are in order of subscription.
 use super::mailbox::Mailbox;
-use mosquorum_cluster::{ids::ConnectionId, recent_changes::RecentChanges, subscription_tree::SubscriptionTree};
+use mosquorum_cluster::{
+    ids::ConnectionId, recent_changes::RecentChanges, state::Door, subscription_tree::SubscriptionTree,
+};
 use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, Utf8};
 use parking_lot::RwLock;
 use std::{
@@ -23,6 +25,15 @@ pub struct LiveSubscription {
     pub identifier: Option<u32>,
     /// The client speaks a version before MQTT 5: one copy is enough (`allow_duplicate_messages false`).
     pub may_merge: bool,
+    /// Of members of shared groups: among them one that may read is chosen.
+    pub reader: Option<Arc<Reader>>,
+}
+
+/// By what a client is judged before a message is given to it rather than to another.
+#[derive(Debug)]
+pub struct Reader {
+    pub door: Door,
+    pub username: Option<Utf8>,
 }
 
 /// Live members of one shared subscription on this node. Joining, leaving and choosing cost the logarithm of their number.
@@ -33,12 +44,15 @@ pub struct Group {
     cursor: AtomicU64,
 }
 
+/// Of a member of one group: larger than those of all that subscribed before.
+pub type MemberNumber = u64;
+
 /// In the order of subscription.
 #[derive(Default)]
 struct Members {
-    by_number: BTreeMap<u64, (ConnectionId, LiveSubscription)>,
-    numbers: HashMap<ConnectionId, u64>,
-    next: u64,
+    by_number: BTreeMap<MemberNumber, (ConnectionId, LiveSubscription)>,
+    numbers: HashMap<ConnectionId, MemberNumber>,
+    next: MemberNumber,
 }
 
 impl Group {
@@ -54,14 +68,28 @@ impl Group {
         self.len() == 0
     }
 
-    /// The next member in turn, the first subscriber first.
-    pub fn next_member(&self) -> Option<LiveSubscription> {
+    /// The next member in turn, the first subscriber first; of these alone, if they are given.
+    pub fn next_member(&self, among: Option<&[MemberNumber]>) -> Option<LiveSubscription> {
         let members = self.members.read();
         let from = self.cursor.load(Relaxed);
-        let next = members.by_number.range(from..).next().or_else(|| members.by_number.first_key_value());
+        let next = match among {
+            None => members.by_number.range(from..).next().or_else(|| members.by_number.first_key_value()),
+            Some(numbers) => {
+                let (earlier, later) = numbers.split_at(numbers.partition_point(|number| *number < from));
+                // Who left meanwhile is passed over.
+                later.iter().chain(earlier).find_map(|number| members.by_number.get_key_value(number))
+            }
+        };
         let (number, (_, member)) = next?;
         self.cursor.store(number + 1, Relaxed);
         Some(member.clone())
+    }
+
+    /// The numbers of the members of whom this is true, ascending.
+    pub fn members_that(&self, are: impl Fn(&LiveSubscription) -> bool) -> Box<[MemberNumber]> {
+        let members = self.members.read();
+        let found = members.by_number.iter().filter(|(_, (_, member))| are(member));
+        found.map(|(number, _)| *number).collect()
     }
 
     /// Adds or replaces a member, which keeps its turn; whether it was one.
@@ -255,11 +283,12 @@ mod tests {
             retain_as_published: false,
             identifier: None,
             may_merge: false,
+            reader: None,
         }
     }
 
     fn chosen(group: &Group, count: usize) -> Vec<String> {
-        (0..count).map(|_| group.next_member().unwrap().client_id.to_string()).collect()
+        (0..count).map(|_| group.next_member(None).unwrap().client_id.to_string()).collect()
     }
 
     #[test]
@@ -279,7 +308,22 @@ mod tests {
         for number in [0, 2, 9] {
             assert!(all.remove(ConnectionId(number), &shared.filter));
         }
-        assert!(all.group(&shared.filter).is_none() && group.next_member().is_none() && all.is_empty());
+        assert!(all.group(&shared.filter).is_none() && group.next_member(None).is_none() && all.is_empty());
+    }
+
+    #[test]
+    fn turns_are_taken_among_those_who_may() {
+        let group = Group::new("$share/g/t".try_into().unwrap());
+        for (number, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            group.join(ConnectionId(number as u64), member(name));
+        }
+        let may = group.members_that(|member| member.client_id.as_str() != "b");
+        let next = |among: &[MemberNumber]| group.next_member(Some(among)).map(|member| member.client_id.to_string());
+        let names: Vec<_> = (0..4).map(|_| next(&may).unwrap()).collect();
+        assert_eq!(names, ["a", "c", "d", "a"]);
+        group.leave(ConnectionId(2));
+        assert_eq!(next(&may).as_deref(), Some("d"), "who left is passed over");
+        assert_eq!(next(&[]), None);
     }
 
     /// Work, not time: a group that was copied at each join made 100,000 members take 5 * 10^9 copies.

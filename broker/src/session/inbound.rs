@@ -15,7 +15,7 @@ use mosquorum_bridge::MARK;
 use mosquorum_cluster::{
     Answer,
     ids::{LogIndex, Millis, NodeId},
-    state::{Admit, Command, Live, Mark, Message, Outcome, PublishCommand},
+    state::{Admit, Command, Live, Mark, Message, Outcome, PublishCommand, Whom},
 };
 use mosquorum_proto::mqtt::{Ack, Packet, Publish, PublishProperties, QoS, ReasonCode, TopicFilter, TopicName, Utf8};
 use std::{
@@ -515,7 +515,7 @@ impl Session {
                 epoch,
                 packet_id: exactly_once.then_some(item.packet_id),
                 groups_served,
-                only_group: None,
+                whom: Whom::but(&item.targets.unreadable),
                 admit: item.admit,
                 live,
             };

@@ -446,6 +446,7 @@ impl Session {
             discard_will,
             expiry_seconds: Some(self.options.session_expiry_seconds),
             sent_before: self.outbox.sent_before(),
+            unreadable: Arc::default(),
         }))
     }
 

@@ -184,6 +184,7 @@ fn shared_target(number: usize) -> SharedTarget {
     SharedTarget {
         filter: TopicFilter::try_from(format!("$share/g{number}/t").as_str()).expect("a filter"),
         live: None,
+        readers: None,
         remote: Vec::new(),
         durable_here: Vec::new(),
         durable_nodes: Default::default(),

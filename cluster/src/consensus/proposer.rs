@@ -494,6 +494,7 @@ mod tests {
                 discard_will,
                 expiry_seconds: None,
                 sent_before: 0,
+                unreadable: Arc::default(),
             })
         };
         let submit =

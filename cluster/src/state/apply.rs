@@ -71,6 +71,7 @@ impl State {
             Command::WithdrawWill { client_id, epoch } => self.withdraw_will(client_id, *epoch),
             Command::NodeAdded { name, host } => self.node_added(name, host, stamp),
             Command::NameRemoved { name } => self.name_removed(name, stamp),
+            Command::NodeRules { rules } => self.node_rules(batch.origin.node, rules),
         }
     }
 

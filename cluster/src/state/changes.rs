@@ -278,6 +278,7 @@ fn session_record(session: &Session) -> (Key, Value) {
         will_due: session.will_due,
         expires_at: session.expires_at,
         limits: session.limits,
+        door: session.door,
     };
     (Key::Session(session.client_id.clone()), Value::Session(Box::new(record)))
 }

@@ -1,7 +1,7 @@
 //! What can be asked of the replicated state, and what it answers: the content of log entries.
 //! Always true: a command carries everything its effect depends on (limits, choices, identities), so that every node
 //! that applies it reaches the same state; time is the entry's, set by the leader.
-use super::Message;
+use super::{Door, Message, NodeRules};
 use crate::ids::{ConnectionId, Epoch, Incarnation, Millis, NodeId};
 use mosquorum_proto::mqtt::{PacketId, QoS, Subscription, TopicFilter, Utf8, Will};
 use serde::{Deserialize, Serialize};
@@ -94,6 +94,10 @@ pub enum Command {
     NameRemoved {
         name: Utf8,
     },
+    /// The rules of access that hold at the origin of this batch from now on.
+    NodeRules {
+        rules: NodeRules,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -108,6 +112,7 @@ pub struct ConnectCommand {
     pub will: Option<Will>,
     pub owner: Owner,
     pub limits: QueueLimits,
+    pub door: Door,
 }
 
 /// Where a session's connection is.
@@ -148,6 +153,8 @@ pub struct DisconnectCommand {
     pub expiry_seconds: Option<u32>,
     /// Queue entries before this one have been sent at least once: when sent again they carry DUP.
     pub sent_before: u64,
+    /// Sessions that may not read the will that is published now, as in [`Whom::Readers`].
+    pub unreadable: Arc<[Epoch]>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -161,8 +168,7 @@ pub struct PublishCommand {
     /// Shared subscription groups `(share name, filter)` for which the origin chose a live clean member: durable members
     /// of these do not get the message. Usually empty.
     pub groups_served: Vec<TopicFilter>,
-    /// The message belongs to this client alone and this shared group: a redispatch (other subscriptions get nothing).
-    pub only_group: Option<TopicFilter>,
+    pub whom: Whom,
     pub admit: Admit,
     pub live: Live,
 }
@@ -176,9 +182,37 @@ impl PublishCommand {
             epoch: None,
             packet_id: None,
             groups_served: Vec::new(),
-            only_group: None,
+            whom: Whom::All,
             admit: Admit::Always,
             live: Live::ByOrigin,
+        }
+    }
+}
+
+/// Who of those that subscribed gets a message from the log. Right of access is judged by the node that proposes, since
+/// its rules are in its files. A session is named by the epoch of its last connection: one that connected or subscribed
+/// since is not meant, so it misses nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Whom {
+    #[default]
+    All,
+    /// All but these sessions, which may not read the topic. Ascending.
+    Readers { unreadable: Arc<[Epoch]> },
+    /// This shared group alone: a redispatch (other subscriptions get nothing). Not to the sessions named.
+    Group { group: TopicFilter, unreadable: Arc<[Epoch]> },
+}
+
+impl Whom {
+    /// All but these, ascending.
+    #[must_use]
+    pub fn but(unreadable: &Arc<[Epoch]>) -> Self {
+        if unreadable.is_empty() { Self::All } else { Self::Readers { unreadable: unreadable.clone() } }
+    }
+
+    pub(super) fn unreadable(&self) -> &[Epoch] {
+        match self {
+            Self::All => &[],
+            Self::Readers { unreadable } | Self::Group { unreadable, .. } => unreadable,
         }
     }
 }

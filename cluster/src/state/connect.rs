@@ -58,7 +58,7 @@ impl State {
             self.end_session(place, out);
         }
         if let Some(message) = last_will {
-            self.publish_will(message, out);
+            self.publish_will(message, &[], out);
         }
         (!ends).then_some(place)
     }
@@ -72,6 +72,7 @@ impl State {
         session.disconnected_at = None;
         session.will = command.will.clone().map(Box::new);
         session.limits = command.limits;
+        session.door = command.door;
         session.queue.connect(command.limits.inflight);
         self.connected += 1;
         self.set_ready_in_groups(place);
@@ -87,12 +88,19 @@ impl State {
         {
             session.expiry_seconds = seconds;
         }
-        self.close(place, command.sent_before, command.discard_will, out);
+        self.close(place, command.sent_before, command.discard_will, &command.unreadable, out);
         Outcome::Done
     }
 
     /// The connection ended: the will and the session wait from now on, or end.
-    fn close(&mut self, place: SessionPlace, sent_before: u64, discard_will: bool, out: &mut Vec<Effect>) {
+    fn close(
+        &mut self,
+        place: SessionPlace,
+        sent_before: u64,
+        discard_will: bool,
+        unreadable: &[Epoch],
+        out: &mut Vec<Effect>,
+    ) {
         self.leave(place, sent_before);
         let now = self.time;
         let session = &mut self.sessions[place];
@@ -123,7 +131,7 @@ impl State {
             }
         }
         if let Some(message) = last_will {
-            self.publish_will(message, out);
+            self.publish_will(message, unreadable, out);
         }
     }
 
@@ -167,7 +175,7 @@ impl State {
         gone.sort_unstable();
         for (_, place) in gone {
             let tail = self.sessions[place].queue.tail();
-            self.close(place, tail, false, out);
+            self.close(place, tail, false, &[], out);
         }
     }
 
@@ -185,7 +193,7 @@ impl State {
         let message = will.map(|will| self.will_message(place, *will));
         self.end_session(place, out);
         if let Some(message) = message {
-            self.publish_will(message, out);
+            self.publish_will(message, &[], out);
         }
         Outcome::Done
     }

@@ -73,7 +73,7 @@ impl State {
         let message = will.map(|will| self.will_message(place, *will));
         self.end_session(place, out);
         if let Some(message) = message {
-            self.publish_will(message, out);
+            self.publish_will(message, &[], out);
         }
     }
 

@@ -4,8 +4,9 @@
 //! exist. The turn is a position in the order of subscription, so it means the same on every node.
 //! Not here: live members of clean sessions; the origin weighs them before it proposes a publish.
 use super::{
+    publish::Barred,
     queue::Extra,
-    session::{Options, SessionPlace},
+    session::{Options, SessionPlace, Sessions},
 };
 use crate::subscription_tree::SubscriptionTree;
 use mosquorum_proto::mqtt::TopicFilter;
@@ -37,9 +38,15 @@ impl Group {
         self.ready.len()
     }
 
-    /// The member whose turn it is.
-    fn next(&self) -> Option<u64> {
+    /// The member whose turn it is, of those that may read the message: connected ones first.
+    fn next(&self, (barred, sessions): Turn<'_>) -> Option<u64> {
         let after = self.cursor + 1;
+        if !barred.is_nobody() {
+            let may = |since: &u64| !barred.has(sessions, self.members[since].session);
+            let ready = self.ready.range(after..).chain(self.ready.range(..after));
+            let all = self.members.range(after..).chain(self.members.range(..after));
+            return ready.chain(all.map(|(since, _)| since)).copied().find(may);
+        }
         if let Some(next) = self.ready.range(after..).next().or_else(|| self.ready.first()) {
             return Some(*next);
         }
@@ -48,6 +55,9 @@ impl Group {
 }
 
 type GroupPlace = u32;
+
+/// Who has no turn at a message, and where members are looked up for it.
+type Turn<'a> = (Barred<'a>, &'a Sessions);
 
 #[derive(Clone, Default)]
 pub(super) struct Groups {
@@ -120,7 +130,13 @@ impl Groups {
     }
 
     /// Chooses the next member of each group that matches, ordered by filter; `served` groups are left out.
-    pub(super) fn choose(&mut self, topic: &str, served: &[TopicFilter], chosen: &mut Vec<(Member, Arc<Extra>)>) {
+    pub(super) fn choose(
+        &mut self,
+        topic: &str,
+        served: &[TopicFilter],
+        turn: Turn<'_>,
+        chosen: &mut Vec<(Member, Arc<Extra>)>,
+    ) {
         if self.members == 0 {
             return;
         }
@@ -128,7 +144,7 @@ impl Groups {
         tree.matches(topic, |place, ()| {
             let (filter, group) = all[*place as usize].as_mut().expect(IN_USE);
             if !served.contains(filter) {
-                chosen.extend(take_turn(filter, group, unwritten));
+                chosen.extend(take_turn(filter, group, turn, unwritten));
             }
         });
         // The tree's order at one filter is that of the groups' creation, which loading does not bring back.
@@ -137,10 +153,10 @@ impl Groups {
         }
     }
 
-    pub(super) fn choose_of(&mut self, filter: &TopicFilter) -> Option<(Member, Arc<Extra>)> {
+    pub(super) fn choose_of(&mut self, filter: &TopicFilter, turn: Turn<'_>) -> Option<(Member, Arc<Extra>)> {
         let place = self.by_filter.get(filter)?;
         let (_, group) = self.all[*place as usize].as_mut().expect(IN_USE);
-        take_turn(filter, group, &mut self.unwritten)
+        take_turn(filter, group, turn, &mut self.unwritten)
     }
 
     pub(super) fn set_cursor(&mut self, filter: &TopicFilter, cursor: u64) -> bool {
@@ -182,9 +198,10 @@ const IN_USE: &str = "places are listed in `by_filter` and `tree` exactly while 
 fn take_turn(
     filter: &TopicFilter,
     group: &mut Group,
+    turn: Turn<'_>,
     unwritten: &mut BTreeSet<TopicFilter>,
 ) -> Option<(Member, Arc<Extra>)> {
-    let since = group.next()?;
+    let since = group.next(turn)?;
     if group.cursor != since {
         group.cursor = since;
         if !unwritten.contains(filter) {

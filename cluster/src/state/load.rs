@@ -132,6 +132,7 @@ impl State {
             will_due: record.will_due,
             expires_at: record.expires_at,
             limits: record.limits,
+            door: record.door,
             written: true,
             ..Session::new(client_id)
         });

@@ -26,6 +26,7 @@ mod queue;
 mod read;
 mod records;
 mod retained;
+mod rules;
 mod serving;
 mod session;
 mod subscribe;
@@ -47,6 +48,7 @@ pub use paging::{Body, PutOut};
 pub use queue::{Entry, EntryState, Queue};
 pub use read::{DurableMatch, SubscriptionOptions};
 pub use records::LoadError;
+pub use rules::{Door, NodeRules};
 pub use session::{NEVER, Session, SubscriptionRecord};
 
 use crate::{

@@ -1,7 +1,7 @@
 //! Which nodes serve, under which incarnation, and which batches of theirs were applied.
 //! Always true: an incarnation only grows; of one incarnation, batches are applied in sequence, each once; after an
 //! incarnation was declared down nothing of it is applied any more; a removed node never comes back.
-use super::{Batch, Origin, Owner};
+use super::{Batch, NodeRules, Origin, Owner};
 use crate::ids::{Incarnation, NodeId};
 use mosquorum_proto::mqtt::Utf8;
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,8 @@ pub struct NodeRecord {
     /// Of the last batch that was applied.
     pub sequence: u64,
     pub standing: Standing,
+    /// Of this incarnation.
+    pub rules: NodeRules,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +62,7 @@ impl Nodes {
             let record = self.change(node);
             if record.incarnation != incarnation {
                 record.standing = Standing::Known;
+                record.rules = NodeRules::Unknown;
             }
             record.incarnation = incarnation;
             record.sequence = batch.sequence;

@@ -4,12 +4,12 @@
 //! identifier of a QoS 2 publisher and the message's queue entries come from one command.
 //! Not here: live subscribers (they are served by the nodes they are connected to).
 use super::{
-    Admit, DropReason, Effect, Live, Message, Outcome, PublishCommand, SessionPlace, State,
+    Admit, DropReason, Effect, Live, Message, Outcome, PublishCommand, SessionPlace, State, Whom,
     messages::{Held, Place},
     queue::{Extra, NewBody, NewEntry, expiry_of},
-    session::Options,
+    session::{Options, Sessions},
 };
-use crate::ids::NodeId;
+use crate::ids::{Epoch, NodeId};
 use mosquorum_proto::mqtt::{QoS, TopicFilter};
 use std::{num::NonZeroU32, sync::Arc};
 
@@ -25,6 +25,21 @@ pub(super) struct Match {
 pub(super) struct Publishing<'a> {
     pub(super) message: &'a Arc<Message>,
     pub(super) place: Option<Place>,
+    pub(super) barred: Barred<'a>,
+}
+
+/// Sessions that may not read a message, by their epochs, ascending.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Barred<'a>(pub(super) &'a [Epoch]);
+
+impl Barred<'_> {
+    pub(super) fn is_nobody(self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn has(self, sessions: &Sessions, place: SessionPlace) -> bool {
+        !self.0.is_empty() && self.0.binary_search(&sessions[place].epoch).is_ok()
+    }
 }
 
 impl State {
@@ -41,10 +56,11 @@ impl State {
         if !self.admits(command) {
             return Outcome::KnownMark;
         }
-        let mut publishing = Publishing { message: &command.message, place: None };
-        let matched = match &command.only_group {
-            Some(group) => u32::from(self.deliver_to_group(&mut publishing, group, out)),
-            None => self.deliver(&mut publishing, &command.groups_served, out),
+        let barred = Barred(command.whom.unreadable());
+        let mut publishing = Publishing { message: &command.message, place: None, barred };
+        let matched = match &command.whom {
+            Whom::Group { group, .. } => u32::from(self.deliver_to_group(&mut publishing, group, out)),
+            Whom::All | Whom::Readers { .. } => self.deliver(&mut publishing, &command.groups_served, out),
         };
         if let Live::AtApply { groups } = &command.live {
             let here = |node: &NodeId| self.effects_for.is_none_or(|this| this == *node);
@@ -70,7 +86,7 @@ impl State {
         out: &mut Vec<Effect>,
     ) -> u32 {
         let mut matches = std::mem::take(&mut self.matches);
-        self.find_matches(publishing.message, served, &mut matches);
+        self.find_matches(publishing, served, &mut matches);
         let matched = matches.len() as u32;
         for found in matches.drain(..) {
             self.deliver_to(publishing, found, out);
@@ -82,12 +98,16 @@ impl State {
         matched
     }
 
-    fn find_matches(&mut self, message: &Message, served: &[TopicFilter], matches: &mut Vec<Match>) {
+    fn find_matches(&mut self, publishing: &Publishing<'_>, served: &[TopicFilter], matches: &mut Vec<Match>) {
+        let Publishing { message, barred, .. } = *publishing;
         self.publishes += 1;
         let (publish, topic) = (self.publishes, message.topic.as_str());
         let Self { tree, sessions, groups, chosen, .. } = self;
         tree.matches(topic, |place, options| {
             if options.no_local && sessions[*place].client_id == message.publisher_id {
+                return;
+            }
+            if barred.has(sessions, *place) {
                 return;
             }
             if sessions[*place].limits.merge_overlapping {
@@ -100,7 +120,7 @@ impl State {
             }
             matches.push(Match { session: *place, options: *options, extra: None });
         });
-        groups.choose(topic, served, chosen);
+        groups.choose(topic, served, (barred, sessions), chosen);
         let shared = |(member, extra): (super::groups::Member, _)| Match {
             session: member.session,
             options: member.options,
@@ -109,14 +129,15 @@ impl State {
         matches.extend(chosen.drain(..).map(shared));
     }
 
-    /// `false` if the group has no durable member.
+    /// `false` if the group has no durable member that may read it.
     pub(super) fn deliver_to_group(
         &mut self,
         publishing: &mut Publishing<'_>,
         group: &TopicFilter,
         out: &mut Vec<Effect>,
     ) -> bool {
-        let Some((member, mark)) = self.groups.choose_of(group) else { return false };
+        let barred = (publishing.barred, &self.sessions);
+        let Some((member, mark)) = self.groups.choose_of(group, barred) else { return false };
         let found = Match { session: member.session, options: member.options, extra: Some(mark) };
         self.deliver_to(publishing, found, out);
         true

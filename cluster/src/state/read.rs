@@ -13,6 +13,16 @@ pub struct DurableMatch<'a> {
     pub group: Option<&'a TopicFilter>,
 }
 
+impl DurableMatch<'_> {
+    /// Whether QoS 0 messages go through the log for this subscription.
+    #[must_use]
+    pub fn queues_qos0(&self) -> bool {
+        let limits = self.session.limits();
+        let raised = limits.upgrade_qos && self.subscription.qos != QoS::AtMostOnce;
+        raised || (limits.queue_qos0 && !self.session.is_connected())
+    }
+}
+
 /// What a delivery depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SubscriptionOptions {
@@ -96,11 +106,7 @@ impl State {
     #[must_use]
     pub fn queues_qos0(&self, topic: &str) -> bool {
         let mut queues = false;
-        self.for_each_durable_match(topic, |found| {
-            let limits = found.session.limits();
-            let raised = limits.upgrade_qos && found.subscription.qos != QoS::AtMostOnce;
-            queues |= raised || (limits.queue_qos0 && !found.session.is_connected());
-        });
+        self.for_each_durable_match(topic, |found| queues |= found.queues_qos0());
         queues
     }
 

@@ -3,7 +3,7 @@
 //! their order; a value is a version byte and postcard. A reader refuses versions it does not know.
 //! A message is written once, under its number, whoever refers to it.
 use super::{
-    Admission, Counters, EntryState, Mark, Message, Owner, QueueLimits, messages::MessageId, nodes::NodeRecord,
+    Admission, Counters, Door, EntryState, Mark, Message, Owner, QueueLimits, messages::MessageId, nodes::NodeRecord,
     queue::Extra, session::SubscriptionRecord,
 };
 use crate::ids::{Epoch, LogIndex, Millis, NodeId};
@@ -13,9 +13,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::Arc;
 
 /// Of all values; changes when an older reader could not understand a value.
-const VERSION: u8 = 3;
-/// Sessions of this version end before [`QueueLimits::shared_offline`], which was false; all else is the same.
-const WITHOUT_SHARED_OFFLINE: u8 = 2;
+const VERSION: u8 = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Key {
@@ -69,6 +67,7 @@ pub(super) struct SessionRecord {
     pub(super) will_due: Option<Millis>,
     pub(super) expires_at: Option<Millis>,
     pub(super) limits: QueueLimits,
+    pub(super) door: Door,
 }
 
 /// What changes with a session's queue.
@@ -218,16 +217,9 @@ impl Value {
     pub(super) fn decode(key: &Key, value: &[u8]) -> Result<Self, LoadError> {
         let kind = key.kind();
         let (version, value) = value.split_first().ok_or(LoadError::Value { kind })?;
-        let completed;
-        let value = match (*version, key) {
-            (VERSION, _) => value,
-            (WITHOUT_SHARED_OFFLINE, Key::Session(_)) => {
-                completed = [value, &[u8::from(false)]].concat();
-                &completed
-            }
-            (WITHOUT_SHARED_OFFLINE, _) => value,
-            (found, _) => return Err(LoadError::Version { kind, found }),
-        };
+        if *version != VERSION {
+            return Err(LoadError::Version { kind, found: *version });
+        }
         Ok(match key {
             Key::Meta => Self::Meta(decode(kind, value)?),
             Key::Node(_) => Self::Node(decode(kind, value)?),

@@ -2,7 +2,7 @@
 //! Always true: at most one record per client identifier; a record whose interval is 0 exists only while its client is
 //! connected.
 //! Bounds: 65,535 inbound QoS 2 identifiers; filters as many as the client subscribes to (the broker limits them).
-use super::{Owner, Queue, QueueLimits};
+use super::{Door, Owner, Queue, QueueLimits};
 use crate::ids::{Epoch, LogIndex, Millis};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -75,6 +75,7 @@ pub struct Session {
     /// When its queue is searched for expired messages.
     pub(super) sweep_at: Option<Millis>,
     pub(super) limits: QueueLimits,
+    pub(super) door: Door,
 
     // Not part of the state, or derived from the above.
     /// How many of the subscriptions are shared.
@@ -105,6 +106,7 @@ impl Session {
             expires_at: None,
             sweep_at: None,
             limits: QueueLimits::default(),
+            door: Door::default(),
             shared: 0,
             unwritten: Unwritten::default(),
             written: false,
@@ -130,6 +132,11 @@ impl Session {
     #[must_use]
     pub fn owner(&self) -> Option<Owner> {
         self.owner
+    }
+    /// The listener of the last connection.
+    #[must_use]
+    pub fn door(&self) -> Door {
+        self.door
     }
     #[must_use]
     pub fn is_connected(&self) -> bool {

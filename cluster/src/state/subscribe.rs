@@ -5,7 +5,10 @@
 //! limits, with No Local none of the client's own [MQTT-3.8.3-3]; those with QoS 0 are sent by the connection itself, which
 //! reads them with [`State::retained_matches`].
 use super::{
-    DropReason, Effect, Message, Outcome, SessionPlace, State, groups::Member, publish::Publishing, queue::Removed,
+    DropReason, Effect, Message, Outcome, SessionPlace, State,
+    groups::Member,
+    publish::{Barred, Publishing},
+    queue::Removed,
     session::SubscriptionRecord,
 };
 use crate::ids::Epoch;
@@ -104,7 +107,8 @@ impl State {
             ControlFlow::Continue(())
         });
         for (kept, qos) in found {
-            let mut publishing = Publishing { message: &kept.message, place: Some(kept.place) };
+            let mut publishing =
+                Publishing { message: &kept.message, place: Some(kept.place), barred: Barred::default() };
             let identifier = identifier.map_or(0, NonZeroU32::get);
             self.enqueue(&mut publishing, place, (qos, true, identifier, None), out);
         }
@@ -156,7 +160,7 @@ impl State {
             let may_move = entry.qos() == QoS::AtLeastOnce || (entry.qos() == QoS::ExactlyOnce && !maybe_sent);
             match (entry.group().filter(|_| may_move), entry.message()) {
                 (Some(group), Some(message)) => {
-                    let mut publishing = Publishing { message, place: Some(held.place) };
+                    let mut publishing = Publishing { message, place: Some(held.place), barred: Barred::default() };
                     if !self.deliver_to_group(&mut publishing, group, out) {
                         let (node, message, group) = (self.origin, message.clone(), group.clone());
                         self.add_effect(Effect::ChooseAgain { node, message, group }, out);

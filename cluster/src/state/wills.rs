@@ -2,7 +2,10 @@
 //! Always true: a will is taken from its session before it is published, so it can not be published twice.
 //! Durable sessions and the retained messages get it here. Live subscribers get it from [`Effect::PublishLive`] on every
 //! node, but for shared groups that have durable members: one of these gets it here.
-use super::{Effect, Message, Outcome, SessionPlace, State, publish::Publishing};
+use super::{
+    Effect, Message, Outcome, SessionPlace, State,
+    publish::{Barred, Publishing},
+};
 use crate::ids::Epoch;
 use mosquorum_proto::mqtt::{PublishProperties, Utf8, Will};
 use std::sync::Arc;
@@ -38,10 +41,17 @@ impl State {
         Outcome::Done
     }
 
-    pub(super) fn publish_will(&mut self, message: Arc<Message>, out: &mut Vec<Effect>) {
+    /// `unreadable`: sessions that may not read it. Who cannot be asked, since the will is published without its node, is
+    /// taken for allowed: the connection that delivers it judges.
+    pub(super) fn publish_will(&mut self, message: Arc<Message>, unreadable: &[Epoch], out: &mut Vec<Effect>) {
         let mut served = Vec::new();
-        self.groups.matches(message.topic.as_str(), |filter, _| served.push(filter.clone()));
-        self.deliver(&mut Publishing { message: &message, place: None }, &[], out);
+        let (sessions, barred) = (&self.sessions, Barred(unreadable));
+        self.groups.matches(message.topic.as_str(), |filter, group| {
+            if group.members.values().any(|member| !barred.has(sessions, member.session)) {
+                served.push(filter.clone());
+            }
+        });
+        self.deliver(&mut Publishing { message: &message, place: None, barred }, &[], out);
         out.push(Effect::PublishLive { message, served });
     }
 
@@ -52,6 +62,6 @@ impl State {
         let Some(will) = session.will.take() else { return };
         let message = self.will_message(place, *will);
         self.unwritten(place).core = true;
-        self.publish_will(message, out);
+        self.publish_will(message, &[], out);
     }
 }

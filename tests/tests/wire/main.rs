@@ -24,6 +24,7 @@ mod persistence_file;
 mod pods;
 mod power_usage;
 mod process;
+mod rights;
 mod strangers;
 mod system_tree;
 mod telemetry;

@@ -3,6 +3,7 @@ mod limits;
 mod model;
 mod publish;
 mod records;
+mod rights;
 mod sessions;
 mod shared;
 mod speed;
@@ -86,6 +87,7 @@ impl World {
             discard_will: clean,
             expiry_seconds: None,
             sent_before: sent,
+            unreadable: Arc::default(),
         }))
     }
 
@@ -212,6 +214,7 @@ pub(super) fn connect(client_id: &str) -> ConnectCommand {
         will: None,
         owner: Owner { node: NodeId(1), incarnation: Incarnation(1), connection: ConnectionId(7) },
         limits: QueueLimits { messages: 100, inflight: 3, ..QueueLimits::default() },
+        door: Door(1883),
     }
 }
 

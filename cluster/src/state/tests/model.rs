@@ -67,7 +67,15 @@ impl Clients {
                 merge_overlapping: random.chance(3),
                 shared_offline: random.chance(3),
             },
+            door: Door(random.below(3) as u32),
         }))
+    }
+
+    /// Some sessions, as a node names those that may not read.
+    fn some(&self, random: &mut Random) -> Arc<[Epoch]> {
+        let mut some: Vec<Epoch> = self.epochs.values().copied().filter(|_| random.chance(2)).collect();
+        some.sort_unstable();
+        some.into()
     }
 
     fn publish(&mut self, random: &mut Random, client: &str, epoch: Epoch) -> Command {
@@ -86,7 +94,11 @@ impl Clients {
             epoch: packet_id.map(|_| epoch),
             packet_id,
             groups_served: if random.chance(5) { vec![group(random)] } else { Vec::new() },
-            only_group: random.chance(20).then(|| group(random)),
+            whom: match random.below(20) {
+                0 => Whom::Group { group: group(random), unreadable: self.some(random) },
+                1..6 => Whom::but(&self.some(random)),
+                _ => Whom::All,
+            },
             admit: Admit::Always,
             live: Live::ByOrigin,
         })
@@ -125,6 +137,7 @@ impl Clients {
                 discard_will: random.chance(2),
                 expiry_seconds: random.chance(4).then_some(7),
                 sent_before: random.below(20) as u64,
+                unreadable: self.some(random),
             }),
             3..6 => {
                 let mut subscription = sub(FILTERS[random.below(9)], random.below(3) as u8);
@@ -147,6 +160,10 @@ impl Clients {
             11 => Command::Tick,
             12 if random.chance(6) => Command::EndSession { client_id },
             12 if random.chance(6) => Command::WithdrawWill { client_id, epoch },
+            12 if random.chance(6) => {
+                let rules = if random.chance(2) { NodeRules::Same(7) } else { NodeRules::Each(vec![(Door(1), 7)]) };
+                Command::NodeRules { rules }
+            }
             13 if random.chance(9) => {
                 let node = random.below(2);
                 Command::NodeDown { node: NodeId(node as u64 + 1), incarnation: Incarnation(self.incarnations[node]) }
@@ -236,7 +253,7 @@ fn run(seed: u64, steps: usize, seen: &mut BTreeSet<String>) {
                 clients.epochs.insert(client, *epoch);
             }
             // Retained messages, and those that another member of a group left behind, come out of their order.
-            let moves = !matches!(command, Command::Publish(publish) if publish.only_group.is_none());
+            let moves = !matches!(command, Command::Publish(publish) if !matches!(publish.whom, Whom::Group { .. }));
             if moves || batch.commands.len() > 1 {
                 for session in state.sessions() {
                     let from = marks.get(session.client_id()).copied().unwrap_or(0);

@@ -222,19 +222,3 @@ fn the_last_word_about_a_name_counts_and_the_oldest_goes_beyond_the_bound() {
     write(&mut store, &mut world.state);
     assert_eq!(words(&State::load(LogIndex(world.index), &store).unwrap()), words(&world.state));
 }
-
-#[test]
-fn sessions_of_before_shared_offline_members_are_read() {
-    let mut world = World::new();
-    world.sleeper("c", &["$share/g/a"]);
-    let older = world.state.full_records().into_iter().map(|(key, mut value)| {
-        value[0] = 2;
-        if key[0] == 4 {
-            assert_eq!(value.pop(), Some(0), "the last field of a session");
-        }
-        (key, value)
-    });
-    let older: BTreeMap<_, _> = older.collect();
-    let loaded = State::load(LogIndex(world.index), &older).unwrap();
-    assert_eq!(loaded.full_records(), world.state.full_records());
-}

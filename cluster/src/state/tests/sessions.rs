@@ -107,6 +107,7 @@ fn disconnect_changes_the_interval_but_does_not_make_one() {
         discard_will: true,
         expiry_seconds: Some(100),
         sent_before: 0,
+        unreadable: Arc::default(),
     };
     world.apply(Command::Disconnect(command.clone()));
     world.wait(99);

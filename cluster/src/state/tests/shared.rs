@@ -66,7 +66,8 @@ fn group_served_by_a_live_member_gets_no_second_copy_and_a_redispatch_goes_to_on
     let served = PublishCommand { groups_served: vec![filter.clone()], ..command.clone() };
     assert_eq!(world.apply(Command::Publish(served)), Outcome::Published { matched: 2, duplicate: false });
     assert_eq!((world.queue("a").len(), world.queue("plain").len(), world.queue("other").len()), (0, 1, 1));
-    let only = PublishCommand { only_group: Some(filter), ..command };
+    let whom = Whom::Group { group: filter, unreadable: Arc::default() };
+    let only = PublishCommand { whom, ..command };
     assert_eq!(world.apply(Command::Publish(only)), Outcome::Published { matched: 1, duplicate: false });
     assert_eq!((world.queue("a").len(), world.queue("plain").len(), world.queue("other").len()), (1, 1, 1));
 }

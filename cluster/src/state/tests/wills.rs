@@ -48,6 +48,7 @@ fn will_of_a_session_without_an_interval_is_published_at_once_whatever_its_delay
         discard_will: false,
         expiry_seconds: Some(0),
         sent_before: 0,
+        unreadable: Arc::default(),
     }));
     assert_eq!(world.wills(), ["gone"], "DISCONNECT ended the session");
     world.wait(10);
