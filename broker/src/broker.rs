@@ -24,7 +24,7 @@ use crate::{
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
 use mosquorum_cluster::{
-    BoxFuture, ClientReport, Consensus, FenceReason, Forward, LiveSide, Peers, Submission,
+    BoxFuture, ClientReport, Consensus, FenceReason, Forward, LiveSide, OnlyUser, Peers, Submission,
     ids::{ConnectionId, Incarnation, Millis, NodeId},
     state::{Command, Door, DropReason, Effect, Message, Owner},
 };
@@ -433,6 +433,10 @@ impl LiveSide for LiveHub {
                 gone.wait().await;
             }
         })
+    }
+
+    fn is_users(&self, client_id: &Utf8, connection: ConnectionId, only: &OnlyUser) -> bool {
+        self.broker.get().is_none_or(|broker| broker.registry.is_users(client_id, connection, only))
     }
 
     fn lease_lost(&self, _incarnation: Incarnation) {

@@ -59,6 +59,7 @@ impl World {
                 owner,
                 limits: QueueLimits { inflight: 20, ..QueueLimits::default() },
                 door: mosquorum_cluster::state::Door(1883),
+                same_user: false,
             }))]);
             let Some(Outcome::Connected { epoch, .. }) = applied.outcomes.first() else { panic!("{applied:?}") };
             world.epochs.push(*epoch);

@@ -2,7 +2,7 @@
 //! Always true: nothing here waits. Connections of this node that take over from each other are the broker's own
 //! business.
 use crate::{
-    facade::{Answer, BoxFuture, Claim, Completion, Forward, Peers, RemoteRoutes, Unavailable},
+    facade::{Answer, BoxFuture, Claim, Completion, Forward, NotClaimed, OnlyUser, Peers, RemoteRoutes, Unavailable},
     ids::Epoch,
     state::Owner,
 };
@@ -26,7 +26,7 @@ impl Alone {
 }
 
 impl Peers for Alone {
-    fn claim(&self, _: Utf8, _: Owner) -> BoxFuture<'static, Result<Claim, Unavailable>> {
+    fn claim(&self, _: Utf8, _: Owner, _: Option<OnlyUser>) -> BoxFuture<'static, Result<Claim, NotClaimed>> {
         let epoch = Epoch(self.epochs.fetch_add(1, Ordering::Relaxed) + 1);
         Box::pin(std::future::ready(Ok(Claim { epoch })))
     }
@@ -78,7 +78,7 @@ mod tests {
         let owner = Owner { node: NodeId(1), incarnation: Incarnation(1), connection: ConnectionId(7) };
         let mut epochs = Vec::new();
         for _ in 0..2 {
-            let mut claim = pin!(alone.claim("a".into(), owner));
+            let mut claim = pin!(alone.claim("a".into(), owner, None));
             match claim.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(Ok(claim)) => epochs.push(claim.epoch),
                 other => panic!("expected a claim, got {other:?}"),

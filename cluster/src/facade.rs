@@ -260,7 +260,13 @@ pub trait Peers: Send + Sync {
     /// deliver or acknowledge for it any more (the old one confirmed its end, or its node's lease ran out). From before
     /// this call on, [`LiveSide::fence`] must find the connection by its number; one that is fenced while it waits
     /// gets [`Unavailable`]. Every claim that was won is released in the end.
-    fn claim(&self, client_id: Utf8, owner: Owner) -> BoxFuture<'static, Result<Claim, Unavailable>>;
+    /// `only`: a connection of another user is left in peace, and the claim is refused.
+    fn claim(
+        &self,
+        client_id: Utf8,
+        owner: Owner,
+        only: Option<OnlyUser>,
+    ) -> BoxFuture<'static, Result<Claim, NotClaimed>>;
 
     /// The connection of `owner` is gone; forget the claim unless somebody else holds it by now.
     fn release(&self, client_id: &Utf8, owner: Owner);
@@ -370,6 +376,19 @@ impl Forward {
     }
 }
 
+/// From whom a client identifier may be taken: the user of this name, or (`None`) clients without one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnlyUser(pub Option<Utf8>);
+
+/// Why a client identifier could not be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotClaimed {
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    #[error("the client identifier is another user's")]
+    OtherUser,
+}
+
 /// What the cluster needs of the broker it lives in; `broker` implements it.
 pub trait LiveSide: Send + Sync {
     /// Effects of applied entries, in log order; called by the apply thread with no lock held.
@@ -389,6 +408,12 @@ pub trait LiveSide: Send + Sync {
     /// Closes the connection that serves this client under an epoch below the one given (or that exact owner), with
     /// reason 0x8E; resolves when it can send nothing more. At once if there is none.
     fn fence(&self, client_id: Utf8, connection: ConnectionId, reason: FenceReason) -> BoxFuture<'static, ()>;
+
+    /// Whether this connection, if there is one, is a client of this user.
+    fn is_users(&self, client_id: &Utf8, connection: ConnectionId, only: &OnlyUser) -> bool {
+        let _ = (client_id, connection, only);
+        true
+    }
 
     /// The lease ran out: close every connection before returning (nothing more may leave this node).
     fn lease_lost(&self, incarnation: Incarnation);

@@ -79,7 +79,7 @@ async fn three_nodes_share_their_live_side_and_outlive_each_other() {
         let (dying, client) = (nodes[leader].as_ref().unwrap(), format!("client{round}"));
         let former = dying.owner(7);
         assert_eq!(publisher.routes("a/b"), [dying.node()]);
-        dying.peers.claim(client.as_str().into(), former).await.expect("a majority is there");
+        dying.peers.claim(client.as_str().into(), former, None).await.expect("a majority is there");
         nodes[leader] = None;
         let killed = Instant::now();
 
@@ -88,7 +88,7 @@ async fn three_nodes_share_their_live_side_and_outlive_each_other() {
         let answers = Answers::new();
         let forward = Forward { nodes: [former.node].into_iter().collect(), ..Forward::new(message()) };
         publisher.peers.forward(forward, Some((answers.clone(), 3)));
-        let claim = claimer.peers.claim(client.as_str().into(), claimer.owner(8));
+        let claim = claimer.peers.claim(client.as_str().into(), claimer.owner(8), None);
         let down = || publisher.consensus.state().read().serving(former.node).is_none();
         until("the leader is declared down", SOON, down).await;
         let took = killed.elapsed();

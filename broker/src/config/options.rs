@@ -390,6 +390,7 @@ const TABLE: &[OptionSpec] = &[
     ours("health_listener", "").words(2).once(),
     ours("log_format", "text").reloads(),
     ours("server_reference", ""),
+    ours("session_owner", "none").reloads(),
     ours("shared_offline_members", "false").reloads(),
     ours("shutdown_drain", "0").reloads(),
     ours("tcp_wrappers", "false").reloads(),

@@ -93,6 +93,9 @@ pub struct Limits {
 pub struct Delivery {
     /// `allow_duplicate_messages`: once per overlapping subscription (true, default) or once per client.
     pub allow_duplicate_messages: bool,
+    /// `session_owner user|none` (ours, default none as Mosquitto): a client identifier that is connected or has a session is
+    /// its user's; who comes under another user name, or none, is turned away.
+    pub sessions_are_users: bool,
     /// `shared_offline_members` (ours): members of shared groups that are away take their turn all the same, and keep what
     /// came until they are back; for each from its next CONNECT on. Default false: while a member is connected it gets everything.
     pub shared_offline_members: bool,

@@ -15,7 +15,7 @@ use crate::{
     logging::lines::Disconnected,
 };
 use mosquorum_cluster::{
-    Answer, Completion, Submission,
+    Answer, Completion, NotClaimed, Submission,
     ids::Epoch,
     state::{Command, ConnectCommand, DisconnectCommand, Outcome, Owner},
 };
@@ -45,7 +45,7 @@ pub(super) async fn admit(broker: &Arc<Broker>, client: &Client) -> Result<Admis
     }
     let origin = broker.consensus.origin();
     let owner = Owner { node: origin.node, incarnation: origin.incarnation, connection: broker.next_connection() };
-    let presence = broker.registry.apply(owner.connection);
+    let presence = broker.registry.apply(owner.connection, client.username.clone());
     let wait = broker.settings.load().cluster.commit_timeout;
     let admitted = tokio::time::timeout(wait, take_over(broker, client, owner, presence)).await;
     let admitted = admitted.unwrap_or_else(|_| Err(Refusal::unavailable()));
@@ -62,13 +62,18 @@ async fn take_over(
     owner: Owner,
     presence: Presence,
 ) -> Result<Admission, Refusal> {
-    broker.peers.claim(client.id.clone(), owner).await.map_err(|_| Refusal::unavailable())?;
+    let claimed = broker.peers.claim(client.id.clone(), owner, client.only.clone()).await;
+    claimed.map_err(|why| match why {
+        NotClaimed::OtherUser => Refusal::other_users(),
+        NotClaimed::Unavailable(_) => Refusal::unavailable(),
+    })?;
     let mailbox = Mailbox::new(MAILBOX_BYTES_MAX);
     let in_state = client.expiry_seconds > 0 || client.connect.will.is_some();
     loop {
-        match broker.registry.enter(&client.id, owner, mailbox.clone(), !in_state) {
+        match broker.registry.enter(&client.id, owner, client.only.as_ref(), mailbox.clone(), !in_state) {
             Ok(()) => break,
             Err(NotEntered::Held(gone)) => gone.wait().await,
+            Err(NotEntered::OtherUsers) => return Err(Refusal::other_users()),
             Err(NotEntered::Fenced) => return Err(Refusal::silent(Disconnected::SessionTakenOver)),
         }
     }
@@ -106,12 +111,17 @@ async fn join_state(
         owner,
         limits: queue_limits(broker, client),
         door: client.door,
+        same_user: client.only.is_some(),
     }));
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let client_id = client.id.clone();
     let reply = Arc::new(Joining { broker: broker.clone(), client_id, sender: Mutex::new(Some(sender)) });
     broker.consensus.submit(vec![Submission { command, reply, ticket: 0, life: None }]);
-    let (epoch, session_present, previous) = receiver.await.map_err(|_| Refusal::unavailable())?;
+    let (epoch, session_present, previous) = match receiver.await {
+        Ok(Some(joined)) => joined,
+        Ok(None) => return Err(Refusal::other_users()),
+        Err(_) => return Err(Refusal::unavailable()),
+    };
     if let Some((previous, over)) = previous
         && previous.node != owner.node
         && broker.peers.fence(client.id.clone(), previous, over).await.is_err()
@@ -133,17 +143,21 @@ type Joined = (Epoch, bool, Option<(Owner, Epoch)>);
 struct Joining {
     broker: Arc<Broker>,
     client_id: Utf8,
-    sender: Mutex<Option<tokio::sync::oneshot::Sender<Joined>>>,
+    /// `None` is told if the session is another user's.
+    sender: Mutex<Option<tokio::sync::oneshot::Sender<Option<Joined>>>>,
 }
 
 impl Completion for Joining {
     fn complete(&self, _ticket: u64, answer: Answer) {
         let Answer::Applied { outcome: Outcome::Connected { epoch, session_present, previous }, .. } = answer else {
-            self.sender.lock().take();
+            let sender = self.sender.lock().take();
+            if let (Some(sender), Answer::Applied { outcome: Outcome::OtherUsers, .. }) = (sender, answer) {
+                let _ = sender.send(None);
+            }
             return;
         };
         let sender = self.sender.lock().take();
-        let waits = sender.is_some_and(|sender| sender.send((epoch, session_present, previous)).is_ok());
+        let waits = sender.is_some_and(|sender| sender.send(Some((epoch, session_present, previous))).is_ok());
         if !waits {
             let (broker, client_id) = (self.broker.clone(), self.client_id.clone());
             broker.clone().defer(move || abandon(&broker, &client_id, epoch));

@@ -10,7 +10,7 @@ use crate::{
     session::is_expiry,
 };
 use bytes::BytesMut;
-use mosquorum_cluster::state::Door;
+use mosquorum_cluster::{OnlyUser, state::Door};
 use mosquorum_proto::mqtt::{ConnAck, Connect, Packet, ProtocolVersion, ReasonCode, Utf8, encode};
 
 const EXPIRES_NEVER: u32 = u32::MAX;
@@ -33,6 +33,10 @@ impl Refusal {
         let v5 = version == ProtocolVersion::V5;
         Self::new(if v5 { ReasonCode::ServerBusy } else { ReasonCode::ServerUnavailable }, why)
     }
+    /// The client identifier is another user's.
+    pub(super) fn other_users() -> Self {
+        Self::new(ReasonCode::NotAuthorized, Disconnected::OtherUsersIdentifier)
+    }
     /// Without a majority: a client tries again later.
     pub(super) fn unavailable() -> Self {
         Self::new(ReasonCode::ServerUnavailable, Disconnected::ServerUnavailable)
@@ -50,6 +54,8 @@ pub(super) struct Client {
     pub(super) expiry_seconds: u32,
     pub(super) login: Login,
     pub(super) door: Door,
+    /// From whom it may take its client identifier. `None`: anybody.
+    pub(super) only: Option<OnlyUser>,
 }
 
 /// Everything that can be said without asking the cluster. `source`: whose turn at the password check it takes.
@@ -118,9 +124,20 @@ pub(super) async fn identify(
         expiry_seconds -= 1;
     }
     connect.password = None;
-    let door = listener.door();
-    let client =
-        Client { id, assigned, username, connect, keep_alive_seconds, server_keep_alive, expiry_seconds, login, door };
+    // What bridges' sessions are called is the operator's choice.
+    let only = settings.delivery.sessions_are_users && !listener.is_internal;
+    let client = Client {
+        id,
+        assigned,
+        only: only.then(|| OnlyUser(username.clone())),
+        username,
+        connect,
+        keep_alive_seconds,
+        server_keep_alive,
+        expiry_seconds,
+        login,
+        door: listener.door(),
+    };
     let answer = encoded(&connack(broker, listener, &client, false), client.connect.version);
     if answer.len() > packet_size_max(&client.connect) {
         return Err(Refusal::silent(Disconnected::OversizePacket));

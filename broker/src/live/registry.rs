@@ -2,7 +2,7 @@
 //! Always true: a client identifier has at most one entry; a connection that was told to go stays in it until its task
 //! has sent its last byte, and `gone` resolves only then.
 use super::mailbox::{Mailbox, Order};
-use mosquorum_cluster::{ids::ConnectionId, state::Owner};
+use mosquorum_cluster::{OnlyUser, ids::ConnectionId, state::Owner};
 use mosquorum_proto::mqtt::Utf8;
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};
@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 struct Entry {
     owner: Owner,
+    user: Option<Utf8>,
     mailbox: Arc<Mailbox>,
     /// The session is in nobody's log: the leader must hear of it after an election.
     clean: bool,
@@ -29,6 +30,7 @@ impl Drop for Presence {
 
 /// A connection that is taking its client identifier and may lose it to another before it has it.
 struct Applicant {
+    user: Option<Utf8>,
     fenced: bool,
     gone: Gone,
 }
@@ -50,6 +52,8 @@ pub enum NotEntered {
     Held(Gone),
     /// The name was given to another connection meanwhile.
     Fenced,
+    /// Somebody holds the name who is not the user that it may be taken from.
+    OtherUsers,
 }
 
 /// The end of a connection: a semaphore that never has a permit and is closed then; the smallest thing to wait for.
@@ -64,9 +68,9 @@ impl Gone {
 
 impl Registry {
     /// Makes a connection known before it asks for its client identifier: from here on it can be fenced.
-    pub fn apply(&self, connection: ConnectionId) -> Presence {
+    pub fn apply(&self, connection: ConnectionId, user: Option<Utf8>) -> Presence {
         let gone = Gone(Arc::new(Semaphore::new(0)));
-        self.table.lock().applicants.insert(connection, Applicant { fenced: false, gone: gone.clone() });
+        self.table.lock().applicants.insert(connection, Applicant { user, fenced: false, gone: gone.clone() });
         Presence(gone)
     }
 
@@ -83,20 +87,39 @@ impl Registry {
         Some(entry.gone.clone())
     }
 
-    /// Enters an applicant unless somebody else of this node holds the name, who is then told to go.
-    pub fn enter(&self, client_id: &Utf8, owner: Owner, mailbox: Arc<Mailbox>, clean: bool) -> Result<(), NotEntered> {
+    /// Whether this very connection, if it is (or is about to be) the client's, is this user's.
+    pub fn is_users(&self, client_id: &str, connection: ConnectionId, only: &OnlyUser) -> bool {
+        let table = self.table.lock();
+        let entry = table.clients.get(client_id).filter(|entry| entry.owner.connection == connection);
+        let user = entry.map(|entry| &entry.user);
+        let user = user.or_else(|| table.applicants.get(&connection).map(|applicant| &applicant.user));
+        user.is_none_or(|user| *user == only.0)
+    }
+
+    /// Enters an applicant unless somebody else of this node holds the name, who is then told to go: anybody, or `only` the
+    /// user named.
+    pub fn enter(
+        &self,
+        client_id: &Utf8,
+        owner: Owner,
+        only: Option<&OnlyUser>,
+        mailbox: Arc<Mailbox>,
+        clean: bool,
+    ) -> Result<(), NotEntered> {
         let mut table = self.table.lock();
         if table.applicants.get(&owner.connection).is_none_or(|applicant| applicant.fenced) {
             return Err(NotEntered::Fenced);
         }
         if let Some(entry) = table.clients.get(client_id) {
+            if only.is_some_and(|only| only.0 != entry.user) {
+                return Err(NotEntered::OtherUsers);
+            }
             entry.mailbox.order(Order::TakenOver);
             return Err(NotEntered::Held(entry.gone.clone()));
         }
         if let Some(applicant) = table.applicants.remove(&owner.connection) {
-            table
-                .clients
-                .insert(client_id.clone(), Entry { owner, mailbox, clean, drained: false, gone: applicant.gone });
+            let Applicant { user, gone, .. } = applicant;
+            table.clients.insert(client_id.clone(), Entry { owner, user, mailbox, clean, drained: false, gone });
         }
         Ok(())
     }

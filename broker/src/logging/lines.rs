@@ -109,6 +109,8 @@ pub enum Disconnected {
     ProtocolError,
     ClosedByClient,
     NotAuthorised,
+    /// Its client identifier is connected, or has a session, under another user name (`session_owner`).
+    OtherUsersIdentifier,
     ExceededTimeout,
     OversizePacket,
     OversizePayload,
@@ -143,6 +145,7 @@ impl Disconnected {
             Self::ProtocolError => "protocol error",
             Self::ClosedByClient => "connection closed by client",
             Self::NotAuthorised => "not authorised",
+            Self::OtherUsersIdentifier => "not authorised, the client identifier is another user's",
             Self::ExceededTimeout => "exceeded timeout",
             Self::OversizePacket => "oversize packet",
             Self::OversizePayload => "oversize payload",

@@ -6,7 +6,7 @@ use super::{
     encode::{client_id_from_wire, owner_from_wire, owner_to_wire},
 };
 use crate::{
-    facade::{BoxFuture, Claim, FenceReason, Unavailable},
+    facade::{BoxFuture, Claim, FenceReason, NotClaimed, OnlyUser, Unavailable},
     ids::{Epoch, Incarnation, NodeId},
     state::Owner,
 };
@@ -14,7 +14,7 @@ use mosquorum_proto::{
     mqtt::Utf8,
     peer::live::{
         AnnounceRequest, Announced, Announcement, ClaimAnswer, ClaimRelease, ClaimRequest, FenceDone, FenceRequest,
-        link_item::Body,
+        OnlyUser as WireOnlyUser, link_item::Body,
     },
 };
 use std::{
@@ -26,7 +26,7 @@ use tokio::sync::oneshot;
 /// Clients in one announcement.
 const ANNOUNCED_PER_ITEM: usize = 2000;
 
-pub(super) type Resolve = oneshot::Sender<Option<Epoch>>;
+pub(super) type Resolve = oneshot::Sender<Result<Epoch, NotClaimed>>;
 
 /// Gives up when it is dropped before the answer came.
 struct Asked {
@@ -34,17 +34,17 @@ struct Asked {
     request: u64,
     /// Of a claim.
     claimed: Option<(Utf8, Owner)>,
-    answer: oneshot::Receiver<Option<Epoch>>,
+    answer: oneshot::Receiver<Result<Epoch, NotClaimed>>,
     answered: bool,
 }
 
 impl Asked {
-    async fn wait(mut self) -> Result<Epoch, Unavailable> {
+    async fn wait(mut self) -> Result<Epoch, NotClaimed> {
         let answer = tokio::time::timeout(self.peers.settings.claim_timeout, &mut self.answer).await;
         self.answered = answer.is_ok();
         match answer {
-            Ok(Ok(Some(epoch))) => Ok(epoch),
-            _ => Err(Unavailable),
+            Ok(Ok(answer)) => answer,
+            _ => Err(Unavailable.into()),
         }
     }
 }
@@ -67,9 +67,10 @@ impl PeerLinks {
         self: &Arc<Self>,
         client_id: Utf8,
         owner: Owner,
-    ) -> BoxFuture<'static, Result<Claim, Unavailable>> {
+        only: Option<OnlyUser>,
+    ) -> BoxFuture<'static, Result<Claim, NotClaimed>> {
         let (resolve, answer) = oneshot::channel();
-        let (request, todo) = self.claimer.lock().claim(client_id.clone(), owner, resolve);
+        let (request, todo) = self.claimer.lock().claim(client_id.clone(), owner, only, resolve);
         let claimed = Some((client_id, owner));
         let asked = Asked { peers: self.clone(), request, claimed, answer, answered: false };
         self.perform(todo.into_iter().collect());
@@ -86,7 +87,7 @@ impl PeerLinks {
         let (request, todo) = self.claimer.lock().fence(client_id, previous, epoch, resolve);
         let asked = Asked { peers: self.clone(), request, claimed: None, answer, answered: false };
         self.perform(vec![todo]);
-        Box::pin(async move { asked.wait().await.map(drop) })
+        Box::pin(async move { asked.wait().await.map(drop).map_err(|_| Unavailable) })
     }
 
     pub(super) fn release_identifier(&self, client_id: &Utf8, owner: Owner) {
@@ -116,16 +117,20 @@ impl PeerLinks {
                         let (client_id, owner) = (client_id.as_bytes().clone(), Some(owner_to_wire(owner)));
                         self.tell(leader, Body::ClaimRelease(ClaimRelease { client_id, owner }));
                     }
-                    Do::Fence { request, client_id, owner } if owner.node == me => {
-                        self.fence_here(me, Incarnation(0), request, client_id, owner);
+                    Do::Fence { request, client_id, owner, only } if owner.node == me => {
+                        self.fence_here((me, Incarnation(0)), request, client_id, owner, only);
                     }
-                    Do::Fence { request, client_id, owner } => {
+                    Do::Fence { request, client_id, owner, only } => {
                         let (node, owner) = (owner.node, Some(owner_to_wire(owner)));
                         let client_id = client_id.as_bytes().clone();
-                        self.tell(node, Body::Fence(FenceRequest { request, client_id, owner }));
+                        let only = only.map(|user| WireOnlyUser { name: user.0.map(|name| name.as_bytes().clone()) });
+                        self.tell(node, Body::Fence(FenceRequest { request, client_id, owner, only }));
                     }
                     // Nobody waits any more only if the asker gave up, and then it has released.
-                    Do::Resolve { waiter, epoch } => drop(waiter.send(epoch)),
+                    Do::Resolve { waiter, epoch } => {
+                        drop(waiter.send(epoch.ok_or(NotClaimed::Unavailable(Unavailable))));
+                    }
+                    Do::Refuse { waiter } => drop(waiter.send(Err(NotClaimed::OtherUser))),
                 }
             }
             todo = next;
@@ -151,8 +156,23 @@ impl PeerLinks {
         }
     }
 
-    /// Ends a connection of this node (or its claim, if it is not there yet), then tells that life of `to`.
-    fn fence_here(&self, to: NodeId, life: Incarnation, request: u64, client_id: Utf8, owner: Owner) {
+    /// Ends a connection of this node (or its claim, if it is not there yet), then tells that life of `to`. One of another
+    /// user than it is to be stays.
+    fn fence_here(
+        &self,
+        (to, life): (NodeId, Incarnation),
+        request: u64,
+        client_id: Utf8,
+        owner: Owner,
+        only: Option<OnlyUser>,
+    ) {
+        if only.is_some_and(|only| !self.live.is_users(&client_id, owner.connection, &only)) {
+            if to != self.node() {
+                return self.answer(to, life, Body::FenceDone(FenceDone { request, refused: true }));
+            }
+            let todo = self.claimer.lock().fence_refused(request);
+            return self.perform(todo);
+        }
         let lost = self.claimer.lock().fenced(owner);
         self.perform(lost.into_iter().collect());
         // Of an earlier life nothing is left once a later one has begun.
@@ -169,7 +189,7 @@ impl PeerLinks {
                 let todo = peers.claimer.lock().fence_done(request);
                 peers.perform(todo);
             } else {
-                peers.answer(to, life, Body::FenceDone(FenceDone { request }));
+                peers.answer(to, life, Body::FenceDone(FenceDone { request, refused: false }));
             }
         };
         self.settings.handle.spawn(done);
@@ -195,10 +215,19 @@ impl PeerLinks {
             }
             Body::Fence(fence) => {
                 let client_id = client_id_from_wire(&fence.client_id)?;
-                self.fence_here(from, life, fence.request, client_id, owner_from_wire(fence.owner?));
+                let only = match fence.only {
+                    None => None,
+                    Some(WireOnlyUser { name: None }) => Some(OnlyUser(None)),
+                    Some(WireOnlyUser { name: Some(name) }) => Some(OnlyUser(Some(client_id_from_wire(&name)?))),
+                };
+                let owner = owner_from_wire(fence.owner?);
+                self.fence_here((from, life), fence.request, client_id, owner, only);
             }
             Body::FenceDone(done) => {
-                let todo = self.claimer.lock().fence_done(done.request);
+                let todo = match done.refused {
+                    true => self.claimer.lock().fence_refused(done.request),
+                    false => self.claimer.lock().fence_done(done.request),
+                };
                 self.perform(todo);
             }
             Body::Announce(AnnounceRequest { term }) => {

@@ -28,7 +28,7 @@ pub use ground::start;
 
 use crate::{
     RaftConsensus,
-    facade::{BoxFuture, Claim, Completion, Forward, LiveSide, Peers, RemoteRoutes, Unavailable},
+    facade::{BoxFuture, Claim, Completion, Forward, LiveSide, NotClaimed, OnlyUser, Peers, RemoteRoutes, Unavailable},
     ids::{Epoch, Incarnation, NodeId},
     metrics::{LinkMetrics, PeerMetrics},
     recent_changes::RecentChanges,
@@ -212,10 +212,15 @@ impl PeerLinks {
 
 impl Peers for PeerLinks {
     /// The connection must be known to [`LiveSide::fence`] under its number from before this call on.
-    fn claim(&self, client_id: Utf8, owner: Owner) -> BoxFuture<'static, Result<Claim, Unavailable>> {
+    fn claim(
+        &self,
+        client_id: Utf8,
+        owner: Owner,
+        only: Option<OnlyUser>,
+    ) -> BoxFuture<'static, Result<Claim, NotClaimed>> {
         match self.this.upgrade() {
-            Some(this) => this.claim_identifier(client_id, owner),
-            None => Box::pin(std::future::ready(Err(Unavailable))),
+            Some(this) => this.claim_identifier(client_id, owner, only),
+            None => Box::pin(std::future::ready(Err(Unavailable.into()))),
         }
     }
 

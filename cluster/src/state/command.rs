@@ -113,6 +113,8 @@ pub struct ConnectCommand {
     pub owner: Owner,
     pub limits: QueueLimits,
     pub door: Door,
+    /// A session of another user name (none is one of its own) is left alone: [`Outcome::OtherUsers`].
+    pub same_user: bool,
 }
 
 /// Where a session's connection is.
@@ -279,6 +281,8 @@ pub enum Outcome {
         existed: bool,
     },
     Done,
+    /// The session is another user's, and the connection was to leave such alone: nothing has changed.
+    OtherUsers,
     /// The epoch is not (or no longer) the session's: the connection must close without acknowledging.
     Superseded,
 }

@@ -26,6 +26,9 @@ impl State {
         let (mut previous, mut resumed) = (None, None);
         if let Some(place) = self.sessions.find(&command.client_id) {
             let session = &self.sessions[place];
+            if command.same_user && session.username != command.username {
+                return Outcome::OtherUsers;
+            }
             previous = session.owner.map(|owner| (owner, session.epoch));
             if let Some((owner, epoch)) = previous.filter(|(owner, _)| *owner != command.owner) {
                 let client_id = command.client_id.clone();

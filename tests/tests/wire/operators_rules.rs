@@ -162,6 +162,70 @@ async fn clientid_prefixes_hold_for_identifiers_that_the_broker_makes_up_too() -
     Ok(())
 }
 
+/// `session_owner user`; no name counts as one of its own.
+#[tokio::test]
+async fn a_client_identifier_is_its_users_while_it_is_connected_or_has_a_session() -> TestResult {
+    if is_stand_in() {
+        skip("Mosquitto lets any user take over");
+        return Ok(());
+    }
+    const LINE: &str = "not authorised, the client identifier is another user's";
+    for nodes in [1, 3] {
+        let cluster = Cluster::start(ClusterOptions::new("session-owner", nodes).with("session_owner user")).await?;
+        let at = |node: usize| cluster.address(node % nodes);
+        let named = |id: &str, name: &str, durable: bool| {
+            let mut connect = user(id, name);
+            connect.user_name = connect.user_name.filter(|name| !name.is_empty());
+            connect.password = connect.password.filter(|_| connect.user_name.is_some());
+            connect.clean_start = false;
+            connect.session_expiry_interval = durable.then_some(3600);
+            connect
+        };
+        let mut refused = 0;
+        let mut turned_away = async |id: &str, name: &str, node: usize| -> TestResult {
+            for (version, durable, clean_start) in [
+                (ProtocolVersion::V5, true, false),
+                (ProtocolVersion::V5, false, true),
+                (ProtocolVersion::V311, false, false),
+                (ProtocolVersion::V311, false, true),
+            ] {
+                let connect = Connect { version, clean_start, ..named(id, name, durable) };
+                let (_connection, connack) = Connection::connect(at(node), connect).await?;
+                assert_eq!(connack.reason, ReasonCode::NotAuthorized, "{nodes} {id} {name} {version} {clean_start}");
+                refused += 1;
+            }
+            Ok(())
+        };
+        let mut clean = Connection::connected(at(0), named("clean", "alice", false)).await?.0;
+        let mut kept = Connection::connected(at(0), named("kept", "alice", true)).await?.0;
+        let mut nameless = Connection::connected(at(1), named("nameless", "", true)).await?.0;
+        for node in 0..nodes {
+            for (id, name) in [("clean", "bob"), ("clean", ""), ("kept", "bob"), ("kept", ""), ("nameless", "bob")] {
+                turned_away(id, name, node).await?;
+            }
+        }
+        for connection in [&mut clean, &mut kept, &mut nameless] {
+            connection.expect_nothing().await?;
+        }
+        kept.disconnect().await?;
+        nameless.disconnect().await?;
+        turned_away("kept", "bob", 1).await?;
+        turned_away("nameless", "alice", 2).await?;
+        let (mut kept, connack) = Connection::connected(at(2), named("kept", "alice", true)).await?;
+        assert!(connack.session_present);
+        let (_again, connack) = Connection::connected(at(1), named("kept", "alice", true)).await?;
+        assert!(connack.session_present);
+        assert_eq!(kept.expect_closed().await?, Some(ReasonCode::SessionTakenOver), "its own user takes over");
+        assert!(Connection::connected(at(1), named("nameless", "", true)).await?.1.session_present);
+        // What is over is nobody's.
+        clean.disconnect().await?;
+        Connection::connected(at(1), named("clean", "bob", false)).await?;
+        let lines: usize = (0..nodes).map(|node| cluster.log(node).matches(LINE).count()).sum();
+        assert_eq!(lines, refused, "one line each");
+    }
+    Ok(())
+}
+
 /// Everything below a folder, with its mode.
 fn modes(folder: &std::path::Path, found: &mut Vec<(std::path::PathBuf, u32)>) -> TestResult {
     use std::os::unix::fs::PermissionsExt;

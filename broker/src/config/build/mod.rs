@@ -117,12 +117,21 @@ fn delivery(values: Values<'_>) -> Result<Delivery, ConfigError> {
     let name = "persistent_client_expiration";
     Ok(Delivery {
         allow_duplicate_messages: values.switch("allow_duplicate_messages")?.unwrap_or(true),
+        sessions_are_users: values.last("session_owner", session_owner)?.unwrap_or(false),
         shared_offline_members: values.switch("shared_offline_members")?.unwrap_or(false),
         queue_qos0_messages: values.switch("queue_qos0_messages")?.unwrap_or(false),
         upgrade_outgoing_qos: values.switch("upgrade_outgoing_qos")?.unwrap_or(false),
         persistent_client_expiration: values.last(name, |text| expiration(name, text))?,
         connection_messages: values.switch("connection_messages")?.unwrap_or(true),
     })
+}
+
+fn session_owner(text: &str) -> Result<bool, ConfigError> {
+    match text {
+        "user" => Ok(true),
+        "none" => Ok(false),
+        other => Err(invalid("session_owner", other, "user or none")),
+    }
 }
 
 fn retain(values: Values<'_>, notes: &mut Vec<Note>) -> Result<RetainSettings, ConfigError> {

@@ -23,7 +23,7 @@ pub(super) const BRIDGES: [&str; 2] = [
     "address h\ntopic # both 0\nbridge_cafile a\nbridge_certfile b\nbridge_keyfile c\n",
 ];
 /// Something for every kind of value.
-pub(super) const VALUES: [&str; 20] = [
+pub(super) const VALUES: [&str; 21] = [
     "3",
     "true",
     "false",
@@ -44,6 +44,7 @@ pub(super) const VALUES: [&str; 20] = [
     "lazy",
     "x in 0",
     "stdout",
+    "user",
 ];
 
 pub(super) fn without(text: &str, spec: &OptionSpec) -> String {

@@ -3,6 +3,7 @@
 //! Always true: a claim is won only by an answer of the latest term this node knows of, and when every former owner
 //! named in it is gone; one that somebody else has fenced meanwhile is lost.
 use crate::{
+    facade::OnlyUser,
     ids::{ConnectionId, Epoch, Incarnation, NodeId},
     state::Owner,
 };
@@ -15,17 +16,20 @@ pub(crate) enum Do<W> {
     /// Ask the leader (which may be this node).
     Ask { leader: NodeId, request: u64, client_id: Utf8, owner: Owner },
     /// Have the owner's node (which may be this one) end the connection.
-    Fence { request: u64, client_id: Utf8, owner: Owner },
+    Fence { request: u64, client_id: Utf8, owner: Owner, only: Option<OnlyUser> },
     /// Tell the leader that the owner is gone.
     Release { leader: NodeId, client_id: Utf8, owner: Owner },
     /// The claim is won under this epoch, or (`None`) lost; for a fence, it is done.
     Resolve { waiter: W, epoch: Option<Epoch> },
+    /// The claim is refused: a former owner is another user's.
+    Refuse { waiter: W },
 }
 
 #[derive(Debug)]
 struct Claiming<W> {
     client_id: Utf8,
     owner: Owner,
+    only: Option<OnlyUser>,
     waiter: W,
     /// `None`: asked, not answered.
     granted: Option<Granted>,
@@ -43,6 +47,7 @@ struct Granted {
 struct Fencing<W> {
     client_id: Utf8,
     owner: Owner,
+    only: Option<OnlyUser>,
     purpose: Purpose<W>,
 }
 
@@ -87,12 +92,18 @@ impl<W> Claimer<W> {
     }
 
     /// Takes the identifier for a connection of this node; the number is for [`Claimer::abandon`].
-    pub(crate) fn claim(&mut self, client_id: Utf8, owner: Owner, waiter: W) -> (u64, Option<Do<W>>) {
+    pub(crate) fn claim(
+        &mut self,
+        client_id: Utf8,
+        owner: Owner,
+        only: Option<OnlyUser>,
+        waiter: W,
+    ) -> (u64, Option<Do<W>>) {
         self.next += 1;
         let request = self.next;
         let ask = self.leader.map(|leader| Do::Ask { leader, request, client_id: client_id.clone(), owner });
         self.by_connection.insert(owner.connection, request);
-        self.claims.insert(request, Claiming { client_id, owner, waiter, granted: None });
+        self.claims.insert(request, Claiming { client_id, owner, only, waiter, granted: None });
         (request, ask)
     }
 
@@ -104,8 +115,8 @@ impl<W> Claimer<W> {
             return (request, Do::Resolve { waiter, epoch: Some(epoch) });
         }
         let purpose = Purpose::Session(waiter, epoch);
-        self.fences.insert(request, Fencing { client_id: client_id.clone(), owner, purpose });
-        (request, Do::Fence { request, client_id, owner })
+        self.fences.insert(request, Fencing { client_id: client_id.clone(), owner, only: None, purpose });
+        (request, Do::Fence { request, client_id, owner, only: None })
     }
 
     /// Nobody waits for this claim or fence any more.
@@ -152,7 +163,8 @@ impl<W> Claimer<W> {
     pub(crate) fn relink(&self, node: NodeId) -> Vec<Do<W>> {
         let mut again = if self.leader == Some(node) { self.asks(node) } else { Vec::new() };
         again.extend(self.fences.iter().filter(|(_, fence)| fence.owner.node == node).map(|(request, fence)| {
-            Do::Fence { request: *request, client_id: fence.client_id.clone(), owner: fence.owner }
+            let (client_id, only) = (fence.client_id.clone(), fence.only.clone());
+            Do::Fence { request: *request, client_id, owner: fence.owner, only }
         }));
         again
     }
@@ -167,7 +179,7 @@ impl<W> Claimer<W> {
             return Vec::new();
         };
         claiming.granted = Some(Granted { epoch, previous, missing: previous_alive.len() });
-        let client_id = claiming.client_id.clone();
+        let (client_id, only) = (claiming.client_id.clone(), claiming.only.clone());
         if previous_alive.is_empty() {
             return self.win(request);
         }
@@ -175,10 +187,11 @@ impl<W> Claimer<W> {
             .into_iter()
             .map(|owner| {
                 self.next += 1;
-                let client_id = client_id.clone();
-                let fencing = Fencing { client_id: client_id.clone(), owner, purpose: Purpose::Claim(request) };
+                let (client_id, only) = (client_id.clone(), only.clone());
+                let purpose = Purpose::Claim(request);
+                let fencing = Fencing { client_id: client_id.clone(), owner, only: only.clone(), purpose };
                 self.fences.insert(self.next, fencing);
-                Do::Fence { request: self.next, client_id, owner }
+                Do::Fence { request: self.next, client_id, owner, only }
             })
             .collect()
     }
@@ -197,8 +210,18 @@ impl<W> Claimer<W> {
         }
     }
 
+    /// A fence is refused: that connection is another user's, and stays.
+    pub(crate) fn fence_refused(&mut self, fence: u64) -> Vec<Do<W>> {
+        let Some(Fencing { purpose: Purpose::Claim(request), .. }) = self.fences.remove(&fence) else {
+            return Vec::new();
+        };
+        let Some(Claiming { client_id, owner, waiter, .. }) = self.remove(request) else { return Vec::new() };
+        let release = self.leader.map(|leader| Do::Release { leader, client_id, owner });
+        release.into_iter().chain([Do::Refuse { waiter }]).collect()
+    }
+
     fn win(&mut self, request: u64) -> Vec<Do<W>> {
-        let Some(Claiming { client_id, owner, waiter, granted: Some(granted) }) = self.remove(request) else {
+        let Some(Claiming { client_id, owner, waiter, granted: Some(granted), .. }) = self.remove(request) else {
             return Vec::new();
         };
         self.owned.insert(owner.connection, (client_id.clone(), owner));

@@ -42,7 +42,7 @@ fn epochs_grow_over_terms_and_a_new_leader_waits_for_announcements() {
 #[test]
 fn a_claim_waits_for_each_former_owner_and_tells_the_leader_who_is_gone() {
     let mut claimer: Claimer<&str> = Claimer::new();
-    let (request, ask) = claimer.claim("c".into(), owner(2, 1, 7), "w");
+    let (request, ask) = claimer.claim("c".into(), owner(2, 1, 7), None, "w");
     assert_eq!(ask, None, "no leader yet");
     assert_eq!(claimer.set_leader(3, Some(NodeId(1))).len(), 1);
     assert!(claimer.granted(request, 2, Epoch(1), vec![]).is_empty(), "an answer of an earlier term");
@@ -65,12 +65,32 @@ fn a_claim_waits_for_each_former_owner_and_tells_the_leader_who_is_gone() {
 fn a_waiting_claim_that_is_fenced_is_lost() {
     let mut claimer: Claimer<&str> = Claimer::new();
     claimer.set_leader(1, Some(NodeId(1)));
-    let (request, _) = claimer.claim("c".into(), owner(2, 1, 7), "w");
+    let (request, _) = claimer.claim("c".into(), owner(2, 1, 7), None, "w");
     claimer.granted(request, 1, Epoch(1), vec![owner(1, 1, 1)]);
     assert_eq!(claimer.announce(1, NodeId(1)).0, [(Utf8::from("c"), owner(2, 1, 7))]);
     assert_eq!(claimer.fenced(owner(2, 1, 8)), None);
     assert_eq!(claimer.fenced(owner(2, 1, 7)), Some(Do::Resolve { waiter: "w", epoch: None }));
     assert_eq!(claimer.pending(), 0);
+}
+
+#[test]
+fn a_claim_on_another_users_client_is_refused_and_leaves_nothing_behind() {
+    let mut claimer: Claimer<&str> = Claimer::new();
+    claimer.set_leader(1, Some(NodeId(1)));
+    let only = Some(crate::facade::OnlyUser(Some("alice".into())));
+    let (request, _) = claimer.claim("c".into(), owner(2, 1, 7), only.clone(), "w");
+    let fences = claimer.granted(request, 1, Epoch(1), vec![owner(1, 1, 1), owner(3, 1, 1)]);
+    let [Do::Fence { request: first, only: told, .. }, Do::Fence { request: second, .. }] = &fences[..] else {
+        panic!("expected two fences, got {fences:?}")
+    };
+    assert_eq!(*told, only);
+    let Do::Fence { only: again, .. } = &claimer.relink(NodeId(1))[1] else { panic!("expected a fence") };
+    assert_eq!(*again, only, "it is told again when the link begins anew");
+    assert!(claimer.fence_done(*second).is_empty());
+    let release = Do::Release { leader: NodeId(1), client_id: "c".into(), owner: owner(2, 1, 7) };
+    assert_eq!(claimer.fence_refused(*first), [release, Do::Refuse { waiter: "w" }]);
+    assert_eq!((claimer.pending(), claimer.fence_refused(*first).len()), (0, 0));
+    assert!(claimer.announce(1, NodeId(1)).0.is_empty());
 }
 
 #[derive(Debug, Clone)]
@@ -217,7 +237,7 @@ impl World {
                     self.send(id, owner.node, Message::Fence { from: id, life, request, owner });
                 }
                 Do::Release { leader, client_id, owner } => self.send(id, leader, Message::Release(client_id, owner)),
-                Do::Resolve { waiter, epoch: None } => {
+                Do::Resolve { waiter, epoch: None } | Do::Refuse { waiter } => {
                     self.nodes[id.0 as usize - 1].connections.remove(&waiter.connection);
                 }
                 Do::Resolve { waiter, epoch: Some(_) } => {
@@ -295,7 +315,7 @@ impl World {
                 let node = &mut self.nodes[at];
                 let owner = owner(node.id.0, node.incarnation.0, self.connection);
                 node.connections.insert(owner.connection, (client_id.clone(), false));
-                let (_, ask) = node.claimer.claim(client_id, owner, owner);
+                let (_, ask) = node.claimer.claim(client_id, owner, None, owner);
                 let id = node.id;
                 self.act(id, ask.into_iter().collect());
             }

@@ -11,7 +11,7 @@ fn a_later_claim_ends_the_earlier_connection_wherever_it_is() {
     let world = World::new(3);
     let claim = |node: u64, connection| {
         let owner = world.owner(node, connection);
-        world.block_on(world.nodes[&node].peers.claim("client".into(), owner)).expect("a majority is there").epoch
+        world.block_on(world.nodes[&node].peers.claim("client".into(), owner, None)).expect("a majority is there").epoch
     };
     let first = claim(2, 21);
     let second = claim(3, 31);
@@ -33,11 +33,11 @@ fn a_later_claim_ends_the_earlier_connection_wherever_it_is() {
 fn a_claim_waits_until_the_former_owner_s_node_is_down() {
     let mut world = World::new(3);
     let owner = world.owner(3, 31);
-    world.block_on(world.nodes[&3].peers.claim("client".into(), owner)).expect("a majority is there");
+    world.block_on(world.nodes[&3].peers.claim("client".into(), owner, None)).expect("a majority is there");
     world.kill(3);
     let started = Instant::now();
     let (next, session) = (world.owner(2, 21), owner);
-    let claim = world.nodes[&2].peers.claim("client".into(), next);
+    let claim = world.nodes[&2].peers.claim("client".into(), next, None);
     let fence = world.nodes[&1].peers.fence("other".into(), session, Epoch(5));
     world.block_on(claim).expect("the node is down at last");
     world.block_on(fence).expect("the node is down at last");
@@ -56,7 +56,7 @@ fn claims_on_their_way_survive_a_change_of_the_leader() {
             let node = 1 + number % 3;
             let client = format!("client{}", number / 3);
             let owner = world.owner(node, 1000 + number);
-            (client.clone(), world.nodes[&node].peers.claim(client.as_str().into(), owner))
+            (client.clone(), world.nodes[&node].peers.claim(client.as_str().into(), owner, None))
         })
         .collect();
     let mut won = std::collections::BTreeMap::<_, usize>::new();
@@ -72,7 +72,7 @@ fn claims_on_their_way_survive_a_change_of_the_leader() {
 fn a_claim_that_is_given_up_leaves_nothing_behind() {
     let world = World::new(2);
     world.isolate(2, true);
-    drop(world.nodes[&1].peers.claim("client".into(), world.owner(1, 1)));
+    drop(world.nodes[&1].peers.claim("client".into(), world.owner(1, 1), None));
     world.wait("nothing is left", |world| {
         let stats = world.nodes[&1].peers.stats();
         stats.claims_held == 0 && stats.claims_pending == 0
@@ -87,7 +87,7 @@ fn a_storm_of_connects_is_answered() {
     let claims: Vec<_> = (0..CLIENTS)
         .map(|number| {
             let owner = world.owner(2, number);
-            world.nodes[&2].peers.claim(format!("client{number}").as_str().into(), owner)
+            world.nodes[&2].peers.claim(format!("client{number}").as_str().into(), owner, None)
         })
         .collect();
     world.block_on(async {

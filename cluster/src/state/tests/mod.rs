@@ -215,6 +215,7 @@ pub(super) fn connect(client_id: &str) -> ConnectCommand {
         owner: Owner { node: NodeId(1), incarnation: Incarnation(1), connection: ConnectionId(7) },
         limits: QueueLimits { messages: 100, inflight: 3, ..QueueLimits::default() },
         door: Door(1883),
+        same_user: false,
     }
 }
 

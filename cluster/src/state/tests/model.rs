@@ -68,6 +68,7 @@ impl Clients {
                 shared_offline: random.chance(3),
             },
             door: Door(random.below(3) as u32),
+            same_user: random.chance(4),
         }))
     }
 
@@ -349,6 +350,7 @@ fn random_commands_keep_every_promise_of_the_state() {
         "Released",
         "Done",
         "Superseded",
+        "OtherUsers",
         "QueueGrew",
         "DeliverNow",
         "Stored",

@@ -216,3 +216,34 @@ fn time_of_the_log_never_goes_back() {
     world.apply(Command::Tick);
     assert_eq!(world.state.time(), Millis(world.now + 3000));
 }
+
+/// session_owner
+#[test]
+fn another_user_neither_resumes_nor_ends_a_session_that_is_to_be_its_users_alone() {
+    for (owner, other) in [(Some("alice"), Some("bob")), (Some("alice"), None), (None, Some("bob"))] {
+        let mut world = World::new();
+        let as_user = |name: Option<&str>| ConnectCommand {
+            username: name.map(Utf8::from),
+            same_user: true,
+            expiry_seconds: 10,
+            ..connect("c")
+        };
+        let (epoch, ..) = world.connect(as_user(owner));
+        for connected in [true, false] {
+            for clean_start in [true, false] {
+                let before = world.state.full_records();
+                let command = Box::new(ConnectCommand { clean_start, ..as_user(other) });
+                assert_eq!(world.apply(Command::Connect(command)), Outcome::OtherUsers);
+                assert!(world.effects.is_empty());
+                assert_eq!(before[2..], world.state.full_records()[2..], "{connected} {clean_start}");
+            }
+            world.disconnect("c", epoch, true);
+        }
+        let (epoch, present, _) = world.connect(as_user(owner));
+        assert!(present);
+        world.disconnect("c", epoch, true);
+        world.wait(10);
+        assert!(!world.connect(as_user(other)).1, "the session is over");
+        assert!(world.connect(ConnectCommand { same_user: false, ..as_user(owner) }).1, "whoever it is");
+    }
+}
