@@ -127,6 +127,8 @@ pub struct ClusterStatus {
     pub behind: u64,
     /// A leader with a majority was heard of a moment ago.
     pub majority: bool,
+    /// What keeps this node out of its cluster: what it last heard from those it asks.
+    pub kept_out: Option<String>,
     pub members: Vec<MemberStatus>,
 }
 

@@ -213,6 +213,7 @@ fn facts(broker: Option<&Broker>) -> Facts {
         return Facts {
             started: no,
             majority: no,
+            kept_out: None,
             member: no,
             leased: no,
             routes: no,
@@ -225,6 +226,7 @@ fn facts(broker: Option<&Broker>) -> Facts {
     Facts {
         started: true,
         majority: broker.consensus.available(),
+        kept_out: status.kept_out,
         member: status.members.iter().any(|member| member.node == status.node && member.voter),
         leased: broker.peers.may_serve(),
         routes: broker.peers.ready(),

@@ -5,12 +5,14 @@
 pub(super) const BEHIND_MAX: u64 = 20_000;
 
 /// What a node knows of itself at one instant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
     /// The state is loaded.
     pub(super) started: bool,
     /// A majority was heard of a moment ago, and the cluster knows this node as serving.
     pub(super) majority: bool,
+    /// What keeps this node out of its cluster.
+    pub(super) kept_out: Option<String>,
     /// This node votes.
     pub(super) member: bool,
     /// A majority's lease is valid.
@@ -41,6 +43,8 @@ pub(super) fn reasons(facts: &Facts) -> Vec<String> {
     ];
     let mut reasons: Vec<String> =
         plain.iter().filter(|(holds, _)| *holds).map(|(_, text)| (*text).to_owned()).collect();
+    // First, since the others follow from it.
+    reasons.splice(0..0, facts.kept_out.clone());
     if facts.behind > BEHIND_MAX {
         reasons
             .push(format!("{} committed entries are not applied here yet, at most {BEHIND_MAX} may be", facts.behind));
@@ -55,6 +59,7 @@ mod tests {
     const READY: Facts = Facts {
         started: true,
         majority: true,
+        kept_out: None,
         member: true,
         leased: true,
         routes: true,
@@ -66,6 +71,13 @@ mod tests {
     #[test]
     fn a_node_is_ready_when_nothing_speaks_against_it() {
         assert!(reasons(&READY).is_empty());
+    }
+
+    #[test]
+    fn what_keeps_a_node_out_of_its_cluster_comes_first() {
+        let kept_out = Some("the name is not allowed".to_owned());
+        let reasons = reasons(&Facts { kept_out, member: false, ..READY });
+        assert!(reasons.len() == 2 && reasons[0] == "the name is not allowed", "{reasons:?}");
     }
 
     #[test]

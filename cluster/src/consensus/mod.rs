@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     lives: AtomicU64,
     /// The state knows the current incarnation as up.
     serving: AtomicBool,
+    /// What keeps this node out of its cluster, for the operator.
+    kept_out: Mutex<Option<String>>,
     /// Where an operator said that this node, which does not vote yet, finds its cluster.
     pub(crate) invitation: Mutex<Vec<String>>,
     /// Set while membership changes: one at a time.
@@ -183,6 +185,7 @@ impl RaftConsensus {
             identity: OnceLock::new(),
             lives: AtomicU64::new(0),
             serving: AtomicBool::new(false),
+            kept_out: Mutex::default(),
             invitation: Mutex::default(),
             changing: tokio::sync::Mutex::new(()),
             fatal,
@@ -315,6 +318,11 @@ impl Shared {
         self.engine.load().as_ref().map(|engine| engine.view()).unwrap_or_default()
     }
 
+    /// Notes what keeps this node out of its cluster now; `None`: nothing.
+    pub(crate) fn set_kept_out(&self, why: Option<String>) {
+        *self.kept_out.lock() = why;
+    }
+
     /// Stops the node for good, with a line that says why.
     pub(crate) fn fail(&self, reason: String) {
         self.set_serving(false);
@@ -354,6 +362,7 @@ impl Shared {
             purged: LogIndex(view.purged),
             behind: view.cluster_commit.max(view.commit).saturating_sub(view.applied),
             majority: self.has_majority(),
+            kept_out: self.kept_out.lock().clone(),
             members: members.collect(),
         }
     }

@@ -60,15 +60,25 @@ pub(super) async fn obtain(shared: &Arc<Shared>) -> Result<Admitted, String> {
             Finding::Clusters(addresses) => {
                 for address in addresses {
                     match ask_admission(shared, &address).await {
-                        Ok(admitted) => return Ok(admitted),
-                        Err(reason) => reminded.remind(&format!("{address} does not let it in: {reason}")),
+                        Ok(admitted) => {
+                            shared.set_kept_out(None);
+                            return Ok(admitted);
+                        }
+                        Err(reason) => reminded.remind(shared, &format!("{address} does not let it in: {reason}")),
                     }
                 }
             }
-            Finding::Form if may_form => return form(),
-            Finding::Form => reminded.remind("a damaged directory lies beside the empty one: this node only joins"),
-            Finding::Wait(_) if alone => {}
-            Finding::Wait(reason) => reminded.remind(&reason),
+            Finding::Form if may_form => {
+                shared.set_kept_out(None);
+                return form();
+            }
+            Finding::Form => {
+                reminded.remind(shared, "a damaged directory lies beside the empty one: this node only joins");
+            }
+            Finding::Wait(_) if alone => {
+                shared.set_kept_out(Some("this node waits for `mosquorum cluster add` on a member".to_owned()));
+            }
+            Finding::Wait(reason) => reminded.remind(shared, &reason),
         }
         pauses.pause().await;
     }
@@ -83,10 +93,12 @@ pub(super) struct Reminded {
 }
 
 impl Reminded {
-    fn remind(&mut self, reason: &str) {
+    fn remind(&mut self, shared: &Shared, reason: &str) {
+        let line = format!("this node waits to form or join a cluster: {reason}");
         if self.is_due(reason, Instant::now()) {
-            warn!(target: EVENTS, "this node waits to form or join a cluster: {reason}");
+            warn!(target: EVENTS, "{line}");
         }
+        shared.set_kept_out(Some(line));
     }
 
     pub(super) fn is_due(&mut self, reason: &str, now: Instant) -> bool {

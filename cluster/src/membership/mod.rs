@@ -186,7 +186,7 @@ async fn become_voter(shared: &Arc<Shared>, engine: &Arc<Engine>) {
             if own.is_some_and(|m| m.address != own_address(shared)) {
                 tokio::spawn(announce_address(shared.clone(), engine.clone()));
             }
-            return;
+            return shared.set_kept_out(None);
         }
         // A log that has members and not this node is that of a node that was removed: no number is used twice.
         let removed = own.is_none() && !view.members.is_empty() && view.applied > engine.node();
@@ -199,10 +199,12 @@ async fn become_voter(shared: &Arc<Shared>, engine: &Arc<Engine>) {
         } else {
             ask_to_join(shared, engine).await
         };
-        if let Err(reason) = answer
-            && reminded.is_due(&reason, Instant::now())
-        {
-            warn!(target: EVENTS, "this node is no voter of its cluster yet: {reason}");
+        if let Err(reason) = answer {
+            let line = format!("this node is no voter of its cluster yet: {reason}");
+            if reminded.is_due(&reason, Instant::now()) {
+                warn!(target: EVENTS, "{line}");
+            }
+            shared.set_kept_out(Some(line));
         }
         pauses.pause().await;
     }
@@ -304,10 +306,14 @@ async fn serve(shared: Arc<Shared>, engine: Arc<Engine>, mut events: mpsc::Unbou
                 };
                 match standing {
                     forming::Standing::Removed => return removed(&shared, current).await,
-                    forming::Standing::Odd(reason) if reminded.is_due(&reason, Instant::now()) => {
-                        warn!(target: EVENTS, "this node finds no majority: {reason}");
+                    forming::Standing::Odd(reason) => {
+                        let line = format!("this node finds no majority: {reason}");
+                        if reminded.is_due(&reason, Instant::now()) {
+                            warn!(target: EVENTS, "{line}");
+                        }
+                        shared.set_kept_out(Some(line));
                     }
-                    _ => {}
+                    forming::Standing::Unclear => shared.set_kept_out(None),
                 }
                 continue;
             }
@@ -354,10 +360,10 @@ async fn end_life(shared: &Arc<Shared>, life: Life, reason: &'static str) {
 
 async fn removed(shared: &Arc<Shared>, life: Life) {
     end_life(shared, life, "this node was removed from the cluster").await;
-    warn!(
-        target: EVENTS,
-        "this node was removed from the cluster: it serves nobody any more; `mosquorum cluster add` on a member takes it in again"
-    );
+    let line = "this node was removed from the cluster: it serves nobody any more; `mosquorum cluster add` on a member takes \
+                it in again";
+    warn!(target: EVENTS, "{line}");
+    shared.set_kept_out(Some(line.to_owned()));
     while shared.invitation.lock().is_empty() {
         sleep(INVITATION_CHECK).await;
     }

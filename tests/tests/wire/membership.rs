@@ -1,8 +1,10 @@
 //! Changes of a cluster's size, and what is left of one that has lost its majority.
 use mosquorum_proto::mqtt::{Connect, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, Will};
 use mosquorum_tests::{
+    backlog::eventually,
     client::{ClientError, Connection, PATIENCE, message, topic_name},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in},
+    http,
     skip::skip,
     target::TestResult,
 };
@@ -228,6 +230,34 @@ async fn a_survivor_of_a_lost_majority_is_made_a_cluster_that_has_what_it_had_an
     Ok(())
 }
 
+/// Waits until `/readyz` of a node says 503 with a line that has all of this in it.
+async fn wait_kept_out(cluster: &Cluster, node: usize, parts: &[&str]) {
+    let last = std::cell::RefCell::default();
+    let said = eventually(2 * PATIENCE, async || {
+        let answer = http::get(cluster.health_address(node), "/readyz").await;
+        let has_it = |body: &str| body.lines().any(|line| parts.iter().all(|part| line.contains(part)));
+        let said = answer.as_ref().is_ok_and(|(status, body)| *status == 503 && has_it(body));
+        *last.borrow_mut() = format!("{answer:?}");
+        said
+    });
+    assert!(said.await, "{parts:?} wanted, {}\n{}", last.borrow(), cluster.log_tail(node, 20));
+}
+
+/// Files of the folder, copied into another one.
+fn copy(from: &std::path::Path, to: &std::path::Path) -> io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            std::fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
 /// Replaces the peers that a node lists, and adds lines.
 fn list(cluster: &Cluster, node: usize, peers: &[usize], lines: &[&str]) {
     let file = cluster.configuration_file(node);
@@ -270,10 +300,63 @@ async fn a_node_that_lists_nobody_waits_to_be_added_and_the_log_tells_what_happe
     list(&cluster, 1, &[0], &[]);
     cluster.start_node(1)?;
     cluster.wait_logged(0, "`node-1` was removed from the cluster", 1).await?;
+    wait_kept_out(&cluster, 1, &["this node waits to form or join a cluster", "does not let it in", "was removed"])
+        .await;
     assert_eq!(wait_voters(&cluster, 0, 1).await.len(), 1);
     let added = cluster.operate(0, &format!("add node-1 {}", cluster.cluster_address(1))).await?;
     assert!(added.is_ok(), "{added:?}");
     cluster.wait_serving(1, PATIENCE).await?;
     assert_eq!(cluster.log(0).matches("`node-1` was removed from the cluster").count(), 1);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_not_let_in_says_why_to_whoever_asks_whether_it_is_ready() -> TestResult {
+    if is_stand_in() {
+        skip(STAND_IN);
+        return Ok(());
+    }
+    let mut cluster = Cluster::prepare(ClusterOptions::new("kept-out", 2))?;
+    list(&cluster, 0, &[], &["cluster_new true"]);
+    list(&cluster, 1, &[0], &[]);
+    cluster.start_node(0)?;
+    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.start_node(1)?;
+    wait_kept_out(&cluster, 1, &["does not let it in", "node-1", "cluster_allow"]).await;
+    let line = "this node waits to form or join a cluster: ";
+    cluster.wait_logged(1, line, 1).await?;
+    cluster.kill(1);
+    // Of another authority than what node 0 has read.
+    cluster.renew_certificates()?;
+    cluster.start_node(1)?;
+    wait_kept_out(&cluster, 1, &["this node waits to form or join a cluster", "does not answer", "ertificate"]).await;
+    assert_eq!(cluster.log(1).matches(line).count(), 1, "once, and only what lasts");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_with_the_data_of_another_one_or_of_a_former_cluster_says_so() -> TestResult {
+    if is_stand_in() {
+        skip(STAND_IN);
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(ClusterOptions::new("odd", 3)).await?;
+    wait_voters(&cluster, 0, 3).await;
+    for node in [1, 2] {
+        cluster.stop_node(node).await?;
+    }
+    lose_data(&cluster, 2)?;
+    copy(cluster.data_folder(1), cluster.data_folder(2))?;
+    cluster.start_node(1)?;
+    cluster.wait_serving(1, PATIENCE).await?;
+    cluster.start_node(2)?;
+    wait_kept_out(&cluster, 2, &["this node finds no majority", "a copy cannot be another node"]).await;
+    cluster.kill_all();
+    let (done, said) = recover(&cluster, 0, true).await?;
+    assert!(done, "{said}");
+    cluster.start_node(0)?;
+    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.start_node(1)?;
+    wait_kept_out(&cluster, 1, &["this node finds no majority", "belongs to another cluster"]).await;
     Ok(())
 }
