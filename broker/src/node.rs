@@ -5,7 +5,7 @@ use crate::{
     admin,
     auth::{AuthFileError, SecuritySet},
     broker::{Broker, Listener, LiveHub},
-    carrier::{TlsFileError, TlsSet},
+    carrier::{TlsFileError, TlsSet, tls::check_curves},
     config::Settings,
     descriptors,
     drain::{self, Pace},
@@ -244,6 +244,9 @@ fn reload(broker: &Arc<Broker>) {
         Ok(loaded) => loaded,
         Err(error) => return crate::error!("{error}. The settings stay as they were."),
     };
+    if let Err(error) = check_curves(&new) {
+        return crate::error!("{error} The settings stay as they were.");
+    }
     let security = match SecuritySet::load(&new) {
         Ok(security) => security,
         Err(error) => return crate::error!("{error}. The settings stay as they were."),

@@ -1,6 +1,7 @@
 //! The program: words and environment in, exit code out.
 use crate::{
     bench,
+    carrier::tls::check_curves,
     cli::{self, Command, Run},
     config::Settings,
     daemon, local_cluster,
@@ -38,8 +39,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mqtt").build()
+fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mqtt").build();
+    built.map_err(|error| format!("Error: cannot start threads: {error}"))
 }
 
 fn broker(run: &Run) -> ExitCode {
@@ -55,6 +57,9 @@ fn broker(run: &Run) -> ExitCode {
         // What it means, not how it was read.
         let said = |note: &&crate::config::Note| note.level != crate::config::Level::Info;
         settings.notes.iter().filter(said).for_each(crate::config::Note::log);
+        if let Err(error) = check_curves(&settings) {
+            return fail(&error, EXIT_FAILED);
+        }
         lines::config_ok();
         return ExitCode::SUCCESS;
     }
@@ -95,13 +100,13 @@ fn broker(run: &Run) -> ExitCode {
         let text = format!("Error: Unable to open keylog file \"{}\": {error}", path.display());
         return fail(&text, EXIT_FAILED);
     }
-    let result = match runtime() {
+    let result = match check_curves(&settings).and_then(|()| runtime()) {
         Ok(runtime) => {
             let result = runtime.block_on(node::run(settings)).map_err(|error| (error.to_string(), error.exit_code()));
             runtime.shutdown_timeout(std::time::Duration::from_secs(1));
             result
         }
-        Err(error) => Err((format!("Error: cannot start threads: {error}"), EXIT_FAILED)),
+        Err(error) => Err((error, EXIT_FAILED)),
     };
     let code = match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -131,7 +136,7 @@ fn load(run: &Run) -> Result<Settings, u8> {
 fn local_cluster(count: usize, verbose: bool) -> ExitCode {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("Error: cannot start threads: {error}"), EXIT_FAILED),
+        Err(error) => return fail(&error, EXIT_FAILED),
     };
     match runtime.block_on(local_cluster::run(count, verbose)) {
         Ok(()) => ExitCode::SUCCESS,

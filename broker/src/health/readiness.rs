@@ -44,7 +44,9 @@ pub(super) fn reasons(facts: &Facts) -> Vec<String> {
     let mut reasons: Vec<String> =
         plain.iter().filter(|(holds, _)| *holds).map(|(_, text)| (*text).to_owned()).collect();
     // First, since the others follow from it.
-    reasons.splice(0..0, facts.kept_out.clone());
+    if let Some(why) = &facts.kept_out {
+        reasons.insert(0, why.clone());
+    }
     if facts.behind > BEHIND_MAX {
         reasons
             .push(format!("{} committed entries are not applied here yet, at most {BEHIND_MAX} may be", facts.behind));

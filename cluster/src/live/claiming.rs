@@ -128,9 +128,11 @@ impl PeerLinks {
                     }
                     // Nobody waits any more only if the asker gave up, and then it has released.
                     Do::Resolve { waiter, epoch } => {
-                        drop(waiter.send(epoch.ok_or(NotClaimed::Unavailable(Unavailable))));
+                        let _ = waiter.send(epoch.ok_or(NotClaimed::Unavailable(Unavailable)));
                     }
-                    Do::Refuse { waiter } => drop(waiter.send(Err(NotClaimed::OtherUser))),
+                    Do::Refuse { waiter } => {
+                        let _ = waiter.send(Err(NotClaimed::OtherUser));
+                    }
                 }
             }
             todo = next;

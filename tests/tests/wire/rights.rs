@@ -91,7 +91,7 @@ async fn wills_that_a_client_may_not_read_take_no_room_in_its_queue() -> TestRes
     let mut observer = joined(&cluster, 0, user("observer", "wide", false)).await?;
     observer.subscribe_to("secret/#", QoS::AtLeastOnce).await?;
     for number in 0..25 {
-        let mut connect = Connect::new(ProtocolVersion::V5, &format!("mortal-{number}"));
+        let mut connect = Connect::new(ProtocolVersion::V5, format!("mortal-{number}"));
         connect.will = Some(Will {
             topic: topic_name(&format!("secret/{number}")),
             payload: "gone".into(),

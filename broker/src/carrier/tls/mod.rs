@@ -1,15 +1,17 @@
 //! TLS of listeners, and towards the remotes of bridges (`client`): loading, the handshake, what it shows of the client.
 //! Always true: a reload replaces the whole configuration of a listener or nothing; it touches new connections only.
 //!
-//! Not possible with rustls: pre-shared keys, TLS 1.1 and older, encrypted key files, OpenSSL engines.
+//! Not possible with rustls: the curve P-521 (`curves`), pre-shared keys, TLS 1.1 and older, encrypted key files, OpenSSL engines.
 mod ciphers;
 mod client;
+mod curves;
 mod identity;
 mod keylog;
 mod load;
 mod verify;
 
 pub use client::{client_config, os_authorities};
+pub use curves::check as check_curves;
 pub use identity::CertificateIdentity;
 pub use keylog::log_keys_to;
 pub use load::TlsFileError;
@@ -127,6 +129,9 @@ fn describe(error: &io::Error) -> HandshakeError {
     let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     let is_plain = matches!(cause, Some(rustls::Error::InvalidMessage(_)));
     let why = match cause {
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(why))) => {
+            Disconnected::Io(format!("TLS certificate verify failed: {why}"))
+        }
         Some(rustls::Error::InvalidCertificate(why)) => {
             Disconnected::Io(format!("TLS certificate verify failed: {why}"))
         }
@@ -143,5 +148,7 @@ fn describe(error: &io::Error) -> HandshakeError {
     HandshakeError { why, is_plain }
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,7 @@
-use super::*;
+use super::{
+    testing::{P521_AUTHORITY, P521_SIGNED},
+    *,
+};
 use crate::config::TlsVersion;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType, DnValue, IsCa,
@@ -7,7 +10,7 @@ use rcgen::{
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
 };
 use std::{
     path::{Path, PathBuf},
@@ -16,9 +19,9 @@ use std::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 /// A folder with a root, an intermediate of it that signs everything else, and what they signed.
-struct Pki {
+pub(super) struct Pki {
     folder: PathBuf,
-    root: String,
+    pub(super) root: String,
     intermediate: String,
     issuer: Issuer<'static, KeyPair>,
 }
@@ -44,7 +47,7 @@ fn named(name: &str) -> CertificateParams {
 }
 
 impl Pki {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("mosquorum-tls-{}-{number}", std::process::id()));
@@ -57,7 +60,7 @@ impl Pki {
         Self { folder, root, intermediate, issuer: Issuer::new(ca("intermediate"), key) }
     }
 
-    fn file(&self, name: &str, text: &str) -> PathBuf {
+    pub(super) fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.folder.join(name);
         std::fs::write(&path, text).unwrap();
         path
@@ -98,7 +101,7 @@ impl Pki {
     }
 
     /// A listener whose `certfile` holds the leaf alone.
-    fn listener(&self) -> TlsSettings {
+    pub(super) fn listener(&self) -> TlsSettings {
         let server = self.issue(&named("server"));
         TlsSettings {
             certfile: self.file("server.crt", &server.certificate),
@@ -428,4 +431,24 @@ fn each_error_is_one_line_that_names_the_file() {
         let error = refusal(&settings);
         assert!(error.contains(text) && error.contains(path.to_str().unwrap()) && !error.contains('\n'), "{error}");
     }
+}
+
+/// What a client shows is judged before what it signs.
+#[test]
+fn a_client_of_whom_no_signature_can_be_checked_is_refused_with_the_reason() {
+    let pki = Pki::new();
+    let der = |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let certificates = [&pki.intermediate, &pki.root, P521_AUTHORITY].map(der).to_vec();
+    let authorities = verify::Authorities { certificates, crls: Vec::new(), ignore_dates: false };
+    let verifier = authorities.verifier(&Arc::new(ring::default_provider())).unwrap();
+    let judged = |pem: &str| {
+        let result = verifier.verify_client_cert(&der(pem), &[], UnixTime::now());
+        result.map(drop).map_err(|error| format!("{:?}", describe(&io::Error::other(error)).why))
+    };
+    assert_eq!(judged(&pki.client(1, false).certificate), Ok(()), "others are judged as always");
+    let said = |whose: &str| {
+        Err(format!("Io(\"TLS certificate verify failed: a key on the curve P-521, which is not supported, {whose}\")"))
+    };
+    assert_eq!(judged(P521_SIGNED), said("has signed the client's certificate"));
+    assert_eq!(judged(P521_AUTHORITY), said("is the client's"));
 }

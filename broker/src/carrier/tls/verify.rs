@@ -4,8 +4,9 @@
 //!
 //! Different from OpenSSL: certificates of X.509 version 1, with SHA-1 or MD5 signatures, or with CA rights used by a
 //! client, are refused; a root's own dates are not looked at; intermediates from `cafile` are used as if sent.
+use super::curves::is_p521;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
     client::danger::HandshakeSignatureValid,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime},
@@ -30,6 +31,8 @@ pub(super) struct Authorities {
 #[derive(Debug)]
 struct ClientVerifier {
     strict: Arc<dyn ClientCertVerifier>,
+    /// Names of those of `cafile` whose signatures cannot be judged.
+    unusable: Vec<Vec<u8>>,
     /// Certificates of `cafile` that lead to its roots.
     intermediates: Vec<CertificateDer<'static>>,
     dateless: Option<Dateless>,
@@ -70,6 +73,7 @@ impl Authorities {
             // Whoever lists only intermediates trusts them.
             anchors.append(&mut intermediates);
         }
+        let unusable = self.certificates.iter().filter(|it| is_p521(it)).filter_map(subject).collect();
         let dateless = match self.ignore_dates {
             true => Some(Dateless {
                 verifier: build(&self.certificates)?,
@@ -77,8 +81,34 @@ impl Authorities {
             }),
             false => None,
         };
-        Ok(Arc::new(ClientVerifier { strict: build(&anchors)?, intermediates, dateless }))
+        Ok(Arc::new(ClientVerifier { strict: build(&anchors)?, unusable, intermediates, dateless }))
     }
+}
+
+/// The client has, or is signed by, a key that nothing here can verify with.
+#[derive(Debug, thiserror::Error)]
+#[error("a key on the curve P-521, which is not supported, {0}")]
+struct Unverifiable(&'static str);
+
+impl ClientVerifier {
+    fn unverifiable(&self, end_entity: &CertificateDer<'_>, sent: &[CertificateDer<'_>]) -> Option<Unverifiable> {
+        if is_p521(end_entity) {
+            return Some(Unverifiable("is the client's"));
+        }
+        let of_ours = |certificate| issuer(certificate).is_some_and(|name| self.unusable.contains(&name));
+        let signed = sent.iter().any(is_p521) || [end_entity].into_iter().chain(sent).any(of_ours);
+        signed.then_some(Unverifiable("has signed the client's certificate"))
+    }
+}
+
+fn subject(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.subject().as_raw().to_vec())
+}
+
+fn issuer(certificate: &CertificateDer<'_>) -> Option<Vec<u8>> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.issuer().as_raw().to_vec())
 }
 
 fn is_self_issued(certificate: &CertificateDer<'_>) -> bool {
@@ -139,9 +169,17 @@ impl ClientCertVerifier for ClientVerifier {
             .map(|certificate| CertificateDer::from_slice(certificate))
             .collect();
         let result = self.strict.verify_client_cert(end_entity, &all, now);
-        match (&result, &self.dateless) {
+        let result = match (&result, &self.dateless) {
             (Err(error), Some(dateless)) if valid_moment(error).is_some() => dateless.verify(end_entity, &all, now),
             _ => result,
+        };
+        if result.is_ok() && !is_p521(end_entity) {
+            return result;
+        }
+        // What it would fail for says less.
+        match self.unverifiable(end_entity, intermediates) {
+            Some(why) => Err(CertificateError::Other(OtherError(Arc::new(why))).into()),
+            None => result,
         }
     }
 
