@@ -14,7 +14,7 @@ use crate::{
     session::{Env, Session, SessionError},
     stream::Stream,
 };
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use mosquorum_cluster::{ids::Millis, state::Command};
 use mosquorum_proto::mqtt::{DecodeError, Decoder, Disconnect, Packet, ProtocolVersion, ReasonCode, encode};
 use std::{
@@ -78,7 +78,6 @@ pub struct Service {
     side: Side,
     login: Login,
     inbox: Inbox,
-    written: usize,
     /// TLS holds bytes that the socket did not take yet.
     unflushed: bool,
     sleep: Pin<Box<Sleep>>,
@@ -105,7 +104,6 @@ impl Service {
             side,
             login,
             inbox: Inbox::default(),
-            written: 0,
             unflushed: false,
             last_input: now,
             packets: Vec::new(),
@@ -216,7 +214,7 @@ impl Service {
     /// Everything that can be done now; `false` when the next round must be woken for.
     fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         self.side.borrow_buffer();
-        let waiting = self.side.out.len();
+        let mark = self.side.out.end();
         let held_back = self.too_much_waits();
         let read = self.read(cx)?;
         let mailed = self.side.mailbox.clone().take(&mut self.inbox);
@@ -240,7 +238,7 @@ impl Service {
         self.session.pump(grew, &mut self.side);
         self.side.finish_round();
         if packets::are_wanted() {
-            packets::sending(&self.side.client_id, self.version(), &self.side.out[waiting..]);
+            packets::sending(&self.side.client_id, self.version(), &self.side.out.since(mark));
         }
         let drained = self.flush(cx)?;
         self.check_time(cx)?;
@@ -255,7 +253,7 @@ impl Service {
 
     /// A client that does not take what it is sent is not read either.
     fn too_much_waits(&self) -> bool {
-        self.side.out.len() - self.written > 4 * READ_BYTES
+        self.side.out.waiting() > 4 * READ_BYTES
     }
 
     /// The order to go, if there is one.
@@ -380,25 +378,21 @@ impl Service {
         if !self.may_write() {
             return Err(End::Order(Order::LeaseLost));
         }
-        while self.written < self.side.out.len() {
-            match Pin::new(&mut self.io.stream).poll_write(cx, &self.side.out[self.written..]) {
+        while !self.side.out.is_empty() {
+            match Pin::new(&mut self.io.stream).poll_write(cx, self.side.out.next()) {
                 Poll::Ready(Ok(0)) => return Err(End::Closed),
                 Poll::Ready(Ok(n)) => {
-                    self.written += n;
+                    self.side.out.wrote(n);
                     self.wrote = true;
                     add(&self.io.broker.counters.bytes_sent, n as u64);
                 }
                 Poll::Ready(Err(error)) => return Err(End::Io(error)),
                 Poll::Pending => {
-                    if self.written > READ_BYTES {
-                        self.side.out.advance(self.written);
-                        self.written = 0;
-                    }
+                    self.side.out.compact();
                     return Ok(false);
                 }
             }
         }
-        self.written = 0;
         self.side.return_buffer();
         match Pin::new(&mut self.io.stream).poll_flush(cx) {
             Poll::Ready(Ok(())) => self.unflushed = false,
@@ -497,11 +491,15 @@ impl Service {
         }
         let silent = matches!(end, End::Closed | End::Io(_) | End::NotAuthorized | End::Order(Order::LeaseLost));
         if !silent && !self.side.out.is_empty() && self.may_write() {
-            let rest = self.side.out.split_off(self.written);
+            let (stream, out) = (&mut self.io.stream, &mut self.side.out);
             let write = async {
                 use tokio::io::AsyncWriteExt;
-                let _ = self.io.stream.write_all(&rest).await;
-                let _ = self.io.stream.flush().await;
+                while !out.is_empty()
+                    && let Ok(written @ 1..) = stream.write(out.next()).await
+                {
+                    out.wrote(written);
+                }
+                let _ = stream.flush().await;
             };
             let _ = tokio::time::timeout(Duration::from_millis(200), write).await;
         }

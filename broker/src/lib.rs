@@ -2,6 +2,7 @@
 //! The way of a publish: `listener` -> `connection` -> decoder -> `session` (decides) -> `live::router` -> mailboxes,
 //! other nodes, or the cluster's log -> `session` -> `connection`.
 pub mod admin;
+pub mod allocator;
 pub mod auth;
 pub mod bench;
 pub mod bridges;

@@ -1,8 +1,8 @@
 //! The broker.
-/// Messages that wait are millions of small pieces, allocated and freed on several threads; what is free goes back to the
-/// system.
+/// Messages that wait are millions of small pieces, or a few large ones, allocated and freed on several threads; what is free
+/// goes back to the system.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: mosquorum::allocator::Allocator = mosquorum::allocator::Allocator;
 
 fn main() -> std::process::ExitCode {
     mosquorum::program::main()

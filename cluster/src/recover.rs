@@ -10,7 +10,7 @@ use crate::{
     },
     ids::{Incarnation, Millis, NodeId},
     raft::{
-        encoding::{BatchHeader, Content, MembershipRecord, encode_batch, encode_command},
+        encoding::{BatchHeader, Content, MembershipRecord, encode_batch, encode_commands},
         vote_after_snapshot,
     },
     state::{Command, Effect, Origin, State},
@@ -139,7 +139,7 @@ fn found_anew(
 fn farewell(state: &State, node: u64, boots: u64) -> Content {
     let lost = state.nodes().map(|(node, _)| node).filter(|other| other.0 != node);
     let commands: Vec<Command> = lost.map(|node| Command::NodeRemoved { node }).collect();
-    let encoded = commands.iter().fold(Vec::new(), |into, command| encode_command(command, into));
+    let encoded = encode_commands(&commands, 0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
     let origin = Origin { node: NodeId(node), incarnation: Incarnation::new(boots, 0) };
     Content::Batch(encode_batch(origin, 1, Millis(now), commands.len() as u32, &encoded))

@@ -20,7 +20,8 @@ fn append(bencher: Bencher<'_, '_>, batch: u64) {
     let (told, done) = sync_channel(1);
     let mut next = 1;
     bencher.counter(ItemsCount::new(batch as usize)).bench_local(|| {
-        let entry = |index| LogEntry { shard: 0, id: LogId { term: 1, node: 1, index }, payload: payload.clone() };
+        let entry =
+            |index| LogEntry { shard: 0, id: LogId { term: 1, node: 1, index }, payload: payload.clone().into() };
         let told = told.clone();
         log.append(
             (next..next + batch).map(entry).collect(),

@@ -18,7 +18,9 @@ fn entries(next: &mut u64, count: u64) -> Vec<LogEntry> {
     let payload = Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
     let range = *next..*next + count;
     *next += count;
-    range.map(|index| LogEntry { shard: 0, id: LogId { term: 1, node: 1, index }, payload: payload.clone() }).collect()
+    range
+        .map(|index| LogEntry { shard: 0, id: LogId { term: 1, node: 1, index }, payload: payload.clone().into() })
+        .collect()
 }
 
 /// Keeps `in_flight` appends of `batch` entries waiting at any time.

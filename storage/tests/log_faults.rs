@@ -13,7 +13,7 @@ use mosquorum_storage::fs::{CrashMode, Fs, FsFile, LockOutcome, MemoryFs, OpenMo
 use mosquorum_storage::log::{Log, LogEntry, LogError, LogId, LogOptions, WriterMode};
 
 fn entry(term: u64, index: u64, len: usize) -> LogEntry {
-    LogEntry { shard: 0, id: LogId { term, node: 1, index }, payload: Bytes::from(vec![index as u8; len]) }
+    LogEntry { shard: 0, id: LogId { term, node: 1, index }, payload: Bytes::from(vec![index as u8; len]).into() }
 }
 
 fn append(log: &Log, entries: Vec<LogEntry>) -> Result<(), LogError> {

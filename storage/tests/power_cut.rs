@@ -33,7 +33,7 @@ fn child_appends_until_killed() {
             continue;
         }
         let id = LogId { term: 1, node: 1, index: next };
-        let entry = LogEntry { shard: 0, id, payload: Bytes::from(vec![next as u8; 200]) };
+        let entry = LogEntry { shard: 0, id, payload: Bytes::from(vec![next as u8; 200]).into() };
         let tell = move |result: Result<_, _>| {
             if result.is_ok() {
                 println!("acknowledged {}", id.index);
@@ -83,7 +83,7 @@ fn found_after_kills(name: &str, plant: &str, kills: usize) -> Vec<(u64, u64)> {
         let mut at = first;
         while at <= last {
             for entry in log.read(at..last + 1, 10_000).unwrap() {
-                assert_eq!((entry.id.index, entry.payload[0]), (at, at as u8));
+                assert_eq!((entry.id.index, entry.payload.head()[0]), (at, at as u8));
                 at += 1;
             }
         }

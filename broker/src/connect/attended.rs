@@ -144,9 +144,9 @@ impl Attended {
         }
         let mut side = Side::new(broker.clone(), mailbox, owner, client.id, client.username, access, door);
         side.will_topic = will_topic;
-        encode(&Packet::ConnAck(Box::new(answer)), client.connect.version, &mut side.out);
+        encode(&Packet::ConnAck(Box::new(answer)), client.connect.version, side.out.buffer());
         if packets::are_wanted() {
-            packets::sending(&side.client_id, options.version, &side.out);
+            packets::sending(&side.client_id, options.version, side.out.next());
         }
         if options.marks {
             broker.marks.want();

@@ -2,7 +2,7 @@
 //! Always true: nothing here waits, but for messages that only the state store has; what a round of the connection proposes is handed over at its end, and receivers of
 //! what it delivered are woken then, so that they find all of it.
 use super::{
-    Delivery, Order, Wakeups,
+    Delivery, Order, Outgoing, Wakeups,
     counters::CounterValues,
     mailbox::kept,
     router::{Choice, RouteVersion, Targets},
@@ -18,7 +18,7 @@ use crate::{
     session::{Denied, Env, QueueItem, ticket},
     telemetry,
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use mosquorum_cluster::{
     Answer, Completion, Forward, Submission,
     ids::{Epoch, LogIndex, Millis, NodeId},
@@ -51,7 +51,7 @@ pub struct Side {
     pub door: Door,
     /// Where its will goes; the right to it may end. Most have none.
     pub will_topic: Option<Box<TopicName>>,
-    pub out: BytesMut,
+    pub out: Outgoing,
     counts: Option<Box<CounterValues>>,
     now: Millis,
     version: RouteVersion,
@@ -88,7 +88,7 @@ impl Side {
             access,
             door,
             will_topic: None,
-            out: BytesMut::new(),
+            out: Outgoing::default(),
             counts: None,
             cache: TargetCache::default(),
             submissions: Vec::new(),
@@ -114,18 +114,18 @@ impl Side {
     }
 
     pub fn borrow_buffer(&mut self) {
-        if self.out.capacity() == 0
+        if self.out.buffer().capacity() == 0
             && let Some(spare) = SPARE.take()
         {
-            self.out = spare;
+            *self.out.buffer() = spare;
         }
     }
 
     /// Everything in `out` has been written.
     pub fn return_buffer(&mut self) {
         self.out.clear();
-        if self.out.capacity() > 0 {
-            let buffer = std::mem::take(&mut self.out);
+        if self.out.buffer().capacity() > 0 {
+            let buffer = std::mem::take(self.out.buffer());
             if buffer.capacity() <= 4 * OUT_HIGH_BYTES {
                 SPARE.set(Some(buffer));
             }
@@ -232,10 +232,13 @@ impl Env for Side {
         self.owner.node
     }
     fn out(&mut self) -> &mut BytesMut {
-        &mut self.out
+        self.out.buffer()
+    }
+    fn share(&mut self, payload: &Bytes) {
+        self.out.share(payload);
     }
     fn out_congested(&self) -> bool {
-        self.out.len() > OUT_HIGH_BYTES
+        self.out.waiting() > OUT_HIGH_BYTES
     }
     fn count(&mut self) -> &mut CounterValues {
         self.counts.get_or_insert_with(|| SPARE_COUNTS.take().unwrap_or_default())

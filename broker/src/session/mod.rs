@@ -23,7 +23,7 @@ use crate::live::{
     router::{Choice, Targets},
 };
 use aliases::{InboundAliases, OutboundAliases};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use filters::Filters;
 use inbound::Pipeline;
 use mosquorum_cluster::{
@@ -54,6 +54,8 @@ pub trait Env {
     fn node(&self) -> NodeId;
     /// Encoded packets on their way to the client.
     fn out(&mut self) -> &mut BytesMut;
+    /// Adds a large payload to `out` without copying it.
+    fn share(&mut self, payload: &Bytes);
     /// So much waits in `out` that only answers should be added.
     fn out_congested(&self) -> bool;
     fn count(&mut self) -> &mut CounterValues;

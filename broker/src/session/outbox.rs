@@ -2,7 +2,7 @@
 //! Always true: QoS 1 and 2 are sent in the order of their queue, within the window (count and bytes; one message always
 //! passes); QoS 0 is sent at once or, if the client does not read, dropped and counted.
 use super::{Env, SessionOptions, aliases::OutboundAliases, outbox_durable::DurableOutbox, outbox_local::LocalOutbox};
-use crate::live::{Delivery, marks};
+use crate::live::{Delivery, marks, outgoing::SHARED_BYTES_MIN};
 use mosquorum_cluster::state::{DeliveryOptions, Message};
 use mosquorum_proto::mqtt::{ProtocolVersion, PublishParts, QoS, TopicFilter};
 use std::{collections::VecDeque, sync::Arc};
@@ -228,7 +228,12 @@ pub(super) fn send(
         env.count().dropped_too_large += 1;
         return Sent::Dropped;
     }
-    parts.encode(options.version, env.out());
+    if message.payload.len() < SHARED_BYTES_MIN {
+        parts.encode(options.version, env.out());
+    } else {
+        parts.encode_without_payload(options.version, env.out());
+        env.share(&message.payload);
+    }
     let count = env.count();
     count.publish_sent += 1;
     count.publish_sent_qos1 += u64::from(delivery.qos == QoS::AtLeastOnce);

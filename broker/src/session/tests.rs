@@ -80,6 +80,9 @@ impl Env for Fake {
     fn out(&mut self) -> &mut BytesMut {
         &mut self.out
     }
+    fn share(&mut self, payload: &Bytes) {
+        self.out.extend_from_slice(payload);
+    }
     fn out_congested(&self) -> bool {
         false
     }

@@ -12,6 +12,7 @@ use crate::{
     raft::encoding::BatchHeader,
     state::{Command, Effect, Origin},
 };
+use mosquorum_storage::log::Payload;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU64, Ordering},
@@ -62,6 +63,10 @@ impl Hub {
 impl Observer for Hub {
     fn take_commands(&self, header: &BatchHeader) -> Option<Vec<Command>> {
         self.proposer.take_commands(header.origin, header.sequence)
+    }
+
+    fn proposed(&self, header: &BatchHeader) -> Option<Payload> {
+        self.proposer.encoded(header.origin, header.sequence)
     }
 
     fn on_applied(&self, effects: Vec<Effect>, batches: Vec<OwnBatch>) {

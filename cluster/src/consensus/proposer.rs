@@ -10,10 +10,10 @@ use crate::{
     facade::{Answer, Completion, Submission},
     ids::{Incarnation, LogIndex},
     metrics::Histogram,
-    raft::encoding::encode_command,
+    raft::encoding::encode_commands,
     state::{Command, Origin, Outcome},
 };
-use bytes::Bytes;
+use mosquorum_storage::log::Payload;
 use parking_lot::Mutex;
 use std::{
     collections::VecDeque,
@@ -90,7 +90,7 @@ pub(super) struct OutgoingBatch {
     pub(super) origin: Origin,
     pub(super) sequence: u64,
     pub(super) count: u32,
-    pub(super) commands: Bytes,
+    pub(super) commands: Payload,
 }
 
 /// What was sent last over a link to the leader.
@@ -267,6 +267,13 @@ impl Proposer {
         inner.in_flight.iter_mut().find(|b| b.batch.sequence == sequence)?.commands.take()
     }
 
+    /// The commands of a batch that is not answered, as they were sent.
+    pub(crate) fn encoded(&self, origin: Origin, sequence: u64) -> Option<Payload> {
+        let inner = self.inner.lock();
+        let found = inner.in_flight.iter().find(|b| b.batch.sequence == sequence && b.batch.origin == origin)?;
+        Some(found.batch.commands.clone())
+    }
+
     /// A planted bug: answers when the leader alone has taken the batch.
     #[cfg(feature = "test-faults")]
     pub(super) fn answer_before_commit(&self, sequence: u64) {
@@ -339,12 +346,10 @@ impl Inner {
 
     fn close_batch(&mut self, waiting: Vec<Waiting>) -> OutgoingBatch {
         let origin = self.origin.expect("batches are closed under an origin only; the callers check");
-        let mut encoded = Vec::with_capacity(waiting.iter().map(|w| w.bytes + 64).sum());
         let mut commands = Vec::with_capacity(waiting.len());
         let mut replies = Vec::with_capacity(waiting.len());
         let mut bytes = 0;
         for one in waiting {
-            encoded = encode_command(&one.command, encoded);
             commands.push(one.command);
             replies.push(one.reply);
             bytes += one.bytes;
@@ -353,7 +358,7 @@ impl Inner {
             origin,
             sequence: self.next_sequence,
             count: commands.len() as u32,
-            commands: encoded.into(),
+            commands: encode_commands(&commands, bytes + 64 * commands.len()),
         };
         self.next_sequence += 1;
         self.in_flight.push_back(InFlight {

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use mosquorum_storage::{
     fs::{Fs, OpenMode},
     kv::{AppliedIndex, KvError, KvOp, StateStore},
-    log::LogId,
+    log::{LogId, Payload},
     snapshot::{self, SnapshotError, SnapshotMeta, SnapshotReader, SnapshotWriter},
 };
 use parking_lot::{Mutex, RwLock};
@@ -59,6 +59,10 @@ pub(crate) struct OwnBatch {
 pub(crate) trait Observer: Send + Sync {
     /// Commands of an own batch, if they need no decoding.
     fn take_commands(&self, header: &BatchHeader) -> Option<Vec<crate::state::Command>>;
+    /// The encoded commands of an own batch that is not applied.
+    fn proposed(&self, _: &BatchHeader) -> Option<Payload> {
+        None
+    }
     fn on_applied(&self, effects: Vec<Effect>, batches: Vec<OwnBatch>);
     /// A batch changed nothing: it was applied before, or one before it is missing.
     fn on_ignored(&self, origin: Origin, sequence: u64);
@@ -242,8 +246,13 @@ impl Replica {
         Ok(())
     }
 
-    fn decode(&self, payload: &Bytes) -> io::Result<Batch> {
-        let header = BatchHeader::read(payload).map_err(io::Error::other)?;
+    /// As [`Observer::proposed`].
+    pub(crate) fn proposed(&self, header: &BatchHeader) -> Option<Payload> {
+        self.observer.proposed(header)
+    }
+
+    fn decode(&self, payload: &Payload) -> io::Result<Batch> {
+        let header = BatchHeader::read(payload.head()).map_err(io::Error::other)?;
         let commands = match self.observer.take_commands(&header) {
             Some(commands) => commands,
             None => decode_commands(payload).map_err(io::Error::other)?,

@@ -2,10 +2,9 @@
 use super::proposer::{Cursor, Next, OutgoingBatch, Proposer};
 use crate::{
     consensus::clock::ClusterClock,
-    raft::{Engine, Leadership, NotLeader, PART_BYTES, Speaker, cut, encoding::encode_batch},
+    raft::{Engine, Leadership, NotLeader, PART_BYTES, Speaker, encoding::encode_batch},
     transport::{MESSAGE_BYTES_MAX, Purpose, Transport, services::raft::proposals_client::ProposalsClient},
 };
-use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use mosquorum_proto::peer::raft as wire;
 use std::{sync::Arc, time::Duration};
@@ -223,9 +222,10 @@ fn proposal_frames(batch: OutgoingBatch) -> Vec<wire::ProposeFrame> {
     if large {
         proposal.parts_bytes = batch.commands.len() as u64;
         frames.push(wire::ProposeFrame { content: Some(Content::Proposal(proposal)) });
-        cut(batch.commands, |part: Bytes| frames.push(wire::ProposeFrame { content: Some(Content::Part(part)) }));
+        let parts = batch.commands.parts(PART_BYTES);
+        frames.extend(parts.map(|part| wire::ProposeFrame { content: Some(Content::Part(part)) }));
     } else {
-        proposal.commands = batch.commands;
+        proposal.commands = batch.commands.joined();
         frames.push(wire::ProposeFrame { content: Some(Content::Proposal(proposal)) });
     }
     frames

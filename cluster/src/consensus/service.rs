@@ -50,18 +50,19 @@ impl ProposalService {
             let Some(Content::Proposal(mut proposal)) = frame.content else {
                 return Err(Status::invalid_argument("a frame that is not a proposal"));
             };
+            let mut commands = std::mem::take(&mut proposal.commands).into();
             if proposal.parts_bytes > 0 {
-                proposal.commands = collect_parts(proposal.parts_bytes, &mut frames, |frame| match frame.content {
+                let part_of = |frame: wire::ProposeFrame| match frame.content {
                     Some(Content::Part(part)) => Some(part),
                     _ => None,
-                })
-                .await?;
+                };
+                commands = collect_parts(proposal.parts_bytes, &mut frames, part_of, |_| None).await?;
             }
             if !engine.is_leader() {
                 return Ok(NotLeader { leader: engine.leadership().borrow().leader });
             }
             let time = self.clock.stamp();
-            let payload = encode_batch(origin, proposal.sequence, time, proposal.count, &proposal.commands);
+            let payload = encode_batch(origin, proposal.sequence, time, proposal.count, &commands);
             match engine.propose(payload).await {
                 Ok(applied) => pending.push(applied.boxed()),
                 Err(refused) => return Ok(refused),

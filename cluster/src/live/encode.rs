@@ -62,6 +62,23 @@ pub(crate) fn to_wire(handed: &Handed) -> wire::Publish {
     }
 }
 
+/// As an encoded `LinkItem` in two pieces, the second of which is the payload, not copied: fields come in any order.
+pub(crate) fn to_wire_apart(handed: &Handed) -> [Bytes; 2] {
+    use prost::encoding::{WireType, encode_key, encode_varint};
+    const PAYLOAD: u32 = 2;
+    const PUBLISH: u32 = 1;
+    let mut publish = to_wire(handed);
+    let payload = std::mem::take(&mut publish.payload);
+    let mut description = publish.encode_to_vec();
+    encode_key(PAYLOAD, WireType::LengthDelimited, &mut description);
+    encode_varint(payload.len() as u64, &mut description);
+    let mut item = Vec::with_capacity(description.len() + 16);
+    encode_key(PUBLISH, WireType::LengthDelimited, &mut item);
+    encode_varint((description.len() + payload.len()) as u64, &mut item);
+    item.extend_from_slice(&description);
+    [item.into(), payload]
+}
+
 pub(crate) fn from_wire(publish: wire::Publish) -> Option<Handed> {
     let properties = match publish.properties.is_empty() {
         true => None,
@@ -208,7 +225,10 @@ mod tests {
             let handed = Handed { message, ordinary: true, logged, groups, after, at_apply, tried: vec![NodeId(9)] };
             let encoded = to_wire(&handed).encode_to_vec();
             let decoded = wire::Publish::decode(&encoded[..]).expect("as encoded");
-            assert_eq!(from_wire(decoded), Some(handed));
+            assert_eq!(from_wire(decoded), Some(handed.clone()));
+            let apart = wire::LinkItem::decode(Bytes::from(to_wire_apart(&handed).concat())).expect("as encoded");
+            let Some(wire::link_item::Body::Publish(publish)) = apart.body else { panic!("{apart:?}") };
+            assert_eq!(from_wire(publish), Some(handed));
         }
     }
 

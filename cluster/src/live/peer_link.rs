@@ -199,8 +199,7 @@ impl PeerLink {
         if size <= PART_BYTES {
             lane.outbox.push(Frame { body: Body::Publish(handed), pending }, size);
         } else {
-            let item = LinkItem { body: Some(link_item::Body::Publish(encode::to_wire(&handed))) };
-            lane.push_parts(item.encode_to_vec().into(), pending);
+            lane.push_parts(encode::to_wire_apart(&handed), pending);
         }
         self.data_bytes.store(lane.outbox.bytes(), Ordering::Relaxed);
         let waker = lane.waker.take();
@@ -362,20 +361,25 @@ impl Inner {
         if size <= PART_BYTES {
             lane.outbox.push(Frame { body: Body::Item(Box::new(body)), pending }, size);
         } else {
-            lane.push_parts(LinkItem { body: Some(body) }.encode_to_vec().into(), pending);
+            lane.push_parts([LinkItem { body: Some(body) }.encode_to_vec().into()], pending);
         }
         lane.waker.take().into_iter().for_each(Waker::wake);
     }
 }
 
 impl Lane {
-    fn push_parts(&mut self, mut encoded: Bytes, pending: Option<Pending>) {
-        while encoded.len() > PART_BYTES {
-            let part = encoded.split_to(PART_BYTES);
-            self.outbox.push(Frame { body: Body::Part(part, false), pending: None }, PART_BYTES);
+    /// An encoded item, which is large, in pieces of any length.
+    fn push_parts(&mut self, encoded: impl IntoIterator<Item = Bytes>, mut pending: Option<Pending>) {
+        let cut = |mut piece: Bytes| {
+            let next = move || (!piece.is_empty()).then(|| piece.split_to(piece.len().min(PART_BYTES)));
+            std::iter::from_fn(next)
+        };
+        let mut parts = encoded.into_iter().flat_map(cut).peekable();
+        while let Some(part) = parts.next() {
+            let (last, size) = (parts.peek().is_none(), part.len());
+            let pending = pending.take_if(|_| last);
+            self.outbox.push(Frame { body: Body::Part(part, last), pending }, size);
         }
-        let size = encoded.len();
-        self.outbox.push(Frame { body: Body::Part(encoded, true), pending }, size);
     }
 
     fn close(&mut self) {

@@ -80,7 +80,7 @@ async fn the_clock_is_never_behind_the_state_that_a_start_or_a_snapshot_brings()
     let ahead = Millis(clocks[0].now().0 + 3_600_000);
     let sender = builder.replica(&builder.dir());
     let origin = Origin { node: NodeId(2), incarnation: Incarnation(1) };
-    let content = Content::Batch(encode_batch(origin, 1, ahead, 0, &[]));
+    let content = Content::Batch(encode_batch(origin, 1, ahead, 0, &Default::default()));
     sender.apply(vec![Committed { id: LogId { term: 1, node: 2, index: 1 }, content }]).expect("applied");
     sender.build_snapshot().expect("memory has room");
     let mut receiver = Machine::new(builder.replica(&builder.dir()), at_install.clone());

@@ -5,16 +5,22 @@ use crate::{
     ids::{Incarnation, Millis, NodeId},
     state::{Command, Origin},
 };
-use bytes::{BufMut, Bytes, BytesMut};
-use mosquorum_storage::log::LogId;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use mosquorum_storage::log::{LogId, Payload};
 use serde::{Deserialize, Serialize};
+use sharing::{decode_sharing, encode_apart};
 use std::collections::{BTreeMap, BTreeSet};
+
+mod sharing;
 
 const KIND_BLANK: u8 = 0;
 const KIND_BATCH: u8 = 1;
 const KIND_MEMBERSHIP: u8 = 2;
 /// Kind, time, node, incarnation, sequence, number of commands.
 const BATCH_HEADER_BYTES: usize = 1 + 8 * 4 + 4;
+/// A larger payload of a message is shared by the batch that carries it, not copied. The entry is larger than
+/// [`super::PART_BYTES`] then, so it comes from other nodes in a buffer of its own.
+pub(crate) const SHARED_BYTES_MIN: usize = super::PART_BYTES;
 /// A batch states more commands than any proposer puts into one.
 const COMMANDS_MAX: u32 = 1 << 20;
 
@@ -23,7 +29,7 @@ const COMMANDS_MAX: u32 = 1 << 20;
 pub(crate) enum Content {
     Blank,
     /// The whole payload; see [`BatchHeader::read`] and [`decode_commands`].
-    Batch(Bytes),
+    Batch(Payload),
     Membership(MembershipRecord),
 }
 
@@ -101,59 +107,85 @@ impl BatchHeader {
 }
 
 /// The payload of a batch whose commands are encoded already, with the leader's time.
-pub(crate) fn encode_batch(origin: Origin, sequence: u64, time: Millis, count: u32, commands: &[u8]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(BATCH_HEADER_BYTES + commands.len());
+pub(crate) fn encode_batch(origin: Origin, sequence: u64, time: Millis, count: u32, commands: &Payload) -> Payload {
+    // What is large is not copied behind the header.
+    let (with_header, behind) = match commands.pieces().split_first() {
+        Some((head, behind)) if head.len() <= SHARED_BYTES_MIN => (&head[..], behind),
+        _ => (&[][..], commands.pieces()),
+    };
+    let mut bytes = BytesMut::with_capacity(BATCH_HEADER_BYTES + with_header.len());
     bytes.put_u8(KIND_BATCH);
     bytes.put_u64_le(time.0);
     bytes.put_u64_le(origin.node.0);
     bytes.put_u64_le(origin.incarnation.0);
     bytes.put_u64_le(sequence);
     bytes.put_u32_le(count);
-    bytes.put_slice(commands);
-    bytes.freeze()
+    bytes.put_slice(with_header);
+    if behind.is_empty() {
+        return bytes.freeze().into();
+    }
+    Payload::of_pieces(std::iter::once(bytes.freeze()).chain(behind.iter().cloned()))
 }
 
-/// Adds a command to those of a batch.
-pub(crate) fn encode_command(command: &Command, into: Vec<u8>) -> Vec<u8> {
-    postcard::to_extend(command, into).expect("every command has a postcard form")
+/// The commands of a batch, `bytes` about. A large message, which is the only command of its batch, shares its payload.
+pub(crate) fn encode_commands(commands: &[Command], bytes: usize) -> Payload {
+    if let [command @ Command::Publish(publish)] = commands
+        && publish.message.payload.len() > SHARED_BYTES_MIN
+    {
+        return encode_apart(command, &publish.message.payload);
+    }
+    let into = Vec::with_capacity(bytes);
+    let encoded = commands
+        .iter()
+        .fold(into, |into, command| postcard::to_extend(command, into).expect("every command has a postcard form"));
+    Bytes::from(encoded).into()
 }
 
-/// The commands behind a batch's header.
-pub(crate) fn decode_commands(payload: &[u8]) -> Result<Vec<Command>, EncodingError> {
-    let header = BatchHeader::read(payload)?;
+/// The commands behind a batch's header. A large message shares the buffer.
+pub(crate) fn decode_commands(payload: &Payload) -> Result<Vec<Command>, EncodingError> {
+    let head = payload.head();
+    let header = BatchHeader::read(head)?;
     if header.count > COMMANDS_MAX {
         return Err(EncodingError::TooManyCommands(header.count));
     }
-    let mut rest = &payload[BATCH_HEADER_BYTES..];
+    let mut rest = match payload.pieces() {
+        [head] => head.slice(BATCH_HEADER_BYTES..),
+        [head, commands] if head.len() == BATCH_HEADER_BYTES => commands.clone(),
+        _ => payload.joined().slice(BATCH_HEADER_BYTES..),
+    };
     let mut commands = Vec::with_capacity(header.count.min(4096) as usize);
     for number in 0..header.count {
-        let (command, after) =
-            postcard::take_from_bytes(rest).map_err(|source| EncodingError::Command { number, source })?;
+        let taken = match rest.len() > SHARED_BYTES_MIN {
+            true => decode_sharing(&rest),
+            false => postcard::take_from_bytes(&rest).map(|(command, after)| (command, rest.len() - after.len())),
+        };
+        let (command, len) = taken.map_err(|source| EncodingError::Command { number, source })?;
         commands.push(command);
-        rest = after;
+        rest.advance(len);
     }
     Ok(commands)
 }
 
 impl Content {
-    pub(crate) fn encode(self) -> Bytes {
+    pub(crate) fn encode(self) -> Payload {
         match self {
-            Content::Blank => Bytes::from_static(&[KIND_BLANK]),
+            Content::Blank => Bytes::from_static(&[KIND_BLANK]).into(),
             Content::Batch(payload) => payload,
             Content::Membership(record) => {
                 let bytes = vec![KIND_MEMBERSHIP];
-                postcard::to_extend(&record, bytes).expect("maps and strings always have a postcard form").into()
+                let bytes = postcard::to_extend(&record, bytes).expect("maps and strings always have a postcard form");
+                Bytes::from(bytes).into()
             }
         }
     }
 
-    pub(crate) fn decode(payload: Bytes) -> Result<Self, EncodingError> {
-        match payload.first() {
+    pub(crate) fn decode(payload: Payload) -> Result<Self, EncodingError> {
+        match payload.head().first() {
             None => Err(EncodingError::Short),
             Some(&KIND_BLANK) => Ok(Content::Blank),
             Some(&KIND_BATCH) => Ok(Content::Batch(payload)),
             Some(&KIND_MEMBERSHIP) => {
-                postcard::from_bytes(&payload[1..]).map(Content::Membership).map_err(EncodingError::Membership)
+                postcard::from_bytes(&payload.joined()[1..]).map(Content::Membership).map_err(EncodingError::Membership)
             }
             Some(&other) => Err(EncodingError::UnknownKind(other)),
         }
@@ -165,16 +197,15 @@ mod tests {
     use super::*;
     use crate::state::Batch;
 
-    fn decode_batch(payload: &[u8]) -> Result<Batch, EncodingError> {
-        let BatchHeader { origin, sequence, time, .. } = BatchHeader::read(payload)?;
+    fn decode_batch(payload: &Payload) -> Result<Batch, EncodingError> {
+        let BatchHeader { origin, sequence, time, .. } = BatchHeader::read(payload.head())?;
         Ok(Batch { origin, sequence, time, commands: decode_commands(payload)? })
     }
 
     #[test]
     fn a_batch_survives_encoding() {
         let origin = Origin { node: NodeId(3), incarnation: Incarnation(9) };
-        let commands = encode_command(&Command::NodeUp { name: "a".into() }, Vec::new());
-        let commands = encode_command(&Command::Tick, commands);
+        let commands = encode_commands(&[Command::NodeUp { name: "a".into() }, Command::Tick], 0);
         let payload = encode_batch(origin, 7, Millis(1234), 2, &commands);
         let Content::Batch(payload) = Content::decode(payload).unwrap() else { panic!("not a batch") };
         let batch = decode_batch(&payload).unwrap();
@@ -185,13 +216,13 @@ mod tests {
     #[test]
     fn cut_or_foreign_bytes_are_an_error() {
         let origin = Origin { node: NodeId(3), incarnation: Incarnation(9) };
-        let commands = encode_command(&Command::NodeUp { name: "name".into() }, Vec::new());
-        let payload = encode_batch(origin, 7, Millis(1), 1, &commands);
+        let commands = encode_commands(&[Command::NodeUp { name: "name".into() }], 0);
+        let payload = encode_batch(origin, 7, Millis(1), 1, &commands).joined();
         for len in 0..payload.len() {
-            assert!(decode_batch(&payload[..len]).is_err());
+            assert!(decode_batch(&payload.slice(..len).into()).is_err());
         }
-        assert!(Content::decode(Bytes::from_static(b"\x09")).is_err());
-        assert!(Content::decode(Bytes::new()).is_err());
+        assert!(Content::decode(Bytes::from_static(b"\x09").into()).is_err());
+        assert!(Content::decode(Payload::default()).is_err());
     }
 
     #[test]

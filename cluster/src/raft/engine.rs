@@ -14,7 +14,7 @@ use crate::{
     transport::{Neighbours, Transport},
 };
 use bytes::Bytes;
-use mosquorum_storage::log::Log;
+use mosquorum_storage::log::{Log, Payload};
 use openraft::{
     ChangeMembers, Config, Instant as _, Raft, ReadPolicy, ServerState, SnapshotPolicy,
     async_runtime::watch::WatchReceiver,
@@ -295,7 +295,7 @@ impl Engine {
     /// known that this node could not see it through; dropping the future changes nothing.
     pub(crate) async fn propose(
         &self,
-        payload: Bytes,
+        payload: Payload,
     ) -> Result<impl Future<Output = Result<(), NotLeader>> + Send + 'static, NotLeader> {
         let (responder, applied) = ProgressResponder::complete_only();
         let leader = self.leadership.borrow().leader;

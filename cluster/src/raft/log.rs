@@ -11,7 +11,7 @@ use super::{
 };
 use crate::consensus::clock::ClusterClock;
 use futures_util::{Stream, stream};
-use mosquorum_storage::log::{Log, LogEntry, LogError};
+use mosquorum_storage::log::{Log, LogEntry, LogError, Payload};
 use openraft::{
     EntryPayload, LogState, RaftLogReader,
     entry::RaftEntry,
@@ -100,7 +100,7 @@ pub(crate) fn decode(entry: LogEntry) -> Result<Entry, io::Error> {
     Ok(Entry { log_id: log_id(entry.id), payload })
 }
 
-pub(crate) fn encode(entry: &Entry) -> bytes::Bytes {
+pub(crate) fn encode(entry: &Entry) -> Payload {
     match &entry.payload {
         EntryPayload::Blank => Content::Blank.encode(),
         EntryPayload::Normal(Proposal(payload)) => payload.clone(),
@@ -243,7 +243,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             .into_iter()
             .map(|entry| {
                 let payload = encode(&entry);
-                if let Ok(header) = BatchHeader::read(&payload) {
+                if let Ok(header) = BatchHeader::read(payload.head()) {
                     self.clock.saw(header.time);
                 }
                 LogEntry { shard: SHARD, id: stored_log_id(&entry.log_id), payload }

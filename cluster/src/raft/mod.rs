@@ -14,7 +14,7 @@ mod types;
 mod voters;
 
 pub(crate) use engine::{Engine, EngineError, EngineStart, Leadership, MemberView, NotLeader, View};
-pub(crate) use network::{PART_BYTES, Speaker, cut};
+pub(crate) use network::{PART_BYTES, Speaker};
 pub(crate) use service::{RaftService, START_TIMEOUT, collect_parts, peer_of};
 pub(crate) use types::vote_after_snapshot;
 

@@ -140,10 +140,11 @@ fn append_frames(speaker: &Speaker, target: u64, request: AppendEntriesRequest<T
             let payload = encode(entry);
             let id = Some(log_id_to_wire(&entry.log_id));
             if payload.len() <= PART_BYTES {
-                return wire::Entry { id, payload, parts_bytes: 0 };
+                return wire::Entry { id, payload: payload.joined(), parts_bytes: 0 };
             }
             let parts_bytes = payload.len() as u64;
-            cut(payload, |part| parts.push(wire::AppendFrame { content: Some(Content::Part(part)) }));
+            parts
+                .extend(payload.parts(PART_BYTES).map(|part| wire::AppendFrame { content: Some(Content::Part(part)) }));
             wire::Entry { id, payload: Bytes::new(), parts_bytes }
         })
         .collect();
@@ -157,13 +158,6 @@ fn append_frames(speaker: &Speaker, target: u64, request: AppendEntriesRequest<T
     let mut frames = vec![wire::AppendFrame { content: Some(Content::Request(first)) }];
     frames.append(&mut parts);
     frames
-}
-
-/// Gives out pieces of at most [`PART_BYTES`] that share the buffer.
-pub(crate) fn cut(mut payload: Bytes, mut piece: impl FnMut(Bytes)) {
-    while !payload.is_empty() {
-        piece(payload.split_to(payload.len().min(PART_BYTES)));
-    }
 }
 
 impl Network {

@@ -2,7 +2,7 @@
 //! Always true: only messages of this cluster, for this node, from the member that the certificate names get through; the
 //! sender is checked before the parts of an entry are collected.
 use super::{
-    encoding::Content,
+    encoding::{BatchHeader, Content, encode_batch},
     engine::Engine,
     snapshot::SnapshotHandle,
     types::{
@@ -15,7 +15,7 @@ use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use mosquorum_proto::peer::raft as wire;
-use mosquorum_storage::snapshot::SnapshotReceiver;
+use mosquorum_storage::{log::Payload, snapshot::SnapshotReceiver};
 use openraft::{
     raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError, TransferLeaderRequest},
     storage::Snapshot,
@@ -31,8 +31,6 @@ pub(crate) struct RaftService {
 
 /// An entry that announces more was never made by this software.
 const ENTRY_BYTES_MAX: u64 = 512 << 20;
-/// Room for an entry in parts is made as they come, so much at first.
-const FIRST_BYTES: usize = 1 << 20;
 /// Whoever opens a stream says at once what it is for.
 pub(crate) const START_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -62,10 +60,10 @@ fn fatal(error: impl std::fmt::Display) -> Status {
     Status::unavailable(format!("Raft has stopped: {error}"))
 }
 
-fn entry_of(entry: wire::Entry) -> Result<Entry, Status> {
+fn entry_of(entry: wire::Entry, payload: Payload) -> Result<Entry, Status> {
     let id = required(entry.id, "entry position")?;
     let invalid = |detail: String| Status::invalid_argument(format!("entry {}: {detail}", id.index));
-    let payload = match Content::decode(entry.payload).map_err(|e| invalid(e.to_string()))? {
+    let payload = match Content::decode(payload).map_err(|e| invalid(e.to_string()))? {
         Content::Blank => openraft::EntryPayload::Blank,
         Content::Batch(payload) => openraft::EntryPayload::Normal(super::types::Proposal(payload)),
         Content::Membership(record) => openraft::EntryPayload::Membership(membership(record).map_err(invalid)?),
@@ -73,8 +71,13 @@ fn entry_of(entry: wire::Entry) -> Result<Entry, Status> {
     Ok(Entry { log_id: log_id_from_wire(id), payload })
 }
 
-fn append_request(request: wire::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
-    let entries = request.entries.into_iter().map(entry_of).collect::<Result<_, _>>()?;
+/// `payloads` are those of the entries.
+fn append_request(
+    request: wire::AppendRequest,
+    payloads: Vec<Payload>,
+) -> Result<AppendEntriesRequest<TypeConfig>, Status> {
+    let entries = request.entries.into_iter().zip(payloads).map(|(entry, payload)| entry_of(entry, payload));
+    let entries = entries.collect::<Result<_, _>>()?;
     Ok(AppendEntriesRequest {
         vote: vote_from_wire(required(request.vote, "vote")?),
         prev_log_id: request.previous.map(log_id_from_wire),
@@ -93,25 +96,65 @@ fn append_reply(result: StreamAppendResult<TypeConfig>) -> wire::AppendReply {
     wire::AppendReply { outcome: Some(outcome) }
 }
 
-/// Reads what follows a large value and puts it together.
+/// Reads what follows a large value and puts it together. `known` tells what it may be, from its first part: as long as that
+/// is what comes, it is not kept a second time.
 pub(crate) async fn collect_parts<F>(
     length: u64,
     frames: &mut Streaming<F>,
     part_of: impl Fn(F) -> Option<Bytes>,
-) -> Result<Bytes, Status> {
+    known: impl FnOnce(&Bytes) -> Option<Payload>,
+) -> Result<Payload, Status> {
     if length > ENTRY_BYTES_MAX {
         return Err(Status::invalid_argument(format!("an entry of {length} bytes")));
     }
-    let mut whole = BytesMut::with_capacity((length as usize).min(FIRST_BYTES));
-    while (whole.len() as u64) < length {
+    let length = length as usize;
+    let (mut parts, mut known) = (Parts::default(), Some(known));
+    while parts.received < length {
         let frame = required(frames.message().await?, "missing part")?;
         let part = required(part_of(frame), "part where one is due")?;
-        if part.is_empty() || (whole.len() + part.len()) as u64 > length {
+        if part.is_empty() || parts.received + part.len() > length {
             return Err(Status::invalid_argument("parts of an entry do not add up"));
         }
-        whole.extend_from_slice(&part);
+        if let Some(known) = known.take() {
+            parts.known = known(&part).filter(|known| known.len() == length);
+        }
+        parts.add(&part);
     }
-    Ok(whole.freeze())
+    Ok(parts.finish())
+}
+
+/// A large value that comes in parts.
+#[derive(Default)]
+struct Parts {
+    received: usize,
+    /// Begins with everything that was received.
+    known: Option<Payload>,
+    /// What was received, unless it is known. Room is made as it comes.
+    whole: BytesMut,
+}
+
+impl Parts {
+    fn add(&mut self, part: &[u8]) {
+        let as_known = self.known.as_ref().is_some_and(|known| known.has_at(self.received, part));
+        if !as_known {
+            if let Some(known) = self.known.take() {
+                self.whole.extend_from_slice(&known.joined()[..self.received]);
+            }
+            self.whole.extend_from_slice(part);
+        }
+        self.received += part.len();
+    }
+
+    fn finish(self) -> Payload {
+        self.known.unwrap_or_else(|| self.whole.freeze().into())
+    }
+}
+
+/// The entry that begins like this, if this node proposed it: from the commands that it holds until they are applied.
+fn own_entry(engine: &Engine, first: &[u8]) -> Option<Payload> {
+    let header = BatchHeader::read(first).ok()?;
+    let commands = engine.replica.proposed(&header)?;
+    Some(encode_batch(header.origin, header.sequence, header.time, header.count, &commands))
 }
 
 /// Positions in a request that come from its sender.
@@ -119,27 +162,30 @@ fn positions(rpc: &AppendEntriesRequest<TypeConfig>) -> impl Iterator<Item = &Lo
     rpc.prev_log_id.iter().chain(&rpc.leader_commit).chain(rpc.entries.iter().map(|entry| &entry.log_id))
 }
 
-/// The next request, of which `admit` sees the envelope before more is read.
+/// The next request and the payloads of its entries, of which `admit` sees the envelope before more is read.
 async fn next_append(
     frames: &mut Streaming<wire::AppendFrame>,
     admit: impl Fn(Option<wire::Envelope>) -> Result<Arc<Engine>, Status>,
-) -> Result<Option<(Arc<Engine>, wire::AppendRequest)>, Status> {
+) -> Result<Option<(Arc<Engine>, wire::AppendRequest, Vec<Payload>)>, Status> {
     use wire::append_frame::Content;
     let Some(frame) = frames.message().await? else { return Ok(None) };
     let Some(Content::Request(mut request)) = frame.content else {
         return Err(Status::invalid_argument("a part without its request"));
     };
     let engine = admit(request.envelope.take())?;
+    let mut payloads = Vec::with_capacity(request.entries.len());
     for entry in &mut request.entries {
-        if entry.parts_bytes > 0 {
-            entry.payload = collect_parts(entry.parts_bytes, frames, |frame| match frame.content {
-                Some(Content::Part(part)) => Some(part),
-                _ => None,
-            })
-            .await?;
+        if entry.parts_bytes == 0 {
+            payloads.push(std::mem::take(&mut entry.payload).into());
+            continue;
         }
+        let part_of = |frame: wire::AppendFrame| match frame.content {
+            Some(Content::Part(part)) => Some(part),
+            _ => None,
+        };
+        payloads.push(collect_parts(entry.parts_bytes, frames, part_of, |first| own_entry(&engine, first)).await?);
     }
-    Ok(Some((engine, request)))
+    Ok(Some((engine, request, payloads)))
 }
 
 impl RaftService {
@@ -153,8 +199,8 @@ impl RaftService {
             let request = next_append(&mut frames, |envelope| this.admit(&peer, envelope)).await;
             let request = request.and_then(|request| {
                 request
-                    .map(|(engine, request)| {
-                        let rpc = append_request(request)?;
+                    .map(|(engine, request, payloads)| {
+                        let rpc = append_request(request, payloads)?;
                         engine.check_jump(&rpc.vote, positions(&rpc))?;
                         Ok::<_, Status>(rpc)
                     })
@@ -200,7 +246,8 @@ impl raft_server::Raft for RaftService {
         let peer = peer_of(&request);
         let mut request = request.into_inner();
         let engine = self.admit(&peer, request.envelope.take())?;
-        let rpc = append_request(request)?;
+        let payloads = request.entries.iter_mut().map(|entry| std::mem::take(&mut entry.payload).into()).collect();
+        let rpc = append_request(request, payloads)?;
         engine.check_jump(&rpc.vote, positions(&rpc))?;
         let last = rpc.prev_log_id;
         let response = engine.raft().append_entries(rpc).await.map_err(fatal)?;
@@ -313,4 +360,31 @@ async fn receive_snapshot(
         ),
     };
     Ok(Snapshot { meta, snapshot: SnapshotHandle { fs, path } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn collected(known: Option<&Payload>, came: &[u8]) -> Payload {
+        let mut parts = Parts { known: known.cloned(), ..Parts::default() };
+        came.chunks(1000).for_each(|part| parts.add(part));
+        parts.finish()
+    }
+
+    #[test]
+    fn parts_that_are_known_are_not_kept_twice_and_others_are_taken_as_they_came() {
+        let bytes: Vec<u8> = (0..10_000_u32).flat_map(u32::to_le_bytes).collect();
+        let whole = Bytes::from(bytes.clone());
+        let known = Payload::of_pieces([whole.slice(..37), whole.slice(37..39_000), whole.slice(39_000..)]);
+        let shares = |payload: &Payload| payload.pieces().iter().any(|piece| piece.as_ptr() == whole[37..].as_ptr());
+        assert!(shares(&collected(Some(&known), &bytes)));
+        for at in [0, 36, 37, 1500, 39_999] {
+            let mut other = bytes.clone();
+            other[at] ^= 1;
+            let payload = collected(Some(&known), &other);
+            assert!(payload.joined() == other && !shares(&payload), "{at}");
+        }
+        assert!(collected(None, &bytes).joined() == bytes);
+    }
 }

@@ -11,8 +11,7 @@ use crate::{
     },
     state::{Command, Effect, Origin},
 };
-use bytes::Bytes;
-use mosquorum_storage::log::Log;
+use mosquorum_storage::log::{Log, Payload};
 use std::sync::Arc;
 
 pub(crate) struct Nobody;
@@ -27,7 +26,7 @@ impl Observer for Nobody {
 }
 
 /// The payload of an entry without content.
-pub(crate) fn blank() -> Bytes {
+pub(crate) fn blank() -> Payload {
     Content::Blank.encode()
 }
 

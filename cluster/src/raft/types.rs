@@ -23,7 +23,7 @@ pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
 
 /// A batch as the log holds it (see [`super::encoding`]).
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Proposal(pub(crate) bytes::Bytes);
+pub(crate) struct Proposal(pub(crate) mosquorum_storage::log::Payload);
 
 impl fmt::Debug for Proposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

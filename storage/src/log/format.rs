@@ -124,7 +124,7 @@ pub(super) fn record_len(body_len: usize) -> u64 {
     ((RECORD_HEADER_BYTES + body_len) as u64).next_multiple_of(ALIGN)
 }
 
-/// Appends a record's header to `out`. The body and [`padding`] follow, and the checksum already covers the body.
+/// Appends a record's header to `out`. The body and [`padding`] follow, and the checksum already covers the body, which is given in pieces.
 pub(super) fn put_header(
     out: &mut Vec<u8>,
     seed: SegmentSeed,
@@ -133,17 +133,19 @@ pub(super) fn put_header(
     epoch: u64,
     shard: u32,
     id: LogId,
-    body: &[u8],
+    body: &[impl AsRef<[u8]>],
 ) {
+    let body_len: usize = body.iter().map(|piece| piece.as_ref().len()).sum();
     let mut header = [0; RECORD_HEADER_BYTES];
     let mut put = &mut header[4..];
-    put.put_u32_le(body.len() as u32);
+    put.put_u32_le(body_len as u32);
     put.put_u32_le(kind as u32 | (epoch24(epoch) << 8));
     put.put_u32_le(shard);
     put.put_u64_le(id.term);
     put.put_u64_le(id.node);
     put.put_u64_le(id.index);
-    let crc = crc32c::crc32c_append(seed.header_crc(offset, &header), body);
+    let crc =
+        body.iter().fold(seed.header_crc(offset, &header), |crc, piece| crc32c::crc32c_append(crc, piece.as_ref()));
     header[..4].copy_from_slice(&crc.to_le_bytes());
     out.extend_from_slice(&header);
 }
@@ -194,7 +196,7 @@ pub(super) fn encode_batch(seed: SegmentSeed, offset: u64, batch: &BatchBody) ->
     body.put_u64_le(batch.records_len);
     let mut out = Vec::with_capacity(BATCH_BYTES);
     let (flag, id) = (u32::from(batch.committed.is_some()), batch.committed.unwrap_or_default());
-    put_header(&mut out, seed, offset, Kind::Batch, batch.epoch, flag, id, &body);
+    put_header(&mut out, seed, offset, Kind::Batch, batch.epoch, flag, id, &[&body]);
     out.extend_from_slice(&body);
     out
 }

@@ -18,6 +18,7 @@
 mod error;
 mod extent;
 mod format;
+mod payload;
 mod recovery;
 mod scan;
 mod segments;
@@ -36,6 +37,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 pub use error::LogError;
+pub use payload::Payload;
 pub use types::{Done, Durable, LogBounds, LogEntry, LogId, LogOptions, LogStats, Recovered, WriterMode};
 
 use crate::fs::{Fs, parent};
@@ -434,7 +436,7 @@ fn parse_entry(part: &Segment, index: u64, offset: u64, record: &Bytes) -> Optio
     let payload = record.get(body.clone())?;
     let crc = crc32c::crc32c_append(part.seed.header_crc(offset, record), payload);
     let matches = header.kind == Kind::Entry && header.id.index == index && crc == header.crc;
-    matches.then(|| LogEntry { shard: header.shard, id: header.id, payload: record.slice(body) })
+    matches.then(|| LogEntry { shard: header.shard, id: header.id, payload: record.slice(body).into() })
 }
 
 /// An id that two logs will not share.

@@ -1,8 +1,6 @@
 //! Values of the log's interface.
 
-use bytes::Bytes;
-
-use super::LogError;
+use super::{LogError, Payload};
 use crate::histogram::HistogramValues;
 
 /// Identity of an entry: the term and node of the leader that made it, and its position.
@@ -18,7 +16,7 @@ pub struct LogId {
 pub struct LogEntry {
     pub shard: u32,
     pub id: LogId,
-    pub payload: Bytes,
+    pub payload: Payload,
 }
 
 /// Proof that an append was written and synced: only the writer makes one.

@@ -24,8 +24,8 @@ use super::types::{Done, Durable, LogId, LogOptions};
 use super::view::{Segment, Written};
 use crate::fs::FsFile;
 
-/// Bodies from this size on are written from where they are instead of being copied into the batch.
-const LARGE_BODY_BYTES: usize = 64 << 10;
+/// Pieces of bodies from this size on are written from where they are instead of being copied into the batch.
+const LARGE_PIECE_BYTES: usize = 64 << 10;
 const BUFFER_BYTES: usize = 1 << 20;
 /// How long the writer idles before it writes the durable watermark of the last batch.
 const IDLE: Duration = Duration::from_millis(20);
@@ -257,7 +257,7 @@ impl Writer {
                 self.waiters.push(done);
                 for entry in entries {
                     let index = entry.id.index;
-                    let offset = self.put(Kind::Entry, entry.shard, entry.id, &entry.payload)?;
+                    let offset = self.put(Kind::Entry, entry.shard, entry.id, entry.payload.pieces())?;
                     self.extent.append(entry.id);
                     self.written += 1;
                     self.changes.push(Written::Entry { index, offset });
@@ -269,19 +269,19 @@ impl Writer {
                 self.changes.push(Written::Truncate { from });
             }
             Command::Purge(id) => {
-                self.put(Kind::Purge, 0, id, &Bytes::new())?;
+                self.put(Kind::Purge, 0, id, &[])?;
                 self.extent.purge(id);
                 self.purged = true;
             }
             Command::Reset(id) => {
-                self.put(Kind::Reset, 0, id, &Bytes::new())?;
+                self.put(Kind::Reset, 0, id, &[])?;
                 self.extent.reset(id);
                 self.changes.push(Written::Reset);
                 self.purged = true;
             }
             Command::Vote(vote, done) => {
                 self.waiters.push(done);
-                self.put(Kind::Vote, 0, LogId::default(), &vote)?;
+                self.put(Kind::Vote, 0, LogId::default(), std::slice::from_ref(&vote))?;
                 self.vote = Some(vote);
             }
             Command::Flush(done) => self.waiters.push(done),
@@ -300,26 +300,29 @@ impl Writer {
 
     fn put_with_option(&mut self, kind: Kind, id: Option<LogId>, body: &[u8]) -> Result<(), LogError> {
         let body = Bytes::copy_from_slice(body);
-        self.put(kind, u32::from(id.is_some()), id.unwrap_or_default(), &body).map(drop)
+        self.put(kind, u32::from(id.is_some()), id.unwrap_or_default(), &[body]).map(drop)
     }
 
     /// Adds a record to the batch, in the next segment when this one is full. Returns its offset.
-    fn put(&mut self, kind: Kind, shard: u32, id: LogId, body: &Bytes) -> Result<u64, LogError> {
-        let len = record_len(body.len());
+    fn put(&mut self, kind: Kind, shard: u32, id: LogId, body: &[Bytes]) -> Result<u64, LogError> {
+        let body_len = body.iter().map(Bytes::len).sum();
+        let len = record_len(body_len);
         let fits = self.current.end + len <= self.options.segment_bytes;
         if !fits && kind != Kind::Start && self.current.end > self.current.floor {
             self.roll()?;
         }
         let offset = self.current.end;
         put_header(&mut self.batch.buffer, self.current.seed, offset, kind, self.epoch, shard, id, body);
-        if body.len() >= LARGE_BODY_BYTES {
-            self.write_buffer()?;
-            self.write(body, self.batch.buffer_at)?;
-            self.batch.buffer_at += body.len() as u64;
-        } else {
-            self.batch.buffer.extend_from_slice(body);
+        for piece in body {
+            if piece.len() >= LARGE_PIECE_BYTES {
+                self.write_buffer()?;
+                self.write(piece, self.batch.buffer_at)?;
+                self.batch.buffer_at += piece.len() as u64;
+            } else {
+                self.batch.buffer.extend_from_slice(piece);
+            }
         }
-        self.batch.buffer.extend_from_slice(padding(body.len()));
+        self.batch.buffer.extend_from_slice(padding(body_len));
         self.current.end += len;
         if self.batch.buffer.len() >= BUFFER_BYTES {
             self.write_buffer()?;
@@ -335,7 +338,7 @@ impl Writer {
             purged: self.extent.purged,
             vote: self.vote.clone().map(Vec::from),
         };
-        self.put(Kind::Start, 0, LogId::default(), &Bytes::from(encode_start(&start)))?;
+        self.put(Kind::Start, 0, LogId::default(), &[encode_start(&start).into()])?;
         self.current.floor = self.current.end;
         Ok(())
     }

@@ -205,8 +205,8 @@ impl Model {
                     _ => random.below(400),
                 };
                 let id = LogId { term: self.term, node: random.below(3), index: next + i };
-                let payload = (0..len).map(|at| (at ^ id.index ^ self.term) as u8).collect();
-                LogEntry { shard: 0, id, payload }
+                let payload: Bytes = (0..len).map(|at| (at ^ id.index ^ self.term) as u8).collect();
+                LogEntry { shard: 0, id, payload: payload.into() }
             })
             .collect();
         entries.iter().for_each(|entry| self.note(Change::Entry(entry.clone())));

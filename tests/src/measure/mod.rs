@@ -54,9 +54,28 @@ fn milliseconds(time: Duration) -> f64 {
 /// Resident memory of a process, MiB.
 #[must_use]
 pub fn resident_mib(process: Option<u32>) -> u64 {
+    status_kib(process, "VmRSS:") / 1024
+}
+
+/// The most resident memory of a process since [`forget_peak`], KiB; 0 if it does not run.
+#[must_use]
+pub fn peak_kib(process: Option<u32>) -> u64 {
+    status_kib(process, "VmHWM:")
+}
+
+/// Has the most resident memory of a process counted from now on; what is resident now, KiB.
+/// # Errors
+/// When the kernel does not let us.
+pub fn forget_peak(process: Option<u32>) -> std::io::Result<u64> {
+    let id = process.ok_or(std::io::ErrorKind::NotFound)?;
+    std::fs::write(format!("/proc/{id}/clear_refs"), "5")?;
+    Ok(status_kib(process, "VmRSS:"))
+}
+
+fn status_kib(process: Option<u32>, field: &str) -> u64 {
     let status = process.and_then(|id| std::fs::read_to_string(format!("/proc/{id}/status")).ok()).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / 1024
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0)
 }
 
 /// User and system time of a process so far, seconds.
