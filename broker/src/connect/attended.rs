@@ -19,7 +19,7 @@ use crate::{
 };
 use bytes::BytesMut;
 use mosquorum_bridge::MARKS;
-use mosquorum_cluster::state::{Command, Owner, QueueLimits};
+use mosquorum_cluster::state::{Command, QueueLimits};
 use mosquorum_proto::mqtt::{ConnAck, Connect, Packet, ProtocolVersion, QoS, ReasonCode, encode};
 use std::{sync::Arc, time::Duration};
 
@@ -114,7 +114,6 @@ pub(super) fn connack(broker: &Broker, listener: &Listener, client: &Client, ses
 /// A client that was let in, until it has left.
 pub struct Attended {
     service: Service,
-    owner: Owner,
     durable: bool,
     peer: Peer,
     /// Dropped last: who waits for this connection's end goes on then.
@@ -152,7 +151,7 @@ impl Attended {
             broker.marks.want();
         }
         let service = Service::new(connection, Session::new(options), side, login);
-        Self { service, owner, durable, peer, presence }
+        Self { service, durable, peer, presence }
     }
 
     /// Until the client has left.
@@ -160,12 +159,12 @@ impl Attended {
         let listener = self.service.listener().clone();
         let _in_service = listener.clients.enter(self.service.version());
         let end = self.service.run().await;
-        let Self { service, owner, durable, peer, presence } = *self;
+        let Self { service, durable, peer, presence } = *self;
         let (broker, session, side) = service.into_parts();
         let client_id = side.client_id.clone();
         let may_have_will = side.will_topic.as_ref().is_none_or(|topic| side.access.may_write(topic));
         let discard_will = end.discards_will() || !may_have_will;
-        leave(&broker, owner, durable, discard_will, end.is_superseded(), session, side, presence);
+        leave(&broker, durable, discard_will, end.is_superseded(), session, side, presence);
         broker.log_end(&client_id, &peer, &end.describe());
         add(&broker.counters.sockets_closed, 1);
     }
@@ -175,7 +174,6 @@ impl Attended {
 /// nothing of it comes behind its successor's CONNACK.
 fn leave(
     broker: &Arc<Broker>,
-    owner: Owner,
     durable: bool,
     discard_will: bool,
     superseded: bool,
@@ -183,6 +181,7 @@ fn leave(
     mut side: Side,
     presence: Presence,
 ) {
+    let owner = side.owner;
     if durable {
         broker.router.detach_durable(&side.client_id, owner.connection);
     }
