@@ -152,7 +152,9 @@ async fn join(
     tasks.spawn(async move {
         loop {
             tokio::time::sleep(TICK).await;
-            ticking.tick();
+            while ticking.tick() {
+                tokio::task::yield_now().await;
+            }
         }
     });
     Ok((consensus, Arc::new(Alone::new())))

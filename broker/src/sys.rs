@@ -55,7 +55,7 @@ struct Other {
 
 impl SysTopics {
     pub fn matches(&self, filter: &TopicFilter, into: &mut Vec<Arc<Message>>) {
-        let _ = self.retained.read().matches(filter.matched_part(), None, usize::MAX, |_, message| {
+        let _ = self.retained.read().matches(filter.matched_part(), None, &mut { usize::MAX }, |_, message| {
             into.push(message.clone());
             ControlFlow::Continue(())
         });

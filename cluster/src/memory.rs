@@ -39,15 +39,21 @@ impl MemoryConsensus {
         consensus
     }
 
-    /// Works off what is due; call it a few times a second.
-    pub fn tick(&self) {
+    /// Works off some of what is due; call it a few times a second, and again soon (let others run before) if there is
+    /// more: `true`.
+    pub fn tick(&self) -> bool {
         let machine = machine_clock::now();
         let passed = machine.saturating_sub(std::mem::replace(&mut *self.ticked.lock(), machine));
         self.clock.slew(machine_clock::wall(), passed);
         let now = self.now();
-        if self.state.read().next_deadline().is_some_and(|due| due <= now) {
+        let due = {
+            let state = self.state.read();
+            state.is_behind() || state.next_deadline().is_some_and(|due| due <= now)
+        };
+        if due {
             self.apply(vec![Command::Tick]);
         }
+        self.state.read().is_behind()
     }
 
     fn apply(&self, commands: Vec<Command>) -> (Applied, LogIndex) {

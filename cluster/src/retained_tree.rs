@@ -66,16 +66,15 @@ impl<V> RetainedTree<V> {
     }
 
     /// Calls `f` for each name that matches the filter (without `$share/<name>/`), in order, beginning after the name
-    /// `after`, until it breaks or `visits_max` names were looked at, whether they match or not. To go on, pass the name
-    /// that is returned; `None`: that was all.
+    /// `after`, until it breaks or `visits` names were looked at, whether they match or not; `visits` is what is left of
+    /// them then. To go on, pass the name that is returned; `None`: that was all.
     pub fn matches<'t>(
         &'t self,
         filter: &str,
         after: Option<&str>,
-        visits_max: usize,
+        visits: &mut usize,
         mut f: impl FnMut(&'t TopicName, &'t V) -> ControlFlow<()>,
     ) -> Option<&'t TopicName> {
-        let mut visits = 0;
         let mut target = String::new();
         push_literals(&mut target, filter, false);
         let mut names = match after {
@@ -83,7 +82,7 @@ impl<V> RetainedTree<V> {
             _ => self.from(Bound::Included(&target)),
         };
         while let Some((Key(topic), value)) = names.next() {
-            visits += 1;
+            *visits = visits.saturating_sub(1);
             let flow = match step(filter, topic.as_str(), &mut target) {
                 Step::Matches => f(topic, value),
                 Step::Finished => break,
@@ -93,7 +92,7 @@ impl<V> RetainedTree<V> {
                     ControlFlow::Continue(())
                 }
             };
-            if flow.is_break() || visits >= visits_max {
+            if flow.is_break() || *visits == 0 {
                 return Some(topic);
             }
         }

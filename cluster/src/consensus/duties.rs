@@ -7,9 +7,13 @@ use crate::{
     state::Command,
 };
 use std::{
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tracing::{info, warn};
 
@@ -98,20 +102,31 @@ async fn purge(shared: &Shared, engine: &Engine, log: &mosquorum_storage::log::L
     }
 }
 
-/// While this node leads: proposes a tick whenever something in the state is due.
+/// While this node leads: proposes a tick whenever something in the state is due, and the next at once if one left work.
 pub(crate) async fn ticks(shared: Arc<Shared>, engine: Arc<Engine>) {
     let mut every = interval(TICK_INTERVAL);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut pending: Weak<PendingTick> = Weak::new();
+    let applied = Arc::new(Notify::new());
     loop {
-        every.tick().await;
+        let after_another = tokio::select! {
+            _ = every.tick() => false,
+            () = applied.notified() => true,
+        };
         // A tick that was dropped with its incarnation is not pending any more.
         if !engine.is_leader() || pending.strong_count() > 0 {
             continue;
         }
-        let due = shared.state.read().next_deadline();
-        if due.is_some_and(|due| due <= shared.clock.now()) {
-            let tick = Arc::new(PendingTick);
+        let due = {
+            let state = shared.state.read();
+            if after_another {
+                state.is_behind()
+            } else {
+                state.next_deadline().is_some_and(|due| due <= shared.clock.now())
+            }
+        };
+        if due {
+            let tick = Arc::new(PendingTick { applied: applied.clone(), was_applied: AtomicBool::new(false) });
             pending = Arc::downgrade(&tick);
             shared.proposer.submit(vec![Submission { command: Command::Tick, reply: tick, ticket: 0, life: None }]);
         }
@@ -119,10 +134,24 @@ pub(crate) async fn ticks(shared: Arc<Shared>, engine: Arc<Engine>) {
 }
 
 /// Lives as long as the tick is not applied.
-struct PendingTick;
+struct PendingTick {
+    applied: Arc<Notify>,
+    was_applied: AtomicBool,
+}
 
 impl Completion for PendingTick {
-    fn complete(&self, _ticket: u64, _answer: Answer) {}
+    fn complete(&self, _ticket: u64, _answer: Answer) {
+        self.was_applied.store(true, Relaxed);
+    }
+}
+
+impl Drop for PendingTick {
+    fn drop(&mut self) {
+        // One that was lost is followed by the next interval's.
+        if self.was_applied.load(Relaxed) {
+            self.applied.notify_one();
+        }
+    }
 }
 
 /// Resolves when Raft has stopped by itself; the node must stop with it.

@@ -12,7 +12,7 @@ fn tree(topics: &[&str]) -> RetainedTree<()> {
 
 fn found<'t>(tree: &'t RetainedTree<()>, filter: &str, after: Option<&str>, max: usize) -> Vec<&'t str> {
     let mut topics = Vec::new();
-    let _ = tree.matches(filter, after, usize::MAX, |topic, ()| {
+    let _ = tree.matches(filter, after, &mut { usize::MAX }, |topic, ()| {
         topics.push(topic.as_str());
         if topics.len() == max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
@@ -66,7 +66,7 @@ fn a_search_looks_at_no_more_names_than_it_may_and_goes_on_where_it_stopped() {
     tree.insert(TopicName::try_from("r/07000/zz").unwrap(), ());
     let (mut turns, mut cursor, mut found) = (0, None::<TopicName>, Vec::new());
     loop {
-        let next = tree.matches("r/+/zz", cursor.as_ref().map(TopicName::as_str), 100, |topic, ()| {
+        let next = tree.matches("r/+/zz", cursor.as_ref().map(TopicName::as_str), &mut 100, |topic, ()| {
             found.push(topic.as_str());
             ControlFlow::Continue(())
         });

@@ -96,6 +96,7 @@ impl State {
         }
         self.retained_unwritten.clear();
         self.groups.unwritten.clear();
+        self.replays.unwritten.clear();
         self.nodes.unwritten.clear();
         self.admissions.unwritten.clear();
         self.seen.forget_unwritten();
@@ -121,6 +122,12 @@ impl State {
                     changes.new.push((Key::Retained(topic), Value::Retained(id)));
                 }
                 None => changes.gone.push(Key::Retained(topic)),
+            }
+        }
+        for turn in std::mem::take(&mut self.replays.unwritten) {
+            match self.replays.get(turn) {
+                Some(replay) => changes.new.push((Key::Replay(turn), Value::Replay(replay.clone()))),
+                None => changes.gone.push(Key::Replay(turn)),
             }
         }
         for filter in std::mem::take(&mut self.groups.unwritten) {
@@ -234,6 +241,7 @@ impl State {
             }
             new.push((Key::Retained(topic.clone()), Value::Retained(id)));
         }
+        new.extend(self.replays.iter().map(|(turn, replay)| (Key::Replay(turn), Value::Replay(replay.clone()))));
         let groups = self.groups.iter().filter(|(_, group)| group.cursor != 0);
         new.extend(groups.map(|(filter, group)| (Key::Group(filter.clone()), Value::Group(group.cursor))));
         new.extend(self.seen.all().map(|(slot, (number, mark))| (Key::Mark(slot), Value::Mark(number, mark))));

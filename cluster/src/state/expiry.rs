@@ -23,10 +23,19 @@ pub(super) enum Deadline {
 }
 
 impl State {
-    /// When the next [`super::Command::Tick`] has something to do.
+    /// When the next [`super::Command::Tick`] has something to do; 0: at once.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Millis> {
+        if self.has_work() {
+            return Some(Millis(0));
+        }
         self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// Whether the last tick left something that was due.
+    #[must_use]
+    pub fn is_behind(&self) -> bool {
+        self.next_deadline().is_some_and(|due| due <= self.time)
     }
 
     pub(super) fn tick(&mut self, out: &mut Vec<Effect>) -> Outcome {
@@ -42,6 +51,7 @@ impl State {
                 Deadline::Retained(topic) => self.remove_retained(&topic),
             }
         }
+        self.go_on(out);
         Outcome::Done
     }
 

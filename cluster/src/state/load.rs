@@ -109,6 +109,7 @@ impl State {
             (Key::Admission(name), Value::Admission(record)) => {
                 self.admissions.names.insert(name, record);
             }
+            (Key::Replay(turn), Value::Replay(replay)) => self.replays.restore(turn, replay),
             // `Value::decode` gives the kind that the key has.
             _ => {}
         }

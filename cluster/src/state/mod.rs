@@ -25,10 +25,12 @@ mod publish;
 mod queue;
 mod read;
 mod records;
+mod replay;
 mod retained;
 mod rules;
 mod serving;
 mod session;
+mod steps;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -50,6 +52,7 @@ pub use read::{DurableMatch, SubscriptionOptions};
 pub use records::LoadError;
 pub use rules::{Door, NodeRules};
 pub use session::{NEVER, Session, SubscriptionRecord};
+pub use steps::STEP_WORK;
 
 use crate::{
     ids::{LogIndex, Millis, NodeId},
@@ -69,6 +72,7 @@ pub struct State {
     nodes: nodes::Nodes,
     sessions: session::Sessions,
     retained: RetainedTree<retained::Retained>,
+    replays: replay::Replays,
     messages: messages::MessageStore,
     counters: Counters,
     seen: marks::Seen,
@@ -93,6 +97,7 @@ pub struct State {
     effects_for: Option<NodeId>,
     /// Of the entry that is being applied.
     origin: NodeId,
+    steps: steps::Steps,
     publishes: u64,
     matches: Vec<publish::Match>,
     chosen: Vec<(groups::Member, Arc<queue::Extra>)>,

@@ -4,7 +4,7 @@
 //! A message is written once, under its number, whoever refers to it.
 use super::{
     Admission, Counters, Door, EntryState, Mark, Message, Owner, QueueLimits, messages::MessageId, nodes::NodeRecord,
-    queue::Extra, session::SubscriptionRecord,
+    queue::Extra, replay::Replay, session::SubscriptionRecord,
 };
 use crate::ids::{Epoch, LogIndex, Millis, NodeId};
 use bytes::Bytes;
@@ -29,6 +29,8 @@ pub(super) enum Key {
     Group(TopicFilter),
     Mark(u32),
     Admission(Utf8),
+    /// Its turn among all.
+    Replay(u64),
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +48,7 @@ pub(super) enum Value {
     /// Its number among all that came.
     Mark(u64, Mark),
     Admission(Admission),
+    Replay(Replay),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -121,6 +124,7 @@ impl Key {
             Self::Group(_) => 10,
             Self::Mark(_) => 11,
             Self::Admission(_) => 12,
+            Self::Replay(_) => 13,
         }
     }
 
@@ -128,7 +132,9 @@ impl Key {
         let mut key = vec![self.kind()];
         match self {
             Self::Meta => {}
-            Self::Node(NodeId(number)) | Self::Message(MessageId(number)) => key.extend(number.to_be_bytes()),
+            Self::Node(NodeId(number)) | Self::Message(MessageId(number)) | Self::Replay(number) => {
+                key.extend(number.to_be_bytes());
+            }
             Self::Session(text) | Self::Header(text) | Self::Inbound(text) | Self::Admission(text) => {
                 key.extend(text.as_bytes());
             }
@@ -173,6 +179,7 @@ impl Key {
             10 => Self::Group(TopicFilter::new(text(rest)?).ok()?),
             11 => Self::Mark(u32::from_be_bytes(rest.try_into().ok()?)),
             12 => Self::Admission(text(rest)?),
+            13 => Self::Replay(number()?),
             _ => return None,
         })
     }
@@ -210,6 +217,7 @@ impl Value {
             Self::Group(record) => encode(record),
             Self::Mark(number, mark) => encode(&(number, mark)),
             Self::Admission(record) => encode(record),
+            Self::Replay(record) => encode(record),
         }
     }
 
@@ -236,6 +244,7 @@ impl Value {
                 Self::Mark(number, mark)
             }
             Key::Admission(_) => Self::Admission(decode(kind, value)?),
+            Key::Replay(_) => Self::Replay(decode(kind, value)?),
         })
     }
 }

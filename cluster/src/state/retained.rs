@@ -91,9 +91,9 @@ impl State {
         if filter.share_name().is_some() {
             return None;
         }
-        let mut found = 0;
+        let (mut found, mut visits) = (0, RETAINED_VISITS_MAX);
         let after = after.map(TopicName::as_str);
-        let next = self.retained.matches(filter.as_str(), after, RETAINED_VISITS_MAX, |_, kept| {
+        let next = self.retained.matches(filter.as_str(), after, &mut visits, |_, kept| {
             if kept.message.is_expired(self.time) {
                 return ControlFlow::Continue(());
             }

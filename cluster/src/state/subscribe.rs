@@ -1,11 +1,10 @@
 //! SUBSCRIBE and UNSUBSCRIBE of durable sessions.
 //! Always true: the tree holds exactly the ordinary subscriptions of all sessions, the groups exactly the shared ones;
 //! a subscription that is replaced keeps its place in the order.
-//! Retained messages with an effective QoS above 0 are queued here, in the order of topics and beyond the queue's
-//! limits, with No Local none of the client's own [MQTT-3.8.3-3]; those with QoS 0 are sent by the connection itself, which
-//! reads them with [`State::retained_matches`].
+//! Retained messages with an effective QoS above 0 are queued by the state (`replay`); those with QoS 0 are sent by the
+//! connection itself, which reads them with [`State::retained_matches`].
 use super::{
-    DropReason, Effect, Message, Outcome, SessionPlace, State,
+    DropReason, Effect, Outcome, SessionPlace, State,
     groups::Member,
     publish::{Barred, Publishing},
     queue::Removed,
@@ -13,7 +12,7 @@ use super::{
 };
 use crate::ids::Epoch;
 use mosquorum_proto::mqtt::{QoS, RetainHandling, Subscription, TopicFilter, Utf8};
-use std::{num::NonZeroU32, ops::ControlFlow};
+use std::num::NonZeroU32;
 
 impl State {
     pub(super) fn subscribe(
@@ -37,7 +36,7 @@ impl State {
                 RetainHandling::DoNotSend => false,
             };
             if replay && subscription.filter.share_name().is_none() {
-                self.queue_retained(place, subscription, identifier, out);
+                self.replay_retained(place, subscription, identifier, out);
             }
             self.route_changes.changed(&subscription.filter);
         }
@@ -85,35 +84,6 @@ impl State {
         }
     }
 
-    fn queue_retained(
-        &mut self,
-        place: SessionPlace,
-        subscription: &Subscription,
-        identifier: Option<NonZeroU32>,
-        out: &mut Vec<Effect>,
-    ) {
-        if subscription.qos == QoS::AtMostOnce {
-            return;
-        }
-        let (session, now) = (&self.sessions[place], self.time);
-        let upgrade = session.limits.upgrade_qos;
-        let own = |message: &Message| subscription.no_local && message.publisher_id == session.client_id;
-        let mut found = Vec::new();
-        let _ = self.retained.matches(subscription.filter.as_str(), None, usize::MAX, |_, kept| {
-            let qos = if upgrade { subscription.qos } else { subscription.qos.min(kept.message.qos) };
-            if qos != QoS::AtMostOnce && !kept.message.is_expired(now) && !own(&kept.message) {
-                found.push((kept.clone(), qos));
-            }
-            ControlFlow::Continue(())
-        });
-        for (kept, qos) in found {
-            let mut publishing =
-                Publishing { message: &kept.message, place: Some(kept.place), barred: Barred::default() };
-            let identifier = identifier.map_or(0, NonZeroU32::get);
-            self.enqueue(&mut publishing, place, (qos, true, identifier, None), out);
-        }
-    }
-
     pub(super) fn unsubscribe(
         &mut self,
         client_id: &Utf8,
@@ -138,6 +108,7 @@ impl State {
 
     pub(super) fn remove_subscription(&mut self, place: SessionPlace, filter: &TopicFilter) -> bool {
         let Some(record) = self.sessions[place].subscriptions.remove(filter) else { return false };
+        self.replays.forget(&self.sessions[place].client_id, filter);
         if filter.share_name().is_some() {
             self.sessions[place].shared -= 1;
             self.groups.remove(filter, record.since);

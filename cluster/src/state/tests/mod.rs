@@ -7,6 +7,7 @@ mod rights;
 mod sessions;
 mod shared;
 mod speed;
+mod steps;
 mod wills;
 
 use super::*;
@@ -188,6 +189,9 @@ pub(super) fn check(state: &State) {
     let retained = state.retained.iter().filter(|(_, kept)| kept.message.expiry_seconds.is_some()).count();
     let waiting: usize = state.sessions.iter().map(|(_, session)| waits(session)).sum();
     assert_eq!(state.deadlines.len(), waiting + retained);
+    for (client_id, filter) in state.replays.check() {
+        assert!(state.session(client_id).is_some_and(|session| session.subscriptions().contains_key(filter)));
+    }
     assert_eq!((state.tree.len(), state.groups.members(), state.connected), (ordinary, shared, connected));
     for (_, kept) in state.retained.iter() {
         let (all, here) = references.entry(kept.place).or_insert((0, 0));
