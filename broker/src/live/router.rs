@@ -274,13 +274,13 @@ impl Router {
                 retain_as_published: found.subscription.retain_as_published,
                 identifiers: found.subscription.identifier.into_iter().collect(),
             };
-            let owner = found.session.owner();
+            let owner = found.owner;
             let mailbox = owner.filter(|o| o.node == here).and_then(|o| self.durable_mailbox(o.connection));
             match (found.group, owner, mailbox) {
                 (Some(filter), owner, mailbox) => {
                     let shared = targets.shared(filter);
                     shared.durable += 1;
-                    shared.durable_ready += u32::from(found.session.takes_turns());
+                    shared.durable_ready += u32::from(found.takes_turns());
                     match (mailbox, owner) {
                         (Some(mailbox), _) => shared.durable_here.push((mailbox, target)),
                         (None, Some(owner)) if owner.node != here => shared.add_durable_elsewhere(owner.node),

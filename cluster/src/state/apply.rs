@@ -80,7 +80,7 @@ impl State {
     pub(super) fn owned(&self, client_id: &Utf8, epoch: Epoch) -> Option<SessionPlace> {
         let place = self.sessions.find(client_id)?;
         let session = &self.sessions[place];
-        (session.epoch == epoch && session.is_connected()).then_some(place)
+        (session.epoch == epoch && self.connection_of(session).is_some()).then_some(place)
     }
 
     fn release(&mut self, client_id: &Utf8, epoch: Epoch, packet_id: PacketId) -> Outcome {

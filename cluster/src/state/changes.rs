@@ -96,6 +96,7 @@ impl State {
         }
         self.retained_unwritten.clear();
         self.groups.unwritten.clear();
+        self.lost.unwritten.clear();
         self.replays.unwritten.clear();
         self.nodes.unwritten.clear();
         self.admissions.unwritten.clear();
@@ -128,6 +129,12 @@ impl State {
             match self.replays.get(turn) {
                 Some(replay) => changes.new.push((Key::Replay(turn), Value::Replay(replay.clone()))),
                 None => changes.gone.push(Key::Replay(turn)),
+            }
+        }
+        for life in std::mem::take(&mut self.lost.unwritten) {
+            match self.lost.lives.get(&life) {
+                Some(at) => changes.new.push((Key::Lost(life), Value::Lost(*at))),
+                None => changes.gone.push(Key::Lost(life)),
             }
         }
         for filter in std::mem::take(&mut self.groups.unwritten) {
@@ -242,6 +249,7 @@ impl State {
             new.push((Key::Retained(topic.clone()), Value::Retained(id)));
         }
         new.extend(self.replays.iter().map(|(turn, replay)| (Key::Replay(turn), Value::Replay(replay.clone()))));
+        new.extend(self.lost.lives.iter().map(|(life, at)| (Key::Lost(*life), Value::Lost(*at))));
         let groups = self.groups.iter().filter(|(_, group)| group.cursor != 0);
         new.extend(groups.map(|(filter, group)| (Key::Group(filter.clone()), Value::Group(group.cursor))));
         new.extend(self.seen.all().map(|(slot, (number, mark))| (Key::Mark(slot), Value::Mark(number, mark))));

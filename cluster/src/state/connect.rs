@@ -55,7 +55,7 @@ impl State {
         let last_will = will.filter(|_| ends).map(|will| self.will_message(place, *will));
         if connected {
             let tail = self.sessions[place].queue.tail();
-            self.leave(place, tail);
+            self.leave(place, tail, self.time);
         }
         if ends {
             self.end_session(place, out);
@@ -71,6 +71,7 @@ impl State {
         session.username = command.username.clone();
         session.epoch = epoch;
         session.owner = Some(command.owner);
+        self.owned.insert((command.owner.node, command.owner.incarnation, epoch), place);
         session.expiry_seconds = command.expiry_seconds;
         session.disconnected_at = None;
         session.will = command.will.clone().map(Box::new);
@@ -104,13 +105,19 @@ impl State {
         unreadable: &[Epoch],
         out: &mut Vec<Effect>,
     ) {
-        self.leave(place, sent_before);
-        let now = self.time;
-        let session = &mut self.sessions[place];
-        let expiry = session.expiry_seconds;
+        self.leave(place, sent_before, self.time);
         if discard_will {
-            session.will = None;
+            self.sessions[place].will = None;
         }
+        self.settle(place, unreadable, out);
+    }
+
+    /// What follows from the end of the connection, counted from that time.
+    pub(super) fn settle(&mut self, place: SessionPlace, unreadable: &[Epoch], out: &mut Vec<Effect>) {
+        self.unwritten(place).core = true;
+        let session = &mut self.sessions[place];
+        let since = session.disconnected_at.unwrap_or(self.time);
+        let expiry = session.expiry_seconds;
         // The end of the session is the latest moment [MQTT-3.1.2-8].
         let delay = session.will.as_ref().map(|will| will.delay_interval_seconds.min(expiry));
         let mut last_will = None;
@@ -118,9 +125,9 @@ impl State {
             None => {}
             Some(0) => last_will = session.will.take(),
             Some(delay) => {
-                session.will_due = Some(after(now, delay));
+                session.will_due = Some(after(since, delay));
                 let deadline = Deadline::Will(session.client_id.clone());
-                self.deadlines.insert((after(now, delay), deadline));
+                self.deadlines.insert((after(since, delay), deadline));
             }
         }
         let last_will = last_will.map(|will| self.will_message(place, *will));
@@ -129,8 +136,8 @@ impl State {
             NEVER => {}
             seconds => {
                 let session = &mut self.sessions[place];
-                session.expires_at = Some(after(now, seconds));
-                self.deadlines.insert((after(now, seconds), Deadline::Session(session.client_id.clone())));
+                session.expires_at = Some(after(since, seconds));
+                self.deadlines.insert((after(since, seconds), Deadline::Session(session.client_id.clone())));
             }
         }
         if let Some(message) = last_will {
@@ -147,12 +154,13 @@ impl State {
         subscriptions.keys().for_each(|filter| self.route_changes.changed(filter));
     }
 
-    /// The session has no connection from now on.
-    fn leave(&mut self, place: SessionPlace, sent_before: u64) {
-        let now = self.time;
+    /// The session has had no connection since then.
+    pub(super) fn leave(&mut self, place: SessionPlace, sent_before: u64, since: Millis) {
         let session = &mut self.sessions[place];
-        session.owner = None;
-        session.disconnected_at = Some(now);
+        if let Some(Owner { node, incarnation, .. }) = session.owner.take() {
+            self.owned.remove(&(node, incarnation, session.epoch));
+        }
+        session.disconnected_at = Some(since);
         session.queue.disconnect(sent_before);
         // QoS 0 is not sent twice.
         let sent = session.queue.remove_where(|entry, maybe_sent| maybe_sent && entry.qos() == QoS::AtMostOnce);
@@ -166,19 +174,7 @@ impl State {
         self.unwritten(place).core = true;
         self.unwritten(place).header = true;
         if expiring {
-            self.sweep_by(place, now);
-        }
-    }
-
-    /// Sessions whose owner `is_gone` end uncleanly, in the order of client identifiers.
-    pub(super) fn close_all(&mut self, is_gone: impl Fn(&Owner) -> bool, out: &mut Vec<Effect>) {
-        let gone = self.sessions.iter().filter(|(_, session)| session.owner.as_ref().is_some_and(&is_gone));
-        let mut gone: Vec<(Utf8, SessionPlace)> =
-            gone.map(|(place, session)| (session.client_id.clone(), place)).collect();
-        gone.sort_unstable();
-        for (_, place) in gone {
-            let tail = self.sessions[place].queue.tail();
-            self.close(place, tail, false, &[], out);
+            self.sweep_by(place, self.time);
         }
     }
 
@@ -191,7 +187,7 @@ impl State {
             let client_id = client_id.clone();
             self.add_effect(Effect::Fence { owner, client_id, epoch, administrative: true }, out);
             let tail = self.sessions[place].queue.tail();
-            self.leave(place, tail);
+            self.leave(place, tail, self.time);
         }
         let message = will.map(|will| self.will_message(place, *will));
         self.end_session(place, out);

@@ -2,13 +2,10 @@
 //! Always true: `deadlines` lists each waiting will, session, retained message with an interval and queue to be searched
 //! exactly once; what is due is worked off in order of time, before anything that depends on it (a new connection of the
 //! same client looks first).
-//! Bound: one tick works off at most [`TICK_WORK_MAX`] deadlines; the next deadline then lies in the past.
+//! Bound: one tick works off no more than [`super::STEP_WORK`]; the next deadline then lies in the past.
 use super::{DropReason, Effect, Outcome, SessionPlace, State};
 use crate::ids::Millis;
 use mosquorum_proto::mqtt::{TopicName, Utf8};
-
-/// Deadlines that one tick works off.
-pub const TICK_WORK_MAX: usize = 10_000;
 
 /// Queues are searched for expired messages at multiples of this: it costs time in proportion to a queue's length.
 const SWEEP_INTERVAL_MILLIS: u64 = 5_000;
@@ -39,11 +36,10 @@ impl State {
     }
 
     pub(super) fn tick(&mut self, out: &mut Vec<Effect>) -> Outcome {
-        for _ in 0..TICK_WORK_MAX {
-            if self.deadlines.first().is_none_or(|(at, _)| *at > self.time) {
-                break;
-            }
+        self.steps.begin();
+        while self.steps.left() > 0 && self.deadlines.first().is_some_and(|(at, _)| *at <= self.time) {
             let Some((_, due)) = self.deadlines.pop_first() else { break };
+            self.steps.take(1);
             match due {
                 Deadline::Will(client_id) => self.at_session(&client_id, |s, place| s.will_is_due(place, out)),
                 Deadline::Session(client_id) => self.at_session(&client_id, |s, place| s.expire_session(place, out)),
@@ -63,6 +59,7 @@ impl State {
 
     /// Does now what is due for one client.
     pub(super) fn work_off(&mut self, client_id: &Utf8, out: &mut Vec<Effect>) {
+        self.at_session(client_id, |state, place| state.see_to_lost(place, out));
         let Some(place) = self.sessions.find(client_id) else { return };
         let is_due = |at: Option<Millis>| at.filter(|at| *at <= self.time);
         let (will, session) = (is_due(self.sessions[place].will_due), is_due(self.sessions[place].expires_at));
@@ -89,6 +86,7 @@ impl State {
 
     fn sweep(&mut self, place: SessionPlace, out: &mut Vec<Effect>) {
         let now = self.time;
+        self.detach_lost(place);
         let session = &mut self.sessions[place];
         session.sweep_at = None;
         let (removed, next) = session.queue.sweep(now);

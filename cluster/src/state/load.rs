@@ -3,7 +3,7 @@
 //! and equals what it was, in particular the order of subscriptions to one filter. Of messages beyond a budget only
 //! what the state depends on is kept, unless a topic or a shared subscription needs them: those are asked for again.
 use super::{
-    Mark, Message, SessionPlace, State,
+    Mark, Message, Owner, SessionPlace, State,
     expiry::Deadline,
     messages::{Held, MessageId, Place, Size},
     queue::{NewBody, NewEntry, expiry_of},
@@ -109,6 +109,9 @@ impl State {
             (Key::Admission(name), Value::Admission(record)) => {
                 self.admissions.names.insert(name, record);
             }
+            (Key::Lost(life), Value::Lost(at)) => {
+                self.lost.lives.insert(life, at);
+            }
             (Key::Replay(turn), Value::Replay(replay)) => self.replays.restore(turn, replay),
             // `Value::decode` gives the kind that the key has.
             _ => {}
@@ -122,8 +125,8 @@ impl State {
         if let Some(at) = record.expires_at {
             self.deadlines.insert((at, Deadline::Session(client_id.clone())));
         }
-        self.connected += usize::from(record.owner.is_some());
-        self.sessions.add(Session {
+        let (owner, epoch) = (record.owner, record.epoch);
+        let place = self.sessions.add(Session {
             username: record.username,
             epoch: record.epoch,
             owner: record.owner,
@@ -137,6 +140,12 @@ impl State {
             written: true,
             ..Session::new(client_id)
         });
+        if let Some(Owner { node, incarnation, .. }) = owner {
+            self.connected += 1;
+            self.owned.insert((node, incarnation, epoch), place);
+        } else if self.sessions[place].is_unsettled() {
+            self.lost.unsettled.insert(epoch, place);
+        }
     }
 
     fn link(&mut self, mut parts: Parts, fetch: &Fetch<'_>) -> Result<(), LoadError> {

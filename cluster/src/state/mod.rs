@@ -3,7 +3,7 @@
 //! is derived (places in tables, trees, deadlines) follows from what is written, so a state that was loaded goes on
 //! exactly like the one that wrote it. Hashes serve lookups only, never an order.
 //! Bounds: each queue by its limits, a session's inbound identifiers by their number (65,535), commands of a batch by
-//! [`BATCH_COMMANDS_MAX`], work of a tick by [`TICK_WORK_MAX`], marks by [`SEEN_MAX`], names by [`NAMES_MAX`]. The number of sessions, of filters and of retained topics
+//! [`BATCH_COMMANDS_MAX`], long work of one entry by [`STEP_WORK`], marks by [`SEEN_MAX`], names by [`NAMES_MAX`]. The number of sessions, of filters and of retained topics
 //! is bounded by whoever makes the commands.
 //! Not here: who may do what (checked before a command is made), live connections, clean sessions.
 mod acknowledge;
@@ -16,6 +16,7 @@ mod counters;
 mod expiry;
 mod groups;
 mod load;
+mod lost;
 mod marks;
 mod message;
 mod messages;
@@ -41,7 +42,6 @@ pub use apply::{Applied, BATCH_COMMANDS_MAX};
 pub use changes::Changes;
 pub use command::*;
 pub use counters::{Counters, Totals};
-pub use expiry::TICK_WORK_MAX;
 pub use marks::{Mark, SEEN_MAX};
 pub use message::Message;
 pub use messages::MessageId;
@@ -55,14 +55,18 @@ pub use session::{NEVER, Session, SubscriptionRecord};
 pub use steps::STEP_WORK;
 
 use crate::{
-    ids::{LogIndex, Millis, NodeId},
+    ids::{Epoch, Incarnation, LogIndex, Millis, NodeId},
     recent_changes::RecentChanges,
     retained_tree::RetainedTree,
     subscription_tree::SubscriptionTree,
 };
 use mosquorum_proto::mqtt::TopicName;
 use session::SessionPlace;
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 /// The state itself; see the module's description.
 #[derive(Default)]
@@ -70,6 +74,7 @@ pub struct State {
     applied: LogIndex,
     time: Millis,
     nodes: nodes::Nodes,
+    lost: lost::Lost,
     sessions: session::Sessions,
     retained: RetainedTree<retained::Retained>,
     replays: replay::Replays,
@@ -84,6 +89,8 @@ pub struct State {
     groups: groups::Groups,
     deadlines: BTreeSet<(Millis, expiry::Deadline)>,
     connected: usize,
+    /// Sessions that have a connection, by where it is and in the order in which they were made.
+    owned: BTreeMap<(NodeId, Incarnation, Epoch), SessionPlace>,
     /// Of what routes to durable sessions: their subscriptions, and where they are connected.
     route_changes: RecentChanges,
 

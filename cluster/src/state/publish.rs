@@ -121,12 +121,13 @@ impl State {
             matches.push(Match { session: *place, options: *options, extra: None });
         });
         groups.choose(topic, served, (barred, sessions), chosen);
+        self.pass_over_lost(barred);
         let shared = |(member, extra): (super::groups::Member, _)| Match {
             session: member.session,
             options: member.options,
             extra: Some(extra),
         };
-        matches.extend(chosen.drain(..).map(shared));
+        matches.extend(self.chosen.drain(..).map(shared));
     }
 
     /// `false` if the group has no durable member that may read it.
@@ -136,8 +137,10 @@ impl State {
         group: &TopicFilter,
         out: &mut Vec<Effect>,
     ) -> bool {
-        let barred = (publishing.barred, &self.sessions);
-        let Some((member, mark)) = self.groups.choose_of(group, barred) else { return false };
+        let barred = publishing.barred;
+        let chosen = self.groups.choose_of(group, (barred, &self.sessions));
+        let Some((member, mark)) = chosen else { return false };
+        let member = self.member_here(member, group, barred);
         let found = Match { session: member.session, options: member.options, extra: Some(mark) };
         self.deliver_to(publishing, found, out);
         true
@@ -146,6 +149,7 @@ impl State {
     fn deliver_to(&mut self, publishing: &mut Publishing<'_>, found: Match, out: &mut Vec<Effect>) {
         let message = publishing.message;
         let Match { session: place, options, extra } = found;
+        self.detach_lost(place);
         let session = &self.sessions[place];
         let qos = if session.limits.upgrade_qos { options.qos } else { options.qos.min(message.qos) };
         let retain = options.retain_as_published && message.retain;

@@ -1,5 +1,5 @@
 //! What the broker reads of the state while it routes and delivers.
-use super::{Message, Session, State, session::Options};
+use super::{Message, Owner, Session, State, session::Options};
 use crate::ids::{Incarnation, LogIndex, Millis, NodeId};
 use mosquorum_proto::mqtt::{QoS, TopicFilter};
 use std::num::NonZeroU32;
@@ -8,6 +8,8 @@ use std::num::NonZeroU32;
 #[derive(Debug, Clone, Copy)]
 pub struct DurableMatch<'a> {
     pub session: &'a Session,
+    /// Its connection, while there is one.
+    pub owner: Option<Owner>,
     pub subscription: SubscriptionOptions,
     /// The whole filter of the shared group of which the session is a member: one of the members gets the message.
     pub group: Option<&'a TopicFilter>,
@@ -19,7 +21,7 @@ impl DurableMatch<'_> {
     pub fn queues_qos0(&self) -> bool {
         let limits = self.session.limits();
         let raised = limits.upgrade_qos && self.subscription.qos != QoS::AtMostOnce;
-        raised || (limits.queue_qos0 && !self.session.is_connected())
+        raised || (limits.queue_qos0 && self.owner.is_none())
     }
 }
 
@@ -114,12 +116,15 @@ impl State {
     /// members. With `merge_overlapping` in its limits a session is to get one delivery for all of its own.
     pub fn for_each_durable_match<'a>(&'a self, topic: &str, mut f: impl FnMut(DurableMatch<'a>)) {
         self.tree.matches(topic, |place, options| {
-            f(DurableMatch { session: &self.sessions[*place], subscription: (*options).into(), group: None });
+            let session = &self.sessions[*place];
+            let owner = self.connection_of(session);
+            f(DurableMatch { session, owner, subscription: (*options).into(), group: None });
         });
         self.groups.matches(topic, |filter, group| {
             for member in group.members.values() {
                 let session = &self.sessions[member.session];
-                f(DurableMatch { session, subscription: member.options.into(), group: Some(filter) });
+                let owner = self.connection_of(session);
+                f(DurableMatch { session, owner, subscription: member.options.into(), group: Some(filter) });
             }
         });
     }
@@ -128,6 +133,14 @@ impl State {
     #[must_use]
     pub fn group_members(&self, filter: &TopicFilter) -> (usize, usize) {
         self.groups.get(filter).map_or((0, 0), |group| (group.members.len(), group.ready()))
+    }
+}
+
+impl DurableMatch<'_> {
+    /// Whether it has its turn in shared groups: otherwise messages come to it only if nobody of the group has.
+    #[must_use]
+    pub fn takes_turns(&self) -> bool {
+        self.owner.is_some() || self.session.limits().shared_offline
     }
 }
 

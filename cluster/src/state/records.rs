@@ -6,7 +6,7 @@ use super::{
     Admission, Counters, Door, EntryState, Mark, Message, Owner, QueueLimits, messages::MessageId, nodes::NodeRecord,
     queue::Extra, replay::Replay, session::SubscriptionRecord,
 };
-use crate::ids::{Epoch, LogIndex, Millis, NodeId};
+use crate::ids::{Epoch, Incarnation, LogIndex, Millis, NodeId};
 use bytes::Bytes;
 use mosquorum_proto::mqtt::{PacketId, QoS, TopicFilter, TopicName, Utf8, Will};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -31,6 +31,7 @@ pub(super) enum Key {
     Admission(Utf8),
     /// Its turn among all.
     Replay(u64),
+    Lost((NodeId, Incarnation)),
 }
 
 #[derive(Debug, Clone)]
@@ -49,6 +50,8 @@ pub(super) enum Value {
     Mark(u64, Mark),
     Admission(Admission),
     Replay(Replay),
+    /// Since when.
+    Lost(Millis),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -125,6 +128,7 @@ impl Key {
             Self::Mark(_) => 11,
             Self::Admission(_) => 12,
             Self::Replay(_) => 13,
+            Self::Lost(_) => 14,
         }
     }
 
@@ -137,6 +141,10 @@ impl Key {
             }
             Self::Session(text) | Self::Header(text) | Self::Inbound(text) | Self::Admission(text) => {
                 key.extend(text.as_bytes());
+            }
+            Self::Lost((node, incarnation)) => {
+                key.extend(node.0.to_be_bytes());
+                key.extend(incarnation.0.to_be_bytes());
             }
             Self::Retained(topic) => key.extend(topic.as_str().as_bytes()),
             Self::Group(filter) => key.extend(filter.as_str().as_bytes()),
@@ -180,6 +188,11 @@ impl Key {
             11 => Self::Mark(u32::from_be_bytes(rest.try_into().ok()?)),
             12 => Self::Admission(text(rest)?),
             13 => Self::Replay(number()?),
+            14 => {
+                let (node, incarnation) = rest.split_at_checked(8)?;
+                let number = |bytes: &[u8]| Some(u64::from_be_bytes(bytes.try_into().ok()?));
+                Self::Lost((NodeId(number(node)?), Incarnation(number(incarnation)?)))
+            }
             _ => return None,
         })
     }
@@ -218,6 +231,7 @@ impl Value {
             Self::Mark(number, mark) => encode(&(number, mark)),
             Self::Admission(record) => encode(record),
             Self::Replay(record) => encode(record),
+            Self::Lost(at) => encode(at),
         }
     }
 
@@ -245,6 +259,7 @@ impl Value {
             }
             Key::Admission(_) => Self::Admission(decode(kind, value)?),
             Key::Replay(_) => Self::Replay(decode(kind, value)?),
+            Key::Lost(_) => Self::Lost(decode(kind, value)?),
         })
     }
 }

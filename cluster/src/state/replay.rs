@@ -146,6 +146,7 @@ impl State {
         if most == 0 {
             return Some(replay);
         }
+        self.detach_lost(place);
         let (session, now) = (&self.sessions[place], self.time);
         let upgrade = session.limits.upgrade_qos;
         let own = |message: &Message| replay.no_local && message.publisher_id == session.client_id;

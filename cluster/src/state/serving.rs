@@ -1,5 +1,5 @@
 //! Nodes that come, go down and leave.
-//! Always true: when an incarnation is over, no session is owned by it; such sessions end uncleanly at that entry's time.
+//! Always true: when an incarnation is over, its connections are (`lost`); they end uncleanly at that entry's time.
 use super::{
     Effect, Origin, Outcome, State,
     nodes::{NodeRecord, Standing},
@@ -13,7 +13,9 @@ impl State {
         let record = self.nodes.change(node);
         record.name = name.clone();
         record.standing = Standing::Serving;
-        self.close_all(|owner| owner.node == node && owner.incarnation < incarnation, out);
+        if let Some(before) = incarnation.0.checked_sub(1) {
+            self.lose(node, Incarnation(before), out);
+        }
         self.route_changes.all_changed();
         out.push(Effect::NodeChanged { node, incarnation, up: true });
         Outcome::Done
@@ -36,7 +38,7 @@ impl State {
 
     pub(super) fn node_down(&mut self, node: NodeId, incarnation: Incarnation, out: &mut Vec<Effect>) -> Outcome {
         let changed = self.nodes.set_down(node, incarnation);
-        self.close_all(|owner| owner.node == node && owner.incarnation <= incarnation, out);
+        self.lose(node, incarnation, out);
         if changed {
             self.route_changes.all_changed();
             out.push(Effect::NodeChanged { node, incarnation, up: false });
@@ -51,7 +53,7 @@ impl State {
         let incarnation = record.incarnation;
         let name = std::mem::take(&mut record.name);
         *record = NodeRecord { name, incarnation, standing: Standing::Removed, ..NodeRecord::default() };
-        self.close_all(|owner| owner.node == node, out);
+        self.lose(node, Incarnation(u64::MAX), out);
         self.route_changes.all_changed();
         if was_serving {
             out.push(Effect::NodeChanged { node, incarnation, up: false });

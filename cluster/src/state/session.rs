@@ -1,6 +1,6 @@
 //! Sessions of the replicated state: what is kept for a client identifier, and the table of all of them.
 //! Always true: at most one record per client identifier; a record whose interval is 0 exists only while its client is
-//! connected.
+//! connected, and a little longer if its node is gone.
 //! Bounds: 65,535 inbound QoS 2 identifiers; filters as many as the client subscribes to (the broker limits them).
 use super::{Door, Owner, Queue, QueueLimits};
 use crate::ids::{Epoch, LogIndex, Millis};
@@ -128,7 +128,7 @@ impl Session {
     pub fn epoch(&self) -> Epoch {
         self.epoch
     }
-    /// The connection, while there is one.
+    /// The connection, while there is one; for a while also one whose node is gone ([`super::State::connection_of`]).
     #[must_use]
     pub fn owner(&self) -> Option<Owner> {
         self.owner
@@ -172,10 +172,14 @@ impl Session {
     pub fn inbound(&self) -> &[PacketId] {
         &self.inbound
     }
-    /// Whether it has its turn in shared groups: otherwise messages come to it only if nobody of the group has.
-    #[must_use]
-    pub fn takes_turns(&self) -> bool {
+    /// As [`super::DurableMatch::takes_turns`].
+    pub(super) fn takes_turns(&self) -> bool {
         self.is_connected() || self.limits.shared_offline
+    }
+    /// The connection ended with its node, and what follows from that is still to come.
+    pub(super) fn is_unsettled(&self) -> bool {
+        let expires = self.expiry_seconds != NEVER && self.expires_at.is_none();
+        self.owner.is_none() && (expires || (self.will.is_some() && self.will_due.is_none()))
     }
 
     /// `false` if the identifier is in use.

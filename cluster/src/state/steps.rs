@@ -45,11 +45,13 @@ impl Steps {
 impl State {
     /// Whether ticks have something to go on with.
     pub(super) fn has_work(&self) -> bool {
-        !self.replays.is_empty()
+        !self.replays.is_empty() || !self.lost.is_empty()
     }
 
     /// One more step of everything that was begun.
     pub(super) fn go_on(&mut self, out: &mut Vec<Effect>) {
+        self.steps.begin();
+        self.go_on_with_lost(out);
         self.steps.begin();
         self.go_on_replaying(out);
     }

@@ -51,7 +51,8 @@ impl State {
                 served.push(filter.clone());
             }
         });
-        self.deliver(&mut Publishing { message: &message, place: None, barred }, &[], out);
+        let matched = self.deliver(&mut Publishing { message: &message, place: None, barred }, &[], out);
+        self.steps.take(matched as usize);
         out.push(Effect::PublishLive { message, served });
     }
 

@@ -136,7 +136,7 @@ fn packet_identifiers_wrap_and_one_in_use_blocks_its_next_turn() {
 fn tick_works_off_a_bounded_number_of_deadlines() {
     let mut world = World::new();
     let mut commands = Vec::new();
-    for number in 0..TICK_WORK_MAX + 5 {
+    for number in 0..STEP_WORK + 5 {
         let message = Message { retain: true, expiry_seconds: Some(1), ..message(&number.to_string(), "x", 0) };
         commands.push(publish(message));
     }

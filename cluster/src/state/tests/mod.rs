@@ -180,7 +180,11 @@ pub(super) fn check(state: &State) {
         assert!(deadline(session.will_due, expiry::Deadline::Will(session.client_id.clone())));
         assert!(deadline(session.expires_at, expiry::Deadline::Session(session.client_id.clone())));
         assert!(deadline(session.sweep_at, expiry::Deadline::Sweep(session.client_id.clone())));
-        assert!(session.is_connected() || session.expiry_seconds > 0, "left over");
+        assert!(session.is_connected() || session.expiry_seconds > 0 || session.is_unsettled(), "left over");
+        assert_eq!(state.lost.unsettled.get(&session.epoch).is_some_and(|at| *at == place), session.is_unsettled());
+        if let Some(Owner { node, incarnation, .. }) = session.owner {
+            assert_eq!(state.owned.get(&(node, incarnation, session.epoch)), Some(&place));
+        }
         assert!(session.inbound().is_sorted());
     }
     let waits = |session: &Session| {
@@ -192,6 +196,7 @@ pub(super) fn check(state: &State) {
     for (client_id, filter) in state.replays.check() {
         assert!(state.session(client_id).is_some_and(|session| session.subscriptions().contains_key(filter)));
     }
+    assert_eq!(state.owned.len(), connected);
     assert_eq!((state.tree.len(), state.groups.members(), state.connected), (ordinary, shared, connected));
     for (_, kept) in state.retained.iter() {
         let (all, here) = references.entry(kept.place).or_insert((0, 0));

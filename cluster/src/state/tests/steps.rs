@@ -180,3 +180,121 @@ fn a_replay_ends_with_its_subscription_and_begins_anew_with_the_next() {
     world.go_on();
     assert_eq!(world.topics("c"), [old(0..4), old(0..30)].concat());
 }
+
+/// So many sessions of node 1, each with a will of its name, which lasts for a minute.
+fn crowd(world: &mut World, sessions: usize) {
+    let connect =
+        |number| ConnectCommand { will: will("w", &client(number), 0), expiry_seconds: 60, ..connect(&client(number)) };
+    world.apply_all((0..sessions).map(|number| Command::Connect(Box::new(connect(number)))).collect());
+}
+
+/// Not in the order of the numbers.
+fn client(number: usize) -> String {
+    format!("c{:04}", number * 7919 % 10_000)
+}
+
+const DOWN: Command = Command::NodeDown { node: NODE.node, incarnation: NODE.incarnation };
+
+#[test]
+fn one_entry_sees_to_a_bounded_number_of_sessions_of_a_dead_node_and_ticks_to_the_others_in_order() {
+    let mut world = World::new();
+    let sessions = 3 * STEP_WORK + 10;
+    crowd(&mut world, sessions);
+    let died = world.now;
+    let mut wills = Vec::new();
+    world.from(OTHER, DOWN);
+    loop {
+        assert!(world.wills().len() <= STEP_WORK);
+        wills.append(&mut world.wills());
+        if !world.state.is_behind() {
+            break;
+        }
+        world.now += 1000;
+        world.from(OTHER, Command::Tick);
+    }
+    assert_eq!(wills, (0..sessions).map(client).collect::<Vec<_>>(), "as they connected");
+    assert_eq!(world.state.totals().connected, 0);
+    assert!(world.state.sessions().all(|session| session.disconnected_at() == Some(Millis(died))));
+    assert_eq!(world.state.next_deadline(), Some(Millis(died + 60_000)), "from the death on, not from their turn");
+}
+
+#[test]
+fn a_session_of_a_dead_node_is_without_its_connection_before_its_turn() {
+    let mut world = World::new();
+    world.state.steps.set_max(1);
+    crowd(&mut world, 9);
+    let last = ConnectCommand {
+        limits: QueueLimits { queue_qos0: true, inflight: 20, ..QueueLimits::default() },
+        ..connect("last")
+    };
+    let (epoch, ..) = world.connect(ConnectCommand { will: will("w", "last", 0), ..last });
+    world.subscribe("last", epoch, sub("a", 1));
+    world.subscribe("last", epoch, sub("$share/g/s", 1));
+    let here = Owner { node: OTHER.node, ..connect("here").owner };
+    let (other, ..) = world.connect(ConnectCommand { owner: here, ..connect("here") });
+    world.subscribe("here", other, sub("$share/g/s", 1));
+    world.publish(message("a", "before", 1));
+    world.from(OTHER, DOWN);
+    assert!(world.session("last").is_connected(), "it had no turn");
+    assert_eq!(world.state.connection_of(world.session("last")), None);
+    let ack = Command::Acknowledge { client_id: "last".into(), epoch, acks: vec![(1, AckKind::PubAck)] };
+    assert_eq!(world.from(OTHER, ack), Outcome::Superseded);
+    for (topic, qos) in [("s", 1), ("a", 0), ("a", 1), ("s", 1)] {
+        world.from(OTHER, publish(message(topic, "after", qos)));
+    }
+    assert_eq!(world.queue("last"), ["before", "after", "after"], "QoS 0 waits for who is away");
+    assert_eq!(world.queue("here"), ["after", "after"], "its group passes over it");
+    assert_eq!(world.session("last").queue().dup_before(), 1);
+    assert!(!world.session("last").is_connected() && world.session("last").will().is_some());
+    let takeover = Command::Connect(Box::new(ConnectCommand { owner: here, ..connect("last") }));
+    let Outcome::Connected { session_present: true, previous: None, .. } = world.from(OTHER, takeover) else {
+        panic!()
+    };
+    assert_eq!(world.wills(), ["last"], "as if it had had its turn");
+    while world.state.is_behind() {
+        world.from(OTHER, Command::Tick);
+        assert!(!world.wills().contains(&"last".to_owned()));
+    }
+    assert!(world.session("last").is_connected());
+}
+
+/// Whatever is reached by others' wills, and wherever nodes restart.
+#[test]
+fn sessions_of_a_dead_node_come_to_the_same_in_small_steps_as_at_once() {
+    let end = |step_work: usize, restarts: bool| {
+        let (mut world, mut store) = (World::new(), BTreeMap::new());
+        world.state.steps.set_max(step_work);
+        crowd(&mut world, 40);
+        for number in 0..40 {
+            let (epoch, expiry) = (world.session(&client(number)).epoch(), if number % 3 == 0 { 0 } else { NEVER });
+            world.subscribe(&client(number), epoch, sub("w", 1));
+            if number % 4 == 0 {
+                let again = ConnectCommand {
+                    will: will("w", "x", number as u32),
+                    expiry_seconds: expiry,
+                    ..connect(&client(number))
+                };
+                world.connect(again);
+            }
+        }
+        world.from(OTHER, DOWN);
+        let mut wills = world.wills();
+        while world.state.is_behind() {
+            if restarts {
+                world.restart(&mut store, step_work);
+            }
+            world.from(OTHER, Command::Tick);
+            wills.append(&mut world.wills());
+        }
+        let sessions = world.state.sessions().map(|session| {
+            let queue: Vec<_> = session.queue().iter_from(0).map(text).collect();
+            (session.client_id().clone(), queue, session.expires_at, session.will_due)
+        });
+        (wills, sessions.collect::<Vec<_>>())
+    };
+    let at_once = end(STEP_WORK * 1000, false);
+    assert_eq!(at_once.0.len(), 34, "six wait for their delay: the others have none, or end");
+    let (few, restarted) = (end(3, false), end(3, true));
+    assert_eq!(few, restarted);
+    assert_eq!(few, at_once);
+}
