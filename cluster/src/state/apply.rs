@@ -41,6 +41,7 @@ impl State {
             let outcome = self.apply_command(index.0 << STAMP_BITS | place, batch, command, &mut out.effects);
             out.outcomes.push(outcome);
         }
+        self.clear_some_remains();
         if self.in_memory {
             self.forget_changes();
         }

@@ -35,6 +35,8 @@ pub(super) struct Gone {
     pub(super) whole: bool,
     pub(super) filters: Vec<TopicFilter>,
     pub(super) entries: Vec<u64>,
+    /// And all in here, of which some may not have been written.
+    pub(super) entries_from: std::ops::Range<u64>,
 }
 
 impl Changes {
@@ -61,11 +63,11 @@ impl Changes {
 
 impl Gone {
     fn keys(self) -> impl Iterator<Item = Key> {
-        let Self { client_id, whole, filters, entries } = self;
+        let Self { client_id, whole, filters, entries, entries_from } = self;
         let keys = [Key::Session(client_id.clone()), Key::Header(client_id.clone()), Key::Inbound(client_id.clone())];
         let also = client_id.clone();
         let filters = filters.into_iter().map(move |filter| Key::Subscription(also.clone(), filter));
-        let entries = entries.into_iter().map(move |seq| Key::Entry(client_id.clone(), seq));
+        let entries = entries.into_iter().chain(entries_from).map(move |seq| Key::Entry(client_id.clone(), seq));
         keys.into_iter().filter(move |_| whole).chain(filters).chain(entries)
     }
 }
@@ -191,7 +193,8 @@ impl State {
         let queue = &mut session.queue;
         if !queue.removed.is_empty() {
             let entries = std::mem::take(&mut queue.removed);
-            let gone = Gone { client_id: client_id.clone(), whole: false, filters: Vec::new(), entries };
+            let (client_id, filters) = (client_id.clone(), Vec::new());
+            let gone = Gone { client_id, whole: false, filters, entries, entries_from: 0..0 };
             changes.gone_of_sessions.push(gone);
         }
         let released = std::mem::take(&mut queue.released);

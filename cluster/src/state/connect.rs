@@ -215,6 +215,10 @@ impl State {
 
     /// Removes the session, which must not be connected. Its will must have been taken care of.
     pub(super) fn end_session(&mut self, place: SessionPlace, out: &mut Vec<Effect>) {
+        if self.is_large(place) {
+            return self.lay_aside(place, out);
+        }
+        self.steps.take(self.sessions[place].subscriptions.len() + self.sessions[place].queue.len());
         self.strip(place, out);
         self.forget_deadlines(place);
         let session = self.sessions.remove(place);
@@ -224,6 +228,7 @@ impl State {
                 whole: true,
                 filters: session.unwritten.filters.into_iter().collect(),
                 entries: session.queue.removed,
+                entries_from: 0..0,
             });
         }
     }

@@ -26,6 +26,7 @@ mod publish;
 mod queue;
 mod read;
 mod records;
+mod remains;
 mod replay;
 mod retained;
 mod rules;
@@ -63,7 +64,7 @@ use crate::{
 use mosquorum_proto::mqtt::TopicName;
 use session::SessionPlace;
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     sync::Arc,
 };
@@ -89,6 +90,8 @@ pub struct State {
     groups: groups::Groups,
     deadlines: BTreeSet<(Millis, expiry::Deadline)>,
     connected: usize,
+    /// Sessions that have ended and still take room.
+    remains: VecDeque<SessionPlace>,
     /// Sessions that have a connection, by where it is and in the order in which they were made.
     owned: BTreeMap<(NodeId, Incarnation, Epoch), SessionPlace>,
     /// Of what routes to durable sessions: their subscriptions, and where they are connected.

@@ -102,8 +102,12 @@ impl State {
         let Publishing { message, barred, .. } = *publishing;
         self.publishes += 1;
         let (publish, topic) = (self.publishes, message.topic.as_str());
-        let Self { tree, sessions, groups, chosen, .. } = self;
+        let Self { tree, sessions, groups, chosen, remains, .. } = self;
+        let none_ended = remains.is_empty();
         tree.matches(topic, |place, options| {
+            if !none_ended && sessions[*place].ended {
+                return;
+            }
             if options.no_local && sessions[*place].client_id == message.publisher_id {
                 return;
             }

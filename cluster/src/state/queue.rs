@@ -371,6 +371,17 @@ impl Queue {
         removed
     }
 
+    /// Positions between which entries were written.
+    pub(super) fn written(&self) -> std::ops::Range<u64> {
+        let front = self.entries.front().map_or(self.next_seq, |entry| entry.seq);
+        front..self.written_before.max(front)
+    }
+
+    /// Takes entries out of a queue that is not used any more: nothing is counted.
+    pub(super) fn take_first(&mut self) -> Option<Entry> {
+        self.entries.pop_front()
+    }
+
     /// Takes the entry out and leaves a gap; `tidy` must follow.
     fn take(&mut self, index: usize) -> Entry {
         let entry = &mut self.entries[index];

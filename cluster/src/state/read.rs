@@ -117,6 +117,9 @@ impl State {
     pub fn for_each_durable_match<'a>(&'a self, topic: &str, mut f: impl FnMut(DurableMatch<'a>)) {
         self.tree.matches(topic, |place, options| {
             let session = &self.sessions[*place];
+            if session.ended {
+                return;
+            }
             let owner = self.connection_of(session);
             f(DurableMatch { session, owner, subscription: (*options).into(), group: None });
         });

@@ -85,6 +85,14 @@ impl Replays {
         self.by_turn.remove(&turn)
     }
 
+    /// The session is no more.
+    pub(super) fn forget_all(&mut self, client_id: &Utf8) {
+        for turn in self.turns.remove(client_id).into_iter().flatten().map(|(_, turn)| turn) {
+            self.unwritten.insert(turn);
+            self.by_turn.remove(&turn);
+        }
+    }
+
     /// Client identifiers and filters, for checking.
     #[cfg(test)]
     pub(super) fn check(&self) -> Vec<(&Utf8, &TopicFilter)> {

@@ -83,6 +83,8 @@ pub struct Session {
     pub(super) unwritten: Unwritten,
     /// The session is in the durable form.
     pub(super) written: bool,
+    /// It is no more, but for the room that it takes (`remains`).
+    pub(super) ended: bool,
     /// The entry of the log that last announced new messages.
     pub(super) grew_at: LogIndex,
     /// The publish that last reached the session, and its place among the matches (merging).
@@ -110,6 +112,7 @@ impl Session {
             shared: 0,
             unwritten: Unwritten::default(),
             written: false,
+            ended: false,
             grew_at: LogIndex::default(),
             matched: (0, 0),
         }
@@ -246,17 +249,25 @@ impl Sessions {
         place
     }
 
-    pub(super) fn remove(&mut self, place: SessionPlace) -> Box<Session> {
+    /// The session is no longer found; its place stays taken until it is removed.
+    pub(super) fn lay_aside(&mut self, place: SessionPlace) {
         let hash = self.hasher.hash_one(self[place].client_id.as_str());
         if let Ok(entry) = self.by_client_id.find_entry(hash, |other| *other == place) {
             entry.remove();
+        }
+        self[place].ended = true;
+    }
+
+    pub(super) fn remove(&mut self, place: SessionPlace) -> Box<Session> {
+        if !self[place].ended {
+            self.lay_aside(place);
         }
         self.free.push(place);
         self.places[place as usize].take().expect(IN_USE)
     }
 
     pub(super) fn contains(&self, place: SessionPlace) -> bool {
-        self.places[place as usize].is_some()
+        self.at(place as usize).is_some()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -268,13 +279,19 @@ impl Sessions {
         self.places.len()
     }
 
+    /// What is at a place, if anything.
+    pub(super) fn at(&self, place: usize) -> Option<&Session> {
+        self.places.get(place)?.as_deref().filter(|session| !session.ended)
+    }
+
     pub(super) fn queue_at(&mut self, place: usize) -> Option<&mut Queue> {
-        Some(&mut self.places.get_mut(place)?.as_deref_mut()?.queue)
+        Some(&mut self.places.get_mut(place)?.as_deref_mut().filter(|session| !session.ended)?.queue)
     }
 
     /// In no particular order: sort where order matters.
     pub(super) fn iter(&self) -> impl Iterator<Item = (SessionPlace, &Session)> {
-        self.places.iter().zip(0..).filter_map(|(session, place)| Some((place, &**session.as_ref()?)))
+        let all = self.places.iter().zip(0..).filter_map(|(session, place)| Some((place, &**session.as_ref()?)));
+        all.filter(|(_, session)| !session.ended)
     }
 
     pub(super) fn in_order(&self) -> Vec<&Session> {

@@ -31,6 +31,11 @@ impl Steps {
         self.left
     }
 
+    /// What is done at once in any case.
+    pub(super) fn little(&self) -> usize {
+        self.max / 16
+    }
+
     pub(super) fn take(&mut self, units: usize) {
         self.left = self.left.saturating_sub(units);
     }
@@ -45,7 +50,7 @@ impl Steps {
 impl State {
     /// Whether ticks have something to go on with.
     pub(super) fn has_work(&self) -> bool {
-        !self.replays.is_empty() || !self.lost.is_empty()
+        !self.replays.is_empty() || !self.lost.is_empty() || !self.remains.is_empty()
     }
 
     /// One more step of everything that was begun.
@@ -54,5 +59,7 @@ impl State {
         self.go_on_with_lost(out);
         self.steps.begin();
         self.go_on_replaying(out);
+        self.steps.begin();
+        self.clear_remains(self.steps.left());
     }
 }

@@ -187,6 +187,16 @@ pub(super) fn check(state: &State) {
         }
         assert!(session.inbound().is_sorted());
     }
+    for place in &state.remains {
+        let session = &state.sessions[*place];
+        assert!(session.ended && state.sessions.find(&session.client_id) != Some(*place));
+        ordinary += session.subscriptions().len();
+        for held in session.queue().iter_from(0).filter_map(Entry::held) {
+            let (all, here) = references.entry(held.place).or_insert((0, 0));
+            *all += 1;
+            *here += u32::from(held.here);
+        }
+    }
     let waits = |session: &Session| {
         [session.will_due, session.expires_at, session.sweep_at].iter().filter(|at| at.is_some()).count()
     };

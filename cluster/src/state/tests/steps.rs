@@ -166,11 +166,11 @@ fn a_replay_ends_with_its_subscription_and_begins_anew_with_the_next() {
             _ => {
                 let keep = Subscription { retain_handling: RetainHandling::DoNotSend, ..sub("r/#", 1) };
                 world.subscribe("c", epoch, keep);
-                assert!(world.state.has_work(), "it goes on");
+                assert!(!world.state.replays.is_empty(), "it goes on");
                 world.subscribe("c", epoch, sub("r/#", 0));
             }
         }
-        assert!(!world.state.has_work(), "{end}");
+        assert!(world.state.replays.is_empty(), "{end}");
     }
     let mut world = with_retained(30);
     world.state.steps.set_max(4);
@@ -297,4 +297,87 @@ fn sessions_of_a_dead_node_come_to_the_same_in_small_steps_as_at_once() {
     let (few, restarted) = (end(3, false), end(3, true));
     assert_eq!(few, restarted);
     assert_eq!(few, at_once);
+}
+
+/// With `filters` subscriptions and `entries` messages that wait.
+fn hoarder(world: &mut World, filters: usize, entries: usize) -> Epoch {
+    let limits = QueueLimits::default();
+    let (epoch, ..) = world.connect(ConnectCommand { expiry_seconds: 60, limits, ..connect("hoarder") });
+    let subscriptions = (0..filters).map(|number| sub(&format!("h/{number}"), 1)).collect();
+    world.apply(Command::Subscribe { client_id: "hoarder".into(), epoch, subscriptions, identifier: None });
+    let messages = (0..entries).map(|number| publish(message("h/7", &number.to_string(), 1)));
+    world.apply_all(messages.collect());
+    epoch
+}
+
+/// A new one of the same name may come at once, restarts included.
+#[test]
+fn a_large_session_is_gone_at_once_and_cleared_in_steps() {
+    let size = 2 * STEP_WORK;
+    for how in 0..3 {
+        let (mut world, mut store) = (World::new(), BTreeMap::new());
+        let epoch = hoarder(&mut world, size, size);
+        world.restart(&mut store, STEP_WORK);
+        let again = Command::Connect(Box::new(ConnectCommand { clean_start: true, ..connect("hoarder") }));
+        match how {
+            0 => drop(world.apply(Command::EndSession { client_id: "hoarder".into() })),
+            1 => drop(world.apply(again.clone())),
+            _ => {
+                world.disconnect("hoarder", epoch, true);
+                world.wait(60);
+            }
+        }
+        let taken = |world: &World| world.state.tree.len() + world.state.messages.len();
+        assert!(taken(&world) >= 2 * size - 2 * STEP_WORK, "{}", taken(&world));
+        assert_eq!(world.state.session("hoarder").is_some(), how == 1);
+        assert_eq!(world.state.counters().dropped(DropReason::SessionEnded), size as u64);
+        assert_eq!(world.publish(message("h/1900", "nobody", 1)), 0);
+        let mut found = 0;
+        world.state.for_each_durable_match("h/1900", |_| found += 1);
+        assert_eq!(found, 0);
+        let (epoch, ..) = world.connect(connect("hoarder"));
+        world.subscribe("hoarder", epoch, sub("h/+", 1));
+        world.publish(message("h/3", "fresh", 1));
+        while world.state.is_behind() {
+            let before = taken(&world);
+            world.apply(Command::Tick);
+            assert!(taken(&world) + STEP_WORK + STEP_WORK / 16 >= before);
+        }
+        assert_eq!(taken(&world), 2);
+        world.restart(&mut store, STEP_WORK);
+        assert_eq!(world.queue("hoarder"), ["fresh"]);
+        let kept: Vec<_> = world.state.full_records().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(store.into_keys().collect::<Vec<_>>(), kept, "nothing of the former is left in the store");
+    }
+}
+
+#[test]
+fn a_node_that_starts_while_a_session_is_cleared_has_nothing_of_it() {
+    let (mut world, mut store) = (World::new(), BTreeMap::new());
+    hoarder(&mut world, 2000, 3000);
+    world.restart(&mut store, STEP_WORK);
+    world.apply(Command::EndSession { client_id: "hoarder".into() });
+    assert!(world.state.has_work());
+    world.restart(&mut store, STEP_WORK);
+    assert!(!world.state.has_work());
+    assert_eq!(world.state.tree.len() + world.state.messages.len(), 0);
+    world.restart(&mut store, STEP_WORK);
+    let messages = store.keys().filter(|key| key[0] == 3).count();
+    assert_eq!(messages, 0, "messages that nothing refers to are removed by the next cut");
+}
+
+#[test]
+fn one_tick_ends_sessions_as_long_as_what_they_have_is_little() {
+    let mut world = World::new();
+    for number in 0..40 {
+        let connect = ConnectCommand { expiry_seconds: 1, ..connect(&client(number)) };
+        let (epoch, ..) = world.connect(connect);
+        let subscriptions = (0..50).map(|number| sub(&format!("h/{number}"), 1)).collect();
+        world.apply(Command::Subscribe { client_id: client(number).into(), epoch, subscriptions, identifier: None });
+        world.disconnect(&client(number), epoch, true);
+    }
+    world.wait(2);
+    assert_eq!(world.state.session_count(), 20, "50 subscriptions and itself each");
+    world.go_on();
+    assert_eq!(world.state.session_count(), 0);
 }
