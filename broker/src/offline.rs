@@ -1,7 +1,10 @@
 //! Sessions whose clients are away, as operators see them: who lets messages pile up, and what removed bridges left.
 //! Always true: at most [`LISTED_MAX`] are listed, what removed bridges left first, then those with most messages.
 use crate::broker::Broker;
-use mosquorum_cluster::{ids::Millis, state::NEVER};
+use mosquorum_cluster::{
+    ids::Millis,
+    state::{NEVER, SessionWalk},
+};
 use serde::Serialize;
 use std::{cmp::Reverse, collections::BinaryHeap, fmt::Write};
 
@@ -21,18 +24,27 @@ pub struct Offline {
 pub fn list(broker: &Broker) -> (usize, Vec<Offline>) {
     let orphans = broker.bridges.orphans();
     let now = broker.consensus.now();
-    let state = broker.consensus.state().read();
-    let (mut count, mut most) = (0, BinaryHeap::new());
-    for session in state.sessions().filter(|session| !session.is_connected()) {
-        count += 1;
-        let orphan = orphans.contains(session.client_id());
-        most.push(Reverse((orphan, session.queue().len(), session.client_id())));
-        if most.len() > LISTED_MAX {
-            most.pop();
+    let (mut count, mut most, mut walk) = (0, BinaryHeap::new(), SessionWalk::default());
+    loop {
+        let state = broker.consensus.state().read();
+        let more = state.walk_sessions(&mut walk, |session| {
+            if state.connection_of(session).is_some() {
+                return;
+            }
+            count += 1;
+            let orphan = orphans.contains(session.client_id());
+            most.push(Reverse((orphan, session.queue().len(), session.client_id().clone())));
+            if most.len() > LISTED_MAX {
+                most.pop();
+            }
+        });
+        if !more {
+            break;
         }
     }
+    let state = broker.consensus.state().read();
     let listed = most.into_sorted_vec().into_iter().map(|Reverse((removed_bridge, messages, client_id))| {
-        let session = state.session(client_id);
+        let session = state.session(&client_id);
         let lasts = session.map_or(NEVER, |session| session.expiry_seconds());
         let since = session.and_then(|session| session.disconnected_at()).unwrap_or(now);
         let end = since.0.saturating_add(u64::from(lasts) * 1000);

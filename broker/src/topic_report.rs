@@ -1,8 +1,8 @@
 //! SIGUSR2: the tree of subscriptions, and where retained messages are, as text for people.
-//! Always true: the state is never locked for longer than one chunk of retained topics or one copy of the subscriptions
-//! takes; a text that nobody reads holds up nothing but its own thread.
+//! Always true: the state is never locked for longer than one chunk of retained topics or of durable subscriptions takes, so
+//! what comes and goes meanwhile may be in the text or not; a text that nobody reads holds up nothing but its own thread.
 use crate::broker::Broker;
-use mosquorum_cluster::ids::Millis;
+use mosquorum_cluster::{ids::Millis, state::SubscriptionWalk};
 use mosquorum_proto::mqtt::{QoS, TopicFilter, Utf8};
 use std::{
     collections::BTreeMap,
@@ -83,17 +83,19 @@ fn gather(broker: &Broker) -> Report {
     for (filter, client_id, qos) in broker.router.live_subscriptions() {
         report.add_subscription(&filter, client_id, qos);
     }
-    let durable: Vec<(TopicFilter, Utf8, QoS)> = {
-        let state = broker.consensus.state().read();
-        let held = |(filter, record): (&TopicFilter, &mosquorum_cluster::state::SubscriptionRecord)| {
-            (filter.clone(), record.qos)
-        };
-        let all = state.sessions().flat_map(|session| {
-            session.subscriptions().iter().map(held).map(|(filter, qos)| (filter, session.client_id().clone(), qos))
+    let mut durable: Vec<(Utf8, TopicFilter, QoS)> = Vec::new();
+    let mut walk = SubscriptionWalk::default();
+    loop {
+        let more = broker.consensus.state().read().walk_subscriptions(&mut walk, |session, filter, record| {
+            durable.push((session.client_id().clone(), filter.clone(), record.qos));
         });
-        all.collect()
-    };
-    for (filter, client_id, qos) in durable {
+        if !more {
+            break;
+        }
+    }
+    durable.sort_unstable();
+    durable.dedup_by(|a, b| (&a.0, &a.1) == (&b.0, &b.1));
+    for (client_id, filter, qos) in durable {
         report.add_subscription(filter.as_str(), client_id, qos);
     }
     for filter in ["#", "$SYS/#"] {

@@ -10,7 +10,7 @@ use crate::{
     stream::Stream,
 };
 use mosquorum_bridge::{BridgeSettings, KEPT, Relay, Told};
-use mosquorum_cluster::state::{Message, Session};
+use mosquorum_cluster::state::{Message, Session, SessionWalk};
 use mosquorum_proto::mqtt::{
     ConnAck, Connect, Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, TopicFilter,
     Unsubscribe, Utf8,
@@ -288,9 +288,19 @@ fn open(broker: &Arc<Broker>, listener: &Arc<Listener>, name: &str) -> LocalWire
 pub(super) fn left_behind(broker: &Broker) -> Vec<Utf8> {
     let settings = broker.settings.load();
     let configured: BTreeSet<&Utf8> = settings.bridges.iter().map(|bridge| &bridge.settings.local_client_id).collect();
-    let state = broker.consensus.state().read();
-    let left = state.sessions().filter(|session| !session.is_connected() && session.expiry_seconds() == KEPT);
-    left.map(|session| session.client_id().clone()).filter(|id| !configured.contains(id)).collect()
+    let (mut left, mut walk) = (BTreeSet::new(), SessionWalk::default());
+    loop {
+        let state = broker.consensus.state().read();
+        let more = state.walk_sessions(&mut walk, |session| {
+            let away = state.connection_of(session).is_none();
+            if away && session.expiry_seconds() == KEPT && !configured.contains(session.client_id()) {
+                left.insert(session.client_id().clone());
+            }
+        });
+        if !more {
+            return left.into_iter().collect();
+        }
+    }
 }
 
 /// The bridge is no longer configured: its session and what waits in it end after `expiry`. Tried again for a minute.

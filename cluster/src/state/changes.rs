@@ -105,6 +105,12 @@ impl State {
         self.seen.forget_unwritten();
     }
 
+    /// How many sessions and topics the next cut has to look at.
+    #[must_use]
+    pub fn unwritten_parts(&self) -> usize {
+        self.sessions_unwritten.len() + self.retained_unwritten.len() + self.ended.len()
+    }
+
     /// Everything that changed since the last call.
     pub fn take_changes(&mut self) -> Changes {
         let mut changes = Changes { applied: self.applied, ..Changes::default() };

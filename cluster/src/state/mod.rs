@@ -36,6 +36,7 @@ mod steps;
 mod subscribe;
 #[cfg(test)]
 mod tests;
+mod walk;
 mod wills;
 
 pub use admissions::{Admission, NAMES_MAX, Word};
@@ -54,6 +55,7 @@ pub use records::LoadError;
 pub use rules::{Door, NodeRules};
 pub use session::{NEVER, Session, SubscriptionRecord};
 pub use steps::STEP_WORK;
+pub use walk::{SessionWalk, SubscriptionWalk, WALK_VISITS};
 
 use crate::{
     ids::{Epoch, Incarnation, LogIndex, Millis, NodeId},

@@ -92,7 +92,7 @@ impl State {
         self.sessions.get(client_id).is_some()
     }
 
-    /// All records, ordered by client identifier. Sorts: not for hot paths.
+    /// All records, ordered by client identifier. Takes long: see [`State::walk_sessions`].
     pub fn sessions(&self) -> impl Iterator<Item = &Session> {
         self.sessions.in_order().into_iter()
     }

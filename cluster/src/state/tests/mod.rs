@@ -8,6 +8,7 @@ mod sessions;
 mod shared;
 mod speed;
 mod steps;
+mod walk;
 mod wills;
 
 use super::*;
