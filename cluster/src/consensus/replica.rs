@@ -1,7 +1,8 @@
 //! This node's copy of the state: applied from the log, written behind to the state store, snapshotted to a file.
 //! Always true: the position changes under the state's lock, so a checkpoint never mixes two; only one of checkpoint,
 //! snapshot and installation runs at a time (`writing`), so a scan of the store sees exactly one checkpoint; what a
-//! snapshot file covers is flushed in the store; the state's lock is never held during I/O.
+//! snapshot file covers is flushed in the store; the state's lock is never held during I/O, nor over several entries of which
+//! one did as much long work as an entry may.
 use super::{
     pace::Pace,
     stateful::{self, Verdict},
@@ -10,7 +11,7 @@ use crate::{
     ids::{LogIndex, Millis, NodeId},
     metrics::{Histogram, HistogramValues},
     raft::encoding::{BatchHeader, Content, MembershipAt, decode_commands},
-    state::{Batch, Effect, Message, MessageId, Origin, Outcome, PutOut, State},
+    state::{Batch, Effect, Message, MessageId, Origin, Outcome, PutOut, STEP_WORK, State},
 };
 use bytes::Bytes;
 use mosquorum_storage::{
@@ -45,6 +46,13 @@ const MESSAGE_MEMORY_MAX: u64 = 32 << 20;
 pub(crate) struct Committed {
     pub(crate) id: LogId,
     pub(crate) content: Content,
+}
+
+/// What a committed entry does.
+enum Step {
+    Nothing,
+    Membership(MembershipAt),
+    Batch(Batch),
 }
 
 /// An own batch that was applied, for whoever waits.
@@ -204,37 +212,48 @@ impl Replica {
         self.snapshot.lock().clone()
     }
 
-    /// Applies entries in order: decoding outside the state's lock, then all under one lock, then whoever waits.
+    /// Applies entries in order: decoding outside the state's lock, then as many as are soon done under one lock, then whoever
+    /// waits.
     pub(crate) fn apply(&self, entries: Vec<Committed>) -> io::Result<()> {
         let Some(last) = entries.last().map(|entry| entry.id) else { return Ok(()) };
         let since = Instant::now();
-        let mut batches = Vec::with_capacity(entries.len());
-        let mut membership = None;
+        let mut decoded = Vec::with_capacity(entries.len());
         for entry in entries {
-            match entry.content {
-                Content::Blank => {}
-                Content::Membership(record) => membership = Some(MembershipAt::new(Some(entry.id), record)),
-                Content::Batch(payload) => batches.push((LogIndex(entry.id.index), self.decode(&payload)?)),
-            }
+            let step = match entry.content {
+                Content::Blank => Step::Nothing,
+                Content::Membership(record) => Step::Membership(MembershipAt::new(Some(entry.id), record)),
+                Content::Batch(payload) => Step::Batch(self.decode(&payload)?),
+            };
+            decoded.push((entry.id, step));
         }
-        let mut effects = Vec::new();
-        let mut own = Vec::with_capacity(batches.len());
-        let mut ignored = Vec::new();
-        {
+        let (mut effects, mut own, mut ignored) = (Vec::new(), Vec::with_capacity(decoded.len()), Vec::new());
+        let mut steps = decoded.into_iter().peekable();
+        while steps.peek().is_some() {
             let mut state = self.state.write();
-            for (index, batch) in batches {
-                let (origin, sequence) = (batch.origin, batch.sequence);
-                let (verdict, mut brought) = stateful::apply(&mut state, index, &batch);
-                effects.append(&mut brought);
-                match verdict {
-                    Verdict::Applied(outcomes) => own.push(OwnBatch { origin, sequence, outcomes, index }),
-                    Verdict::Ignored => ignored.push((origin, sequence)),
+            let (mut work, mut reached, mut membership) = (0, None, None);
+            while work < STEP_WORK
+                && let Some((id, step)) = steps.next()
+            {
+                let index = LogIndex(id.index);
+                match step {
+                    Step::Nothing => {}
+                    Step::Membership(changed) => membership = Some(changed),
+                    Step::Batch(batch) => {
+                        let (origin, sequence) = (batch.origin, batch.sequence);
+                        let (verdict, mut brought) = stateful::apply(&mut state, index, &batch);
+                        effects.append(&mut brought);
+                        work += state.work_of_last_entry();
+                        match verdict {
+                            Verdict::Applied(outcomes) => own.push(OwnBatch { origin, sequence, outcomes, index }),
+                            Verdict::Ignored => ignored.push((origin, sequence)),
+                        }
+                    }
                 }
+                state.advance(index);
+                reached = Some(id);
             }
-            // The last ones may be entries without commands.
-            state.advance(LogIndex(last.index));
             let mut position = self.position.lock();
-            position.last = Some(last);
+            position.last = reached;
             if let Some(membership) = membership {
                 position.membership = membership;
             }

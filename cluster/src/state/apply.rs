@@ -35,7 +35,7 @@ impl State {
         out.accepted = true;
         self.time = self.time.max(batch.time);
         self.origin = batch.origin.node;
-        self.steps.begin();
+        self.steps.begin_entry();
         for (place, command) in batch.commands.iter().enumerate() {
             let place = place.min(BATCH_COMMANDS_MAX - 1) as u64;
             let outcome = self.apply_command(index.0 << STAMP_BITS | place, batch, command, &mut out.effects);

@@ -14,15 +14,22 @@ pub const STEP_WORK: usize = 1000;
 pub(super) struct Steps {
     max: usize,
     left: usize,
+    /// By the entry.
+    used: usize,
 }
 
 impl Default for Steps {
     fn default() -> Self {
-        Self { max: STEP_WORK, left: 0 }
+        Self { max: STEP_WORK, left: 0, used: 0 }
     }
 }
 
 impl Steps {
+    pub(super) fn begin_entry(&mut self) {
+        self.used = 0;
+        self.begin();
+    }
+
     pub(super) fn begin(&mut self) {
         self.left = self.max;
     }
@@ -38,6 +45,7 @@ impl Steps {
 
     pub(super) fn take(&mut self, units: usize) {
         self.left = self.left.saturating_sub(units);
+        self.used += units;
     }
 
     /// Smaller steps, so that few of everything are many for a test.
@@ -48,6 +56,12 @@ impl Steps {
 }
 
 impl State {
+    /// Units of such work that the last entry did.
+    #[must_use]
+    pub fn work_of_last_entry(&self) -> usize {
+        self.steps.used
+    }
+
     /// Whether ticks have something to go on with.
     pub(super) fn has_work(&self) -> bool {
         !self.replays.is_empty() || !self.lost.is_empty() || !self.remains.is_empty()
