@@ -54,7 +54,7 @@ impl<'a> Unreadable<'a> {
         if readers.may_read(door, session.client_id(), session.username().map(Utf8::as_str), self.topic) {
             return false;
         }
-        let is_here = session.owner().is_some_and(|owner| owner.node == self.here);
+        let is_here = found.owner.is_some_and(|owner| owner.node == self.here);
         let agree = |fingerprint| state.rules_agree(self.here, door, fingerprint);
         is_here || readers.fingerprint(door).is_some_and(agree)
     }

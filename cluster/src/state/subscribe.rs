@@ -4,7 +4,7 @@
 //! Retained messages with an effective QoS above 0 are queued by the state (`replay`); those with QoS 0 are sent by the
 //! connection itself, which reads them with [`State::retained_matches`].
 use super::{
-    DropReason, Effect, Outcome, SessionPlace, State,
+    DropReason, Effect, Entry, Outcome, SessionPlace, State,
     groups::Member,
     publish::{Barred, Publishing},
     queue::Removed,
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::ids::Epoch;
 use mosquorum_proto::mqtt::{QoS, RetainHandling, Subscription, TopicFilter, Utf8};
-use std::num::NonZeroU32;
+use std::{collections::BTreeSet, num::NonZeroU32};
 
 impl State {
     pub(super) fn subscribe(
@@ -92,16 +92,20 @@ impl State {
         out: &mut Vec<Effect>,
     ) -> Outcome {
         let Some(place) = self.owned(client_id, epoch) else { return Outcome::Superseded };
-        let mut existed = Vec::with_capacity(filters.len());
+        let (mut existed, mut left) = (Vec::with_capacity(filters.len()), BTreeSet::new());
         for filter in filters {
             existed.push(self.remove_subscription(place, filter));
-            // What was not sent yet goes to the others of the group; alone, the client still gets it.
-            if self.groups.get(filter).is_some() && filter.share_name().is_some() {
-                let queue = &mut self.sessions[place].queue;
-                let removed = queue.remove_where(|entry, maybe_sent| !maybe_sent && entry.group() == Some(filter));
-                self.give_to_group(place, removed, out);
+            if filter.share_name().is_some() && self.groups.get(filter).is_some() {
+                left.insert(filter);
             }
             self.route_changes.changed(filter);
+        }
+        // What was not sent yet goes to the others of the group; alone, the client still gets it.
+        if !left.is_empty() {
+            let moves = |entry: &Entry| entry.group().is_some_and(|group| left.contains(group));
+            let queue = &mut self.sessions[place].queue;
+            let removed = queue.remove_where(|entry, maybe_sent| !maybe_sent && moves(entry));
+            self.give_to_group(place, removed, out);
         }
         Outcome::Unsubscribed { existed }
     }
