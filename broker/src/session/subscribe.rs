@@ -16,12 +16,15 @@ use mosquorum_proto::mqtt::{
     Packet, ProtocolVersion, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription, TopicFilter, TopicName,
     Unsubscribe, encode,
 };
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 /// Retained messages read from the state at once, so that its lock is held briefly.
 const REPLAY_CHUNK: usize = 128;
 /// Reads of the retained messages in one turn, each of which looks at so many names at most as the state allows.
 const REPLAY_READS_MAX: usize = 4;
+
+/// Filters of one command: a packet with more of them takes several, so that others' commands come in between.
+const COMMAND_FILTERS: usize = 1000;
 
 /// What a ticket stands for.
 pub(super) enum Request {
@@ -29,7 +32,9 @@ pub(super) enum Request {
     Unsubscribe {
         packet_id: u16,
         reasons: Vec<ReasonCode>,
-        waiting: Vec<usize>,
+        /// Places in `reasons` that commands answer, in their order, and how many of these are to come.
+        waiting: VecDeque<usize>,
+        commands: usize,
         since: Millis,
     },
     PubRel {
@@ -46,6 +51,9 @@ pub(super) struct PendingSubscribe {
     reasons: Vec<ReasonCode>,
     /// Accepted subscriptions, whether they existed, and their place in `reasons`.
     accepted: Vec<(Subscription, bool)>,
+    /// A durable session's: commands that are not answered yet, and how many of `accepted` are.
+    commands: usize,
+    answered: usize,
     identifier: Option<u32>,
     /// A clean session's: messages go to it.
     made: bool,
@@ -84,6 +92,8 @@ impl Session {
             packet_id: packet.packet_id,
             reasons: Vec::with_capacity(packet.subscriptions.len()),
             accepted: Vec::with_capacity(packet.subscriptions.len()),
+            commands: 0,
+            answered: 0,
             identifier: packet.subscription_identifier,
             made: false,
             since: env.now(),
@@ -110,14 +120,16 @@ impl Session {
         if pending.accepted.is_empty() {
             self.finish_subscribe(pending, env);
         } else if self.options.durable {
-            let command = Command::Subscribe {
+            let command = |some: &[(Subscription, bool)]| Command::Subscribe {
                 client_id: self.options.client_id.clone(),
                 epoch: self.options.epoch.unwrap_or_default(),
-                subscriptions: pending.accepted.iter().map(|(subscription, _)| subscription.clone()).collect(),
+                subscriptions: some.iter().map(|(subscription, _)| subscription.clone()).collect(),
                 identifier: pending.identifier,
             };
+            let commands: Vec<_> = pending.accepted.chunks(COMMAND_FILTERS).map(command).collect();
+            pending.commands = commands.len();
             let number = self.request(Request::Subscribe(pending));
-            env.submit(command, number);
+            commands.into_iter().for_each(|command| env.submit(command, number));
         } else if env.needs_barrier() {
             let number = self.request(Request::Subscribe(pending));
             env.barrier(number);
@@ -210,21 +222,35 @@ impl Session {
         let Some(request) = self.requests.remove(&number) else { return Ok(()) };
         match (request, answer) {
             (Request::Subscribe(mut pending), answer) => {
-                self.subscribing -= 1;
                 if let Answer::Applied { outcome: Outcome::Subscribed { existed }, .. } = answer {
-                    pending.accepted.iter_mut().zip(existed).for_each(|((_, before), existed)| *before = existed);
+                    let known = pending.accepted.iter_mut().skip(pending.answered).zip(&existed);
+                    known.for_each(|((_, before), existed)| *before = *existed);
+                    pending.answered += existed.len();
                 }
+                pending.commands = pending.commands.saturating_sub(1);
+                if pending.commands > 0 {
+                    self.requests.insert(number, Request::Subscribe(pending));
+                    return Ok(());
+                }
+                self.subscribing -= 1;
                 self.finish_subscribe(pending, env);
             }
-            (Request::Unsubscribe { packet_id, mut reasons, waiting, .. }, answer) => {
-                self.unsubscribing -= 1;
+            (Request::Unsubscribe { packet_id, mut reasons, mut waiting, commands, since }, answer) => {
                 if let Answer::Applied { outcome: Outcome::Unsubscribed { existed }, .. } = answer {
-                    for (place, existed) in waiting.into_iter().zip(existed) {
+                    for (existed, place) in
+                        existed.into_iter().map_while(|existed| Some((existed, waiting.pop_front()?)))
+                    {
                         if !existed {
                             reasons[place] = ReasonCode::NoSubscriptionExisted;
                         }
                     }
                 }
+                if commands > 1 {
+                    let rest = Request::Unsubscribe { packet_id, reasons, waiting, commands: commands - 1, since };
+                    self.requests.insert(number, rest);
+                    return Ok(());
+                }
+                self.unsubscribing -= 1;
                 self.send_unsuback(packet_id, reasons, env);
             }
             (Request::PubRel { packet_id, .. }, Answer::Applied { .. }) => self.complete_release(packet_id, env),
@@ -318,7 +344,7 @@ impl Session {
             self.take_in_arrived(env);
         }
         let mut reasons = vec![ReasonCode::Success; packet.filters.len()];
-        let (mut waiting, mut filters, mut removed) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut waiting, mut filters, mut removed) = (VecDeque::new(), Vec::new(), Vec::new());
         for (place, filter) in packet.filters.into_iter().enumerate() {
             let Some(filter) = self.options.mount_point.filter(filter) else {
                 reasons[place] = ReasonCode::NoSubscriptionExisted;
@@ -330,21 +356,22 @@ impl Session {
             }
             env.note_unsubscribed(&filter);
             if self.options.durable {
-                waiting.push(place);
+                waiting.push_back(place);
                 filters.push(filter);
             } else {
                 self.unsubscribe_live(filter, &mut reasons[place], &mut removed, env);
             }
         }
         if !filters.is_empty() {
-            let command = Command::Unsubscribe {
+            let command = |some: &[TopicFilter]| Command::Unsubscribe {
                 client_id: self.options.client_id.clone(),
                 epoch: self.options.epoch.unwrap_or_default(),
-                filters,
+                filters: some.to_vec(),
             };
-            let since = env.now();
-            let number = self.request(Request::Unsubscribe { packet_id: packet.packet_id, reasons, waiting, since });
-            env.submit(command, number);
+            let submitted: Vec<_> = filters.chunks(COMMAND_FILTERS).map(command).collect();
+            let (packet_id, commands, since) = (packet.packet_id, submitted.len(), env.now());
+            let number = self.request(Request::Unsubscribe { packet_id, reasons, waiting, commands, since });
+            submitted.into_iter().for_each(|command| env.submit(command, number));
             return Ok(());
         }
         if !removed.is_empty() && env.needs_barrier() {

@@ -208,3 +208,32 @@ fn an_answer_about_filters_that_the_client_does_not_take_ends_the_connection_bef
         }
     }
 }
+
+#[test]
+fn a_packet_with_very_many_filters_takes_several_commands_and_has_one_answer() {
+    let (mut session, mut env) = (session(true), fake());
+    let filters: Vec<_> = (0..2500).map(|n| TopicFilter::try_from(format!("f/{n}").as_str()).unwrap()).collect();
+    let subscriptions = filters.iter().map(|filter| Subscription::new(filter.clone(), QoS::AtLeastOnce)).collect();
+    session.on_packet(Packet::Subscribe(Subscribe::new(3, subscriptions)), &mut env).unwrap();
+    let submitted = std::mem::take(&mut env.submitted);
+    assert_eq!(submitted.len(), 3);
+    for (command, ticket) in submitted {
+        assert!(env.sent().is_empty(), "answered before all of it was applied");
+        let Command::Subscribe { subscriptions, .. } = command else { panic!("{command:?}") };
+        assert!(subscriptions.len() <= 1000);
+        let outcome = Outcome::Subscribed { existed: vec![false; subscriptions.len()] };
+        answer(&mut session, ticket, Answer::Applied { outcome, index: LogIndex(3) }, &mut env);
+    }
+    let [Packet::SubAck(ack)] = &env.sent()[..] else { panic!() };
+    assert_eq!((ack.packet_id, ack.reasons.len()), (3, 2500));
+    session.on_packet(Packet::Unsubscribe(Unsubscribe::new(4, filters)), &mut env).unwrap();
+    for (number, (command, ticket)) in std::mem::take(&mut env.submitted).into_iter().enumerate() {
+        assert!(env.sent().is_empty());
+        let Command::Unsubscribe { filters, .. } = command else { panic!("{command:?}") };
+        let outcome = Outcome::Unsubscribed { existed: vec![number != 1; filters.len()] };
+        answer(&mut session, ticket, Answer::Applied { outcome, index: LogIndex(4) }, &mut env);
+    }
+    let [Packet::UnsubAck(ack)] = &env.sent()[..] else { panic!() };
+    let unknown: Vec<_> = (0..2500).filter(|place| ack.reasons[*place] == ReasonCode::NoSubscriptionExisted).collect();
+    assert_eq!(unknown, (1000..2000).collect::<Vec<_>>());
+}
