@@ -16,7 +16,7 @@ use crate::{
 use bytes::Bytes;
 use mosquorum_storage::{
     fs::{Fs, OpenMode},
-    kv::{AppliedIndex, KvError, KvOp, StateStore},
+    kv::{AppliedIndex, KvError, KvOp, KvScan, StateStore},
     log::{LogId, Payload},
     snapshot::{self, SnapshotError, SnapshotMeta, SnapshotReader, SnapshotWriter},
 };
@@ -27,6 +27,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{SyncSender, sync_channel},
     },
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
@@ -40,6 +41,10 @@ pub(crate) const MEMBERSHIP_KEY: &[u8] = b"\xff\xffmembership";
 
 /// What messages that wait may take in memory; beyond it those that were written are only in the store.
 const MESSAGE_MEMORY_MAX: u64 = 32 << 20;
+
+/// Records that are handed on together at a start, and how many of these may wait.
+const READ_CHUNK: usize = 1024;
+const READ_AHEAD: usize = 16;
 
 /// A committed entry.
 #[derive(Debug, Clone)]
@@ -473,29 +478,38 @@ pub(crate) fn fill_store(fs: &dyn Fs, path: &Path, store: &StateStore) -> Result
     Ok(Position { last: meta.last, membership })
 }
 
-/// Reads the state back from a complete store.
+/// Reads the state back from a complete store: one thread reads, this one makes the state.
 pub(crate) fn load_state(store: &StateStore, node: NodeId) -> Result<State, ReplicaError> {
     let (applied, entries) = store.load()?;
     let applied = LogIndex(applied.and_then(|applied| applied.last).map_or(0, |id| id.index));
-    let mut failed = None;
-    let entries = entries.map_while(|entry| match entry {
-        Ok(entry) => Some(entry),
-        Err(error) => {
-            failed = Some(error);
-            None
-        }
-    });
     let again = Mutex::new(None);
     let fetch = |key: &[u8]| store.get(key).unwrap_or_else(|error| again.lock().replace(error).and(None));
-    let entries = entries.filter(|(key, _)| key != MEMBERSHIP_KEY);
-    let loaded = State::load_within(applied, entries, MESSAGE_MEMORY_MAX, fetch);
-    let failed = failed.or_else(|| again.into_inner());
-    if let Some(error) = failed {
+    let (read, loaded) = std::thread::scope(|scope| {
+        let (sender, chunks) = sync_channel(READ_AHEAD);
+        let reading = std::thread::Builder::new().name("state-read".into());
+        let reading = reading.spawn_scoped(scope, move || read_chunks(entries, &sender))?;
+        let loaded = State::load_within(applied, chunks.into_iter().flatten(), MESSAGE_MEMORY_MAX, fetch);
+        let read = reading.join().map_err(|_| io::Error::other("the thread that reads the store panicked"))?;
+        Ok::<_, io::Error>((read, loaded))
+    })?;
+    read?;
+    if let Some(error) = again.into_inner() {
         return Err(error.into());
     }
     let mut state = loaded.map_err(|e| ReplicaError::State(e.to_string()))?;
     state.only_effects_for(node);
     Ok(state)
+}
+
+/// Ends early if nobody wants more.
+fn read_chunks(entries: KvScan<'_>, chunks: &SyncSender<Vec<(Bytes, Bytes)>>) -> Result<(), KvError> {
+    let mut entries = entries.filter(|entry| entry.as_ref().map_or(true, |(key, _)| key != MEMBERSHIP_KEY));
+    loop {
+        let chunk = entries.by_ref().take(READ_CHUNK).collect::<Result<Vec<_>, _>>()?;
+        if chunk.is_empty() || chunks.send(chunk).is_err() {
+            return Ok(());
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,20 +1,21 @@
 //! Making the state of its durable form.
 //! Always true: the records may come in any order; what is derived (trees, groups, deadlines, references) is built again
-//! and equals what it was, in particular the order of subscriptions to one filter. Of messages beyond a budget only
+//! and equals what it was, in particular the order of subscriptions to one filter. In the order of keys, as stores give
+//! them, parts find their session at once, and ordered tables are made in one go. Of messages beyond a budget only
 //! what the state depends on is kept, unless a topic or a shared subscription needs them: those are asked for again.
 use super::{
     Mark, Message, Owner, SessionPlace, State,
     expiry::Deadline,
     messages::{Held, MessageId, Place, Size},
     queue::{NewBody, NewEntry, expiry_of},
-    records::{EntryRecord, HeaderRecord, Key, LoadError, SessionRecord, Value},
+    records::{EntryRecord, Key, LoadError, SessionRecord, Value},
     session::{Session, SubscriptionRecord},
 };
-use crate::ids::{LogIndex, Millis};
+use crate::ids::{Epoch, Incarnation, LogIndex, Millis, NodeId};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use mosquorum_proto::mqtt::{PacketId, TopicFilter, Utf8};
-use std::{collections::BTreeMap, sync::Arc};
+use mosquorum_proto::mqtt::{TopicFilter, Utf8};
+use std::sync::Arc;
 
 /// Parts that wait until all records are there.
 #[derive(Default)]
@@ -23,10 +24,12 @@ struct Parts {
     messages: HashMap<MessageId, Loaded, RandomState>,
     /// Bytes of messages that may still be kept in memory.
     budget: u64,
-    subscriptions: Vec<(u64, Utf8, TopicFilter, SubscriptionRecord)>,
-    headers: Vec<(Utf8, HeaderRecord)>,
-    inbound: Vec<(Utf8, Vec<PacketId>)>,
-    entries: BTreeMap<(Utf8, u64), EntryRecord>,
+    deadlines: Vec<(Millis, Deadline)>,
+    owned: Vec<((NodeId, Incarnation, Epoch), SessionPlace)>,
+    subscriptions: Vec<(u64, SessionPlace, TopicFilter, SubscriptionRecord)>,
+    entries: Vec<(SessionPlace, u64, EntryRecord)>,
+    /// Of sessions that have not come yet.
+    early: Vec<(Key, Value)>,
     retained: Vec<MessageId>,
     groups: Vec<(TopicFilter, u64)>,
     marks: Vec<(u64, Mark)>,
@@ -69,6 +72,12 @@ impl State {
             let value = Value::decode(&key, value.as_ref())?;
             state.sort_record(key, value, &mut parts);
         }
+        for (key, value) in std::mem::take(&mut parts.early) {
+            state.sort_record(key, value, &mut parts);
+        }
+        if let Some(client_id) = parts.early.first().and_then(|(key, _)| key.client_id()) {
+            return Err(LoadError::SessionMissing(client_id.clone()));
+        }
         if !parts.has_meta && applied != LogIndex::default() {
             return Err(LoadError::MetaMissing);
         }
@@ -81,6 +90,12 @@ impl State {
     }
 
     fn sort_record(&mut self, key: Key, value: Value, parts: &mut Parts) {
+        if let Some(client_id) = key.client_id() {
+            return match self.sessions.find(client_id) {
+                Some(place) => self.sort_part(place, key, value, parts),
+                None => parts.early.push((key, value)),
+            };
+        }
         match (key, value) {
             (_, Value::Meta(meta)) => {
                 parts.has_meta = true;
@@ -94,15 +109,7 @@ impl State {
             (Key::Message(id), Value::Message(message)) => {
                 parts.messages.insert(id, Loaded::new(message, &mut parts.budget));
             }
-            (Key::Session(client_id), Value::Session(record)) => self.load_session(client_id, *record),
-            (Key::Subscription(client_id, filter), Value::Subscription(record)) => {
-                parts.subscriptions.push((record.since, client_id, filter, record));
-            }
-            (Key::Header(client_id), Value::Header(header)) => parts.headers.push((client_id, header)),
-            (Key::Inbound(client_id), Value::Inbound(ids)) => parts.inbound.push((client_id, ids)),
-            (Key::Entry(client_id, seq), Value::Entry(record)) => {
-                parts.entries.insert((client_id, seq), record);
-            }
+            (Key::Session(client_id), Value::Session(record)) => self.load_session(client_id, *record, parts),
             (Key::Retained(_), Value::Retained(id)) => parts.retained.push(id),
             (Key::Group(filter), Value::Group(cursor)) => parts.groups.push((filter, cursor)),
             (Key::Mark(_), Value::Mark(number, mark)) => parts.marks.push((number, mark)),
@@ -118,13 +125,28 @@ impl State {
         }
     }
 
-    fn load_session(&mut self, client_id: Utf8, record: SessionRecord) {
-        if let Some(at) = record.will_due {
-            self.deadlines.insert((at, Deadline::Will(client_id.clone())));
+    /// A part of a session.
+    fn sort_part(&mut self, place: SessionPlace, key: Key, value: Value, parts: &mut Parts) {
+        let session = &mut self.sessions[place];
+        match (key, value) {
+            (Key::Subscription(_, filter), Value::Subscription(record)) => {
+                parts.subscriptions.push((record.since, place, filter, record));
+            }
+            (Key::Header(client_id), Value::Header(header)) => {
+                session.queue.restore(header.next_seq, header.dup_before);
+                session.sweep_at = header.sweep_at;
+                parts.deadlines.extend(header.sweep_at.map(|at| (at, Deadline::Sweep(client_id))));
+            }
+            (Key::Inbound(_), Value::Inbound(ids)) => session.inbound = ids,
+            (Key::Entry(_, seq), Value::Entry(record)) => parts.entries.push((place, seq, record)),
+            // `Value::decode` gives the kind that the key has.
+            _ => {}
         }
-        if let Some(at) = record.expires_at {
-            self.deadlines.insert((at, Deadline::Session(client_id.clone())));
-        }
+    }
+
+    fn load_session(&mut self, client_id: Utf8, record: SessionRecord, parts: &mut Parts) {
+        parts.deadlines.extend(record.will_due.map(|at| (at, Deadline::Will(client_id.clone()))));
+        parts.deadlines.extend(record.expires_at.map(|at| (at, Deadline::Session(client_id.clone()))));
         let (owner, epoch) = (record.owner, record.epoch);
         let place = self.sessions.add(Session {
             username: record.username,
@@ -142,35 +164,24 @@ impl State {
         });
         if let Some(Owner { node, incarnation, .. }) = owner {
             self.connected += 1;
-            self.owned.insert((node, incarnation, epoch), place);
+            parts.owned.push(((node, incarnation, epoch), place));
         } else if self.sessions[place].is_unsettled() {
             self.lost.unsettled.insert(epoch, place);
         }
     }
 
     fn link(&mut self, mut parts: Parts, fetch: &Fetch<'_>) -> Result<(), LoadError> {
-        for (client_id, header) in std::mem::take(&mut parts.headers) {
-            let place = self.loaded(&client_id)?;
-            let session = &mut self.sessions[place];
-            session.queue.restore(header.next_seq, header.dup_before);
-            session.sweep_at = header.sweep_at;
-            if let Some(at) = header.sweep_at {
-                self.deadlines.insert((at, Deadline::Sweep(client_id)));
-            }
-        }
-        for (client_id, ids) in std::mem::take(&mut parts.inbound) {
-            let place = self.loaded(&client_id)?;
-            self.sessions[place].inbound = ids;
-        }
+        self.deadlines = std::mem::take(&mut parts.deadlines).into_iter().collect();
+        self.owned = std::mem::take(&mut parts.owned).into_iter().collect();
         parts.subscriptions.sort_unstable_by(|a, b| (a.0, &a.2).cmp(&(b.0, &b.2)));
-        for (_, client_id, filter, record) in std::mem::take(&mut parts.subscriptions) {
-            let place = self.loaded(&client_id)?;
+        for (_, place, filter, record) in std::mem::take(&mut parts.subscriptions) {
             self.index_subscription(place, &filter, &record);
             self.sessions[place].shared += usize::from(filter.share_name().is_some());
             self.sessions[place].subscriptions.insert(filter, record);
         }
-        for ((client_id, seq), record) in std::mem::take(&mut parts.entries) {
-            let place = self.loaded(&client_id)?;
+        // Mostly they are in order.
+        parts.entries.sort_by_key(|(place, seq, _)| (*place, *seq));
+        for (place, seq, record) in std::mem::take(&mut parts.entries) {
             self.load_entry(place, seq, record, &mut parts, fetch)?;
         }
         let places: Vec<SessionPlace> = self.sessions.iter().map(|(place, _)| place).collect();
@@ -195,10 +206,6 @@ impl State {
         self.messages.removed = unused.map(|(id, _)| *id).collect();
         self.messages.removed.sort_unstable();
         Ok(())
-    }
-
-    fn loaded(&self, client_id: &Utf8) -> Result<SessionPlace, LoadError> {
-        self.sessions.find(client_id).ok_or_else(|| LoadError::SessionMissing(client_id.clone()))
     }
 
     fn load_entry(

@@ -132,6 +132,15 @@ impl Key {
         }
     }
 
+    /// Of a part of a session: whose.
+    pub(super) fn client_id(&self) -> Option<&Utf8> {
+        match self {
+            Self::Subscription(client_id, _) | Self::Header(client_id) | Self::Inbound(client_id) => Some(client_id),
+            Self::Entry(client_id, _) => Some(client_id),
+            _ => None,
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut key = vec![self.kind()];
         match self {

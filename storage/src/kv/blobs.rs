@@ -180,6 +180,11 @@ impl Blobs {
         }
     }
 
+    /// Whether there is anything that a value could refer to.
+    pub(super) fn has_files(&self) -> bool {
+        !self.state.lock().files.is_empty()
+    }
+
     /// Whether any value refers to a blob.
     pub(super) fn is_used(&self) -> bool {
         self.state.lock().references > 0

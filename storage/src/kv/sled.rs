@@ -70,7 +70,10 @@ impl SledKv {
             failed: Mutex::new(None),
             written: AtomicUsize::new(0),
         };
-        store.count_references()?;
+        // Every value is read for it; most stores have none that large.
+        if store.blobs.has_files() {
+            store.count_references()?;
+        }
         Ok(store)
     }
 
@@ -423,6 +426,19 @@ mod tests {
         std::fs::write(blob, vec![9; 20 << 10]).unwrap();
         assert!(matches!(store.get(&moved), Err(KvError::Damaged { .. })));
         assert!(matches!(store.scan(&[]).next(), Some(Err(KvError::Damaged { .. }))));
+    }
+
+    #[test]
+    fn values_are_read_at_the_opening_only_if_some_may_be_in_blob_files() {
+        let folder = Folder::new("opening");
+        for (size, opens) in [(10, true), (INLINE_BYTES_MAX + 1, false)] {
+            let store = SledKv::open(&folder.0).unwrap();
+            store.write(vec![(Bytes::from("kept"), Some(Bytes::from(vec![1; size])))]).unwrap();
+            store.run(|db| db.insert("damaged", &[7u8; 9][..]).map(drop)).unwrap();
+            store.close().unwrap();
+            drop(store);
+            assert_eq!(SledKv::open(&folder.0).is_ok(), opens);
+        }
     }
 
     #[test]
