@@ -81,7 +81,7 @@ fn start_with_very_many_sessions() {
     use std::time::Instant;
     let sessions: usize = std::env::var("SESSIONS").ok().and_then(|s| s.parse().ok()).unwrap_or(100_000);
     let dir = TempDir::new();
-    let at = id(2, 8);
+    let at = id(1, 8);
     let settings = left_behind(&dir.0, 8, at);
     let state_dir = DataDirectory::open(Arc::new(RealFs), &dir.0).unwrap().state_dir();
     {

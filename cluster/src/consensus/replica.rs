@@ -11,7 +11,7 @@ use crate::{
     ids::{LogIndex, Millis, NodeId},
     metrics::{Histogram, HistogramValues},
     raft::encoding::{BatchHeader, Content, MembershipAt, decode_commands},
-    state::{Batch, Effect, Message, MessageId, Origin, Outcome, PutOut, STEP_WORK, State},
+    state::{Batch, Effect, LoadError, Message, MessageId, Origin, Outcome, PutOut, Record, STEP_WORK, State},
 };
 use bytes::Bytes;
 use mosquorum_storage::{
@@ -478,7 +478,7 @@ pub(crate) fn fill_store(fs: &dyn Fs, path: &Path, store: &StateStore) -> Result
     Ok(Position { last: meta.last, membership })
 }
 
-/// Reads the state back from a complete store: one thread reads, this one makes the state.
+/// Reads the state back from a complete store: one thread reads records, this one makes the state of them.
 pub(crate) fn load_state(store: &StateStore, node: NodeId) -> Result<State, ReplicaError> {
     let (applied, entries) = store.load()?;
     let applied = LogIndex(applied.and_then(|applied| applied.last).map_or(0, |id| id.index));
@@ -502,8 +502,9 @@ pub(crate) fn load_state(store: &StateStore, node: NodeId) -> Result<State, Repl
 }
 
 /// Ends early if nobody wants more.
-fn read_chunks(entries: KvScan<'_>, chunks: &SyncSender<Vec<(Bytes, Bytes)>>) -> Result<(), KvError> {
-    let mut entries = entries.filter(|entry| entry.as_ref().map_or(true, |(key, _)| key != MEMBERSHIP_KEY));
+fn read_chunks(entries: KvScan<'_>, chunks: &SyncSender<Vec<Result<Record, LoadError>>>) -> Result<(), KvError> {
+    let entries = entries.filter(|entry| entry.as_ref().map_or(true, |(key, _)| key != MEMBERSHIP_KEY));
+    let mut entries = entries.map(|entry| entry.map(|(key, value)| Record::read(&key, &value)));
     loop {
         let chunk = entries.by_ref().take(READ_CHUNK).collect::<Result<Vec<_>, _>>()?;
         if chunk.is_empty() || chunks.send(chunk).is_err() {

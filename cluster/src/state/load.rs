@@ -8,7 +8,7 @@ use super::{
     expiry::Deadline,
     messages::{Held, MessageId, Place, Size},
     queue::{NewBody, NewEntry, expiry_of},
-    records::{EntryRecord, Key, LoadError, SessionRecord, Value},
+    records::{EntryRecord, Key, LoadError, Record, SessionRecord, Value},
     session::{Session, SubscriptionRecord},
 };
 use crate::ids::{Epoch, Incarnation, LogIndex, Millis, NodeId};
@@ -53,23 +53,23 @@ impl State {
         applied: LogIndex,
         records: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self, LoadError> {
+        let records = records.into_iter().map(|(key, value)| Record::read(key.as_ref(), value.as_ref()));
         Self::load_within(applied, records, u64::MAX, |_| None::<V>)
     }
 
     /// As [`State::load`], with about `budget` bytes of messages in memory; `fetch` gives the value of a key again.
     /// # Errors
-    /// As there.
-    pub fn load_within<K: AsRef<[u8]>, V: AsRef<[u8]>>(
+    /// As there, and that of the first record.
+    pub fn load_within<V: AsRef<[u8]>>(
         applied: LogIndex,
-        records: impl IntoIterator<Item = (K, V)>,
+        records: impl IntoIterator<Item = Result<Record, LoadError>>,
         budget: u64,
         fetch: impl Fn(&[u8]) -> Option<V>,
     ) -> Result<Self, LoadError> {
         let mut state = Self::default();
         let mut parts = Parts { budget, ..Parts::default() };
-        for (key, value) in records {
-            let key = Key::decode(key.as_ref())?;
-            let value = Value::decode(&key, value.as_ref())?;
+        for record in records {
+            let Record(key, value) = record?;
             state.sort_record(key, value, &mut parts);
         }
         for (key, value) in std::mem::take(&mut parts.early) {

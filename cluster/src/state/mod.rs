@@ -51,7 +51,7 @@ pub use nodes::{NodeRecord, Standing};
 pub use paging::{Body, PutOut};
 pub use queue::{Entry, EntryState, Queue};
 pub use read::{DurableMatch, SubscriptionOptions};
-pub use records::LoadError;
+pub use records::{LoadError, Record};
 pub use rules::{Door, NodeRules};
 pub use session::{NEVER, Session, SubscriptionRecord};
 pub use steps::STEP_WORK;

@@ -95,6 +95,20 @@ pub(super) struct EntryRecord {
     pub(super) extra: Option<Arc<Extra>>,
 }
 
+/// One record of the durable form, read.
+#[derive(Debug)]
+pub struct Record(pub(super) Key, pub(super) Value);
+
+impl Record {
+    /// # Errors
+    /// It is damaged, or a newer version's.
+    pub fn read(key: &[u8], value: &[u8]) -> Result<Self, LoadError> {
+        let key = Key::decode(key)?;
+        let value = Value::decode(&key, value)?;
+        Ok(Self(key, value))
+    }
+}
+
 /// What is wrong with the durable form; each means damage (or a newer version's data).
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LoadError {

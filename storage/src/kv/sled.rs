@@ -10,7 +10,7 @@
 //! Layout: `<dir>/sled` is sled's own, `<dir>/blobs` ours. A value is a tag (0: inline, 1: a blob's reference), the
 //! CRC32C, the bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +32,8 @@ const CACHE_BYTES: usize = 16 << 20;
 const INLINE_BYTES_MAX: usize = 16 << 10;
 /// Opening again is worth it from so many written bytes on.
 const TRIM_BYTES: usize = if cfg!(test) { 64 << 10 } else { 48 << 20 };
+/// Entries that a scan takes from sled at once, as many as one of its leaves has.
+const SCAN_AHEAD: usize = FAN_OUT;
 const INLINE: u8 = 0;
 const BLOB: u8 = 1;
 
@@ -96,20 +98,27 @@ impl SledKv {
 
     /// Raw entries in key order: the values as sled has them.
     fn scan_raw(&self, from: &[u8]) -> impl Iterator<Item = Result<(Bytes, sled::InlineArray), KvError>> + use<'_> {
-        let mut iterator = None;
+        let (mut iterator, mut ready) = (None, VecDeque::new());
         let mut ended = false;
         let from = from.to_vec();
         std::iter::from_fn(move || {
-            if ended {
-                return None;
+            if ready.is_empty() && !ended {
+                let read = self.run(|db| {
+                    let iterator = iterator.get_or_insert_with(|| db.range(from.clone()..));
+                    iterator.take(SCAN_AHEAD).collect::<std::io::Result<Vec<_>>>()
+                });
+                match read {
+                    Ok(read) => {
+                        ended = read.len() < SCAN_AHEAD;
+                        ready.extend(read);
+                    }
+                    Err(error) => {
+                        ended = true;
+                        return Some(Err(error));
+                    }
+                }
             }
-            let next = self.run(|db| {
-                let iterator = iterator.get_or_insert_with(|| db.range(from.clone()..));
-                iterator.next().transpose()
-            });
-            let next = next.map(|entry| entry.map(|(key, value)| (Bytes::copy_from_slice(&key), value))).transpose();
-            ended = !matches!(next, Some(Ok(_)));
-            next
+            ready.pop_front().map(|(key, value): (sled::InlineArray, _)| Ok((Bytes::copy_from_slice(&key), value)))
         })
     }
 

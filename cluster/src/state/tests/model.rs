@@ -284,7 +284,8 @@ fn run(seed: u64, steps: usize, seen: &mut BTreeSet<String>) {
             seen.extend(state.sessions().flat_map(|session| bodies(&state, session)));
             assert_eq!(used(&store, &state), whole(&state, &store));
             let budget = random.below(2) as u64 * 1000;
-            let loaded = State::load_within(LogIndex(index), &store, budget, |key| store.get(key)).unwrap();
+            let records = store.iter().map(|(key, value)| Record::read(key, value));
+            let loaded = State::load_within(LogIndex(index), records, budget, |key| store.get(key)).unwrap();
             check(&state);
             check(&loaded);
             assert_eq!(whole(&loaded, &store), used(&store, &state));

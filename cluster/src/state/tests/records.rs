@@ -170,8 +170,8 @@ fn topics_and_properties_count_as_memory_and_not_against_the_limits_of_queues() 
     let mut store = BTreeMap::new();
     write(&mut store, &mut world.state);
     // Only the first fits.
-    let loaded =
-        State::load_within(LogIndex(world.index), store.clone(), 150_000, |key| store.get(key).cloned()).unwrap();
+    let records = store.iter().map(|(key, value)| Record::read(key, value));
+    let loaded = State::load_within(LogIndex(world.index), records, 150_000, |key| store.get(key)).unwrap();
     let found = loaded.totals();
     assert_eq!(found.message_memory + found.message_memory_saved, totals.message_memory);
     assert!((100_000..150_000).contains(&found.message_memory), "{found:?}");
