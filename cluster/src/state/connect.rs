@@ -113,6 +113,7 @@ impl State {
     }
 
     /// What follows from the end of the connection, counted from that time.
+    /// `unreadable`: sessions that may not read the will.
     pub(super) fn settle(&mut self, place: SessionPlace, unreadable: &[Epoch], out: &mut Vec<Effect>) {
         self.unwritten(place).core = true;
         let session = &mut self.sessions[place];

@@ -84,7 +84,7 @@ fn a_claim_on_another_users_client_is_refused_and_leaves_nothing_behind() {
         panic!("expected two fences, got {fences:?}")
     };
     assert_eq!(*told, only);
-    let Do::Fence { only: again, .. } = &claimer.relink(NodeId(1))[1] else { panic!("expected a fence") };
+    let Do::Fence { only: again, .. } = &claimer.relink(NodeId(1))[0] else { panic!("expected a fence") };
     assert_eq!(*again, only, "it is told again when the link begins anew");
     assert!(claimer.fence_done(*second).is_empty());
     let release = Do::Release { leader: NodeId(1), client_id: "c".into(), owner: owner(2, 1, 7) };
