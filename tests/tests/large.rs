@@ -86,26 +86,6 @@ async fn growth(cluster: &Cluster, from: usize, to: usize, receiver: Receiver, c
     Ok(nodes.zip(before).map(times).collect())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn figures() -> TestResult {
-    let list = |name: &str, default: &str| -> Vec<usize> {
-        std::env::var(name).unwrap_or(default.into()).split(',').map(|n| n.parse().unwrap()).collect()
-    };
-    for nodes in list("NODES", "1,3") {
-        for count in list("COUNTS", "2,6,30") {
-            for receiver in [Receiver::Retained, Receiver::Away, Receiver::Here] {
-                let mut cluster = start("large", nodes).await?;
-                let leader = if nodes > 1 { cluster.leader().await.unwrap() } else { 0 };
-                let from = if nodes > 1 { (leader + 1) % nodes } else { 0 };
-                let to = if nodes > 1 { (leader + 2) % nodes } else { 0 };
-                let grown = growth(&cluster, from, to, receiver, count).await;
-                println!("{nodes} nodes, {count} x 10 MB, {receiver:?}, leader {leader}, from {from}: {grown:.2?}");
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Each kind of receiver on brokers of its own: what the one before left in memory would hide what the next one takes.
 async fn at_most(nodes: usize) -> TestResult {
     for receiver in [Receiver::Retained, Receiver::Away, Receiver::Here] {
