@@ -10,6 +10,7 @@ use crate::{
         side::{Side, rescue},
     },
     logging::{lines::Disconnected, packets},
+    planted,
     reading::decode,
     session::{Env, Session, SessionError},
     stream::Stream,
@@ -304,7 +305,7 @@ impl Service {
             if std::mem::take(&mut self.wrote) || held_up {
                 self.last_input = now;
             }
-            if congested {
+            if congested && planted::congestion_wakes() {
                 let broker = self.io.broker.clone();
                 self.listed =
                     Some(self.io.broker.wait_for_congestion(self.listed, cx.waker(), move || !broker.is_congested()));

@@ -12,6 +12,24 @@ pub fn log_delivers() -> bool {
     !planted("origin-delivers")
 }
 
+/// Who waits for congestion to end is woken when it does.
+#[inline]
+pub fn congestion_wakes() -> bool {
+    !planted("congestion-sleeps")
+}
+
+/// What is kept of a read does not keep the whole of it in memory.
+#[inline]
+pub fn copies_what_is_kept() -> bool {
+    !planted("pinned-buffers")
+}
+
+/// A line that repeats is counted, not written (with the bug that repeats one without end, which is planted in `cluster`).
+#[inline]
+pub fn counts_repeated_lines() -> bool {
+    !planted("reconnect-spin")
+}
+
 #[inline]
 fn planted(bug: &str) -> bool {
     #[cfg(feature = "test-faults")]

@@ -1,6 +1,7 @@
 //! What a socket brought, as packets.
 //! Always true: memory is taken for bytes that came, never for announced ones; a packet that is kept holds no more memory than
 //! its own, or a piece of [`PIECE_BYTES`].
+use crate::planted;
 use bytes::{Bytes, BytesMut};
 use mosquorum_proto::mqtt::{DecodeError, Decoder, Packet};
 
@@ -69,6 +70,9 @@ fn complete(bytes: &mut &[u8], partial: &mut BytesMut, decoder: &Decoder) {
 
 /// How many bytes of a read go into one piece: whole packets up to [`PIECE_BYTES`], a larger one alone, or what is left.
 fn piece_len(bytes: &[u8], decoder: &Decoder) -> usize {
+    if !planted::copies_what_is_kept() {
+        return bytes.len();
+    }
     let mut len = 0;
     while len < bytes.len() {
         let size = match decoder.packet_size(&bytes[len..]) {

@@ -2,6 +2,7 @@
 //! Always true: an event that asks for something is recorded before the bytes leave, one that tells of something after
 //! the bytes came; so an operation lies within its two events, and the order of records is an order of real time.
 //! Not here: what ought to have happened (`checker`).
+use crate::costs::Costs;
 use mosquorum_proto::mqtt::{QoS, ReasonCode};
 use std::{
     fmt,
@@ -264,6 +265,24 @@ pub enum Event {
     },
     /// Publishing has ended and what was owed was waited for.
     Drained,
+    /// What a node's process costs.
+    NodeCosts {
+        node: usize,
+        costs: Costs,
+    },
+    /// More is published at once than the log takes.
+    Burst,
+    /// From here on nothing is asked of the cluster but whether it is there; `absent` do not run.
+    IdleBegan {
+        absent: Vec<usize>,
+    },
+    IdleEnded,
+    /// A connection to a node has no answer to `asked` for so long, though another one that came later was answered.
+    Unanswered {
+        node: usize,
+        asked: &'static str,
+        waited: Duration,
+    },
 }
 
 /// An event and when it was recorded, counted from the start of the run.

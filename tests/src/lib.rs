@@ -8,6 +8,7 @@ pub mod chaos;
 pub mod checker;
 pub mod client;
 pub mod cluster;
+pub mod costs;
 pub mod damage;
 pub mod history;
 pub mod http;

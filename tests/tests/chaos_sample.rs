@@ -1,7 +1,7 @@
 //! A short sample of what the `chaos` runner does for hours, and the proof that it finds what it is there to find.
 //! Seeds: `MOSQUORUM_SEED` gives one back.
 use mosquorum_tests::{
-    chaos::{ChaosOptions, Nemesis, Outcome, nemesis::Rhythm, run},
+    chaos::{ChaosOptions, Nemesis, Outcome, nemesis::Rhythm, rest::Rest, run},
     cluster::{binary::is_stand_in, why_no_namespaces},
     skip::skip,
 };
@@ -36,8 +36,12 @@ fn short(nodes: usize) -> ChaosOptions {
 fn sample() -> ChaosOptions {
     let mut options = short(3);
     (options.seconds, options.acknowledged_min, options.faults_min) = (35, 2000, 2);
+    options.rest = SHORT_REST;
     options
 }
+
+/// Of runs that look at something else above all; the first two of the sample rest as all runs of the runner do.
+const SHORT_REST: Rest = Rest { whole: Duration::from_secs(2), ..Rest::NONE };
 
 /// Says why, if it is not so and has to be.
 fn links_can_be_cut(nemeses: &[Nemesis]) -> bool {
@@ -66,7 +70,7 @@ async fn must_hold(options: ChaosOptions) {
 async fn must_be_caught(bug: &str, nemeses: &[Nemesis], power_cut: bool, by: &[&str]) {
     let mut options = short(3);
     options.nemeses = nemeses.to_vec();
-    options.power_cut = power_cut;
+    (options.power_cut, options.rest) = (power_cut, Rest::NONE);
     options.rhythm = Rhythm {
         peace: (800, 1800),
         down: (100, 1200),
@@ -98,7 +102,9 @@ async fn must_be_caught_by(bug: &str, mut options: ChaosOptions, by: &[&str]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_keep_their_promises_under_kills_and_pauses() {
     if !stand_in() {
-        must_hold(sample()).await;
+        let mut options = sample();
+        (options.seconds, options.acknowledged_min, options.rest) = (26, 1500, Rest::default());
+        must_hold(options).await;
     }
 }
 
@@ -106,6 +112,7 @@ async fn three_nodes_keep_their_promises_under_kills_and_pauses() {
 async fn three_nodes_keep_their_promises_under_power_cuts() {
     if !stand_in() {
         let mut options = sample();
+        (options.seconds, options.acknowledged_min, options.rest) = (26, 1500, Rest::default());
         options.power_cut = true;
         options.nemeses = vec![Nemesis::KillAll, Nemesis::KillLeader, Nemesis::KillFollower];
         must_hold(options).await;
@@ -155,7 +162,7 @@ async fn three_nodes_keep_their_promises_under_two_faults_at_once() {
 
 fn single(power_cut: bool) -> ChaosOptions {
     let mut options = short(1);
-    options.power_cut = power_cut;
+    (options.power_cut, options.rest) = (power_cut, SHORT_REST);
     options.rhythm = Rhythm { peace: (50, 700), down: (0, 100), cut: (0, 0), links: (0, 0), faults_max: CYCLES };
     (options.seconds, options.faults_min) = (300, CYCLES);
     options
@@ -207,10 +214,10 @@ async fn measuring_time_by_the_wall_clock_is_caught() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn live_delivery_by_the_proposing_node_alone_is_caught() {
     let mut options = short(3);
-    options.nemeses = vec![Nemesis::KillLeader, Nemesis::KillFollower];
+    (options.nemeses, options.rest) = (vec![Nemesis::KillLeader, Nemesis::KillFollower], Rest::NONE);
     options.rhythm = Rhythm { peace: (500, 1000), down: (100, 500), ..Rhythm::default() };
     // What dies between its commit and its delivery is little: there must be much.
-    options.live_rate = 400;
+    options.rates.live = 400;
     must_be_caught_by("origin-delivers", options, &["live delivery"]).await;
 }
 
@@ -222,11 +229,37 @@ async fn live_delivery_out_of_the_logs_order_is_caught() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_reaches_the_leader_by_its_own_link_only_is_caught() {
     let mut options = short(3);
-    options.nemeses = vec![Nemesis::CutPairLeader];
+    (options.nemeses, options.rest) = (vec![Nemesis::CutPairLeader], Rest::NONE);
     // A node that serves later found no way around the link, which is broken for longer.
     options.rhythm = Rhythm { links: (10_000, 11_000), ..Rhythm::default() };
     options.serve_again_max = Duration::from_secs(7);
     must_be_caught_by("no-relay", options, &["availability"]).await;
+}
+
+/// Nothing breaks but by the bug, and only what shows it is done.
+fn peaceful(seconds: u64, rest: Rest) -> ChaosOptions {
+    let mut options = short(3);
+    (options.seconds, options.nemeses, options.faults_min, options.rest) = (seconds, Vec::new(), 0, rest);
+    options
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_calls_a_dead_member_without_a_pause_is_caught() {
+    let rest = Rest { absent: Duration::from_secs(3), ..Rest::NONE };
+    must_be_caught_by("reconnect-spin", peaceful(2, rest), &["costs"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_is_not_woken_when_congestion_ends_is_caught() {
+    let rest = Rest { burst: true, ..Rest::NONE };
+    must_be_caught_by("congestion-sleeps", peaceful(2, rest), &["costs"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_message_that_keeps_all_that_was_read_with_it_is_caught() {
+    let mut options = peaceful(10, Rest::NONE);
+    options.rates.packed = 300;
+    must_be_caught_by("pinned-buffers", options, &["costs"]).await;
 }
 
 /// The runner finds what Eclipse Mosquitto loses: a checker that never fails proves nothing.

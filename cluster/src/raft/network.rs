@@ -194,8 +194,21 @@ impl Network {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
+        #[cfg(feature = "test-faults")]
+        if crate::faults::planted("reconnect-spin") {
+            return self.append_stream(requests).await;
+        }
         let Some(first) = requests.next().await else { return Ok(futures_util::stream::empty().boxed()) };
-        let mut requests = futures_util::stream::once(std::future::ready(first)).chain(requests);
+        self.append_stream(futures_util::stream::once(std::future::ready(first)).chain(requests)).await
+    }
+
+    async fn append_stream<S>(
+        &mut self,
+        mut requests: S,
+    ) -> Result<BoxStream<'static, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
         let (frames, outgoing) = mpsc::channel(APPENDS_IN_FLIGHT);
         let in_flight = Arc::new(tokio::sync::Semaphore::new(APPENDS_IN_FLIGHT));
         let (speaker, target, slots) = (self.speaker().clone(), self.target, in_flight.clone());

@@ -24,9 +24,11 @@ chaos: clients, faults and a verdict on a real cluster of processes
   --rate N          messages per second of ordinary data (default 450)
   --nodes N         so many nodes instead of three
   --live-rate N     QoS 2 messages per second of each of two publishers with live subscribers only (default 20)
+  --packed-rate N   writes of 60 KB per second that are filler but for small messages that are kept (default 2)
   --serve-again N   seconds until every node that reaches a majority must serve again (default 15, for debug builds)
   --plant BUG       a bug of the test build: ack-before-fsync, leader-only, stale-route, no-proposal-fence, wall-clock,
-                    origin-delivers or no-relay; the run must find it
+                    origin-delivers, no-relay, reconnect-spin, congestion-sleeps or pinned-buffers (with --packed-rate 300);
+                    the run must find it
   --results FILE    appends one JSON line per run; seeds that are there already are not run again
   --summary FILE    runs nothing: prints a table of what a results file says about each kind of fault
   --keep            keeps files and history of every run, not only of failed ones
@@ -62,12 +64,13 @@ fn parse() -> Result<Arguments, String> {
             "--runs" => arguments.runs = number(value()?)?,
             "--seconds" => template.seconds = number(value()?)?,
             "--serve-again" => template.serve_again_max = Duration::from_secs(number(value()?)?),
-            "--rate" => template.rate = number(value()?)? as u32,
+            "--rate" => template.rates.ordinary = number(value()?)? as u32,
             "--nodes" => {
                 let fresh = ChaosOptions::new(template.seed, number(value()?)? as usize);
                 template.nodes = fresh.nodes;
             }
-            "--live-rate" => template.live_rate = number(value()?)? as u32,
+            "--live-rate" => template.rates.live = number(value()?)? as u32,
+            "--packed-rate" => template.rates.packed = number(value()?)? as u32,
             "--plant" => template.plant = Some(value()?),
             "--keep" => template.keep = true,
             "--single" => {

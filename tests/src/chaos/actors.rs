@@ -1,6 +1,6 @@
 //! Actors with habits of their own: clients that die and leave wills, subscriptions that are used the moment they are
-//! acknowledged, readers of retained messages; and in files of their own clients that move, whose sessions expire, and
-//! that ask whether a node serves.
+//! acknowledged, readers of retained messages; and in files of their own clients that move, whose sessions expire, that ask
+//! whether a node serves, and that pack small messages among much filler.
 use crate::{
     client::{
         message,
@@ -25,6 +25,7 @@ use tokio::time::sleep;
 
 pub mod expirer;
 pub mod mover;
+pub mod packer;
 pub mod prober;
 
 /// What every actor gets.

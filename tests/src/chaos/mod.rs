@@ -6,8 +6,10 @@ pub mod actors;
 pub mod contest;
 pub mod nemesis;
 pub mod report;
+pub mod rest;
 pub mod run;
 pub mod table;
+mod witness;
 pub mod workload;
 
 pub use nemesis::Nemesis;

@@ -1,6 +1,6 @@
 //! What a run came to: one JSON line in a results file, one row in a table.
 use super::{ChaosOptions, nemesis::Fault};
-use crate::checker::{View, Violation, availability};
+use crate::checker::{View, Violation, availability, costs};
 use std::{
     collections::{BTreeSet, HashSet},
     fmt::Write,
@@ -29,6 +29,8 @@ pub struct Outcome {
     pub recoveries: Vec<(String, u64)>,
     /// Of every fault and every node: until that node acknowledged again what it had to.
     pub node_recoveries: Vec<(String, u64)>,
+    /// The most that any node came to.
+    pub costs: costs::Worst,
     pub violations: Vec<Violation>,
     pub why_it_does_not_count: Option<String>,
     pub took: Duration,
@@ -78,6 +80,7 @@ impl Outcome {
             recovery_ms: recoveries.iter().map(|(_, time)| *time).collect(),
             recoveries,
             node_recoveries: node_recoveries.iter().map(|r| (kind(r.fault), r.took.as_millis() as u64)).collect(),
+            costs: costs::worst(view),
             violations,
             why_it_does_not_count: None,
             took,
@@ -98,6 +101,13 @@ impl Outcome {
             "recovery_ms": self.recovery_ms,
             "recoveries": self.recoveries,
             "node_recoveries": self.node_recoveries,
+            "costs": {
+                "idle_percent": self.costs.idle_percent,
+                "idle_lines": self.costs.idle_lines,
+                "log_lines": self.costs.log_lines,
+                "memory_mib": self.costs.memory_mib,
+                "descriptors": self.costs.descriptors,
+            },
             "violations": self.violations.len(),
             "first_violations": self.violations.iter().take(5).map(ToString::to_string).collect::<Vec<_>>(),
             "does_not_count": self.why_it_does_not_count,
@@ -111,7 +121,7 @@ impl Outcome {
     pub fn line(&self) -> String {
         let effective = self.faults.iter().filter(|fault| fault.took_effect).count();
         let mut line = format!(
-            "seed {:<6} {:>6} acknowledged {:>7} delivered {:>4} sessions {:?}  {effective}/{} faults  slowest recovery {:>6} ms  {:>4.0} s  ",
+            "seed {:<6} {:>6} acknowledged {:>7} delivered {:>4} sessions {:?}  {effective}/{} faults  slowest recovery {:>6} ms  idle {:.1} % {} lines  {} MiB {} fds {} lines  {:>4.0} s  ",
             self.seed,
             self.acknowledged,
             self.delivered,
@@ -119,6 +129,11 @@ impl Outcome {
             self.sessions_by_node,
             self.faults.len(),
             self.recovery_ms.iter().max().copied().unwrap_or(0),
+            self.costs.idle_percent,
+            self.costs.idle_lines,
+            self.costs.memory_mib,
+            self.costs.descriptors,
+            self.costs.log_lines,
             self.took.as_secs_f64()
         );
         let _ = match (&self.why_it_does_not_count, self.violations.len()) {
@@ -151,7 +166,7 @@ pub fn key(options: &ChaosOptions) -> String {
         options.seconds,
         options.power_cut,
         options.plant.as_deref().unwrap_or("-"),
-        options.rate,
+        options.rates.ordinary,
         nemeses.join(",")
     )
 }

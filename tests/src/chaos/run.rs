@@ -3,7 +3,9 @@ use super::{
     Nemesis, Outcome,
     actors::{Stage, read_retained},
     nemesis::{Fault, Rhythm, torment},
-    workload,
+    rest::{Rest, rest},
+    witness::Witnesses,
+    workload::{self, Rates},
 };
 use crate::{
     checker::{self, view::SERVE_AGAIN_DEFAULT},
@@ -21,7 +23,7 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 /// Longest wait for everything that is owed, counted from the last progress.
 pub(crate) const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
 /// The same where a planted bug makes it vain.
-const DRAIN_PATIENCE_PLANTED: Duration = Duration::from_secs(8);
+const DRAIN_PATIENCE_PLANTED: Duration = Duration::from_secs(6);
 
 /// Messages per second of a soak.
 const SOAK_RATE: u32 = 80;
@@ -40,16 +42,15 @@ pub struct ChaosOptions {
     pub power_cut: bool,
     /// A planted bug of the test build.
     pub plant: Option<String>,
-    /// Messages per second of ordinary data.
-    pub rate: u32,
-    /// As [`workload::LIVE_RATE`].
-    pub live_rate: u32,
+    pub rates: Rates,
     pub rhythm: Rhythm,
     /// What a run must reach to count.
     pub acknowledged_min: u64,
     pub faults_min: usize,
     /// How long a node that reaches a majority may take to serve again.
     pub serve_again_max: Duration,
+    /// What comes after the load, for the costs' sake.
+    pub rest: Rest,
     /// Keeps files and history of the run whatever its outcome.
     pub keep: bool,
 }
@@ -74,12 +75,12 @@ impl ChaosOptions {
             },
             power_cut: false,
             plant: None,
-            rate: 450,
-            live_rate: workload::LIVE_RATE,
+            rates: Rates::default(),
             rhythm: Rhythm::default(),
             acknowledged_min: 5000,
             faults_min: 3,
             serve_again_max: SERVE_AGAIN_DEFAULT,
+            rest: Rest::default(),
             keep: false,
         }
     }
@@ -88,7 +89,7 @@ impl ChaosOptions {
     #[must_use]
     pub fn soak(seed: u64, minutes: u64) -> Self {
         let mut options = Self::new(seed, 3);
-        (options.seconds, options.rate) = (minutes * 60, SOAK_RATE);
+        (options.seconds, options.rates.ordinary) = (minutes * 60, SOAK_RATE);
         options.nemeses = vec![Nemesis::TwoAtOnce];
         // Half of the load may meet no service; a pair of faults takes 20 s or so until every node serves.
         options.acknowledged_min = options.seconds * u64::from(SOAK_RATE) / 2;
@@ -130,7 +131,8 @@ pub async fn run(options: &ChaosOptions) -> io::Result<Outcome> {
     let mut actors = JoinSet::new();
     workload::subscribers(&stage, &random.branch(1), &mut actors);
     wait_subscribed(&recorder, &actors).await;
-    workload::publishers(&stage, &random.branch(2), options.rate, options.live_rate, &mut actors);
+    let witnesses = Witnesses::start(&stage.nodes, cluster.watches(), &recorder);
+    workload::publishers(&stage, &random.branch(2), options.rates, &mut actors);
     let until = Instant::now() + Duration::from_secs(options.seconds);
     let faults = torment(&mut cluster, &options.nemeses, options.rhythm, until, &recorder, &mut random, &watch).await;
     if options.rhythm.faults_max == usize::MAX {
@@ -145,6 +147,8 @@ pub async fn run(options: &ChaosOptions) -> io::Result<Outcome> {
     final_reads(&stage).await;
     let _ = phase.send(Phase::Over);
     while actors.join_next().await.is_some() {}
+    rest(&mut cluster, options.rest, &recorder, &mut random, &witnesses).await;
+    witnesses.end().await;
     let history = recorder.snapshot();
     let outcome = judge(options, &history, &faults, began.elapsed());
     if options.keep || !outcome.violations.is_empty() {

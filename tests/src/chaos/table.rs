@@ -33,11 +33,21 @@ impl Row {
     }
 }
 
+/// What any node of any run came to at most.
+const COSTS: [(&str, &str); 5] = [
+    ("idle_percent", "% of a core idle"),
+    ("idle_lines", "log lines idle"),
+    ("memory_mib", "MiB of memory"),
+    ("descriptors", "descriptors"),
+    ("log_lines", "log lines in a run"),
+];
+
 /// The table of what is in a results file.
 #[must_use]
 pub fn table(results: &str) -> String {
     let (mut rows, mut total) = (BTreeMap::<String, Row>::new(), Row::default());
     let (mut violated, mut not_counted) = (0, 0);
+    let mut costs = BTreeMap::<&str, f64>::new();
     for line in results.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
         let violations = line["violations"].as_u64().unwrap_or(0);
         if violations == 0 && !line["does_not_count"].is_null() {
@@ -46,6 +56,10 @@ pub fn table(results: &str) -> String {
         }
         violated += u64::from(violations > 0);
         take(&line, &mut rows, &mut total);
+        for (name, _) in COSTS {
+            let most = costs.entry(name).or_default();
+            *most = most.max(line["costs"][name].as_f64().unwrap_or(0.0));
+        }
     }
     let mut text = format!(
         "{:<24} {:>5} {:>12} {:>12} {:>11} {:>11} {:>11} {:>11}\n",
@@ -55,6 +69,9 @@ pub fn table(results: &str) -> String {
         text.push_str(&row.text(kind));
     }
     text.push_str(&total.text("all"));
+    let most: Vec<String> =
+        COSTS.iter().map(|(name, unit)| format!("{} {unit}", costs.get(name).unwrap_or(&0.0))).collect();
+    let _ = writeln!(text, "most of a node: {}", most.join(", "));
     let _ = writeln!(text, "{} runs, {violated} with violations; {not_counted} more do not count", total.runs);
     text
 }
@@ -96,8 +113,8 @@ mod tests {
     #[test]
     fn kinds_are_summed_over_runs_that_count() {
         let results = r#"
-            {"acknowledged":100,"faults":["kill-leader [0]","kill-leader [1] without effect"],"recovery_ms":[7],"recoveries":[["kill-leader",7]],"node_recoveries":[["kill-leader",8],["kill-leader",3]],"violations":0,"does_not_count":null}
-            {"acknowledged":50,"faults":["two-at-once pause-leader [0]","two-at-once packet-loss [2]","kill-leader [2]"],"recoveries":[["two-at-once",5],["two-at-once",9],["kill-leader",11]],"violations":1,"does_not_count":null}
+            {"acknowledged":100,"faults":["kill-leader [0]","kill-leader [1] without effect"],"recovery_ms":[7],"recoveries":[["kill-leader",7]],"node_recoveries":[["kill-leader",8],["kill-leader",3]],"costs":{"idle_percent":4.5,"memory_mib":90},"violations":0,"does_not_count":null}
+            {"acknowledged":50,"faults":["two-at-once pause-leader [0]","two-at-once packet-loss [2]","kill-leader [2]"],"recoveries":[["two-at-once",5],["two-at-once",9],["kill-leader",11]],"costs":{"idle_percent":3.1,"memory_mib":120,"log_lines":7},"violations":1,"does_not_count":null}
             {"acknowledged":1,"faults":["kill-all [0, 1, 2]"],"violations":0,"does_not_count":"only 1 acknowledgements"}
             {"acknowledged":30,"faults":["kill-follower [1]"],"recovery_ms":[3],"violations":0,"does_not_count":null}
             not a result"#;
@@ -110,6 +127,8 @@ mod tests {
         assert_eq!(row("two-at-once"), "1 2/2 50 5 ms 9 ms - -");
         assert_eq!(row("kill-follower"), "1 1/1 30 - - - -");
         assert_eq!(row("all"), "3 5/6 180 7 ms 11 ms 3 ms 8 ms");
+        let most = "most of a node: 4.5 % of a core idle, 0 log lines idle, 120 MiB of memory, 0 descriptors, 7 log lines in a run\n";
+        assert!(table.contains(most), "{table}");
         assert!(table.ends_with("3 runs, 1 with violations; 1 more do not count\n"), "{table}");
     }
 }

@@ -6,6 +6,7 @@ use super::{
         mortal,
         mover::{self, mover},
         newcomer,
+        packer::packer,
         prober::prober,
         reader,
     },
@@ -123,10 +124,29 @@ fn seers(stage: &Stage, random: &Random, wander: &Habit, actors: &mut JoinSet<()
 /// QoS 2 messages per second of each publisher that has live subscribers only.
 pub const LIVE_RATE: u32 = 20;
 
-/// Starts everybody who publishes. `rate`: messages per second of ordinary data, all publishers together; `live_rate`: as
-/// [`LIVE_RATE`].
-pub fn publishers(stage: &Stage, random: &Random, rate: u32, live_rate: u32, actors: &mut JoinSet<()>) {
-    let each = (rate / (QOS1_PUBLISHERS + QOS2_PUBLISHERS) as u32).max(1);
+/// How much is published.
+#[derive(Debug, Clone, Copy)]
+pub struct Rates {
+    /// Messages per second of ordinary data, all publishers together.
+    pub ordinary: u32,
+    /// As [`LIVE_RATE`].
+    pub live: u32,
+    /// As [`PACKED_RATE`].
+    pub packed: u32,
+}
+
+impl Default for Rates {
+    fn default() -> Self {
+        Self { ordinary: 450, live: LIVE_RATE, packed: PACKED_RATE }
+    }
+}
+
+/// Writes per second of the client that packs small messages among filler.
+pub const PACKED_RATE: u32 = 2;
+
+/// Starts everybody who publishes.
+pub fn publishers(stage: &Stage, random: &Random, rates: Rates, actors: &mut JoinSet<()>) {
+    let each = (rates.ordinary / (QOS1_PUBLISHERS + QOS2_PUBLISHERS) as u32).max(1);
     for index in 0..QOS1_PUBLISHERS {
         let plan = publisher_plan(stage, &format!("qos1-{index}"), index, QoS::AtLeastOnce, each);
         publisher(stage, plan, random.branch(500 + index), actors);
@@ -140,7 +160,7 @@ pub fn publishers(stage: &Stage, random: &Random, rate: u32, live_rate: u32, act
         // Both at all topics and often at once: their order is the log's alone.
         (plan.retain, plan.topics, plan.burst) = (true, contested_topics(), 9);
         publisher(stage, plan, random.branch(700 + index), actors);
-        let mut plan = publisher_plan(stage, &format!("liver-twice-{index}"), index, QoS::ExactlyOnce, live_rate);
+        let mut plan = publisher_plan(stage, &format!("liver-twice-{index}"), index, QoS::ExactlyOnce, rates.live);
         plan.topics = vec![format!("live/twice-{index}").into()];
         publisher(stage, plan, random.branch(730 + index), actors);
         let mut plan = publisher_plan(stage, &format!("liver-{index}"), index, QoS::AtLeastOnce, 20);
@@ -165,6 +185,7 @@ pub fn publishers(stage: &Stage, random: &Random, rate: u32, live_rate: u32, act
         actors.spawn(reader(stage.clone(), format!("reader-{index}"), contested_topics(), random.branch(860 + index)));
         actors.spawn(contest(stage.clone(), format!("contest-{index}"), random.branch(880 + index)));
     }
+    actors.spawn(packer(stage.clone(), rates.packed, random.branch(895)));
     watched(stage, random, actors);
 }
 

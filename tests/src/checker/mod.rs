@@ -5,6 +5,7 @@ use crate::history::History;
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 pub mod availability;
+pub mod costs;
 pub mod delivered_as_published;
 pub mod exactly_once;
 pub mod expiry;
@@ -42,7 +43,7 @@ impl fmt::Display for Violation {
 type Check = fn(&View) -> Vec<Violation>;
 
 /// Every checker with its name.
-pub const CHECKS: [(&str, Check); 13] = [
+pub const CHECKS: [(&str, Check); 14] = [
     (no_acknowledged_message_lost::NAME, no_acknowledged_message_lost::check),
     (session_kept::NAME, session_kept::check),
     (delivered_as_published::NAME, delivered_as_published::check),
@@ -56,6 +57,7 @@ pub const CHECKS: [(&str, Check); 13] = [
     (wills::NAME, wills::check),
     (expiry::NAME, expiry::check),
     (availability::NAME, availability::check),
+    (costs::NAME, costs::check),
 ];
 
 /// Runs every checker.

@@ -6,12 +6,17 @@
 use crate::{
     backlog::eventually,
     client::{Connection, PATIENCE},
+    costs::NodeWatch,
 };
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, ReasonCode};
 use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::time::sleep;
@@ -137,6 +142,8 @@ struct Node {
     admin_socket: PathBuf,
     clock: Option<PathBuf>,
     process: Option<BrokerProcess>,
+    /// The id of the last process, for whoever watches it.
+    process_id: Arc<AtomicU32>,
 }
 
 #[derive(Debug)]
@@ -203,8 +210,15 @@ impl Cluster {
             std::fs::write(&configuration, text)?;
             let clock = options.clocks.then(|| folder.path().join(format!("node-{index}.clock")));
             clock.as_ref().map_or(Ok(()), |file| faults::write_clock(file, 0, 0))?;
-            let (place, process) = (place.clone(), None);
-            nodes.push(Node { place, folder: node_folder, configuration, admin_socket, clock, process });
+            nodes.push(Node {
+                place: place.clone(),
+                folder: node_folder,
+                configuration,
+                admin_socket,
+                clock,
+                process: None,
+                process_id: Arc::default(),
+            });
         }
         Ok(Self { options, binary, nodes, namespaces, _loopback: loopback, folder })
     }
@@ -286,7 +300,9 @@ impl Cluster {
         words.extend_from_slice(wrapper);
         words.push(self.binary.display().to_string());
         words.extend(["-c".to_owned(), entry.configuration.display().to_string()]);
-        entry.process = Some(BrokerProcess::start(&words, &environment, &log)?);
+        let process = BrokerProcess::start(&words, &environment, &log)?;
+        entry.process_id.store(process.id(), Ordering::Relaxed);
+        entry.process = Some(process);
         Ok(())
     }
 
@@ -371,6 +387,13 @@ impl Cluster {
     #[must_use]
     pub fn process_id(&self, node: usize) -> Option<u32> {
         self.nodes[node].process.as_ref().map(BrokerProcess::id)
+    }
+
+    /// To look at what each node costs, in all its lives, without the cluster in hand.
+    #[must_use]
+    pub fn watches(&self) -> Vec<NodeWatch> {
+        let watch = |node: usize| NodeWatch::new(self.nodes[node].process_id.clone(), self.log_file(node));
+        (0..self.len()).map(watch).collect()
     }
 
     /// SIGTERM and the end of the process.

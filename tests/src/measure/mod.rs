@@ -6,7 +6,10 @@ pub mod dead_remote;
 pub mod enqueue;
 pub mod failover;
 
-use crate::client::{Connection, Result};
+use crate::{
+    client::{Connection, Result},
+    costs::{self, processor_time},
+};
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use std::{net::SocketAddr, time::Duration};
 
@@ -73,18 +76,12 @@ pub fn forget_peak(process: Option<u32>) -> std::io::Result<u64> {
 }
 
 fn status_kib(process: Option<u32>, field: &str) -> u64 {
-    let status = process.and_then(|id| std::fs::read_to_string(format!("/proc/{id}/status")).ok()).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with(field)).unwrap_or_default();
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0)
+    process.and_then(|id| costs::status_kib(id, field)).unwrap_or(0)
 }
 
 /// User and system time of a process so far, seconds.
 fn cpu_seconds(process: Option<u32>) -> f64 {
-    let stat = process.and_then(|id| std::fs::read_to_string(format!("/proc/{id}/stat")).ok()).unwrap_or_default();
-    // Fields are counted after the name, which may contain anything: utime and stime are the 12th and 13th of these.
-    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: u64 = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+    process.and_then(processor_time).unwrap_or_default().as_secs_f64()
 }
 
 #[cfg(test)]

@@ -135,7 +135,12 @@ pub async fn run(seed: u64, rounds: &[Round], rate: u32) -> io::Result<Report> {
     let mut actors = JoinSet::new();
     workload::subscribers(&stage, &random.branch(1), &mut actors);
     wait_subscribed(&recorder, &actors).await;
-    workload::publishers(&stage, &random.branch(2), rate, workload::LIVE_RATE, &mut actors);
+    workload::publishers(
+        &stage,
+        &random.branch(2),
+        workload::Rates { ordinary: rate, ..workload::Rates::default() },
+        &mut actors,
+    );
     sleep(PEACE).await;
     let mut done = Vec::new();
     for (number, round) in rounds.iter().enumerate() {
