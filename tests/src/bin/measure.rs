@@ -6,6 +6,7 @@ use mosquorum_tests::{
         Measured,
         checkpoint::{self, CheckpointOptions},
         dead_remote::{self, DeadRemoteOptions},
+        disturbers::{self, DisturbersOptions},
         enqueue::{self, EnqueueOptions},
         failover::{self, FailoverOptions},
     },
@@ -27,6 +28,9 @@ measure: what the promises cost, on a cluster of processes that this starts (MOS
       --nodes N (1)  --messages N (1000000)
   dead-remote latency of local traffic beside bridges whose remote is dead in several ways, against a node without bridges
       --rounds N (10)  --seconds N of a turn (3)  --rate N (5000)  --bridges N (4)
+  disturbers  who disturbs whom: pauses of a flow of 1,000 QoS 1 messages per second beside each disturber, and costs of each node
+      --single: one node instead of three  --seconds N of a row (8)  --only NAME,NAME  --retained N (200000)
+      --reconnects N (18000)
   --json      one line of JSON instead of a table
 exit code: 0 measured, 1 failed, 3 usage";
 
@@ -112,6 +116,21 @@ async fn measured(words: &mut Words) -> Result<Measured, String> {
             }
             Ok(dead_remote::run(&options).await)
         }
+        "disturbers" => {
+            let mut options = DisturbersOptions::default();
+            while let Some(option) = words.words.next() {
+                match option.as_str() {
+                    "--single" => options.single = true,
+                    "--seconds" => options.seconds = words.number(&option)?,
+                    "--only" => options.only = Some(words.words.next().ok_or("--only needs names")?),
+                    "--retained" => options.retained = words.number(&option)?,
+                    "--reconnects" => options.reconnects = words.number(&option)?,
+                    "--json" => words.json = true,
+                    _ => return Err(HELP.into()),
+                }
+            }
+            Ok(disturbers::run(&options).await)
+        }
         "bridged" => {
             let mut options = BridgedOptions::default();
             while let Some(option) = words.words.next() {
@@ -152,6 +171,8 @@ async fn main() -> ExitCode {
         Ok(Ok(figures)) => {
             if words.json {
                 println!("{figures}");
+            } else if let Some(table) = disturbers::table(&figures) {
+                print!("{table}");
             } else {
                 for (name, value) in figures.as_object().into_iter().flatten() {
                     println!("{name:<26} {value}");

@@ -1,8 +1,10 @@
 //! The figures that belong to the promises: how long a lost leader is felt, what a checkpoint costs those who are being
-//! served, how fast messages for offline sessions are made durable. Each starts its own cluster and checks what came.
+//! served, how fast messages for offline sessions are made durable, who disturbs whom. Each starts its own cluster and
+//! checks what came.
 //! Not here: load against any broker by its address (`mosquorum bench`).
 pub mod checkpoint;
 pub mod dead_remote;
+pub mod disturbers;
 pub mod enqueue;
 pub mod failover;
 
