@@ -7,6 +7,7 @@ mod addresses;
 mod backoff;
 mod relay;
 mod settings;
+mod topic_index;
 mod topics;
 
 /// User property of CONNECT (MQTT 5.0 section 3.1.2.11.8) of a bridge with `bridge_loop_mark`: it understands [`MARK`].

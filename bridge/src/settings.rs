@@ -88,6 +88,6 @@ impl BridgeSettings {
     /// Whether SUBSCRIBE or UNSUBSCRIBE is sent to the remote at each connection.
     #[must_use]
     pub fn asks_remote(&self) -> bool {
-        self.topics.0.iter().any(|topic| topic.direction.is_in() || self.attempt_unsubscribe)
+        self.topics.lines().iter().any(|topic| topic.direction.is_in() || self.attempt_unsubscribe)
     }
 }

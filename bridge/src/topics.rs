@@ -1,8 +1,9 @@
 //! `topic` lines: what is shared, in which direction, under which names on either side.
 //! Always true: the first line that matches decides about a message; a name that no line matches stays as it is.
+use crate::topic_index::TopicIndex;
 use mosquorum_proto::mqtt::{QoS, TopicFilter, TopicName, Utf8};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
     Out,
     In,
@@ -51,7 +52,7 @@ impl std::fmt::Display for TopicLineError {
 }
 
 /// One line.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Topic {
     pub direction: Direction,
     pub qos: QoS,
@@ -127,22 +128,51 @@ fn split(text: &str) -> Result<Vec<String>, TopicLineError> {
     Ok(words)
 }
 
-/// All lines of a bridge.
+/// All lines of a bridge, in the order of the file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Topics(pub Vec<Topic>);
+pub struct Topics {
+    lines: Vec<Topic>,
+    out_local: TopicIndex,
+    out_remote: TopicIndex,
+    in_local: TopicIndex,
+    in_remote: TopicIndex,
+}
 
 impl Topics {
+    #[must_use]
+    pub fn new(lines: Vec<Topic>) -> Self {
+        let index = |wanted: fn(Direction) -> bool, filter: fn(&Topic) -> &TopicFilter| {
+            let wanted = lines.iter().enumerate().filter(|(_, line)| wanted(line.direction));
+            TopicIndex::new(wanted.map(|(number, line)| (number, filter(line))))
+        };
+        Self {
+            out_local: index(Direction::is_out, |line| &line.local),
+            out_remote: index(Direction::is_out, |line| &line.remote),
+            in_local: index(Direction::is_in, |line| &line.local),
+            in_remote: index(Direction::is_in, |line| &line.remote),
+            lines,
+        }
+    }
+
+    #[must_use]
+    pub fn lines(&self) -> &[Topic] {
+        &self.lines
+    }
     pub fn outgoing(&self) -> impl Iterator<Item = &Topic> {
-        self.0.iter().filter(|topic| topic.direction.is_out())
+        self.lines.iter().filter(|topic| topic.direction.is_out())
     }
     pub fn incoming(&self) -> impl Iterator<Item = &Topic> {
-        self.0.iter().filter(|topic| topic.direction.is_in())
+        self.lines.iter().filter(|topic| topic.direction.is_in())
+    }
+
+    fn line(&self, index: &TopicIndex, name: &TopicName) -> Option<&Topic> {
+        index.find(name).and_then(|number| self.lines.get(number))
     }
 
     /// The line that decides about a message that goes out.
     #[must_use]
     pub fn line_out(&self, name: &TopicName) -> Option<&Topic> {
-        self.outgoing().find(|topic| topic.local.matches(name))
+        self.line(&self.out_local, name)
     }
 
     /// The remote's name of a local message's topic; `None` if the result is no topic name.
@@ -154,7 +184,7 @@ impl Topics {
     /// The local name of a remote message's topic.
     #[must_use]
     pub fn to_local(&self, name: &TopicName) -> Option<TopicName> {
-        let found = self.incoming().find(|topic| topic.remote.matches(name));
+        let found = self.line(&self.in_remote, name);
         map(name, found.map(|topic| (topic.remote_prefix.as_str(), topic.local_prefix.as_str())))
     }
 
@@ -162,8 +192,7 @@ impl Topics {
     #[must_use]
     pub fn response_to_remote(&self, text: &Utf8) -> Utf8 {
         let mapped = TopicName::new(text.clone()).ok().and_then(|name| {
-            let found = self.incoming().find(|topic| topic.local.matches(&name));
-            let found = found.or_else(|| self.outgoing().find(|topic| topic.local.matches(&name)));
+            let found = self.line(&self.in_local, &name).or_else(|| self.line(&self.out_local, &name));
             map(&name, found.map(|topic| (topic.local_prefix.as_str(), topic.remote_prefix.as_str())))
         });
         mapped.map_or_else(|| text.clone(), |name| name.text().clone())
@@ -172,8 +201,7 @@ impl Topics {
     #[must_use]
     pub fn response_to_local(&self, text: &Utf8) -> Utf8 {
         let mapped = TopicName::new(text.clone()).ok().and_then(|name| {
-            let found = self.outgoing().find(|topic| topic.remote.matches(&name));
-            let found = found.or_else(|| self.incoming().find(|topic| topic.remote.matches(&name)));
+            let found = self.line(&self.out_remote, &name).or_else(|| self.line(&self.in_remote, &name));
             map(&name, found.map(|topic| (topic.remote_prefix.as_str(), topic.local_prefix.as_str())))
         });
         mapped.map_or_else(|| text.clone(), |name| name.text().clone())
@@ -197,7 +225,7 @@ mod tests {
         TopicName::new(Utf8::from(text)).unwrap()
     }
     fn topics(lines: &[&str]) -> Topics {
-        Topics(lines.iter().map(|line| Topic::parse(line).unwrap()).collect())
+        Topics::new(lines.iter().map(|line| Topic::parse(line).unwrap()).collect())
     }
 
     #[test]

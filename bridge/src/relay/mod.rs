@@ -311,7 +311,7 @@ impl Relay {
         if let Some(topic) = &settings.notification_topic {
             self.announce(topic);
         }
-        for topic in &settings.topics.0 {
+        for topic in settings.topics.lines() {
             let remote = topic.remote.clone();
             if topic.direction.is_in() {
                 let packet_id = self.ask(format!("SUBSCRIBE to {}", remote.as_str()));

@@ -5,7 +5,7 @@ use mosquorum_proto::mqtt::{Ack, ConnAck, Disconnect, PublishProperties, SubAck,
 fn settings(lines: &[&str]) -> BridgeSettings {
     BridgeSettings {
         name: "b".into(),
-        topics: Topics(lines.iter().map(|line| Topic::parse(line).unwrap()).collect()),
+        topics: Topics::new(lines.iter().map(|line| Topic::parse(line).unwrap()).collect()),
         version: ProtocolVersion::V5,
         remote_client_id: Utf8::from("host.b"),
         remote_username: None,

@@ -189,7 +189,7 @@ impl Supervisor {
         let untold = waiting.filter(|line| !told.contains(&(&line.local, &line.remote)));
         self.untold.extend(untold.map(|line| line.local.clone()));
         self.gone.extend(old.incoming().map(|line| line.remote.clone()));
-        settings.topics.0.iter().for_each(|line| _ = self.gone.remove(&line.remote));
+        settings.topics.lines().iter().for_each(|line| _ = self.gone.remove(&line.remote));
     }
 
     /// Whether this node should try now.

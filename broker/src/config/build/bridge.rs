@@ -9,7 +9,7 @@ use crate::config::{
 };
 use mosquorum_bridge::{BridgeSettings, ReloadType, RestartTimeout, StartType, Topic, Topics};
 use mosquorum_proto::mqtt::{ProtocolVersion, TopicName, Utf8};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 /// The longest constant wait, and the longest base of a growing one, in seconds.
 const RESTART_BASE_MAX: i32 = 3600;
@@ -201,13 +201,8 @@ fn start_type(values: Values<'_>, notes: &mut Vec<Note>) -> Result<StartType, Co
 fn topics(values: Values<'_>) -> Result<Topics, ConfigError> {
     let all =
         values.all("topic", |text| Topic::parse(text).map_err(|error| ConfigError::new(format!("Error: {error}."))))?;
-    let mut topics: Vec<Topic> = Vec::with_capacity(all.len());
-    for topic in all {
-        if !topics.contains(&topic) {
-            topics.push(topic);
-        }
-    }
-    Ok(Topics(topics))
+    let mut known = HashSet::with_capacity(all.len());
+    Ok(Topics::new(all.into_iter().filter(|topic| known.insert(topic.clone())).collect()))
 }
 
 fn notification_topic(values: Values<'_>, client_id: &str) -> Result<Option<TopicName>, ConfigError> {

@@ -237,7 +237,7 @@ fn a_hash_is_the_filter_of_a_topic_or_begins_a_comment_behind_it() {
         let (found, expected) = (bridge(line).0, bridge(plain).0);
         assert_eq!(found.settings.topics, expected.settings.topics, "{line}");
     }
-    assert_eq!(bridge("topic # both 2 local/ remote/").0.settings.topics.0[0].local.as_str(), "local/#");
+    assert_eq!(bridge("topic # both 2 local/ remote/").0.settings.topics.lines()[0].local.as_str(), "local/#");
 }
 
 #[test]
