@@ -138,6 +138,7 @@ impl Service {
                 }
                 _ => None,
             };
+            self.hand_over_acks();
             self.finish_routing(&end).await;
             if let Some(said) = said {
                 end = End::Session(said);
@@ -158,6 +159,13 @@ impl Service {
 
     pub fn into_parts(self) -> (Arc<Broker>, Session, Side) {
         (self.io.broker, self.session, self.side)
+    }
+
+    /// What the client acknowledged before it left is not sent again.
+    fn hand_over_acks(&mut self) {
+        self.side.begin_round();
+        self.session.hand_over_acks(&mut self.side);
+        self.side.finish_round();
     }
 
     /// What the client published before it left goes its way: a message that is committed must reach live subscribers
@@ -430,7 +438,8 @@ impl Service {
         Ok(())
     }
 
-    /// A DISCONNECT that crossed ours on its way counts: the client has read nothing else from us when it ends.
+    /// What crossed our end on its way counts as far as it needs no answer: a DISCONNECT, and acknowledgements of what the
+    /// client was sent.
     async fn hear_out(&mut self) -> Option<SessionError> {
         let deferred = self.session.deferred_goodbye(&mut self.side);
         if deferred.is_some() {
@@ -449,11 +458,20 @@ impl Service {
                 Poll::Ready(open && decode(read.filled(), partial, decoder, &mut packets).is_ok())
             });
             let goes_on = ready!(read);
-            // Whatever else comes now is not acknowledged, so the client sends it again elsewhere.
-            let goodbye = packets.drain(..).find(|packet| matches!(packet, Packet::Disconnect(_)));
-            if let Some(packet) = goodbye {
-                let said = self.session.on_packet(packet, &mut self.side).err();
-                return Poll::Ready(said.or_else(|| self.session.deferred_goodbye(&mut self.side)));
+            for packet in packets.drain(..) {
+                match packet {
+                    Packet::Disconnect(_) => {
+                        let said = self.session.on_packet(packet, &mut self.side).err();
+                        return Poll::Ready(said.or_else(|| self.session.deferred_goodbye(&mut self.side)));
+                    }
+                    Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) => {
+                        if self.session.on_packet(packet, &mut self.side).is_err() {
+                            return Poll::Ready(None);
+                        }
+                    }
+                    // Not acknowledged, so the client sends it again elsewhere.
+                    _ => {}
+                }
             }
             if !goes_on {
                 return Poll::Ready(None);

@@ -54,7 +54,7 @@ impl Relay {
             }
             if qos != QoS::AtMostOnce {
                 self.release_stale(&publish);
-                self.taken.insert(publish.packet_id);
+                self.taken.insert(publish.packet_id, true);
             }
             self.to_local.push(Packet::Publish(publish));
         }
@@ -104,7 +104,11 @@ impl Relay {
     pub(super) fn on_local_answer(&mut self, make: fn(Ack) -> Packet, ack: &Ack) {
         let packet_id = ack.packet_id;
         match make(Ack::new(packet_id)) {
-            Packet::PubRec(_) if !ack.reason.is_error() => {}
+            Packet::PubRec(_) if !ack.reason.is_error() => {
+                if let Some(owed) = self.taken.get_mut(&packet_id) {
+                    *owed = false;
+                }
+            }
             packet => {
                 self.taken.remove(&packet_id);
                 if matches!(packet, Packet::PubComp(_)) && self.own_complete.remove(&packet_id) {

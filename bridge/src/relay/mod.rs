@@ -24,7 +24,7 @@ use mosquorum_proto::mqtt::{
     TopicFilter, TopicName, Unsubscribe, Utf8, Will,
 };
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -112,6 +112,10 @@ pub struct Relay {
     pub counts: Counts,
     asked: HashMap<PacketId, String>,
     asked_since: Duration,
+    /// SUBSCRIBEs of the beginning that the remote has not answered.
+    subscribing: BTreeSet<PacketId>,
+    /// This side has been told that the bridge is connected.
+    announced: bool,
     /// The remote may know these from an earlier connection.
     reserved: BTreeSet<PacketId>,
     waiting_out: VecDeque<Publish>,
@@ -119,8 +123,8 @@ pub struct Relay {
     /// Exchanges that we finish with the local session ourselves.
     own_release: BTreeSet<PacketId>,
     /// What this connection gave to the local broker and it has not finished, by the remote's identifiers. What an earlier
-    /// one left there counts once the remote comes back to it.
-    taken: BTreeSet<PacketId>,
+    /// one left there counts once the remote comes back to it. Each with whether the remote waits for an answer.
+    taken: BTreeMap<PacketId, bool>,
     /// PUBRELs of ours to the local session for what a former session of the remote had begun.
     own_complete: BTreeSet<PacketId>,
     /// QoS 2 identifiers of which it is not known whether the remote still means the same messages (MQTT 3.1).
@@ -185,11 +189,13 @@ impl Relay {
             counts: Counts::default(),
             asked: HashMap::new(),
             asked_since: now,
+            subscribing: BTreeSet::new(),
+            announced: false,
             reserved: BTreeSet::new(),
             waiting_out: VecDeque::new(),
             sent: HashMap::new(),
             own_release: BTreeSet::new(),
-            taken: BTreeSet::new(),
+            taken: BTreeMap::new(),
             own_complete: BTreeSet::new(),
             stale: BTreeSet::new(),
             aliases_in: HashMap::new(),
@@ -309,12 +315,13 @@ impl Relay {
             }
         }
         if let Some(topic) = &settings.notification_topic {
-            self.announce(topic);
+            self.announce_there(topic);
         }
         for topic in settings.topics.lines() {
             let remote = topic.remote.clone();
             if topic.direction.is_in() {
                 let packet_id = self.ask(format!("SUBSCRIBE to {}", remote.as_str()));
+                self.subscribing.insert(packet_id);
                 let mut subscription = Subscription::new(remote, topic.qos.min(self.remote.max_qos));
                 if self.version == ProtocolVersion::V5 {
                     subscription.no_local = subscription.filter.share_name().is_none();
@@ -330,6 +337,7 @@ impl Relay {
             let packet_id = self.ask(String::new());
             self.to_remote.push(Packet::Unsubscribe(Unsubscribe::new(packet_id, vec![filter.clone()])));
         }
+        self.announce_here();
         let fresh = !self.remote.session_present;
         if fresh && settings.asks_for_session(self.version) {
             // It has lost its state, and perhaps its retained messages.
@@ -349,13 +357,24 @@ impl Relay {
         self.pump_out();
     }
 
-    fn announce(&mut self, topic: &TopicName) {
-        let mut publish = Publish::new(topic.clone(), &b"1"[..]);
-        publish.retain = self.limits.local_retain_available;
-        self.to_local.push(Packet::Publish(publish.clone()));
+    /// This side hears that the bridge is connected once the remote has the subscriptions: what is published there from
+    /// then on comes over.
+    fn announce_here(&mut self) {
+        if !self.subscribing.is_empty() || std::mem::replace(&mut self.announced, true) {
+            return;
+        }
+        if let Some(topic) = &self.settings.notification_topic {
+            let mut publish = Publish::new(topic.clone(), &b"1"[..]);
+            publish.retain = self.limits.local_retain_available;
+            self.to_local.push(Packet::Publish(publish));
+        }
+    }
+
+    fn announce_there(&mut self, topic: &TopicName) {
         if self.settings.notifications_local_only {
             return;
         }
+        let mut publish = Publish::new(topic.clone(), &b"1"[..]);
         publish.retain = self.remote.retain_available;
         publish.qos = self.remote.max_qos.min(QoS::AtLeastOnce);
         if self.reserved.len() >= usize::from(self.remote.receive_maximum) {
@@ -398,6 +417,12 @@ impl Relay {
         self.sent.is_empty() && self.taken.is_empty()
     }
 
+    /// Whether the remote waits for answers that the local broker has not given. Without them it sends everything again.
+    #[must_use]
+    pub fn owes_remote(&self) -> bool {
+        self.taken.values().any(|owed| *owed)
+    }
+
     /// Nothing is on its way or waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -414,11 +439,16 @@ impl Relay {
             Packet::PubRec(ack) => self.on_pubrec(&ack),
             Packet::PubRel(ack) => {
                 self.stale.remove(&ack.packet_id);
+                if let Some(owed) = self.taken.get_mut(&ack.packet_id) {
+                    *owed = true;
+                }
                 self.to_local.push(Packet::PubRel(mosquorum_proto::mqtt::Ack::new(ack.packet_id)));
             }
             Packet::PubComp(ack) => self.on_pubcomp(&ack),
             Packet::SubAck(suback) => {
                 let what = self.asked.remove(&suback.packet_id).unwrap_or_default();
+                self.subscribing.remove(&suback.packet_id);
+                self.announce_here();
                 if let Some(reason) = suback.reasons.iter().find(|reason| reason.is_error()) {
                     self.note(format!("the remote refused {what} with reason {reason:?}"));
                 }

@@ -257,6 +257,30 @@ fn the_state_is_announced_on_both_sides_and_left_as_a_will() {
 }
 
 #[test]
+fn this_side_hears_that_the_bridge_is_connected_once_the_remote_has_every_subscription() {
+    let mut settings = settings(&["in/1 in 1", "out in 0", "out out 1"]);
+    settings.notification_topic = Some(TopicName::new(Utf8::from("state")).unwrap());
+    let mut relay = relay_with(settings, &ConnAck::default(), &[]);
+    let subscribes = taken(&mut relay.to_remote).into_iter().filter_map(|packet| match packet {
+        Packet::Subscribe(subscribe) => Some(subscribe.packet_id),
+        _ => None,
+    });
+    let (announced, mut answered) = (|relay: &mut Relay| taken(&mut relay.to_local), Vec::new());
+    for packet_id in subscribes {
+        assert!(announced(&mut relay).is_empty(), "after {answered:?}");
+        // A refusal is an answer too.
+        let reason = if answered.is_empty() { ReasonCode::Success } else { ReasonCode::NotAuthorized };
+        relay.on_remote(Packet::SubAck(SubAck::new(packet_id, vec![reason]))).unwrap();
+        answered.push(packet_id);
+    }
+    let packets = announced(&mut relay);
+    let [Packet::Publish(state)] = &packets[..] else { panic!("{packets:?}") };
+    assert_eq!((&state.payload[..], state.retain, answered.len()), (&b"1"[..], true, 2));
+    relay.on_remote(Packet::SubAck(SubAck::new(answered[0], vec![ReasonCode::Success]))).unwrap();
+    assert!(announced(&mut relay).is_empty(), "once");
+}
+
+#[test]
 fn questions_do_not_use_identifiers_that_an_earlier_connection_may_have_left_at_the_remote() {
     let settings = settings(&["a both 2"]);
     let limits = Limits::new(&settings);

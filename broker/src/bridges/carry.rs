@@ -3,7 +3,7 @@
 use super::{local::LocalWire, status::Status, wire::Wire};
 use crate::{stream::Stream, telemetry};
 use bytes::{Buf, BytesMut};
-use mosquorum_bridge::{Relay, StartType};
+use mosquorum_bridge::{Relay, RelayEnd, StartType};
 use mosquorum_proto::mqtt::{Packet, ProtocolVersion, encode};
 use std::{
     future::Future,
@@ -18,6 +18,8 @@ const LAST_BUFFER_BYTES: usize = 64 * BUFFER_BYTES;
 const READ_BYTES: usize = 64 * 1024;
 /// A bridge that is told to stop waits so long for the acknowledgements of what it has sent: fewer repetitions later.
 const LAST_WORDS: Duration = Duration::from_millis(500);
+/// A remote that has closed its side may still hear what it is owed for so long; one that stops normally does.
+const LAST_ANSWERS: Duration = Duration::from_millis(200);
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) enum Ended<T> {
@@ -50,6 +52,8 @@ pub(super) async fn carry<T>(
     let mut next_status = Instant::now();
     let (mut busy_at, mut pinged_at, mut counted) = (Instant::now(), Instant::now(), relay.counts);
     let mut stopping: Option<Instant> = None;
+    // The remote says nothing more: since when, and why.
+    let mut closing: Option<(Instant, String)> = None;
     let name = relay.name().to_owned();
     tokio::pin!(stop, other);
     loop {
@@ -102,11 +106,18 @@ pub(super) async fn carry<T>(
         {
             return Ended::Stopped;
         }
-        let wake = due.min(next_status).min(stopping.map_or(due, |since| since + LAST_WORDS));
+        if let Some((since, why)) = &closing
+            && ((!relay.owes_remote() && to_remote.is_empty() && !unflushed) || since.elapsed() >= LAST_ANSWERS)
+        {
+            return Ended::Lost(why.clone());
+        }
+        let last = stopping.map(|since| since + LAST_WORDS);
+        let last = last.into_iter().chain(closing.as_ref().map(|(since, _)| *since + LAST_ANSWERS)).min();
+        let wake = due.min(next_status).min(last.unwrap_or(due));
         let reads_local = relay.wants_local() && to_remote.len() < BUFFER_BYTES;
         // While the local side is not read, it may not read either: what it waits for is behind what the remote sends.
         let room = if reads_local { BUFFER_BYTES } else { LAST_BUFFER_BYTES };
-        let reads_remote = to_local.len() < room;
+        let reads_remote = to_local.len() < room && closing.is_none();
         if !reads_remote {
             // Who is not listened to is not silent.
             relay.heard_remote(started.elapsed());
@@ -116,14 +127,23 @@ pub(super) async fn carry<T>(
         tokio::select! {
             read = remote_in.read_buf(&mut from_remote), if reads_remote => {
                 match read {
-                    Ok(0) => return Ended::Lost("the remote closed the connection".to_owned()),
+                    Ok(0) => {
+                        closing = Some((Instant::now(), "the remote closed the connection".to_owned()));
+                        relay.finish();
+                        continue;
+                    }
                     Ok(_) => relay.heard_remote(started.elapsed()),
                     Err(error) => return Ended::Lost(format!("the connection to the remote broke: {error}")),
                 }
                 let decoded = remote_decoder.decode_all(&mut from_remote, &mut packets);
-                let handled = packets.drain(..).try_for_each(|packet| relay.on_remote(packet));
-                if let Err(end) = handled {
-                    return Ended::Lost(end.to_string());
+                match packets.drain(..).try_for_each(|packet| relay.on_remote(packet)) {
+                    Ok(()) => {}
+                    Err(end @ RelayEnd::RemoteDisconnected(_)) => {
+                        closing = Some((Instant::now(), end.to_string()));
+                        relay.finish();
+                        continue;
+                    }
+                    Err(end) => return Ended::Lost(end.to_string()),
                 }
                 if let Err(error) = decoded {
                     return Ended::Lost(format!("the remote sent a malformed packet: {error}"));

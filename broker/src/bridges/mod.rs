@@ -25,7 +25,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::{sync::watch, task::JoinHandle};
 
@@ -33,6 +33,8 @@ use tokio::{sync::watch, task::JoinHandle};
 const READY_CHECK: Duration = Duration::from_millis(20);
 /// Further ones are listed only among all sessions.
 const ORPHANS_MAX: usize = 256;
+/// Clients that connect at the start find a bridge connected whose remote answers within this.
+const FIRST_ATTEMPT_PATIENCE: Duration = Duration::from_millis(500);
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a bridge's task is told.
@@ -45,10 +47,31 @@ pub(super) enum Wanted {
     Stop,
 }
 
+/// How far a bridge has come since it began on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+enum Progress {
+    Begun,
+    /// What is published from now on waits for it; since when.
+    Prepared(Instant),
+    /// Its first attempt has come to an end: it is connected, or the remote is not there.
+    Tried,
+}
+
+impl Progress {
+    /// Clients need not wait for it.
+    fn is_enough(self) -> bool {
+        match self {
+            Self::Begun => false,
+            Self::Prepared(since) => since.elapsed() >= FIRST_ATTEMPT_PATIENCE,
+            Self::Tried => true,
+        }
+    }
+}
+
 struct Running {
     config: Arc<BridgeConfig>,
     status: Arc<Status>,
-    prepared: watch::Receiver<bool>,
+    progress: watch::Receiver<Progress>,
     wanted: watch::Sender<Wanted>,
     task: JoinHandle<()>,
 }
@@ -103,14 +126,15 @@ impl Bridges {
         }
     }
 
-    /// Whether each bridge of this node has its subscriptions, so that what is published from now on waits for it.
+    /// Whether each bridge of this node has its subscriptions, so that what is published from now on waits for it, and has
+    /// tried to connect, if that ends soon.
     pub fn are_prepared(&self, broker: &Broker) -> bool {
         self.begun.load(Ordering::Acquire)
             && self
                 .running
                 .lock()
                 .iter()
-                .all(|(name, bridge)| *bridge.prepared.borrow() || !placement::is_here(broker, name))
+                .all(|(name, bridge)| bridge.progress.borrow().is_enough() || !placement::is_here(broker, name))
     }
 
     /// Makes the running bridges those of the settings; what did not change is not touched.
@@ -144,12 +168,12 @@ impl Bridges {
                 }
                 None => {
                     let (wanted, receiver) = watch::channel(Wanted::Run(config.clone()));
-                    let (sender, prepared) = watch::channel(false);
+                    let (sender, progress) = watch::channel(Progress::Begun);
                     let (broker, listener) = (broker.clone(), self.listener.clone());
                     let status = Arc::new(Status::default());
                     let task = tokio::spawn(supervisor::run(broker, listener, receiver, sender, status.clone()));
                     let name = config.settings.name.clone();
-                    running.insert(name, Running { config: config.clone(), status, prepared, wanted, task });
+                    running.insert(name, Running { config: config.clone(), status, progress, wanted, task });
                 }
             }
         }

@@ -2,7 +2,7 @@
 //! Always true: TCP and TLS stand before the local session is taken, and the local session is ours before CONNECT goes to
 //! the remote; a failure is logged when it is news and never ends the bridge, except with `start_type once`.
 use super::{
-    Wanted,
+    Progress, Wanted,
     carry::{Ended, carry},
     dial::dial,
     local::{self, LocalWire},
@@ -33,6 +33,7 @@ const CONNACK_PATIENCE: Duration = Duration::from_secs(20);
 /// After the local session was lost or could not be taken: the cluster sorts itself.
 const LOCAL_PAUSE: Duration = Duration::from_millis(500);
 const PARTIAL_BYTES_MAX: usize = 256 * 1024;
+const ANNOUNCED_CHECK: Duration = Duration::from_millis(5);
 
 /// A remote that has accepted.
 type Accepted = (Wire<Stream>, ConnAck);
@@ -54,8 +55,8 @@ struct Supervisor {
     gone: BTreeSet<TopicFilter>,
     status: Arc<Status>,
     prepared: bool,
-    /// Prepared at least once, or not able to be.
-    ready: watch::Sender<bool>,
+    /// Never goes back.
+    progress: watch::Sender<Progress>,
 }
 
 enum Next {
@@ -71,7 +72,7 @@ pub(super) async fn run(
     broker: Arc<Broker>,
     listener: Arc<Listener>,
     mut wanted: watch::Receiver<Wanted>,
-    ready: watch::Sender<bool>,
+    progress: watch::Sender<Progress>,
     status: Arc<Status>,
 ) {
     let Wanted::Run(config) = wanted.borrow_and_update().clone() else { return };
@@ -85,7 +86,7 @@ pub(super) async fn run(
         untold: BTreeSet::new(),
         gone: BTreeSet::new(),
         prepared: false,
-        ready,
+        progress,
         broker,
         listener,
         config,
@@ -219,10 +220,11 @@ impl Supervisor {
                     Ok(new) => self.untold.extend(new),
                     Err(error) => return self.failed(&error, Some(LOCAL_PAUSE)),
                 }
-                self.ready.send_replace(true);
             }
+            self.has_come_to(Progress::Prepared(Instant::now()));
             self.prepared = true;
             if matches!(settings.start_type, StartType::Lazy { .. }) {
+                self.has_come_to(Progress::Tried);
                 return Next::Again;
             }
         }
@@ -237,8 +239,18 @@ impl Supervisor {
         }
     }
 
+    fn has_come_to(&self, progress: Progress) {
+        self.progress.send_if_modified(|known| {
+            let further = progress > *known;
+            if further {
+                *known = progress;
+            }
+            further
+        });
+    }
+
     fn failed(&mut self, error: &str, pause: Option<Duration>) -> Next {
-        self.ready.send_replace(true);
+        self.has_come_to(Progress::Tried);
         if self.status.ended(error) {
             crate::warning!("Bridge {}: {error}.", self.settings().name);
         }
@@ -270,7 +282,6 @@ impl Supervisor {
         let (mut local, connack) = local::connect(&self.broker, &self.listener, &settings).await.map_err(ours)?;
         if settings.local_clean_session {
             local::subscribe(&mut local, &settings).await.map_err(ours)?;
-            self.ready.send_replace(true);
         }
         let accepted = tokio::select! {
             accepted = greet(&self.config, &self.limits, stream, receive_window(&self.broker)) => accepted,
@@ -286,6 +297,23 @@ impl Supervisor {
                 None => Err((format!("{address}: {error}"), None)),
             },
         }
+    }
+
+    /// The first attempt is over when whoever asks here hears that the bridge is connected. Never resolves.
+    async fn tell_when_announced(&self, settings: &BridgeSettings) {
+        let told = settings.notification_topic.as_ref().filter(|_| self.broker.settings.load().retain.available);
+        let is_told = |topic| {
+            let state = self.broker.consensus.state().read();
+            state.retained(topic, state.time()).is_some_and(|message| &message.payload[..] == b"1")
+        };
+        while let Some(topic) = told
+            && *self.progress.borrow() != Progress::Tried
+            && !is_told(topic)
+        {
+            sleep(ANNOUNCED_CHECK).await;
+        }
+        self.has_come_to(Progress::Tried);
+        std::future::pending().await
     }
 
     async fn carry_on(&mut self, local: LocalWire, connack: ConnAck, (remote, answer): Accepted) -> Next {
@@ -320,6 +348,7 @@ impl Supervisor {
                 () = stopped(&mut wanted, &config) => {}
                 () = moved(&broker, &name) => {}
                 () = keep_status(&broker, &settings, &self.status) => {}
+                () = self.tell_when_announced(&settings) => {}
             }
         };
         let primary = primary_answers(self.addresses.wants_primary(), &broker, &config, &self.limits);

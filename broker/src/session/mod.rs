@@ -401,6 +401,11 @@ impl Session {
     pub fn pump(&mut self, queue_grew: bool, env: &mut impl Env) {
         self.outbox.pump(queue_grew, &self.options, &mut self.aliases_out, env);
         self.replay(env);
+        self.hand_over_acks(env);
+    }
+
+    /// Hands the client's acknowledgements since the last time to the cluster.
+    pub fn hand_over_acks(&mut self, env: &mut impl Env) {
         if let Outbox::Durable(outbox) = &mut self.outbox
             && let Some(outbox_durable::Acks { acks, released }) = outbox.take_acks()
         {

@@ -196,6 +196,14 @@ impl Connection {
         Ok(())
     }
 
+    /// Sends what was queued and nothing any more; packets may still come.
+    /// # Errors
+    /// When the connection broke or does not take bytes any more.
+    pub async fn close_sending(&mut self) -> Result<()> {
+        self.flush().await?;
+        Ok(self.stream.shutdown().await?)
+    }
+
     /// The next packet.
     /// # Errors
     /// When the connection ends, nothing comes in time or it is malformed.

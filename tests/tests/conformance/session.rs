@@ -193,6 +193,32 @@ async fn a_takeover_keeps_the_session(target: Target) -> TestResult {
     Ok(())
 }
 
+/// Sent in one piece with DISCONNECT: each counts.
+async fn what_a_client_acknowledges_as_it_leaves_does_not_come_again(target: Target) -> TestResult {
+    for version in [ProtocolVersion::V311, ProtocolVersion::V5] {
+        let topic = target.unique(&format!("q{}", version.level()));
+        let connect = target.durable_packet(version, &format!("c{}", version.level()));
+        let (mut client, _) = Connection::connected(target.b, connect.clone()).await?;
+        client.subscribe_to(&topic, QoS::ExactlyOnce).await?;
+        let mut publisher = target.at_a(&format!("p{}", version.level())).await?;
+        publisher.publish(message(&topic, "once", QoS::AtLeastOnce)).await?;
+        publisher.publish(message(&topic, "exactly once", QoS::ExactlyOnce)).await?;
+        let once = client.expect_publish().await?;
+        let exactly_once = client.expect_publish().await?;
+        client.queue(&Packet::PubAck(Ack::new(once.packet_id)));
+        client.queue(&Packet::PubRec(Ack::new(exactly_once.packet_id)));
+        client.queue(&Packet::Disconnect(Disconnect::new(ReasonCode::Success)));
+        client.flush().await?;
+        let (mut client, connack) = Connection::connected(target.c, connect).await?;
+        assert!(connack.session_present);
+        assert_eq!(client.expect_pubrel().await?.packet_id, exactly_once.packet_id, "{version}");
+        client.send(&Packet::PubComp(Ack::new(exactly_once.packet_id))).await?;
+        publisher.publish(message(&topic, "next", QoS::AtLeastOnce)).await?;
+        assert_eq!(client.receive().await?.payload, "next", "{version}");
+    }
+    Ok(())
+}
+
 /// QoS 0 is not queued for a client that is away (queue_qos0_messages false, the default).
 async fn qos_0_does_not_wait(target: Target) -> TestResult {
     let topic = target.unique("q");
@@ -218,6 +244,7 @@ on_both!(
     a_subscriber_finishes_qos_2_over_another_connection,
     a_publisher_finishes_qos_2_over_another_connection,
     a_takeover_keeps_the_session,
+    what_a_client_acknowledges_as_it_leaves_does_not_come_again,
     qos_0_does_not_wait,
 );
 

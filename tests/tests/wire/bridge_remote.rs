@@ -1,5 +1,5 @@
 //! A bridge before a remote that does what the test tells it to: what goes over the wire, and when.
-use mosquorum_proto::mqtt::{Ack, ConnAck, Connect, Packet, ProtocolVersion, Publish, QoS, ReasonCode};
+use mosquorum_proto::mqtt::{Ack, ConnAck, Connect, Disconnect, Packet, ProtocolVersion, Publish, QoS, ReasonCode};
 use mosquorum_tests::{
     client::{Connection, PATIENCE, message},
     cluster::{Cluster, ClusterOptions},
@@ -230,5 +230,33 @@ async fn what_the_remote_retains_is_neither_removed_nor_told_back_at_a_reconnect
         writer.publish(message("power/end", "x", QoS::AtMostOnce)).await.expect("published");
         let seen = told(&mut bridge, "power/end").await;
         assert_eq!(seen, [("power/end".to_owned(), "x".to_owned(), false)], "life {life}");
+    }
+}
+
+#[tokio::test]
+async fn a_remote_that_says_nothing_more_still_hears_which_of_its_messages_were_taken() {
+    for version in ["mqttv311", "mqttv50"] {
+        let remote = Remote::start().await.expect("a remote");
+        let lines = [&format!("bridge_protocol_version {version}"), "topic power/# in 2"];
+        let _site = site("bridge-last-answers", &remote, &lines).await;
+        let (mut bridge, _) = remote.accept(accepted()).await.expect("a bridge");
+        let asked = bridge.recv().await.expect("a question");
+        grant(&mut bridge, asked).await.expect("granted");
+        for packet_id in 1..=50 {
+            let qos = if packet_id % 2 == 0 { QoS::ExactlyOnce } else { QoS::AtLeastOnce };
+            bridge.queue(&Packet::Publish(Publish { packet_id, ..message("power/1", "x", qos) }));
+        }
+        if version == "mqttv50" {
+            bridge.queue(&Packet::Disconnect(Disconnect::new(ReasonCode::ServerShuttingDown)));
+        }
+        bridge.close_sending().await.expect("sent");
+        for packet_id in 1..=50 {
+            match bridge.recv().await.expect("an answer") {
+                Packet::PubAck(ack) if packet_id % 2 == 1 => assert_eq!(ack.packet_id, packet_id, "{version}"),
+                Packet::PubRec(ack) if packet_id % 2 == 0 => assert_eq!(ack.packet_id, packet_id, "{version}"),
+                packet => panic!("{version}: {packet:?}"),
+            }
+        }
+        bridge.expect_closed().await.expect("then it is over");
     }
 }

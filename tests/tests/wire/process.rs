@@ -1,5 +1,5 @@
 //! The process as operators and service managers meet it: signals, notification, rights.
-use mosquorum_proto::mqtt::{Connect, Packet, ProtocolVersion, QoS};
+use mosquorum_proto::mqtt::{Ack, Connect, Packet, ProtocolVersion, QoS};
 use mosquorum_tests::{
     client::{Connection, PATIENCE, message},
     cluster::{Cluster, ClusterOptions, Ended, binary::is_stand_in},
@@ -116,6 +116,33 @@ async fn the_service_manager_hears_of_start_life_reload_and_stop() -> TestResult
         wait("STOPPING=1");
     });
     Ok(listening.await?)
+}
+
+/// A client answers what it was sent before it learns that the node stops.
+#[tokio::test]
+async fn acknowledgements_that_cross_the_end_of_a_stopping_node_hold_after_it() -> TestResult {
+    let mut cluster = Cluster::start(ClusterOptions::new("crossing-words", 1).persistent()).await?;
+    let mut subscriber = connected(&cluster, "kept").await?;
+    subscriber.subscribe_to("words", QoS::ExactlyOnce).await?;
+    let mut publisher = connected(&cluster, "publisher").await?;
+    publisher.publish(message("words", "once", QoS::AtLeastOnce)).await?;
+    publisher.publish(message("words", "exactly once", QoS::ExactlyOnce)).await?;
+    let (once, exactly_once) = (subscriber.expect_publish().await?, subscriber.expect_publish().await?);
+    cluster.signal(0, Signal::TERM);
+    let Packet::Disconnect(_) = subscriber.recv().await? else { return Err("no DISCONNECT".into()) };
+    subscriber.queue(&Packet::PubAck(Ack::new(once.packet_id)));
+    subscriber.queue(&Packet::PubRec(Ack::new(exactly_once.packet_id)));
+    subscriber.close_sending().await?;
+    assert_eq!(cluster.wait_end(0, PATIENCE).await?, Ended::Exit(0));
+    cluster.start_node(0)?;
+    cluster.wait_serving(0, PATIENCE).await?;
+    let mut connect = Connect::new(ProtocolVersion::V5, "kept");
+    connect.clean_start = false;
+    connect.session_expiry_interval = Some(60);
+    let (mut subscriber, connack) = Connection::connected(cluster.address(0), connect).await?;
+    assert!(connack.session_present);
+    assert_eq!(subscriber.expect_pubrel().await?.packet_id, exactly_once.packet_id);
+    Ok(())
 }
 
 /// What was read before the signal is in the log before the process ends, though no answer waits for it.
