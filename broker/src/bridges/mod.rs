@@ -48,7 +48,7 @@ pub(super) enum Wanted {
 }
 
 /// How far a bridge has come since it began on this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Progress {
     Begun,
     /// What is published from now on waits for it; since when.
@@ -58,6 +58,14 @@ enum Progress {
 }
 
 impl Progress {
+    fn is_beyond(self, other: Self) -> bool {
+        match self {
+            Self::Begun => false,
+            Self::Prepared(_) => other == Self::Begun,
+            Self::Tried => other != Self::Tried,
+        }
+    }
+
     /// Clients need not wait for it.
     fn is_enough(self) -> bool {
         match self {

@@ -241,7 +241,7 @@ impl Supervisor {
 
     fn has_come_to(&self, progress: Progress) {
         self.progress.send_if_modified(|known| {
-            let further = progress > *known;
+            let further = progress.is_beyond(*known);
             if further {
                 *known = progress;
             }

@@ -237,7 +237,8 @@ async fn what_the_remote_retains_is_neither_removed_nor_told_back_at_a_reconnect
 async fn a_remote_that_says_nothing_more_still_hears_which_of_its_messages_were_taken() {
     for version in ["mqttv311", "mqttv50"] {
         let remote = Remote::start().await.expect("a remote");
-        let lines = [&format!("bridge_protocol_version {version}"), "topic power/# in 2"];
+        let line = format!("bridge_protocol_version {version}");
+        let lines = [line.as_str(), "topic power/# in 2"];
         let _site = site("bridge-last-answers", &remote, &lines).await;
         let (mut bridge, _) = remote.accept(accepted()).await.expect("a bridge");
         let asked = bridge.recv().await.expect("a question");
