@@ -231,6 +231,28 @@ fn reads_are_cut_by_bytes_and_refused_below_the_purge() {
 }
 
 #[test]
+fn entries_whose_memory_was_let_go_of_are_read_from_the_disk() {
+    let fs = MemoryFs::new();
+    let (log, _) = open(&fs).unwrap();
+    append(&log, (5..5000).map(|index| entry(1, index, 1)).collect()).unwrap();
+    let read = |range: std::ops::Range<u64>| {
+        let mut from_disk = false;
+        let entries = log.read_by(range, usize::MAX, |read| {
+            from_disk = true;
+            read();
+        });
+        (entries.unwrap(), from_disk)
+    };
+    let (entries, from_disk) = read(4995..5000);
+    assert!(!from_disk && entries.len() == 5);
+    log.shrink_cache(0);
+    assert_eq!(read(4995..5000), (entries, true));
+    append(&log, vec![entry(1, 5000, 1)]).unwrap();
+    assert_eq!(read(5000..5001), (vec![entry(1, 5000, 1)], false));
+    assert_eq!(read(5..6000).0.len(), 4996);
+}
+
+#[test]
 fn truncation_reports_the_entry_before_also_when_it_is_in_a_file() {
     let fs = MemoryFs::new();
     let (log, _) = open(&fs).unwrap();

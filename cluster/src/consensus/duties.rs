@@ -6,6 +6,7 @@ use crate::{
     raft::Engine,
     state::Command,
 };
+use mosquorum_storage::log::Log;
 use std::{
     sync::{
         Arc, Weak,
@@ -22,6 +23,9 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(700);
 const CHECKPOINT_PARTS: usize = 8192;
 const CHECKPOINT_LOOK: Duration = Duration::from_millis(50);
 const TICK_INTERVAL: Duration = Duration::from_millis(50);
+/// Over so many checkpoints it is looked how much is written to the log; four times that stays in memory, or this much.
+const CACHE_CHECKPOINTS: u32 = 10;
+const CACHE_MIN: usize = 1 << 20;
 /// Entries kept behind a snapshot even when they are large.
 const KEPT_ENTRIES_MIN: u64 = 128;
 
@@ -35,6 +39,7 @@ pub(crate) async fn checkpoints(shared: Arc<Shared>, engine: Arc<Engine>) {
     // What lies in the log already counts as written since the last snapshot.
     let found = log.bounds().bytes;
     let mut written_before = 0;
+    let mut cache = LogCache::default();
     loop {
         every.tick().await;
         let much = || shared.state.read().unwritten_parts() >= CHECKPOINT_PARTS;
@@ -42,6 +47,7 @@ pub(crate) async fn checkpoints(shared: Arc<Shared>, engine: Arc<Engine>) {
             continue;
         }
         checkpoint_at = Instant::now();
+        cache.shrink(&log);
         let replica = engine.replica.clone();
         match tokio::task::spawn_blocking(move || replica.checkpoint()).await {
             Ok(Ok(())) => {}
@@ -63,6 +69,27 @@ pub(crate) async fn checkpoints(shared: Arc<Shared>, engine: Arc<Engine>) {
             } else {
                 purge(&shared, &engine, &log).await;
             }
+        }
+    }
+}
+
+/// Keeps the log's memory of entries to what followers that lag a little may want.
+#[derive(Default)]
+struct LogCache {
+    checkpoints: u32,
+    written: u64,
+}
+
+impl LogCache {
+    fn shrink(&mut self, log: &Log) {
+        self.checkpoints += 1;
+        if self.checkpoints >= CACHE_CHECKPOINTS {
+            let now = log.stats().bytes_written;
+            let written = now - std::mem::replace(&mut self.written, now);
+            log.shrink_cache(
+                usize::try_from(written).map_or(usize::MAX, |bytes| bytes.saturating_mul(4)).max(CACHE_MIN),
+            );
+            self.checkpoints = 0;
         }
     }
 }
@@ -97,7 +124,7 @@ pub(crate) async fn make_snapshot(shared: &Shared, engine: &Arc<Engine>) -> Resu
 }
 
 /// Lets go of the log up to the snapshot, but for what a follower that lags a little may still want.
-async fn purge(shared: &Shared, engine: &Engine, log: &mosquorum_storage::log::Log) {
+async fn purge(shared: &Shared, engine: &Engine, log: &Log) {
     let bounds = log.bounds();
     let (Some(first), Some(last)) = (bounds.first, bounds.last) else { return };
     let entries = (last.index + 1).saturating_sub(first).max(1);

@@ -45,6 +45,8 @@ const MESSAGE_MEMORY_MAX: u64 = 32 << 20;
 /// Records that are handed on together at a start, and how many of these may wait.
 const READ_CHUNK: usize = 1024;
 const READ_AHEAD: usize = 16;
+/// So many checkpoints after the last message that was put out has gone, the store's memory is given back.
+const DRAINED_CHECKPOINTS: u32 = 5;
 
 /// A committed entry.
 #[derive(Debug, Clone)]
@@ -155,6 +157,9 @@ struct Written {
     last: Option<LogId>,
     /// The store is being filled, or was not to the end: what changed in the state has nothing to do with what is in it.
     broken: bool,
+    /// Messages were put out since the store last let go of what it took for them; `None`: they were not. So many
+    /// checkpoints ago the last of them went.
+    drained: Option<u32>,
 }
 
 impl Replica {
@@ -163,7 +168,7 @@ impl Replica {
         Arc::new(Self {
             snapshot_bytes: AtomicU64::new(size_of(&*parts.fs, &parts.snapshot_path)),
             state: parts.state,
-            writing: Mutex::new(Written { last: parts.position.last, broken: false }),
+            writing: Mutex::new(Written { last: parts.position.last, ..Written::default() }),
             position: Mutex::new(parts.position),
             applied,
             store: parts.store,
@@ -297,7 +302,8 @@ impl Replica {
             let mut state = self.state.write();
             let position = self.position.lock().clone();
             if position.last == written.last {
-                return Ok(());
+                drop(state);
+                return self.let_go(written);
             }
             (state.take_changes(), position)
         };
@@ -306,9 +312,23 @@ impl Replica {
         self.store.write_checkpoint(applied, stateful::operations(changes).chain([membership]))?;
         written.last = position.last;
         self.put_out_messages();
-        // What is put out would otherwise be in the store's memory.
-        if self.state.read().totals().message_memory_saved > MESSAGE_MEMORY_MAX {
+        self.let_go(written)
+    }
+
+    /// What is put out would otherwise be in the store's memory, and so would what it took for that when it is gone.
+    fn let_go(&self, written: &mut Written) -> Result<(), ReplicaError> {
+        let saved = self.state.read().totals().message_memory_saved;
+        if saved > MESSAGE_MEMORY_MAX {
             self.store.trim()?;
+            written.drained = Some(0);
+        } else if saved > 0 {
+            written.drained = written.drained.map(|_| 0);
+        } else if let Some(checkpoints) = &mut written.drained {
+            *checkpoints += 1;
+            if *checkpoints >= DRAINED_CHECKPOINTS {
+                written.drained = None;
+                self.store.trim_all()?;
+            }
         }
         Ok(())
     }
@@ -444,7 +464,7 @@ impl Replica {
             *state = fresh;
             *self.position.lock() = position.clone();
         }
-        *written = Written { last: position.last, broken: false };
+        *written = Written { last: position.last, broken: false, drained: written.drained };
         self.snapshot_bytes.store(size_of(&*self.fs, &self.snapshot_path), Ordering::Relaxed);
         *self.snapshot.lock() = Some((position.last, position.membership));
         self.observer.on_replaced();

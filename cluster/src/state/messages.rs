@@ -1,6 +1,7 @@
 //! Which messages are referred to, by how many queue entries and retained topics, and under which number they are written.
 //! Always true: a place is in use exactly as long as something refers to it; numbers grow and are never used again; what
-//! is counted as in memory is what somebody who refers to it holds.
+//! is counted as in memory is what somebody who refers to it holds. Room for counting follows what is counted: it comes and
+//! goes in chunks, and the lowest ones are filled first.
 //! Not here: the messages themselves (whoever refers to one holds it, or knows that it is in the durable form).
 
 /// A message's number in the durable form.
@@ -11,6 +12,10 @@ pub struct MessageId(pub(super) u64);
 pub(super) type Place = u32;
 
 use super::Message;
+use std::collections::BTreeSet;
+
+/// Places that get their room together.
+const CHUNK: usize = if cfg!(test) { 4 } else { 1024 };
 
 /// What a message takes in memory beside its payload, topic and properties, about.
 const OVERHEAD_BYTES: usize = 320;
@@ -51,10 +56,34 @@ impl Size {
     }
 }
 
+#[derive(Clone)]
+struct Chunk {
+    places: Vec<Counted>,
+    /// Those of them that are not in use.
+    free: Vec<u16>,
+}
+
+impl Chunk {
+    fn new() -> Self {
+        Self { places: Vec::with_capacity(CHUNK), free: Vec::new() }
+    }
+
+    fn used(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+}
+
 #[derive(Clone, Default)]
 pub(super) struct MessageStore {
-    places: Vec<Counted>,
-    free: Vec<Place>,
+    /// Place `p` is in chunk `p / CHUNK`; one that is not there has no place in use.
+    chunks: Vec<Option<Box<Chunk>>>,
+    /// Chunks that are there and have room.
+    roomy: BTreeSet<u32>,
+    /// Those that are not there.
+    gone: BTreeSet<u32>,
+    /// Places not in use in the chunks that are there.
+    room: usize,
+    used: usize,
     bytes: u64,
     memory: u64,
     memory_here: u64,
@@ -79,33 +108,85 @@ impl MessageStore {
     fn add_with(&mut self, id: MessageId, size: Size, written: bool) -> Place {
         self.bytes += u64::from(size.payload);
         self.memory += u64::from(size.memory);
-        let counted = Counted { id, references: 0, here: 0, size, written };
-        match self.free.pop() {
-            Some(place) => {
-                self.places[place as usize] = counted;
-                place
+        self.place(Counted { id, references: 0, here: 0, size, written })
+    }
+
+    fn place(&mut self, counted: Counted) -> Place {
+        let number = match self.roomy.first() {
+            Some(number) => *number,
+            None => self.add_chunk(),
+        };
+        let chunk = self.chunks[number as usize].as_mut().expect(IN_USE);
+        let within = match chunk.free.pop() {
+            Some(within) => {
+                chunk.places[usize::from(within)] = counted;
+                usize::from(within)
             }
             None => {
-                self.places.push(counted);
-                u32::try_from(self.places.len() - 1).expect("fewer than 2^32 messages in memory")
+                chunk.places.push(counted);
+                chunk.places.len() - 1
             }
+        };
+        if chunk.used() == CHUNK {
+            self.roomy.remove(&number);
+        }
+        self.room -= 1;
+        self.used += 1;
+        u32::try_from(number as usize * CHUNK + within).expect("fewer than 2^32 messages in memory")
+    }
+
+    fn add_chunk(&mut self) -> u32 {
+        let number = self.gone.pop_first().unwrap_or_else(|| {
+            self.chunks.push(None);
+            u32::try_from(self.chunks.len() - 1).expect("fewer than 2^32 messages in memory")
+        });
+        self.chunks[number as usize] = Some(Box::new(Chunk::new()));
+        self.roomy.insert(number);
+        self.room += CHUNK;
+        number
+    }
+
+    /// The place is not in use any more. A chunk of which none is goes, if a whole one of room is left.
+    fn free(&mut self, place: Place) {
+        let (number, within) = (place / CHUNK as u32, place as usize % CHUNK);
+        let chunk = self.chunks[number as usize].as_mut().expect(IN_USE);
+        if chunk.used() == CHUNK {
+            self.roomy.insert(number);
+        }
+        chunk.free.push(u16::try_from(within).expect("a chunk has fewer places"));
+        self.room += 1;
+        self.used -= 1;
+        let empty = chunk.used() == 0;
+        if empty && self.room >= 2 * CHUNK {
+            self.chunks[number as usize] = None;
+            self.roomy.remove(&number);
+            self.gone.insert(number);
+            self.room -= CHUNK;
         }
     }
 
+    fn at(&self, place: Place) -> &Counted {
+        let chunk = self.chunks[place as usize / CHUNK].as_ref().expect(IN_USE);
+        &chunk.places[place as usize % CHUNK]
+    }
+
+    fn at_mut(&mut self, place: Place) -> &mut Counted {
+        let chunk = self.chunks[place as usize / CHUNK].as_mut().expect(IN_USE);
+        &mut chunk.places[place as usize % CHUNK]
+    }
+
     pub(super) fn refer(&mut self, held: Held) {
-        let counted = &mut self.places[held.place as usize];
+        let counted = self.at_mut(held.place);
         counted.references += 1;
-        if held.here {
-            counted.here += 1;
-            if counted.here == 1 {
-                self.memory_here += u64::from(counted.size.memory);
-            }
+        counted.here += u32::from(held.here);
+        if held.here && counted.here == 1 {
+            self.memory_here += u64::from(counted.size.memory);
         }
     }
 
     /// Somebody lets go of the message and still refers to it.
     pub(super) fn put_out(&mut self, place: Place) {
-        let counted = &mut self.places[place as usize];
+        let counted = self.at_mut(place);
         counted.here -= 1;
         if counted.here == 0 {
             self.memory_here -= u64::from(counted.size.memory);
@@ -117,34 +198,35 @@ impl MessageStore {
         if here {
             self.put_out(place);
         }
-        let counted = &mut self.places[place as usize];
+        let counted = self.at_mut(place);
         counted.references -= 1;
         if counted.references == 0 {
-            self.bytes -= u64::from(counted.size.payload);
-            self.memory -= u64::from(counted.size.memory);
-            if counted.written {
-                self.removed.push(counted.id);
+            let Counted { id, size, written, .. } = *counted;
+            self.bytes -= u64::from(size.payload);
+            self.memory -= u64::from(size.memory);
+            if written {
+                self.removed.push(id);
             }
-            self.free.push(place);
+            self.free(place);
         }
     }
 
     pub(super) fn id(&self, place: Place) -> MessageId {
-        self.places[place as usize].id
+        self.at(place).id
     }
 
     /// Notes that the message is being written; `false` if it was already.
     pub(super) fn mark_written(&mut self, place: Place) -> bool {
-        !std::mem::replace(&mut self.places[place as usize].written, true)
+        !std::mem::replace(&mut self.at_mut(place).written, true)
     }
 
     /// Every place is smaller.
     pub(super) fn places(&self) -> usize {
-        self.places.len()
+        self.chunks.len() * CHUNK
     }
 
     pub(super) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
+        self.used
     }
 
     pub(super) fn bytes(&self) -> u64 {
@@ -162,12 +244,92 @@ impl MessageStore {
     }
 
     pub(super) fn memory_of(&self, place: Place) -> u32 {
-        self.places[place as usize].size.memory
+        self.at(place).size.memory
     }
 
     #[cfg(test)]
     pub(super) fn references(&self, place: Place) -> (u32, u32) {
-        let counted = &self.places[place as usize];
+        let counted = self.at(place);
         (counted.references, counted.here)
+    }
+
+    /// Places that there is room for.
+    #[cfg(test)]
+    pub(super) fn capacity(&self) -> usize {
+        self.chunks.iter().flatten().count() * CHUNK
+    }
+}
+
+const IN_USE: &str = "a chunk is there as long as one of its places is in use";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn store_with(messages: usize) -> (MessageStore, Vec<Place>) {
+        let mut store = MessageStore::default();
+        let places = (0..messages).map(|_| add(&mut store)).collect();
+        (store, places)
+    }
+
+    fn add(store: &mut MessageStore) -> Place {
+        let id = MessageId(store.next_id);
+        store.next_id += 1;
+        let place = store.add_written(id, Size { payload: 1, memory: 2 });
+        store.refer(Held { place, here: true });
+        place
+    }
+
+    fn release(store: &mut MessageStore, place: Place) {
+        store.release(Held { place, here: true });
+    }
+
+    #[test]
+    fn room_goes_with_what_was_counted_in_whatever_order_and_whoever_stays() {
+        for order in 0..3 {
+            let (mut store, mut places) = store_with(100 * CHUNK);
+            match order {
+                0 => {}
+                1 => places.reverse(),
+                _ => places.sort_unstable_by_key(|place| (place % 7, *place)),
+            }
+            let kept = places.split_off(places.len() - 2);
+            for place in places {
+                release(&mut store, place);
+                assert!(
+                    store.capacity() <= 2 * CHUNK + store.len() * CHUNK,
+                    "{} for {}",
+                    store.capacity(),
+                    store.len()
+                );
+            }
+            assert!(store.len() == 2 && store.capacity() <= 3 * CHUNK, "{order}: {}", store.capacity());
+            assert!(kept.iter().all(|place| store.references(*place) == (1, 1)));
+            assert_eq!((store.bytes(), store.memory_here()), (2, 4));
+        }
+    }
+
+    #[test]
+    fn low_places_are_used_first_so_that_high_ones_become_free() {
+        let (mut store, places) = store_with(10 * CHUNK);
+        places.iter().skip(1).for_each(|place| release(&mut store, *place));
+        let again: Vec<Place> = (0..CHUNK).map(|_| add(&mut store)).collect();
+        assert!(again.iter().all(|place| (*place as usize) < 2 * CHUNK), "{again:?}");
+    }
+
+    #[test]
+    fn one_message_that_comes_and_goes_moves_no_room() {
+        for full in 0..3 * CHUNK {
+            let (mut store, _) = store_with(full);
+            let place = add(&mut store);
+            release(&mut store, place);
+            let capacity = store.capacity();
+            for _ in 0..10 {
+                let place = add(&mut store);
+                assert_eq!(store.capacity(), capacity);
+                release(&mut store, place);
+                assert_eq!(store.capacity(), capacity);
+            }
+        }
     }
 }

@@ -20,7 +20,7 @@ use std::{collections::VecDeque, sync::Arc};
 const PACKET_IDS: u64 = 65_535;
 /// Removed entries that are tolerated before the queue is packed.
 const GAPS_MAX: usize = 32;
-/// An empty queue keeps room for this many entries.
+/// A queue keeps room for this many entries, and for four times those that it has.
 const IDLE_CAPACITY_MAX: usize = 256;
 /// The first entries of a queue, which are wanted next, keep their messages.
 const KEPT_HERE: usize = if cfg!(test) { 1 } else { 64 };
@@ -431,8 +431,14 @@ impl Queue {
             self.entries.retain(Entry::is_alive);
             self.set_window();
         }
-        if self.entries.is_empty() && self.entries.capacity() > IDLE_CAPACITY_MAX {
-            self.entries = VecDeque::new();
+        let capacity = self.entries.capacity();
+        if capacity > IDLE_CAPACITY_MAX {
+            match self.entries.len() {
+                0 => self.entries = VecDeque::new(),
+                // So that as many must come, or half of them go, before room is made or given back again.
+                len if len < capacity / 4 => self.entries.shrink_to((2 * len).max(IDLE_CAPACITY_MAX)),
+                _ => {}
+            }
         }
     }
 
@@ -538,6 +544,8 @@ impl Queue {
         assert_eq!(self.bytes, alive().map(|entry| u64::from(entry.bytes)).sum::<u64>());
         assert_eq!(self.expiring, alive().filter(|entry| entry.expires()).count());
         assert!(self.entries.front().is_none_or(Entry::is_alive));
+        let room = self.entries.capacity();
+        assert!(room <= IDLE_CAPACITY_MAX || room <= 4 * self.entries.len().max(1) + 4, "room for {room}");
         assert!(self.entries.iter().is_sorted_by(|a, b| a.seq < b.seq));
         let mut again = self.clone();
         again.set_window();

@@ -221,6 +221,11 @@ impl StateStore {
         self.store.trim()
     }
 
+    /// As [`KvStore::trim_all`].
+    pub fn trim_all(&self) -> Result<(), KvError> {
+        self.store.trim_all()
+    }
+
     /// Removes everything of this shard, to rebuild; `Empty` and durable when it returns. Interrupted, it leaves
     /// `Incomplete`.
     pub fn clear(&self) -> Result<(), KvError> {

@@ -58,6 +58,10 @@ pub trait KvStore: Send + Sync {
     fn trim(&self) -> Result<(), KvError> {
         Ok(())
     }
+    /// As [`KvStore::trim`], however little was written.
+    fn trim_all(&self) -> Result<(), KvError> {
+        self.trim()
+    }
     /// Flushes and lets go of the files; every later call fails with [`KvError::Closed`].
     fn close(&self) -> Result<(), KvError>;
     /// Name of the engine, for logs and metrics.

@@ -315,6 +315,10 @@ impl KvStore for SledKv {
         if self.written.load(Ordering::Relaxed) < TRIM_BYTES {
             return Ok(());
         }
+        self.trim_all()
+    }
+
+    fn trim_all(&self) -> Result<(), KvError> {
         let _writing = self.writing.lock();
         let mut db = self.db.lock();
         if let Some(error) = &*self.failed.lock() {

@@ -50,6 +50,8 @@ use writer::Writer;
 
 /// Largest vote.
 const VOTE_BYTES_MAX: usize = 64 << 10;
+/// Cached entries that are let go of in one step.
+const SHRINK_STEP: usize = 1024;
 
 /// A handle to the log; clones share it. The writer stops when the last one is dropped.
 #[derive(Clone)]
@@ -228,6 +230,18 @@ impl Log {
         let extent = state.view.extent;
         let bytes = state.view.segments.iter().map(|segment| segment.end).sum();
         LogBounds { first: extent.first_present(), last: extent.last, purged: extent.purged, bytes }
+    }
+
+    /// Lets go of the memory of earlier entries, but for the last `keep` bytes: whoever wants them reads the disk. What is
+    /// not written yet stays.
+    pub fn shrink_cache(&self, keep: usize) {
+        loop {
+            // Dropped at the end of the round, without the lock.
+            let removed = self.handle.shared.state.lock().view.shrink_cache(keep, SHRINK_STEP);
+            if removed.len() < SHRINK_STEP {
+                return;
+            }
+        }
     }
 
     /// Saves the vote; durable when it returns. Blocks for one sync.

@@ -176,11 +176,33 @@ impl View {
     }
 
     fn evict(&mut self) {
-        while self.cached_bytes > self.cache_bytes_max && self.cache.front().is_some_and(|c| c.sequence <= self.written)
-        {
-            let removed = self.cache.pop_front().expect("looked at above");
-            self.cached_bytes -= cost(&removed.entry);
+        while self.cached_bytes > self.cache_bytes_max && self.evict_one().is_some() {}
+    }
+
+    /// The first entry of the cache, if it was written.
+    fn evict_one(&mut self) -> Option<LogEntry> {
+        if self.cache.front()?.sequence > self.written {
+            return None;
         }
+        let cached = self.cache.pop_front()?;
+        self.cached_bytes -= cost(&cached.entry);
+        Some(cached.entry)
+    }
+
+    /// Takes out at most `most` of the first entries, as long as more than `keep` bytes are cached, and room that only more
+    /// entries need. Fewer: it is done.
+    pub(super) fn shrink_cache(&mut self, keep: usize, most: usize) -> Vec<LogEntry> {
+        let mut removed = Vec::new();
+        while self.cached_bytes > keep
+            && removed.len() < most
+            && let Some(entry) = self.evict_one()
+        {
+            removed.push(entry);
+        }
+        if removed.len() < most && self.cache.len() < self.cache.capacity() / 4 {
+            self.cache.shrink_to(2 * self.cache.len());
+        }
+        removed
     }
 
     /// Id of a present entry if it is cached.

@@ -149,3 +149,21 @@ fn tick_works_off_a_bounded_number_of_deadlines() {
     world.wait(0);
     assert_eq!(world.state.totals().retained, 0);
 }
+
+/// The room that queue and store keep is looked at after each step.
+#[test]
+fn room_of_a_long_queue_goes_as_its_messages_go() {
+    const MESSAGES: u16 = 1500;
+    let mut world = World::new();
+    let (epoch, ..) = world.connect(limited(0, 0, 0));
+    world.subscribe("c", epoch, sub("a", 1));
+    for number in 0..MESSAGES {
+        world.publish(message("a", &number.to_string(), 1));
+    }
+    for packet_id in 1..=MESSAGES {
+        world.acknowledge("c", epoch, &[(packet_id, AckKind::PubAck)]);
+        let (messages, room) = (&world.state.messages, world.state.messages.capacity());
+        assert!(room <= messages.len() + 12, "{room} places for {} messages", messages.len());
+    }
+    assert!(world.queue("c").is_empty());
+}
