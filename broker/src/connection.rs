@@ -459,18 +459,19 @@ impl Service {
             });
             let goes_on = ready!(read);
             for packet in packets.drain(..) {
-                match packet {
+                let heard = match packet {
                     Packet::Disconnect(_) => {
                         let said = self.session.on_packet(packet, &mut self.side).err();
                         return Poll::Ready(said.or_else(|| self.session.deferred_goodbye(&mut self.side)));
                     }
                     Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) => {
-                        if self.session.on_packet(packet, &mut self.side).is_err() {
-                            return Poll::Ready(None);
-                        }
+                        self.session.on_packet(packet, &mut self.side)
                     }
                     // Not acknowledged, so the client sends it again elsewhere.
-                    _ => {}
+                    _ => Ok(()),
+                };
+                if heard.is_err() {
+                    return Poll::Ready(None);
                 }
             }
             if !goes_on {

@@ -13,6 +13,7 @@ mod containers;
 mod damage;
 mod drain;
 mod everyday;
+mod large;
 mod libraries;
 mod listeners;
 mod membership;
