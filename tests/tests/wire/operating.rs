@@ -276,7 +276,9 @@ async fn a_node_says_that_it_is_ready_to_the_service_manager_and_to_who_waits_wh
     assert!(first.starts_with("EXTEND_TIMEOUT_USEC=30000000\nSTATUS=Not ready: "), "{first}");
     let output = run(&cluster, 0, "healthcheck --wait 1").await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(text(&output.stderr).contains("answers 503: not a voter of the cluster yet"), "{output:?}");
+    let said = text(&output.stderr);
+    assert!(said.contains("answers 503: this node waits to form or join a cluster: "), "{said}");
+    assert!(said.contains("; not a voter of the cluster yet"), "{said}");
     listening.set_nonblocking(true)?;
     let mut buffer = [0; 4096];
     while let Ok(length) = listening.recv(&mut buffer) {
