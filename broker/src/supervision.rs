@@ -51,7 +51,11 @@ impl Manager {
             let reasons = why_not_ready();
             if reasons.is_empty() {
                 self.served.store(true, Relaxed);
-                return self.tell("READY=1\nSTATUS=");
+                // It must arrive: without it the start fails in the end.
+                while !self.tell("READY=1\nSTATUS=") {
+                    tokio::time::sleep(READY_CHECK).await;
+                }
+                return;
             }
             if let Some(text) = waiting.word(began.elapsed(), reasons) {
                 self.tell(&text);
@@ -90,10 +94,10 @@ impl Manager {
         }
     }
 
-    fn tell(&self, what: &str) {
-        if let Some((socket, to)) = &self.way {
-            let _ = socket.send_to_addr(what.as_bytes(), to);
-        }
+    /// `false`: the manager has as much to read as it takes.
+    fn tell(&self, what: &str) -> bool {
+        let sent = self.way.as_ref().map(|(socket, to)| socket.send_to_addr(what.as_bytes(), to));
+        !matches!(sent, Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
