@@ -32,6 +32,14 @@ impl RecentChanges {
         self.note((filter.as_str().len() <= FILTER_BYTES_MAX).then(|| filter.detached()));
     }
 
+    /// As [`Self::changed`] for all filters of a session; many would push out what others changed.
+    pub fn changed_each<'a>(&mut self, filters: impl ExactSizeIterator<Item = &'a TopicFilter>) {
+        if filters.len() > FILTERS_MAX / 4 {
+            return self.all_changed();
+        }
+        filters.for_each(|filter| self.changed(filter));
+    }
+
     /// All topics may.
     pub fn all_changed(&mut self) {
         self.note(None);

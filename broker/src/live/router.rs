@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use mosquorum_cluster::{
     Consensus, Forward, Peers, RemoteRoutes,
     ids::{ConnectionId, Epoch, NodeId},
-    recent_changes::{self, RecentChanges},
+    recent_changes::RecentChanges,
     state::{DeliveryOptions, Message},
 };
 use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, Utf8};
@@ -119,19 +119,20 @@ impl Router {
     pub fn configure(&self, upgrade_qos: bool, allow_duplicates: bool) {
         self.upgrade_qos.store(upgrade_qos, Relaxed);
         self.allow_duplicates.store(allow_duplicates, Relaxed);
-        self.note_changes(|changes| changes.all_changed());
+        self.change(|live| live.changes.all_changed());
     }
 
-    fn note_changes(&self, note: impl FnOnce(&mut RecentChanges)) {
+    fn change<T>(&self, change: impl FnOnce(&mut LiveSubscriptions) -> T) -> T {
         let mut live = self.live.write();
-        note(&mut live.changes);
+        let result = change(&mut live);
         self.live_version.store(live.changes.version(), Release);
+        result
     }
 
     /// The rules by which receivers are chosen from now on.
     pub fn obey(&self, readers: Readers) {
         self.readers.store(Arc::new(readers));
-        self.note_changes(|changes| changes.all_changed());
+        self.change(|live| live.changes.all_changed());
     }
 
     pub fn readers(&self) -> Arc<Readers> {
@@ -140,16 +141,18 @@ impl Router {
 
     /// Adds a clean session's subscription; whether it existed.
     pub fn subscribe(&self, connection: ConnectionId, subscription: &Subscription, live: LiveSubscription) -> bool {
-        let existed = self.live.write().insert(connection, subscription, live);
-        self.note_changes(|changes| changes.changed(&subscription.filter));
-        existed
+        self.change(|all| {
+            all.changes.changed(&subscription.filter);
+            all.insert(connection, subscription, live)
+        })
     }
 
     /// Removes one; `false` if there was none.
     pub fn unsubscribe(&self, connection: ConnectionId, filter: &TopicFilter) -> bool {
-        let existed = self.live.write().remove(connection, filter);
-        self.note_changes(|changes| changes.changed(filter));
-        existed
+        self.change(|all| {
+            all.changes.changed(filter);
+            all.remove(connection, filter)
+        })
     }
 
     pub fn attach_durable(&self, client_id: &Utf8, connection: ConnectionId, mailbox: Arc<Mailbox>) {
@@ -165,11 +168,9 @@ impl Router {
     /// What the session subscribed to reaches another connection, or none.
     fn durable_changed(&self, client_id: &Utf8) {
         let state = self.consensus.state().read();
-        let subscriptions = state.session(client_id).map(|session| session.subscriptions());
-        self.note_changes(|changes| match subscriptions {
-            Some(many) if many.len() > recent_changes::FILTERS_MAX / 4 => changes.all_changed(),
-            some => some.into_iter().flatten().for_each(|(filter, _)| changes.changed(filter)),
-        });
+        if let Some(session) = state.session(client_id) {
+            self.change(|live| live.changes.changed_each(session.subscriptions().keys()));
+        }
     }
 
     pub fn durable_mailbox(&self, connection: ConnectionId) -> Option<Arc<Mailbox>> {

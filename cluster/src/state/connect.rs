@@ -11,10 +11,7 @@ use super::{
     expiry::Deadline,
     session::{NEVER, Session},
 };
-use crate::{
-    ids::{Epoch, Millis},
-    recent_changes,
-};
+use crate::ids::{Epoch, Millis};
 use mosquorum_proto::mqtt::{QoS, Utf8};
 
 impl State {
@@ -148,11 +145,7 @@ impl State {
 
     /// Messages for the session take another way.
     fn routes_changed_of(&mut self, place: SessionPlace) {
-        let subscriptions = &self.sessions[place].subscriptions;
-        if subscriptions.len() > recent_changes::FILTERS_MAX / 4 {
-            return self.route_changes.all_changed();
-        }
-        subscriptions.keys().for_each(|filter| self.route_changes.changed(filter));
+        self.route_changes.changed_each(self.sessions[place].subscriptions.keys());
     }
 
     /// The session has had no connection since then.
