@@ -24,7 +24,7 @@ use crate::{
 };
 use arc_swap::{ArcSwap, ArcSwapOption};
 use mosquorum_cluster::{
-    BoxFuture, ClientReport, Consensus, FenceReason, Forward, LiveSide, OnlyUser, Peers, Submission,
+    BoxFuture, ClientReport, Consensus, FenceReason, Forward, LiveSide, OnlyUser, Peers, Pressure, Submission,
     ids::{ConnectionId, Incarnation, Millis, NodeId},
     state::{Command, Door, DropReason, Effect, Message, Owner},
 };
@@ -66,7 +66,8 @@ pub struct Broker {
     pub drain: Drain,
     pub marks: Marks,
     pub dropping: Dropping,
-    congestion: Arc<Congestion>,
+    /// Of connections that have nothing under way, and of those that have.
+    congestion: [Arc<Congestion>; 2],
     next_connection: AtomicU64,
     runtime: tokio::runtime::Handle,
 }
@@ -110,19 +111,23 @@ impl Broker {
         self.runtime.spawn(async move { work() });
     }
 
-    /// Log or links hold so much that publishers are not read any further.
-    pub fn is_congested(&self) -> bool {
-        self.consensus.congested() || self.peers.congested()
+    /// Log or links hold so much that a connection is not read any further. One that has nothing under way goes on longer:
+    /// it does not wait for those that fill the log.
+    pub fn holds_up(&self, has_under_way: bool) -> bool {
+        let bound = if has_under_way { Pressure::High } else { Pressure::Full };
+        self.consensus.pressure() >= bound || self.peers.congested()
     }
 
-    /// Has a connection woken when what [`Broker::is_congested`] says is over.
+    /// Has a connection woken when what [`Broker::holds_up`] says is over.
     pub fn wait_for_congestion(
-        &self,
-        listed: Option<Listed>,
+        self: &Arc<Self>,
+        has_under_way: bool,
+        listed: &mut [Option<Listed>; 2],
         waker: &std::task::Waker,
-        is_over: impl Fn() -> bool + Send + 'static,
-    ) -> Listed {
-        self.congestion.wait(listed, waker, &self.runtime, is_over)
+    ) {
+        let (class, broker) = (usize::from(has_under_way), self.clone());
+        let is_over = move || !broker.holds_up(has_under_way);
+        listed[class] = Some(self.congestion[class].wait(listed[class], waker, &self.runtime, is_over));
     }
 
     /// Sessions other than this client's: connected here without a record, or recorded.

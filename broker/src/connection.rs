@@ -91,7 +91,7 @@ pub struct Service {
     /// The socket took something since it was last asked.
     wrote: bool,
     /// It is not read for what others send, and is woken when that is over.
-    listed: Option<Listed>,
+    listed: [Option<Listed>; 2],
 }
 
 impl Service {
@@ -111,7 +111,7 @@ impl Service {
             malformed: None,
             first: true,
             wrote: false,
-            listed: None,
+            listed: [None; 2],
         }
     }
 
@@ -304,7 +304,8 @@ impl Service {
 
     /// Reads once and decodes; `true` if packets came (or bytes of one).
     fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let congested = self.io.broker.is_congested();
+        let under_way = self.session.has_under_way();
+        let congested = self.io.broker.holds_up(under_way);
         let held_up = congested || !self.session.wants_input();
         if held_up || self.too_much_waits() {
             // It is we who do not read: what the client says meanwhile counts when we do. One that takes nothing of what
@@ -314,9 +315,7 @@ impl Service {
                 self.last_input = now;
             }
             if congested && planted::congestion_wakes() {
-                let broker = self.io.broker.clone();
-                self.listed =
-                    Some(self.io.broker.wait_for_congestion(self.listed, cx.waker(), move || !broker.is_congested()));
+                self.io.broker.wait_for_congestion(under_way, &mut self.listed, cx.waker());
             }
             return Ok(false);
         }

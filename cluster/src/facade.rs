@@ -40,6 +40,14 @@ pub struct Submission {
     pub life: Option<Incarnation>,
 }
 
+/// How much is on its way into the log: from `High` on, who has a part in it is to add no more, at `Full` nobody is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pressure {
+    Low,
+    High,
+    Full,
+}
+
 /// The replicated state and the way into it.
 pub trait Consensus: Send + Sync {
     /// Proposes commands; those of one call, and calls of one thread, are applied in order. Answers arrive by ticket in
@@ -64,8 +72,8 @@ pub trait Consensus: Send + Sync {
     /// The cluster's time as this node knows it (its own clock, never behind the log's time).
     fn now(&self) -> Millis;
 
-    /// Bytes proposed and not yet answered: above its bound, connections stop reading.
-    fn congested(&self) -> bool;
+    /// How much is proposed and not yet answered.
+    fn pressure(&self) -> Pressure;
 
     /// Whether a majority can be reached as far as this node knows: new CONNECTs are refused with 0x88 without it.
     fn available(&self) -> bool;

@@ -3,7 +3,8 @@
 use crate::{
     consensus::clock::ClusterClock,
     facade::{
-        AdminRequest, Answer, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Submission,
+        AdminRequest, Answer, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Pressure,
+        Submission,
     },
     ids::{Incarnation, LogIndex, Millis, NodeId},
     machine_clock,
@@ -99,8 +100,8 @@ impl Consensus for MemoryConsensus {
         self.clock.now()
     }
 
-    fn congested(&self) -> bool {
-        false
+    fn pressure(&self) -> Pressure {
+        Pressure::Low
     }
 
     fn available(&self) -> bool {

@@ -79,6 +79,10 @@ impl Pipeline {
         self.items.len() >= PENDING_MAX || self.bytes >= PENDING_BYTES_MAX
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     pub(super) fn waiting_since(&self) -> Option<Millis> {
         self.items.front().map(|item| item.since)
     }

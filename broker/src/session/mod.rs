@@ -424,6 +424,11 @@ impl Session {
         self.deferred.is_empty() && !self.pipeline.is_full() && self.requests.len() < REQUESTS_MAX
     }
 
+    /// Whether something that the client sent is not answered yet.
+    pub fn has_under_way(&self) -> bool {
+        !self.pipeline.is_empty() || !self.requests.is_empty()
+    }
+
     /// Since when the oldest packet of the client waits for the cluster.
     pub fn waiting_since(&self) -> Option<Millis> {
         let requests = self.requests.values().filter_map(Request::since).min();

@@ -28,8 +28,8 @@ pub(crate) use service::ProposalService;
 
 use crate::{
     facade::{
-        AdminRequest, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Neighbour, Submission,
-        Survey,
+        AdminRequest, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Neighbour, Pressure,
+        Submission, Survey,
     },
     ids::{Incarnation, LogIndex, Millis, NodeId},
     membership,
@@ -450,8 +450,8 @@ impl Consensus for RaftConsensus {
         self.shared.clock.now()
     }
 
-    fn congested(&self) -> bool {
-        self.shared.proposer.congested()
+    fn pressure(&self) -> Pressure {
+        self.shared.proposer.pressure()
     }
 
     fn available(&self) -> bool {

@@ -7,7 +7,7 @@
 //!
 //! [`State::apply`]: crate::state::State::apply
 use crate::{
-    facade::{Answer, Completion, Submission},
+    facade::{Answer, Completion, Pressure, Submission},
     ids::{Incarnation, LogIndex},
     metrics::Histogram,
     raft::encoding::encode_commands,
@@ -36,8 +36,10 @@ const LINGER_COMMANDS: usize = 64;
 const SETTLE_CHECK: Duration = Duration::from_millis(5);
 /// Goodbyes that are kept from one incarnation to the next; wills of clients beyond it are published.
 const GOODBYES_MAX: usize = 10_000;
-/// Above so many bytes that are not answered, connections stop reading.
-const CONGESTED_BYTES: usize = 16 << 20;
+/// Bytes that are not answered: above so many, connections that have a part in them are not read, and above
+/// [`FULL_BYTES`] none is. What comes waits behind them: that is a bound on its time, too.
+const HIGH_BYTES: usize = 4 << 20;
+const FULL_BYTES: usize = 8 << 20;
 
 /// Submissions of this node on their way.
 #[derive(Default)]
@@ -154,8 +156,12 @@ impl Proposer {
         self.wake.notify_one();
     }
 
-    pub(crate) fn congested(&self) -> bool {
-        self.outstanding_bytes.load(Ordering::Relaxed) > CONGESTED_BYTES
+    pub(crate) fn pressure(&self) -> Pressure {
+        match self.outstanding_bytes.load(Ordering::Relaxed) {
+            0..=HIGH_BYTES => Pressure::Low,
+            bytes if bytes <= FULL_BYTES => Pressure::High,
+            _ => Pressure::Full,
+        }
     }
 
     pub(super) fn outstanding_bytes(&self) -> usize {
@@ -486,7 +492,7 @@ mod tests {
         assert_eq!(send(&proposer, &mut cursor).map(|b| (b.origin, b.sequence)), Some((next, 1)));
         proposer.applied(ORIGIN, 1, vec![Outcome::Done], LogIndex(5));
         assert!(told.try_recv().is_err());
-        assert!(!proposer.congested());
+        assert_eq!(proposer.pressure(), Pressure::Low);
     }
 
     #[test]

@@ -71,14 +71,28 @@ pub(super) async fn admit(shared: &Arc<Shared>, request: &wire::AdmitRequest) ->
     Ok(wire::AdmitReply { cluster: engine.speaker.cluster.to_vec().into(), node })
 }
 
+/// Whether a member runs, as the leader knows: it does itself.
+fn runs(member: &MemberView, leader: u64) -> bool {
+    member.node == leader || member.silent.is_some_and(|silent| silent < RUNNING)
+}
+
+/// A member moves to another address when it comes back there. While it answers where it was, who asks has a copy of its
+/// data directory: two nodes of one number would vote twice.
+fn refuse_copy(known: &MemberView, address: &str, leader: u64) -> Result<(), String> {
+    if known.address == address || !runs(known, leader) {
+        return Ok(());
+    }
+    Err(format!(
+        "n{} `{}` runs at {}: a copy of its data directory cannot be another node",
+        known.node, known.name, known.address
+    ))
+}
+
 /// A lost disk is replaced under the same name; two running nodes of one name are a mistake.
 fn refuse_running_namesake(shared: &Shared, name: &str, node: u64) -> Result<(), String> {
     let view = shared.view();
-    let own = shared.identity().map(|identity| identity.node);
-    let namesake = view.members.iter().find(|m| {
-        let running = Some(m.node) == own || m.silent.is_some_and(|silent| silent < RUNNING);
-        m.name == name && m.node != node && m.voter && running
-    });
+    let own = shared.identity().map_or(0, |identity| identity.node);
+    let namesake = view.members.iter().find(|m| m.name == name && m.node != node && m.voter && runs(m, own));
     match namesake {
         Some(m) => Err(format!("a node named `{name}` runs at {} (n{}): names must differ", m.address, m.node)),
         None => Ok(()),
@@ -113,6 +127,9 @@ pub(super) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> R
             Some(_) => {}
             None if request.was_member => {}
             None => judge(shared, &engine, &claim)?,
+        }
+        if let Some(known) = view.member(node) {
+            refuse_copy(known, &request.address, engine.node())?;
         }
         match view.member(node) {
             Some(known) if known.address != request.address => {
@@ -169,4 +186,20 @@ pub(super) async fn remove(shared: &Arc<Shared>, node: u64, without_clients: boo
         forget::now(shared, NodeId(node));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_a_running_members_data_does_not_take_its_address() {
+        let member = |silent| MemberView { node: 3, address: "a:1".to_owned(), silent, ..MemberView::default() };
+        let (just_now, long_ago) = (Some(Duration::from_millis(100)), Some(RUNNING));
+        assert!(refuse_copy(&member(just_now), "b:1", 1).is_err());
+        assert!(refuse_copy(&member(None), "b:1", 3).is_err(), "the leader itself was copied");
+        assert!(refuse_copy(&member(just_now), "a:1", 1).is_ok());
+        assert!(refuse_copy(&member(long_ago), "b:1", 1).is_ok());
+        assert!(refuse_copy(&member(None), "b:1", 1).is_ok());
+    }
 }
