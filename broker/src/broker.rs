@@ -45,6 +45,11 @@ pub struct Peer {
     pub port: u16,
 }
 
+/// Bytes of messages that are not answered, of all connections: above so many, connections that have a part in them are not
+/// read, and above the second none is.
+const UNDER_WAY_BYTES_HIGH: usize = 64 << 20;
+const UNDER_WAY_BYTES_FULL: usize = 128 << 20;
+
 pub struct Broker {
     pub settings: ArcSwap<Settings>,
     pub consensus: Arc<dyn Consensus>,
@@ -68,6 +73,8 @@ pub struct Broker {
     pub dropping: Dropping,
     /// Of connections that have nothing under way, and of those that have.
     congestion: [Arc<Congestion>; 2],
+    /// Messages of all connections that are not answered, also those that wait for a leader.
+    under_way_bytes: AtomicUsize,
     next_connection: AtomicU64,
     runtime: tokio::runtime::Handle,
 }
@@ -95,7 +102,8 @@ impl Broker {
             drain: Drain::default(),
             marks: Marks::default(),
             dropping: Dropping::default(),
-            congestion: Arc::default(),
+            congestion: Default::default(),
+            under_way_bytes: AtomicUsize::new(0),
             next_connection: AtomicU64::new(1),
             runtime: tokio::runtime::Handle::current(),
             settings: ArcSwap::from_pointee(settings),
@@ -111,11 +119,20 @@ impl Broker {
         self.runtime.spawn(async move { work() });
     }
 
-    /// Log or links hold so much that a connection is not read any further. One that has nothing under way goes on longer:
+    /// Log, links or all that waits for its turn in connections ([`Broker::note_under_way`]) hold so much that a connection is not read any further. One that has nothing under way goes on longer:
     /// it does not wait for those that fill the log.
     pub fn holds_up(&self, has_under_way: bool) -> bool {
-        let bound = if has_under_way { Pressure::High } else { Pressure::Full };
-        self.consensus.pressure() >= bound || self.peers.congested()
+        let (bound, bytes) = match has_under_way {
+            true => (Pressure::High, UNDER_WAY_BYTES_HIGH),
+            false => (Pressure::Full, UNDER_WAY_BYTES_FULL),
+        };
+        self.consensus.pressure() >= bound || self.under_way_bytes.load(Relaxed) > bytes || self.peers.congested()
+    }
+
+    /// A connection's messages that are not answered were `before` bytes and are `now`.
+    pub fn note_under_way(&self, before: usize, now: usize) {
+        // Wraps around: the sum of all is right.
+        self.under_way_bytes.fetch_add(now.wrapping_sub(before), Relaxed);
     }
 
     /// Has a connection woken when what [`Broker::holds_up`] says is over.

@@ -92,6 +92,8 @@ pub struct Service {
     wrote: bool,
     /// It is not read for what others send, and is woken when that is over.
     listed: [Option<Listed>; 2],
+    /// Of its messages, as the broker counts them for all connections.
+    bytes_under_way: u32,
 }
 
 impl Service {
@@ -112,6 +114,7 @@ impl Service {
             first: true,
             wrote: false,
             listed: [None; 2],
+            bytes_under_way: 0,
         }
     }
 
@@ -127,6 +130,7 @@ impl Service {
             Ok(()) => poll_fn(|cx| self.poll_rounds(cx)).await,
             Err(end) => end,
         };
+        self.note_under_way(0);
         // On the heap, since a connection in service needs no room for it.
         Box::pin(async {
             self.say_goodbye(&end).await;
@@ -249,6 +253,7 @@ impl Service {
         if packets::are_wanted() {
             packets::sending(&self.side.client_id, self.version(), &self.side.out.since(mark));
         }
+        self.note_under_way(self.session.bytes_under_way());
         let drained = self.flush(cx)?;
         self.check_time(cx)?;
         // Who was not read for what waited is read again: nothing else would wake for its packets.
@@ -258,6 +263,15 @@ impl Service {
             cx.waker().wake_by_ref();
         }
         Ok(goes_on)
+    }
+
+    fn note_under_way(&mut self, bytes: usize) {
+        // Far less than that is read before something is answered.
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        if self.bytes_under_way != bytes {
+            let before = std::mem::replace(&mut self.bytes_under_way, bytes);
+            self.io.broker.note_under_way(before as usize, bytes as usize);
+        }
     }
 
     /// A client that does not take what it is sent is not read either.
@@ -510,16 +524,18 @@ impl Service {
         }
         let silent = matches!(end, End::Closed | End::Io(_) | End::NotAuthorized | End::Order(Order::LeaseLost));
         if !silent && !self.side.out.is_empty() && self.may_write() {
+            let (broker, life) = (self.io.broker.clone(), self.side.owner.incarnation);
             let (stream, out) = (&mut self.io.stream, &mut self.side.out);
-            let write = async {
-                use tokio::io::AsyncWriteExt;
-                while !out.is_empty()
-                    && let Ok(written @ 1..) = stream.write(out.next()).await
-                {
-                    out.wrote(written);
+            let write = std::future::poll_fn(|cx| {
+                // Each time anew: the process may have stood still while the socket was full.
+                while !out.is_empty() && broker.peers.may_serve_as(life) {
+                    match ready!(Pin::new(&mut *stream).poll_write(cx, out.next())) {
+                        Ok(written @ 1..) => out.wrote(written),
+                        _ => break,
+                    }
                 }
-                let _ = stream.flush().await;
-            };
+                Pin::new(&mut *stream).poll_flush(cx).map(drop)
+            });
             let _ = tokio::time::timeout(Duration::from_millis(200), write).await;
         }
         self.io.stream.shut_down().await;

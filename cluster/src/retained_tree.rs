@@ -256,7 +256,7 @@ impl PartialOrd for Key {
 }
 
 /// Byte by byte, `/` first. Names have no U+0000, so no other character can be as small.
-fn by_level(a: &str, b: &str) -> Ordering {
+pub(crate) fn by_level(a: &str, b: &str) -> Ordering {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     let common = a.len().min(b.len());
     let mut at = 0;

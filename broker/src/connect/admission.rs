@@ -124,10 +124,10 @@ async fn join_state(
     };
     if let Some((previous, over)) = previous
         && previous.node != owner.node
-        && broker.peers.fence(client.id.clone(), previous, over).await.is_err()
     {
-        abandon(broker, &client.id, epoch);
-        return Err(Refusal::unavailable());
+        let abandoned = Abandoned { broker, client_id: &client.id, epoch };
+        broker.peers.fence(client.id.clone(), previous, over).await.map_err(|_| Refusal::unavailable())?;
+        std::mem::forget(abandoned);
     }
     admission.session_present = session_present;
     admission.durable = client.expiry_seconds > 0 || session_present;
@@ -162,6 +162,19 @@ impl Completion for Joining {
             let (broker, client_id) = (self.broker.clone(), self.client_id.clone());
             broker.clone().defer(move || abandon(&broker, &client_id, epoch));
         }
+    }
+}
+
+/// Drops the session's connection unless it is forgotten: whoever waits may stop to wait at any time.
+struct Abandoned<'a> {
+    broker: &'a Broker,
+    client_id: &'a Utf8,
+    epoch: Epoch,
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        abandon(self.broker, self.client_id, self.epoch);
     }
 }
 

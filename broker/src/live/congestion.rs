@@ -2,7 +2,7 @@
 //! Always true: whoever waits is woken once the congestion is over, by one task for all of them; that task exists only while
 //! somebody waits.
 use parking_lot::Mutex;
-use std::{sync::Arc, task::Waker, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, task::Waker, time::Duration};
 use tokio::{runtime::Handle, time::sleep};
 
 /// How often the one task looks.
@@ -20,7 +20,7 @@ struct Waiting {
 
 /// Where a connection is on the list: it need not enter itself again in the same round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listed(u64);
+pub struct Listed(NonZeroU64);
 
 impl Congestion {
     /// Has the task woken when it is over; `is_over` is asked from time to time.
@@ -32,7 +32,7 @@ impl Congestion {
         is_over: impl Fn() -> bool + Send + 'static,
     ) -> Listed {
         let mut waiting = self.0.lock();
-        let now = Listed(waiting.round);
+        let now = Listed(NonZeroU64::MIN.saturating_add(waiting.round));
         if listed == Some(now) {
             return now;
         }

@@ -14,7 +14,7 @@ use mosquorum_cluster::{
     Consensus, Forward, Peers, RemoteRoutes,
     ids::{ConnectionId, Epoch, NodeId},
     recent_changes::RecentChanges,
-    state::{DeliveryOptions, Message},
+    state::{DeliveryOptions, DurableMatch, GroupStanding, Message},
 };
 use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, Utf8};
 use parking_lot::{Mutex, RwLock};
@@ -53,6 +53,7 @@ pub struct Targets {
 /// Among so few groups one is found by looking at all.
 const FEW_GROUPS: usize = 8;
 
+#[derive(Clone)]
 pub struct DurableTarget {
     client_id: Utf8,
     no_local: bool,
@@ -69,10 +70,18 @@ pub struct SharedTarget {
     pub remote: Vec<(NodeId, u32)>,
     /// Durable members that are connected to this node, how many are to others (both for QoS 0), how many there are, and how
     /// many of them take their turn now.
-    pub durable_here: Vec<(Arc<Mailbox>, DurableTarget)>,
+    pub durable_here: DurableMembers,
     pub durable_nodes: SmallVec<[(NodeId, u32); 4]>,
     pub durable: u32,
     pub durable_ready: u32,
+}
+
+/// Durable members of a group that are connected to this node.
+pub enum DurableMembers {
+    /// So many: whose turn it is the state tells.
+    Counted(u32),
+    /// Those that may read the topic.
+    Judged(Vec<(Arc<Mailbox>, DurableTarget)>),
 }
 
 /// Who of a group gets one message.
@@ -263,18 +272,13 @@ impl Router {
         let here = self.consensus.origin().node;
         let mut merged = HashSet::new();
         let mut unreadable = Unreadable::new(readers, here, topic);
-        state.for_each_durable_match(topic, |found| {
+        let add = |found: DurableMatch<'_>| {
             if unreadable.takes(&state, &found) {
                 return;
             }
             targets.durable = true;
             targets.queues_qos0 |= found.queues_qos0();
-            let target = DurableTarget {
-                client_id: found.session.client_id().clone(),
-                no_local: found.subscription.no_local,
-                retain_as_published: found.subscription.retain_as_published,
-                identifiers: found.subscription.identifier.into_iter().collect(),
-            };
+            let target = DurableTarget::of(&found);
             let owner = found.owner;
             let mailbox = owner.filter(|o| o.node == here).and_then(|o| self.durable_mailbox(o.connection));
             match (found.group, owner, mailbox) {
@@ -283,7 +287,7 @@ impl Router {
                     shared.durable += 1;
                     shared.durable_ready += u32::from(found.takes_turns());
                     match (mailbox, owner) {
-                        (Some(mailbox), _) => shared.durable_here.push((mailbox, target)),
+                        (Some(mailbox), _) => shared.durable_here.judged(mailbox, target),
                         (None, Some(owner)) if owner.node != here => shared.add_durable_elsewhere(owner.node),
                         (None, _) => {}
                     }
@@ -301,7 +305,13 @@ impl Router {
                 }
                 (None, ..) => {}
             }
-        });
+        };
+        if readers.is_open() {
+            state.for_each_ordinary_match(topic, add);
+            state.for_each_durable_group(topic, |filter, group| targets.add_group(filter, group, here));
+        } else {
+            state.for_each_durable_match(topic, add);
+        }
         targets.unreadable = unreadable.into_epochs();
     }
 
@@ -321,7 +331,7 @@ impl Router {
     ) -> Choice {
         let here = group.members_here() as u32;
         let remote: u32 = group.remote.iter().chain(durable_nodes).map(|(_, members)| members).sum();
-        let durable = if logged { group.durable_ready } else { group.durable_here.len() as u32 };
+        let durable = if logged { group.durable_ready } else { group.durable_here.len() };
         let total = here + remote + durable;
         if total == 0 {
             return if group.durable > 0 { Choice::Durable } else { Choice::Nobody };
@@ -344,9 +354,22 @@ impl Router {
             }
             turn -= members;
         }
-        match group.durable_here.get(turn as usize) {
-            Some((mailbox, target)) if !logged => Choice::DurableHere(mailbox.clone(), target.options(retain)),
-            _ => Choice::Durable,
+        match self.durable_member(group, turn as usize).filter(|_| !logged) {
+            Some((mailbox, target)) => Choice::DurableHere(mailbox, target.options(retain)),
+            None => Choice::Durable,
+        }
+    }
+
+    /// The durable member connected here whose turn it is.
+    fn durable_member(&self, group: &SharedTarget, turn: usize) -> Option<(Arc<Mailbox>, DurableTarget)> {
+        match &group.durable_here {
+            DurableMembers::Judged(members) => members.get(turn % members.len().max(1)).cloned(),
+            DurableMembers::Counted(_) => {
+                let state = self.consensus.state().read();
+                let mut members = state.connected_members(&group.filter, self.consensus.origin().node, turn);
+                members
+                    .find_map(|found| Some((self.durable_mailbox(found.owner?.connection)?, DurableTarget::of(&found))))
+            }
         }
     }
 
@@ -493,11 +516,8 @@ impl Router {
         }
         let targets = self.targets(message.topic.as_str());
         let Some(group) = targets.groups.iter().find(|group| group.filter == *filter) else { return false };
-        let turn = self.next_turn(filter) as usize;
-        let Some((mailbox, target)) = group.durable_here.get(turn % group.durable_here.len().max(1)) else {
-            return false;
-        };
-        self.put(message, mailbox, target.options(message.retain), None, wakeups);
+        let Some((mailbox, target)) = self.durable_member(group, self.next_turn(filter) as usize) else { return false };
+        self.put(message, &mailbox, target.options(message.retain), None, wakeups);
         true
     }
 
@@ -542,6 +562,15 @@ impl Router {
 const GROUP_CURSORS_MAX: usize = 10_000;
 
 impl DurableTarget {
+    fn of(found: &DurableMatch<'_>) -> Self {
+        Self {
+            client_id: found.session.client_id().clone(),
+            no_local: found.subscription.no_local,
+            retain_as_published: found.subscription.retain_as_published,
+            identifiers: found.subscription.identifier.into_iter().collect(),
+        }
+    }
+
     fn options(&self, retain: bool) -> DeliveryOptions {
         DeliveryOptions {
             qos: QoS::AtMostOnce,
@@ -551,7 +580,45 @@ impl DurableTarget {
     }
 }
 
+impl DurableMembers {
+    const NONE: Self = Self::Counted(0);
+
+    fn len(&self) -> u32 {
+        match self {
+            Self::Counted(members) => *members,
+            Self::Judged(members) => members.len() as u32,
+        }
+    }
+
+    fn memory(&self) -> usize {
+        match self {
+            Self::Counted(_) => 0,
+            Self::Judged(members) => size_of_val(&members[..]),
+        }
+    }
+
+    fn judged(&mut self, mailbox: Arc<Mailbox>, target: DurableTarget) {
+        match self {
+            Self::Judged(members) => members.push((mailbox, target)),
+            Self::Counted(_) => *self = Self::Judged(vec![(mailbox, target)]),
+        }
+    }
+}
+
 impl SharedTarget {
+    pub(crate) fn nobody(filter: TopicFilter) -> Self {
+        Self {
+            filter,
+            live: None,
+            readers: None,
+            remote: Vec::new(),
+            durable_here: DurableMembers::NONE,
+            durable_nodes: SmallVec::new(),
+            durable: 0,
+            durable_ready: 0,
+        }
+    }
+
     /// Live ones that may read the topic.
     fn members_here(&self) -> usize {
         match &self.readers {
@@ -562,7 +629,7 @@ impl SharedTarget {
 
     /// Whether other nodes know of members here, be it that none may read the topic.
     fn has_members_here(&self) -> bool {
-        !self.durable_here.is_empty() || self.live.as_ref().is_some_and(|live| !live.is_empty())
+        self.durable_here.len() > 0 || self.live.as_ref().is_some_and(|live| !live.is_empty())
     }
 
     fn elsewhere(&self) -> impl Iterator<Item = &(NodeId, u32)> {
@@ -576,7 +643,7 @@ impl SharedTarget {
 
     fn forget_durable(&mut self) {
         (self.durable, self.durable_ready) = (0, 0);
-        self.durable_here.clear();
+        self.durable_here = DurableMembers::NONE;
         self.durable_nodes.clear();
     }
 
@@ -603,6 +670,19 @@ impl Targets {
         }
     }
 
+    /// Bytes of its lists, roughly.
+    pub(crate) fn memory(&self) -> usize {
+        let of_group = |group: &SharedTarget| {
+            size_of::<SharedTarget>()
+                + group.readers.as_ref().map_or(0, |readers| size_of_val(&**readers))
+                + group.durable_here.memory()
+        };
+        size_of_val(&self.live.sessions[..])
+            + size_of_val(&self.live.groups[..])
+            + size_of_val(&self.durable_here[..])
+            + self.groups.iter().map(of_group).sum::<usize>()
+    }
+
     fn place_of(&mut self, filter: &TopicFilter) -> Option<usize> {
         if self.groups.len() <= FEW_GROUPS {
             return self.groups.iter().position(|group| group.filter == *filter);
@@ -615,19 +695,24 @@ impl Targets {
 
     fn shared(&mut self, filter: &TopicFilter) -> &mut SharedTarget {
         let position = self.place_of(filter).unwrap_or_else(|| {
-            self.groups.push(SharedTarget {
-                filter: filter.clone(),
-                live: None,
-                readers: None,
-                remote: Vec::new(),
-                durable_here: Vec::new(),
-                durable_nodes: SmallVec::new(),
-                durable: 0,
-                durable_ready: 0,
-            });
+            self.groups.push(SharedTarget::nobody(filter.clone()));
             self.groups.len() - 1
         });
         &mut self.groups[position]
+    }
+
+    /// A group with durable members, all of whom may read the topic.
+    fn add_group(&mut self, filter: &TopicFilter, group: GroupStanding, here: NodeId) {
+        self.durable = true;
+        self.queues_qos0 |= group.queues_qos0;
+        let shared = self.shared(filter);
+        (shared.durable, shared.durable_ready) = (group.members as u32, group.ready as u32);
+        for (node, members) in group.connected {
+            match node == here {
+                true => shared.durable_here = DurableMembers::Counted(members as u32),
+                false => shared.durable_nodes.push((node, members as u32)),
+            }
+        }
     }
 
     /// Whether nobody needs to be waited for: QoS 1 and 2 are done once they are in local mailboxes.

@@ -1,6 +1,6 @@
 //! Who gets messages of the topics that a connection published last.
-//! Always true: at most [`TOPICS_MAX`] topics and [`BYTES_MAX`] bytes of their names are remembered; at the bound one of them
-//! goes, not all, and which one does not follow the order in which topics come: a publisher over a few more topics than fit
+//! Always true: at most [`TOPICS_MAX`] topics, [`BYTES_MAX`] bytes of their names and [`RECEIVERS_BYTES_MAX`] of who gets them are
+//! remembered (the last topic in any case); at the bound one of them goes, not all, and which one does not follow the order in which topics come: a publisher over a few more topics than fit
 //! still finds most of them.
 use super::router::Targets;
 use mosquorum_proto::mqtt::{TopicFilter, TopicName};
@@ -11,6 +11,8 @@ pub const TOPICS_MAX: usize = 64;
 const FILTERS_MAX: usize = 32;
 /// Of names; an idle connection keeps them.
 pub const BYTES_MAX: usize = 16 << 10;
+/// Of lists of receivers, which are long where very many subscribe.
+pub const RECEIVERS_BYTES_MAX: usize = 256 << 10;
 
 #[derive(Default)]
 pub struct TargetCache {
@@ -18,6 +20,7 @@ pub struct TargetCache {
     /// The topics, each at the place that `known` names.
     places: Vec<TopicName>,
     bytes: usize,
+    receivers_bytes: usize,
     /// Chooses who goes (xorshift).
     turn: u32,
 }
@@ -31,7 +34,7 @@ impl TargetCache {
     pub fn clear(&mut self) {
         self.known.clear();
         self.places.clear();
-        self.bytes = 0;
+        (self.bytes, self.receivers_bytes) = (0, 0);
     }
 
     /// What is remembered of topics that match one of the filters may not be true any more.
@@ -52,11 +55,16 @@ impl TargetCache {
         if len > BYTES_MAX / 4 {
             return;
         }
-        while self.places.len() >= TOPICS_MAX || self.bytes + len > BYTES_MAX {
+        let receivers = targets.memory();
+        while self.places.len() >= TOPICS_MAX
+            || self.bytes + len > BYTES_MAX
+            || (self.receivers_bytes + receivers > RECEIVERS_BYTES_MAX && !self.places.is_empty())
+        {
             self.replace_one();
         }
         let topic = topic.detached();
         self.bytes += len;
+        self.receivers_bytes += receivers;
         self.known.insert(topic.clone(), (targets, self.places.len()));
         self.places.push(topic);
     }
@@ -70,7 +78,9 @@ impl TargetCache {
 
     fn remove(&mut self, place: usize) {
         let gone = self.places.swap_remove(place);
-        self.known.remove(&gone);
+        if let Some((targets, _)) = self.known.remove(&gone) {
+            self.receivers_bytes -= targets.memory();
+        }
         self.bytes -= gone.as_str().len();
         if let Some(moved) = self.places.get(place)
             && let Some((_, at)) = self.known.get_mut(moved)
@@ -83,6 +93,7 @@ impl TargetCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::live::router::SharedTarget;
 
     fn targets() -> Arc<Targets> {
         Arc::new(Targets::nobody())
@@ -103,6 +114,26 @@ mod tests {
             }
         }
         assert!(found > 6000, "{found}");
+    }
+
+    #[test]
+    fn long_lists_of_receivers_count_by_their_bytes() {
+        let many = || {
+            let mut targets = Targets::nobody();
+            let filter = TopicFilter::try_from("$share/g/t").unwrap();
+            let group = |_| SharedTarget::nobody(filter.clone());
+            targets.groups = (0..=RECEIVERS_BYTES_MAX / 4 / size_of::<SharedTarget>()).map(group).collect();
+            Arc::new(targets)
+        };
+        assert!(many().memory() >= RECEIVERS_BYTES_MAX / 4);
+        let mut cache = TargetCache::default();
+        for number in 0..1000 {
+            cache.insert(&topic(number, 4), many());
+            assert!(cache.get(&topic(number, 4)).is_some(), "the last one is found");
+        }
+        assert!(cache.places.len() <= 4);
+        cache.clear();
+        assert_eq!(cache.receivers_bytes, 0);
     }
 
     #[test]

@@ -79,6 +79,10 @@ impl Pipeline {
         self.items.len() >= PENDING_MAX || self.bytes >= PENDING_BYTES_MAX
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
@@ -335,12 +339,34 @@ impl Session {
                 self.send_ack(Packet::PubAck, packet_id, reason, env);
             }
             QoS::ExactlyOnce => {
-                if !self.is_v5() {
-                    self.received.insert(packet_id);
-                }
+                self.forget_refused(packet_id, env);
                 env.count().pubrecs_sent += 1;
                 self.send_ack(Packet::PubRec, packet_id, reason, env);
             }
+        }
+    }
+
+    /// The client uses the packet identifier again, after PUBREL before MQTT 5. A durable session may have it from a packet
+    /// that was taken on an earlier connection and comes again: the next one must not be taken for that.
+    fn forget_refused(&mut self, packet_id: u16, env: &mut impl Env) {
+        match (self.options.durable, self.is_v5()) {
+            (true, true) => {
+                let number = self.request(super::Request::Ignored);
+                env.submit(self.release(packet_id), number);
+            }
+            // Its PUBREL goes the same way.
+            (true, false) | (false, true) => {}
+            (false, false) => {
+                self.received.insert(packet_id);
+            }
+        }
+    }
+
+    fn release(&self, packet_id: u16) -> Command {
+        Command::Release {
+            client_id: self.options.client_id.clone(),
+            epoch: self.options.epoch.unwrap_or_default(),
+            packet_id,
         }
     }
 
@@ -577,14 +603,7 @@ impl Session {
     pub(super) fn on_pubrel(&mut self, ack: Ack, env: &mut impl Env) -> Result<(), SessionError> {
         if self.options.durable && !self.received.contains(&ack.packet_id) {
             let number = self.request(super::Request::PubRel { packet_id: ack.packet_id, since: env.now() });
-            env.submit(
-                Command::Release {
-                    client_id: self.options.client_id.clone(),
-                    epoch: self.options.epoch.unwrap_or_default(),
-                    packet_id: ack.packet_id,
-                },
-                number,
-            );
+            env.submit(self.release(ack.packet_id), number);
             return Ok(());
         }
         self.received.remove(&ack.packet_id);

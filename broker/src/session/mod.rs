@@ -429,6 +429,11 @@ impl Session {
         !self.pipeline.is_empty() || !self.requests.is_empty()
     }
 
+    /// Of its publishes.
+    pub fn bytes_under_way(&self) -> usize {
+        self.pipeline.bytes()
+    }
+
     /// Since when the oldest packet of the client waits for the cluster.
     pub fn waiting_since(&self) -> Option<Millis> {
         let requests = self.requests.values().filter_map(Request::since).min();

@@ -184,16 +184,7 @@ impl Env for Fake {
 }
 
 fn shared_target(number: usize) -> SharedTarget {
-    SharedTarget {
-        filter: TopicFilter::try_from(format!("$share/g{number}/t").as_str()).expect("a filter"),
-        live: None,
-        readers: None,
-        remote: Vec::new(),
-        durable_here: Vec::new(),
-        durable_nodes: Default::default(),
-        durable: 0,
-        durable_ready: 0,
-    }
+    SharedTarget::nobody(TopicFilter::try_from(format!("$share/g{number}/t").as_str()).expect("a filter"))
 }
 
 impl Fake {
@@ -387,6 +378,22 @@ fn a_repeated_qos_2_publish_is_acknowledged_again_but_delivered_once() {
     session.on_packet(publish(QoS::ExactlyOnce, 5, "a", false), &mut env).unwrap();
     assert_eq!(env.delivered.len(), 1);
     assert_eq!(env.sent().len(), 2);
+}
+
+#[test]
+fn a_refused_qos_2_publish_leaves_no_packet_identifier_behind() {
+    // It may be one that was taken on an earlier connection and comes again.
+    for version in [ProtocolVersion::V5, ProtocolVersion::V311] {
+        let (mut session, mut env) = (session(true), fake());
+        (session.options.version, session.options.message_size_limit) = (version, 1);
+        session.on_packet(publish(QoS::ExactlyOnce, 5, "too long", false), &mut env).unwrap();
+        if version == ProtocolVersion::V311 {
+            session.on_packet(Packet::PubRel(Ack::new(5)), &mut env).unwrap();
+        }
+        let [(Command::Release { packet_id: 5, .. }, _)] = &env.submitted[..] else { panic!("{:?}", env.submitted) };
+        session.on_packet(publish(QoS::ExactlyOnce, 5, "b", false), &mut env).unwrap();
+        assert!(matches!(env.submitted[1..], [(Command::Publish(_), _)]), "behind it");
+    }
 }
 
 #[test]

@@ -36,10 +36,11 @@ const LINGER_COMMANDS: usize = 64;
 const SETTLE_CHECK: Duration = Duration::from_millis(5);
 /// Goodbyes that are kept from one incarnation to the next; wills of clients beyond it are published.
 const GOODBYES_MAX: usize = 10_000;
-/// Bytes that are not answered: above so many, connections that have a part in them are not read, and above
-/// [`FULL_BYTES`] none is. What comes waits behind them: that is a bound on its time, too.
+/// Bytes that are not answered: above so many, connections that have a part in them are not read. What others send waits
+/// behind them: that is a bound on its time, too.
 const HIGH_BYTES: usize = 4 << 20;
-const FULL_BYTES: usize = 8 << 20;
+/// Above so many none is.
+const FULL_BYTES: usize = 32 << 20;
 
 /// Submissions of this node on their way.
 #[derive(Default)]
@@ -81,6 +82,8 @@ struct InFlight {
     batch: OutgoingBatch,
     /// Until they are applied (afterwards the encoded form is enough to send them again).
     commands: Option<Vec<Command>>,
+    /// Of these, for the next incarnation.
+    goodbyes: Vec<Command>,
     replies: Vec<Option<Reply>>,
     bytes: usize,
     since: Instant,
@@ -326,9 +329,9 @@ impl Proposer {
 impl Inner {
     /// The goodbyes among what is not applied, in order.
     fn take_goodbyes(&mut self) -> Vec<Command> {
-        let sent = self.in_flight.iter_mut().filter_map(|batch| batch.commands.take()).flatten();
+        let sent = self.in_flight.iter_mut().flat_map(|batch| std::mem::take(&mut batch.goodbyes));
         let waiting = self.waiting.drain(..).map(|waiting| waiting.command);
-        let said = sent.chain(waiting).filter(is_goodbye);
+        let said = sent.chain(waiting.filter(is_goodbye));
         let mut all = std::mem::take(&mut self.goodbyes);
         all.extend(said);
         all.truncate(GOODBYES_MAX);
@@ -369,6 +372,7 @@ impl Inner {
         self.next_sequence += 1;
         self.in_flight.push_back(InFlight {
             batch: batch.clone(),
+            goodbyes: commands.iter().filter(|command| is_goodbye(command)).cloned().collect(),
             commands: Some(commands),
             replies,
             bytes,
@@ -513,6 +517,8 @@ mod tests {
         let mut cursor = proposer.start_cursor();
         submit(goodbye("sent", true));
         send(&proposer, &mut cursor).unwrap();
+        // It came out of the log and changed nothing: one before it was lost on its way.
+        proposer.take_commands(ORIGIN, 1).unwrap();
         submit(goodbye("waits", true));
         submit(goodbye("without a word", false));
         proposer.restart(None, None);

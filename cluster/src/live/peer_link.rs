@@ -192,7 +192,8 @@ impl PeerLink {
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
             return Pushed::Dropped;
         }
-        if held > 2 * self.bytes_max {
+        // Who waits for an answer would wait for good: how much that can be is bounded where it is read.
+        if held > 2 * self.bytes_max && pending.is_none() {
             self.counters.refused.fetch_add(1, Ordering::Relaxed);
             return Pushed::Dropped;
         }

@@ -1,6 +1,8 @@
 //! Changes of the membership, made by the leader, one at a time.
 use super::{
     EVENTS, forget,
+    forming::hello,
+    own_address,
     rules::{Claim, Rules},
 };
 use crate::{
@@ -76,16 +78,32 @@ fn runs(member: &MemberView, leader: u64) -> bool {
     member.node == leader || member.silent.is_some_and(|silent| silent < RUNNING)
 }
 
-/// A member moves to another address when it comes back there. While it answers where it was, who asks has a copy of its
-/// data directory: two nodes of one number would vote twice.
-fn refuse_copy(known: &MemberView, address: &str, leader: u64) -> Result<(), String> {
-    if known.address == address || !runs(known, leader) {
-        return Ok(());
+/// A member moves to another address when it comes back there. While another process answers under its number where it
+/// was, who asks from elsewhere has a copy of its data directory: two nodes of one number would vote twice.
+pub(super) async fn refuse_copy(shared: &Shared, request: &wire::JoinRequest) -> Result<(), String> {
+    let view = shared.view();
+    let Some(known) = view.member(request.node).filter(|known| known.address != request.address) else { return Ok(()) };
+    let own = shared.identity().map_or(0, |identity| identity.node);
+    let said = match known.node == own {
+        true => Some((own, own_address(shared))),
+        false => hello(shared, &known.address).await.ok().map(|reply| (reply.node, reply.address)),
+    };
+    match is_copy(known, said, &request.address) {
+        false => Ok(()),
+        true => Err(format!(
+            "n{} `{}` runs at {}: a copy of its data directory cannot be another node",
+            known.node, known.name, known.address
+        )),
     }
-    Err(format!(
-        "n{} `{}` runs at {}: a copy of its data directory cannot be another node",
-        known.node, known.name, known.address
-    ))
+}
+
+/// `said`: which number answers where the member is known to be, and what it calls its own address. One that does not
+/// answer may still run, if it was heard of a moment ago.
+fn is_copy(known: &MemberView, said: Option<(u64, String)>, wanted: &str) -> bool {
+    match said {
+        Some((node, address)) => node == known.node && address != wanted,
+        None => known.silent.is_some_and(|silent| silent < RUNNING),
+    }
 }
 
 /// A lost disk is replaced under the same name; two running nodes of one name are a mistake.
@@ -127,9 +145,6 @@ pub(super) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> R
             Some(_) => {}
             None if request.was_member => {}
             None => judge(shared, &engine, &claim)?,
-        }
-        if let Some(known) = view.member(node) {
-            refuse_copy(known, &request.address, engine.node())?;
         }
         match view.member(node) {
             Some(known) if known.address != request.address => {
@@ -195,11 +210,13 @@ mod tests {
     #[test]
     fn a_copy_of_a_running_members_data_does_not_take_its_address() {
         let member = |silent| MemberView { node: 3, address: "a:1".to_owned(), silent, ..MemberView::default() };
-        let (just_now, long_ago) = (Some(Duration::from_millis(100)), Some(RUNNING));
-        assert!(refuse_copy(&member(just_now), "b:1", 1).is_err());
-        assert!(refuse_copy(&member(None), "b:1", 3).is_err(), "the leader itself was copied");
-        assert!(refuse_copy(&member(just_now), "a:1", 1).is_ok());
-        assert!(refuse_copy(&member(long_ago), "b:1", 1).is_ok());
-        assert!(refuse_copy(&member(None), "b:1", 1).is_ok());
+        let heard = member(Some(Duration::from_millis(100)));
+        let said = |node, address: &str| Some((node, address.to_owned()));
+        assert!(is_copy(&heard, said(3, "a:1"), "b:1"));
+        assert!(is_copy(&heard, None, "b:1"), "it may answer the next time");
+        assert!(!is_copy(&heard, said(3, "b:1"), "b:1"), "it is the one that asks, reached by its former name");
+        assert!(!is_copy(&heard, said(5, "a:1"), "b:1"), "another node lives there now");
+        assert!(!is_copy(&member(Some(RUNNING)), None, "b:1"));
+        assert!(!is_copy(&member(None), None, "b:1"));
     }
 }

@@ -131,6 +131,7 @@ impl membership_server::Membership for MembershipService {
                 client.join(wire::JoinRequest { hops: 1, ..request }).await
             }
             _ => {
+                changes::refuse_copy(&shared, &request).await.map_err(refused)?;
                 let voter = changes::join(&shared, &request).await.map_err(refused)?;
                 Ok(Response::new(wire::JoinReply { voter }))
             }

@@ -9,6 +9,7 @@ use super::{
     ConnectCommand, DisconnectCommand, Effect, Outcome, Owner, SessionPlace, State,
     changes::Gone,
     expiry::Deadline,
+    members::Presence,
     session::{NEVER, Session},
 };
 use crate::ids::{Epoch, Millis};
@@ -76,7 +77,7 @@ impl State {
         session.door = command.door;
         session.queue.connect(command.limits.inflight);
         self.connected += 1;
-        self.set_ready_in_groups(place);
+        self.set_presence_in_groups(place);
         self.unwritten(place).core = true;
         self.unwritten(place).header = true;
     }
@@ -164,7 +165,7 @@ impl State {
         }
         self.connected -= 1;
         self.routes_changed_of(place);
-        self.set_ready_in_groups(place);
+        self.set_presence_in_groups(place);
         self.unwritten(place).core = true;
         self.unwritten(place).header = true;
         if expiring {
@@ -227,12 +228,12 @@ impl State {
         }
     }
 
-    fn set_ready_in_groups(&mut self, place: SessionPlace) {
+    fn set_presence_in_groups(&mut self, place: SessionPlace) {
         let session = &self.sessions[place];
         if session.shared > 0 {
-            let ready = session.takes_turns();
+            let presence = Presence::of(session);
             for (filter, record) in session.subscriptions.iter().filter(|(filter, _)| filter.share_name().is_some()) {
-                self.groups.set_ready(filter, record.since, ready);
+                self.groups.set_presence(filter, record.since, presence);
             }
         }
     }

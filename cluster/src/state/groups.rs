@@ -3,7 +3,9 @@
 //! are preferred (but for those with `shared_offline`), so a message waits in a queue only if nobody of the group is there; a group without members does not
 //! exist. The turn is a position in the order of subscription, so it means the same on every node.
 //! Not here: live members of clean sessions; the origin weighs them before it proposes a publish.
+pub(super) use super::members::Member;
 use super::{
+    members::{Members, Presence},
     publish::Barred,
     queue::Extra,
     session::{Options, SessionPlace, Sessions},
@@ -15,42 +17,30 @@ use std::{
     sync::Arc,
 };
 
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Member {
-    pub(super) session: SessionPlace,
-    pub(super) options: Options,
-}
-
 #[derive(Debug, Clone)]
 pub(super) struct Group {
     /// Marks queue entries that came through the group.
     pub(super) mark: Arc<Extra>,
-    /// By the time of subscription, which no two members share.
-    pub(super) members: BTreeMap<u64, Member>,
-    /// Those that take turns now ([`super::Session::takes_turns`]).
-    ready: BTreeSet<u64>,
+    pub(super) members: Members,
     /// The member that had the last turn.
     pub(super) cursor: u64,
 }
 
 impl Group {
-    pub(super) fn ready(&self) -> usize {
-        self.ready.len()
-    }
-
     /// The member whose turn it is, of those that may read the message: connected ones first.
     fn next(&self, (barred, sessions): Turn<'_>) -> Option<u64> {
         let after = self.cursor + 1;
+        let (members, ready) = (self.members.all(), self.members.ready());
         if !barred.is_nobody() {
-            let may = |since: &u64| !barred.has(sessions, self.members[since].session);
-            let ready = self.ready.range(after..).chain(self.ready.range(..after));
-            let all = self.members.range(after..).chain(self.members.range(..after));
+            let may = |since: &u64| !barred.has(sessions, members[since].session);
+            let ready = ready.range(after..).chain(ready.range(..after));
+            let all = members.range(after..).chain(members.range(..after));
             return ready.chain(all.map(|(since, _)| since)).copied().find(may);
         }
-        if let Some(next) = self.ready.range(after..).next().or_else(|| self.ready.first()) {
+        if let Some(next) = ready.range(after..).next().or_else(|| ready.first()) {
             return Some(*next);
         }
-        self.members.range(after..).next().or_else(|| self.members.first_key_value()).map(|(since, _)| *since)
+        members.range(after..).next().or_else(|| members.first_key_value()).map(|(since, _)| *since)
     }
 }
 
@@ -72,21 +62,24 @@ pub(super) struct Groups {
 }
 
 impl Groups {
-    pub(super) fn insert(&mut self, filter: &TopicFilter, since: u64, member: Member, ready: bool) {
+    pub(super) fn insert(
+        &mut self,
+        filter: &TopicFilter,
+        since: u64,
+        (session, options): (SessionPlace, Options),
+        presence: Presence,
+    ) {
         let place = match self.by_filter.get(filter) {
             Some(place) => *place,
             None => self.add(filter),
         };
         let (_, group) = self.all[place as usize].as_mut().expect(IN_USE);
-        self.members += usize::from(group.members.insert(since, member).is_none());
-        if ready {
-            group.ready.insert(since);
-        }
+        self.members += usize::from(group.members.insert(since, session, options, presence));
     }
 
     fn add(&mut self, filter: &TopicFilter) -> GroupPlace {
         let mark = Arc::new(Extra { group: Some(filter.clone()), ..Extra::default() });
-        let group = Group { mark, members: BTreeMap::new(), ready: BTreeSet::new(), cursor: 0 };
+        let group = Group { mark, members: Members::default(), cursor: 0 };
         let group = Some((filter.clone(), group));
         let place = match self.free.pop() {
             Some(place) => {
@@ -106,9 +99,8 @@ impl Groups {
     pub(super) fn remove(&mut self, filter: &TopicFilter, since: u64) {
         let Some(place) = self.by_filter.get(filter).copied() else { return };
         let (_, group) = self.all[place as usize].as_mut().expect(IN_USE);
-        self.members -= usize::from(group.members.remove(&since).is_some());
-        group.ready.remove(&since);
-        if group.members.is_empty() {
+        self.members -= usize::from(group.members.remove(since));
+        if group.members.all().is_empty() {
             if group.cursor != 0 {
                 self.unwritten.insert(filter.clone());
             }
@@ -119,14 +111,10 @@ impl Groups {
         }
     }
 
-    pub(super) fn set_ready(&mut self, filter: &TopicFilter, since: u64, ready: bool) {
+    pub(super) fn set_presence(&mut self, filter: &TopicFilter, since: u64, presence: Presence) {
         let Some(place) = self.by_filter.get(filter) else { return };
         let (_, group) = self.all[*place as usize].as_mut().expect(IN_USE);
-        if ready {
-            group.ready.insert(since);
-        } else {
-            group.ready.remove(&since);
-        }
+        group.members.set_presence(since, presence);
     }
 
     /// Chooses the next member of each group that matches, ordered by filter; `served` groups are left out.
@@ -167,8 +155,12 @@ impl Groups {
     }
 
     pub(super) fn get(&self, filter: &TopicFilter) -> Option<&Group> {
+        self.find(filter).map(|(_, group)| group)
+    }
+
+    pub(super) fn find(&self, filter: &TopicFilter) -> Option<(&TopicFilter, &Group)> {
         let place = self.by_filter.get(filter)?;
-        self.all[*place as usize].as_ref().map(|(_, group)| group)
+        self.all[*place as usize].as_ref().map(|(filter, group)| (filter, group))
     }
 
     pub(super) fn matches<'t>(&'t self, topic: &str, mut f: impl FnMut(&'t TopicFilter, &'t Group)) {
@@ -208,5 +200,5 @@ fn take_turn(
             unwritten.insert(filter.clone());
         }
     }
-    Some((group.members[&since], group.mark.clone()))
+    Some((group.members.all()[&since], group.mark.clone()))
 }

@@ -5,7 +5,7 @@
 //! reaches before its turn leaves its connection then, so that what its queue notes is what it would have noted at once;
 //! its will and its end wait for its turn (`unsettled`): they may reach others, who would bring up theirs in between.
 //! A connection of the same client, and an operator's word about it, see to it first.
-use super::{Effect, Owner, Session, SessionPlace, State, groups::Member, publish::Barred};
+use super::{Effect, Owner, Session, SessionPlace, State, groups::Member, members::Life, publish::Barred};
 use crate::ids::{Epoch, Incarnation, Millis, NodeId};
 use mosquorum_proto::mqtt::TopicFilter;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,10 +27,15 @@ impl Lost {
 
     /// Since when the connection is over, if it is over with its node.
     fn since(&self, owner: &Owner) -> Option<Millis> {
+        self.over_since(&(owner.node, owner.incarnation))
+    }
+
+    /// Since when the life is over, while sessions note it as that of their connection.
+    fn over_since(&self, (node, incarnation): &Life) -> Option<Millis> {
         if self.lives.is_empty() {
             return None;
         }
-        let after = (owner.node, owner.incarnation)..=(owner.node, Incarnation(u64::MAX));
+        let after = (*node, *incarnation)..=(*node, Incarnation(u64::MAX));
         self.lives.range(after).next().map(|(_, since)| *since)
     }
 }
@@ -42,9 +47,13 @@ impl State {
         session.owner.filter(|owner| self.lost.since(owner).is_none())
     }
 
+    pub(super) fn is_over(&self, life: &Life) -> bool {
+        self.lost.over_since(life).is_some()
+    }
+
     /// The node's incarnations up to this one are over.
     pub(super) fn lose(&mut self, node: NodeId, upto: Incarnation, out: &mut Vec<Effect>) {
-        if self.first_owned(node, upto).is_some() && !self.lost.lives.contains_key(&(node, upto)) {
+        if self.first_owned(node, upto).is_some() && !self.is_over(&(node, upto)) {
             self.lost.lives.insert((node, upto), self.time);
             self.lost.unwritten.insert((node, upto));
             self.route_changes.all_changed();
@@ -112,18 +121,31 @@ impl State {
             return;
         }
         let mut chosen = std::mem::take(&mut self.chosen);
+        // One may have been chosen by several groups: whoever comes first has it leave its connection.
+        let mut left = BTreeSet::new();
         for (member, extra) in &mut chosen {
             if let Some(group) = extra.group.clone() {
-                *member = self.member_here(*member, &group, barred);
+                *member = self.member_here(*member, &group, barred, &mut left);
             }
         }
         self.chosen = chosen;
     }
 
-    /// As [`State::pass_over_lost`], as far as this entry goes.
-    pub(super) fn member_here(&mut self, mut member: Member, group: &TopicFilter, barred: Barred<'_>) -> Member {
-        while self.steps.left() > 0 && self.detach_lost(member.session) && !self.sessions[member.session].takes_turns()
-        {
+    /// As [`State::pass_over_lost`], for one group and at most [`super::steps::Steps::little`] members. Notes who has `left`.
+    pub(super) fn member_here(
+        &mut self,
+        mut member: Member,
+        group: &TopicFilter,
+        barred: Barred<'_>,
+        left: &mut BTreeSet<SessionPlace>,
+    ) -> Member {
+        for _ in 0..self.steps.little().max(1) {
+            if self.detach_lost(member.session) {
+                left.insert(member.session);
+            }
+            if !left.contains(&member.session) || self.sessions[member.session].takes_turns() {
+                break;
+            }
             self.steps.take(1);
             let Some((next, _)) = self.groups.choose_of(group, (barred, &self.sessions)) else { break };
             member = next;

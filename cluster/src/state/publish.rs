@@ -11,7 +11,7 @@ use super::{
 };
 use crate::ids::{Epoch, NodeId};
 use mosquorum_proto::mqtt::{QoS, TopicFilter};
-use std::{num::NonZeroU32, sync::Arc};
+use std::{collections::BTreeSet, num::NonZeroU32, sync::Arc};
 
 /// One delivery that is to be made.
 pub(super) struct Match {
@@ -85,6 +85,7 @@ impl State {
         served: &[TopicFilter],
         out: &mut Vec<Effect>,
     ) -> u32 {
+        self.replay_before(publishing.message, out);
         let mut matches = std::mem::take(&mut self.matches);
         self.find_matches(publishing, served, &mut matches);
         let matched = matches.len() as u32;
@@ -144,7 +145,7 @@ impl State {
         let barred = publishing.barred;
         let chosen = self.groups.choose_of(group, (barred, &self.sessions));
         let Some((member, mark)) = chosen else { return false };
-        let member = self.member_here(member, group, barred);
+        let member = self.member_here(member, group, barred, &mut BTreeSet::new());
         let found = Match { session: member.session, options: member.options, extra: Some(mark) };
         self.deliver_to(publishing, found, out);
         true

@@ -1,5 +1,5 @@
 //! What the broker reads of the state while it routes and delivers.
-use super::{Message, Owner, Session, State, session::Options};
+use super::{Message, Owner, Session, State, members::GroupStanding, members::Member, session::Options};
 use crate::ids::{Incarnation, LogIndex, Millis, NodeId};
 use mosquorum_proto::mqtt::{QoS, TopicFilter};
 use std::num::NonZeroU32;
@@ -108,13 +108,28 @@ impl State {
     #[must_use]
     pub fn queues_qos0(&self, topic: &str) -> bool {
         let mut queues = false;
-        self.for_each_durable_match(topic, |found| queues |= found.queues_qos0());
+        self.for_each_ordinary_match(topic, |found| queues |= found.queues_qos0());
+        self.for_each_durable_group(topic, |_, group| queues |= group.queues_qos0);
         queues
     }
 
     /// Every durable subscription that matches, in the order in which their entries are queued; of shared groups all
     /// members. With `merge_overlapping` in its limits a session is to get one delivery for all of its own.
     pub fn for_each_durable_match<'a>(&'a self, topic: &str, mut f: impl FnMut(DurableMatch<'a>)) {
+        self.for_each_ordinary_match(topic, &mut f);
+        self.groups.matches(topic, |filter, group| {
+            group.members.all().values().for_each(|member| f(self.member_match(filter, member)));
+        });
+    }
+
+    pub(super) fn member_match<'a>(&'a self, filter: &'a TopicFilter, member: &Member) -> DurableMatch<'a> {
+        let session = &self.sessions[member.session];
+        let owner = self.connection_of(session);
+        DurableMatch { session, owner, subscription: member.options.into(), group: Some(filter) }
+    }
+
+    /// Every durable subscription that matches, but those of shared groups.
+    pub fn for_each_ordinary_match<'a>(&'a self, topic: &str, mut f: impl FnMut(DurableMatch<'a>)) {
         self.tree.matches(topic, |place, options| {
             let session = &self.sessions[*place];
             if session.ended {
@@ -123,19 +138,32 @@ impl State {
             let owner = self.connection_of(session);
             f(DurableMatch { session, owner, subscription: (*options).into(), group: None });
         });
-        self.groups.matches(topic, |filter, group| {
-            for member in group.members.values() {
-                let session = &self.sessions[member.session];
-                let owner = self.connection_of(session);
-                f(DurableMatch { session, owner, subscription: member.options.into(), group: Some(filter) });
-            }
-        });
+    }
+
+    /// Every shared group with durable members that matches; takes no longer for more members.
+    pub fn for_each_durable_group<'a>(&'a self, topic: &str, mut f: impl FnMut(&'a TopicFilter, GroupStanding)) {
+        self.groups.matches(topic, |filter, group| f(filter, group.members.standing(|life| self.is_over(life))));
+    }
+
+    /// Members of a group (by its whole filter) that are connected to the node, from the `turn`-th on, each once.
+    pub fn connected_members<'a>(
+        &'a self,
+        filter: &TopicFilter,
+        node: NodeId,
+        turn: usize,
+    ) -> impl Iterator<Item = DurableMatch<'a>> {
+        let group = self.groups.find(filter);
+        group.into_iter().flat_map(move |(filter, group)| {
+            let members = group.members.connected_to(node, turn, |life| self.is_over(life));
+            members.map(move |member| self.member_match(filter, member))
+        })
     }
 
     /// Durable members of a shared group (by its whole filter): all, and how many of them take their turn now.
     #[must_use]
     pub fn group_members(&self, filter: &TopicFilter) -> (usize, usize) {
-        self.groups.get(filter).map_or((0, 0), |group| (group.members.len(), group.ready()))
+        let Some(group) = self.groups.get(filter) else { return (0, 0) };
+        (group.members.all().len(), group.members.ready().len())
     }
 }
 

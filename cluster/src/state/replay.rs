@@ -1,13 +1,17 @@
 //! Retained messages for new subscriptions of durable sessions, queued in steps.
 //! Always true: a subscription has at most one replay under way, and none longer than it exists; names are searched in
-//! their order, from a cursor on that is part of the state; what is queued is what the topic keeps at that moment, so it is
-//! never older than a live message of that topic before it in the queue (a message that was published meanwhile may come
-//! by both ways). They are queued beyond the queue's limits, with No Local none of the client's own [MQTT-3.8.3-3].
+//! their order, from a cursor on that is part of the state. The subscription gets what each topic kept when it was made, as
+//! if that had been queued at once: before a topic is published to, the replays that have still to come to it queue what it
+//! keeps (of messages that are not retained for [`DONE_MAX`] topics; beyond it the kept one may follow them). What was
+//! published since comes to the subscription as such, and is not queued once more. They are queued beyond the queue's
+//! limits, with No Local none of the client's own [MQTT-3.8.3-3].
 //! Replays take turns, [`SLICE`] names each.
 use super::{
-    Effect, Message, SessionPlace, State,
+    Effect, Message, MessageId, Session, SessionPlace, State,
     publish::{Barred, Publishing},
+    retained::Retained,
 };
+use crate::{ids::Millis, retained_tree::by_level};
 use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, TopicName, Utf8};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -18,6 +22,8 @@ use std::{
 
 /// Names that a replay looks at before others have their turn.
 const SLICE: usize = 250;
+/// Topics that a replay remembers because messages that are not retained came to them before it did.
+const DONE_MAX: usize = 1000;
 
 /// What is left of a replay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,8 +34,30 @@ pub(super) struct Replay {
     no_local: bool,
     /// 0 = none.
     identifier: u32,
+    /// The first message that was published after the subscription was made.
+    end: MessageId,
     /// The last name that was looked at.
     after: Option<TopicName>,
+    /// Topics behind it that were seen to already.
+    done: BTreeSet<TopicName>,
+}
+
+impl Replay {
+    /// Whether it has still to come to the topic, which keeps this message.
+    fn comes_to(&self, topic: &TopicName, kept: MessageId) -> bool {
+        let is_behind = |after: &TopicName| by_level(topic.as_str(), after.as_str()).is_gt();
+        kept < self.end
+            && self.filter.matches(topic)
+            && self.after.as_ref().is_none_or(is_behind)
+            && !self.done.contains(topic)
+    }
+
+    /// With which QoS a kept message is queued, if it is.
+    fn takes(&self, session: &Session, message: &Message, now: Millis) -> Option<QoS> {
+        let qos = if session.limits().upgrade_qos { self.qos } else { self.qos.min(message.qos) };
+        let own = self.no_local && message.publisher_id == session.client_id;
+        (qos != QoS::AtMostOnce && !own && !message.is_expired(now)).then_some(qos)
+    }
 }
 
 /// Replays under way.
@@ -129,7 +157,9 @@ impl State {
             qos: subscription.qos,
             no_local: subscription.no_local,
             identifier: identifier.map_or(0, NonZeroU32::get),
+            end: MessageId(self.messages.next_id),
             after: None,
+            done: BTreeSet::new(),
         };
         if let Some(rest) = self.replay(place, replay, self.steps.left(), out) {
             self.replays.add(rest);
@@ -149,21 +179,67 @@ impl State {
         }
     }
 
+    /// The message's topic is published to: replays that have still to come to it queue what it keeps.
+    pub(super) fn replay_before(&mut self, message: &Message, out: &mut Vec<Effect>) {
+        if self.replays.is_empty() {
+            return;
+        }
+        let Some(kept) = self.retained.get(message.topic.as_str()).cloned() else { return };
+        let id = self.messages.id(kept.place);
+        let Self { tree, sessions, replays, .. } = self;
+        let mut due = BTreeSet::new();
+        tree.matches(message.topic.as_str(), |place, _| {
+            let turns = replays.turns.get(&sessions[*place].client_id).into_iter().flatten();
+            let comes = turns.filter(|(_, turn)| replays.by_turn[turn].comes_to(&message.topic, id));
+            due.extend(comes.map(|(_, turn)| (*turn, *place)));
+        });
+        for (turn, place) in due {
+            self.detach_lost(place);
+            let replay = self.replays.by_turn.get_mut(&turn).expect("it was found a moment ago");
+            if !message.retain {
+                if replay.done.len() >= DONE_MAX {
+                    continue;
+                }
+                replay.done.insert(message.topic.clone());
+                self.replays.unwritten.insert(turn);
+            }
+            let (taken, identifier) =
+                (replay.takes(&self.sessions[place], &kept.message, self.time), replay.identifier);
+            if let Some(qos) = taken {
+                self.queue_kept(place, &kept, (qos, identifier), out);
+            }
+        }
+    }
+
+    fn queue_kept(
+        &mut self,
+        place: SessionPlace,
+        kept: &Retained,
+        (qos, identifier): (QoS, u32),
+        out: &mut Vec<Effect>,
+    ) {
+        let mut publishing = Publishing { message: &kept.message, place: Some(kept.place), barred: Barred::default() };
+        self.enqueue(&mut publishing, place, (qos, true, identifier, None), out);
+    }
+
     /// Looks at no more than `most` names; returns what is left.
-    fn replay(&mut self, place: SessionPlace, replay: Replay, most: usize, out: &mut Vec<Effect>) -> Option<Replay> {
+    fn replay(
+        &mut self,
+        place: SessionPlace,
+        mut replay: Replay,
+        most: usize,
+        out: &mut Vec<Effect>,
+    ) -> Option<Replay> {
         if most == 0 {
             return Some(replay);
         }
         self.detach_lost(place);
         let (session, now) = (&self.sessions[place], self.time);
-        let upgrade = session.limits.upgrade_qos;
-        let own = |message: &Message| replay.no_local && message.publisher_id == session.client_id;
         let (mut found, mut left) = (Vec::new(), most);
         let after = replay.after.as_ref().map(TopicName::as_str);
-        let next = self.retained.matches(replay.filter.as_str(), after, &mut left, |_, kept| {
-            let qos = if upgrade { replay.qos } else { replay.qos.min(kept.message.qos) };
-            if qos != QoS::AtMostOnce && !kept.message.is_expired(now) && !own(&kept.message) {
-                found.push((kept.clone(), qos));
+        let next = self.retained.matches(replay.filter.as_str(), after, &mut left, |topic, kept| {
+            if self.messages.id(kept.place) < replay.end && !replay.done.contains(topic) {
+                found.extend(replay.takes(session, &kept.message, now).map(|qos| (kept.clone(), qos)));
             }
             ControlFlow::Continue(())
         });
@@ -171,10 +247,10 @@ impl State {
         // One that finds nothing costs something too.
         self.steps.take((most - left).max(1));
         for (kept, qos) in found {
-            let mut publishing =
-                Publishing { message: &kept.message, place: Some(kept.place), barred: Barred::default() };
-            self.enqueue(&mut publishing, place, (qos, true, replay.identifier, None), out);
+            self.queue_kept(place, &kept, (qos, replay.identifier), out);
         }
-        next.map(|after| Replay { after: Some(after), ..replay })
+        let after = next?;
+        replay.done.retain(|topic| by_level(topic.as_str(), after.as_str()).is_gt());
+        Some(Replay { after: Some(after), ..replay })
     }
 }

@@ -5,7 +5,7 @@
 //! connection itself, which reads them with [`State::retained_matches`].
 use super::{
     DropReason, Effect, Entry, Outcome, SessionPlace, State,
-    groups::Member,
+    members::Presence,
     publish::{Barred, Publishing},
     queue::Removed,
     session::SubscriptionRecord,
@@ -77,8 +77,8 @@ impl State {
         record: &SubscriptionRecord,
     ) {
         if filter.share_name().is_some() {
-            let member = Member { session: place, options: record.options() };
-            self.groups.insert(filter, record.since, member, self.sessions[place].takes_turns());
+            let presence = Presence::of(&self.sessions[place]);
+            self.groups.insert(filter, record.since, (place, record.options()), presence);
         } else {
             self.tree.insert(filter.as_str(), place, record.options());
         }
@@ -100,9 +100,13 @@ impl State {
             }
             self.route_changes.changed(filter);
         }
-        // What was not sent yet goes to the others of the group; alone, the client still gets it.
+        // What was not sent yet goes to the others of the group; alone, the client still gets it. What was sent is not known
+        // for certain: acknowledgements that are on their way have let the connection send more. A QoS 1 message may
+        // come twice, QoS 2 stays with the client (section 3.10.4 lets it).
         if !left.is_empty() {
-            let moves = |entry: &Entry| entry.group().is_some_and(|group| left.contains(group));
+            let moves = |entry: &Entry| {
+                entry.qos() != QoS::ExactlyOnce && entry.group().is_some_and(|group| left.contains(group))
+            };
             let queue = &mut self.sessions[place].queue;
             let removed = queue.remove_where(|entry, maybe_sent| !maybe_sent && moves(entry));
             self.give_to_group(place, removed, out);

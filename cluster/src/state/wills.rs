@@ -47,7 +47,7 @@ impl State {
         let mut served = Vec::new();
         let (sessions, barred) = (&self.sessions, Barred(unreadable));
         self.groups.matches(message.topic.as_str(), |filter, group| {
-            if group.members.values().any(|member| !barred.has(sessions, member.session)) {
+            if group.members.all().values().any(|member| !barred.has(sessions, member.session)) {
                 served.push(filter.clone());
             }
         });

@@ -12,11 +12,11 @@ use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use std::{net::SocketAddr, time::Duration};
 use tokio::{task::JoinSet, time::sleep};
 
-/// Publishers of the burst, messages of each and bytes of each: each less than one session may have under way, all together
-/// more than a node takes before it stops reading.
-const BURST_CLIENTS: usize = 7;
-const BURST_MESSAGES: u64 = 32;
-const BURST_BYTES: usize = 100_000;
+/// Publishers of the burst, messages of each and bytes of each: one message of each is more than a node takes before it
+/// stops reading everybody.
+const BURST_CLIENTS: usize = 100;
+const BURST_MESSAGES: u64 = 1;
+const BURST_BYTES: usize = 400_000;
 const BURST_PATIENCE: Duration = Duration::from_secs(30);
 /// After a change, until the node is idle.
 const SETTLE: Duration = Duration::from_millis(1500);

@@ -154,6 +154,41 @@ impl World {
     }
 }
 
+/// What is known of each group is what a walk over its members finds.
+fn check_groups(state: &State) {
+    for (filter, group) in state.groups.iter() {
+        let found: Vec<_> = group.members.all().values().map(|member| state.member_match(filter, member)).collect();
+        let mut connected = std::collections::BTreeMap::new();
+        for node in found.iter().filter_map(|found| found.owner).map(|owner| owner.node) {
+            *connected.entry(node).or_insert(0) += 1;
+        }
+        let standing = GroupStanding {
+            members: found.len(),
+            ready: found.iter().filter(|found| found.takes_turns()).count(),
+            queues_qos0: found.iter().any(DurableMatch::queues_qos0),
+            connected: connected.into_iter().collect(),
+        };
+        assert_eq!(group.members.standing(|life| state.is_over(life)), standing);
+        for (node, members) in &standing.connected {
+            let turn = |turn| -> Vec<_> {
+                state.connected_members(filter, *node, turn).map(|found| found.session.client_id().clone()).collect()
+            };
+            let (mut first, mut last) = (turn(0), turn(members - 1));
+            assert_eq!(last.first(), first.last());
+            first.sort();
+            last.sort();
+            assert_eq!(first, last);
+            assert_eq!(first.len(), *members);
+            assert!(
+                found
+                    .iter()
+                    .filter(|f| f.owner.is_some_and(|o| o.node == *node))
+                    .all(|f| first.contains(f.session.client_id()))
+            );
+        }
+    }
+}
+
 /// Everything that is counted or derived is what it would be if it were made anew.
 pub(super) fn check(state: &State) {
     let (mut references, mut ordinary, mut shared, mut connected) = (std::collections::BTreeMap::new(), 0, 0, 0);
@@ -169,8 +204,8 @@ pub(super) fn check(state: &State) {
             if filter.share_name().is_some() {
                 shared += 1;
                 let group = state.groups.get(filter).expect("group of a member");
-                assert_eq!(group.members[&record.since].session, place);
-                assert_eq!(group.members[&record.since].options, record.options());
+                assert_eq!(group.members.all()[&record.since].session, place);
+                assert_eq!(group.members.all()[&record.since].options, record.options());
             } else {
                 ordinary += 1;
                 assert_eq!(state.tree.get(filter.as_str(), &place), Some(&record.options()));
@@ -204,6 +239,7 @@ pub(super) fn check(state: &State) {
     let retained = state.retained.iter().filter(|(_, kept)| kept.message.expiry_seconds.is_some()).count();
     let waiting: usize = state.sessions.iter().map(|(_, session)| waits(session)).sum();
     assert_eq!(state.deadlines.len(), waiting + retained);
+    check_groups(state);
     for (client_id, filter) in state.replays.check() {
         assert!(state.session(client_id).is_some_and(|session| session.subscriptions().contains_key(filter)));
     }

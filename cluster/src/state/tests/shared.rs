@@ -106,6 +106,18 @@ fn when_a_member_unsubscribes_only_what_was_not_sent_moves() {
     );
 }
 
+/// Acknowledgements that are on their way have let the connection send more than the state knows of.
+#[test]
+fn when_a_member_unsubscribes_its_qos_2_messages_stay() {
+    let mut world = World::new();
+    let epochs = group(&mut world, &["a"], 2);
+    publish_numbers(&mut world, 0..5, 2);
+    group(&mut world, &["b"], 2);
+    let filters = vec![sub("$share/g/a", 0).filter];
+    world.apply(Command::Unsubscribe { client_id: "a".into(), epoch: epochs[0], filters });
+    assert_eq!((world.queue("a").len(), world.queue("b").len()), (5, 0));
+}
+
 #[test]
 fn last_member_that_unsubscribes_keeps_what_is_queued() {
     let mut world = World::new();

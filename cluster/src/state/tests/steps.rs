@@ -116,7 +116,7 @@ fn a_message_of_the_meantime_is_never_followed_by_an_older_retained_one() {
     let (epoch, ..) = world.connect(connect("c"));
     world.subscribe("c", epoch, sub("r/#", 1));
     for number in [2, 13] {
-        world.publish(Message { retain: true, ..message(&topic(number), "new", 1) });
+        world.publish(Message { retain: true, ..message(&topic(number), "new", 2) });
     }
     world.publish(Message { retain: true, ..message(&topic(14), "", 1) });
     world.go_on();
@@ -124,9 +124,46 @@ fn a_message_of_the_meantime_is_never_followed_by_an_older_retained_one() {
         world.topics("c").into_iter().filter(|(at, _)| *at == topic(number)).map(|(_, what)| what).collect()
     };
     assert_eq!(of(2), ["old", "new"]);
-    assert_eq!(of(13), ["new", "new"], "as it was published, and as it is retained");
-    assert_eq!(of(14), [""]);
+    assert_eq!(of(13), ["old", "new"], "what was kept at the SUBSCRIBE, and each once");
+    assert_eq!(of(14), ["old", ""]);
     assert_eq!(of(19), ["old"]);
+}
+
+#[test]
+fn what_is_not_retained_does_not_come_before_what_was_retained_before_it_and_a_restart_forgets_nothing() {
+    let (mut world, mut store) = (with_retained(20), BTreeMap::new());
+    world.state.steps.set_max(5);
+    let (epoch, ..) = world.connect(connect("c"));
+    world.subscribe("c", epoch, sub("r/#", 1));
+    world.disconnect("c", epoch, true);
+    for (number, retain, qos) in [(12, false, 1), (13, true, 0), (2, false, 1), (12, false, 1)] {
+        world.publish(Message { retain, ..message(&topic(number), "new", qos) });
+        world.restart(&mut store, 5);
+    }
+    world.go_on();
+    let of = |number| -> Vec<String> {
+        world.topics("c").into_iter().filter(|(at, _)| *at == topic(number)).map(|(_, what)| what).collect()
+    };
+    assert_eq!(of(12), ["old", "new", "new"]);
+    assert_eq!(of(13), ["old"], "QoS 0 is not kept for it, what it took the place of is");
+    assert_eq!(of(2), ["old", "new"]);
+    assert_eq!(world.topics("c").len(), 20 + 3);
+}
+
+#[test]
+fn what_a_replay_remembers_is_bounded_and_each_message_comes_once() {
+    let mut world = with_retained(2 * STEP_WORK);
+    world.state.steps.set_max(1);
+    let limits = QueueLimits { inflight: 20, ..QueueLimits::default() };
+    let (epoch, ..) = world.connect(ConnectCommand { limits, ..connect("c") });
+    world.subscribe("c", epoch, sub("r/#", 1));
+    let new = |number| publish(message(&topic(number), "new", 1));
+    world.apply_all((0..2 * STEP_WORK).map(new).collect());
+    world.state.steps.set_max(STEP_WORK);
+    world.go_on();
+    let queued = world.topics("c");
+    let count = |wanted| queued.iter().filter(|(_, what)| what == wanted).count();
+    assert_eq!((count("old"), count("new")), (2 * STEP_WORK, 2 * STEP_WORK));
 }
 
 #[test]
@@ -216,6 +253,26 @@ fn one_entry_sees_to_a_bounded_number_of_sessions_of_a_dead_node_and_ticks_to_th
     assert_eq!(world.state.totals().connected, 0);
     assert!(world.state.sessions().all(|session| session.disconnected_at() == Some(Millis(died))));
     assert_eq!(world.state.next_deadline(), Some(Millis(died + 60_000)), "from the death on, not from their turn");
+}
+
+#[test]
+fn a_member_that_lost_its_node_is_passed_over_by_all_its_groups_and_when_an_entry_has_done_its_work() {
+    let mut world = World::new();
+    world.state.steps.set_max(1);
+    crowd(&mut world, 9);
+    for client_id in ["lost", "here"] {
+        let node = if client_id == "here" { OTHER.node } else { NODE.node };
+        let owner = Owner { node, ..connect(client_id).owner };
+        let (epoch, ..) = world.connect(ConnectCommand { owner, ..connect(client_id) });
+        for filter in ["$share/g/s", "$share/h/s", "$share/i/s"] {
+            world.subscribe(client_id, epoch, sub(filter, 1));
+        }
+    }
+    world.from(OTHER, DOWN);
+    assert!(world.session("lost").is_connected(), "it had no turn");
+    world.from(OTHER, publish(message("s", "after", 1)));
+    assert_eq!(world.queue("here"), ["after", "after", "after"]);
+    assert!(world.queue("lost").is_empty());
 }
 
 #[test]
