@@ -7,7 +7,10 @@
 //! gets again over a new connection (DUP) may be a repetition of something older: both the last delivery and the last one
 //! that is no repetition count as seen last.
 //! Not here: that messages come at all (`no_acknowledged_message_lost`, `live_delivery`).
-use super::{Delivery, View, Violation, retained, view::SessionKey};
+use super::{
+    Delivery, View, Violation, retained,
+    view::{SessionKey, SubscriptionView},
+};
 use crate::history::{ConnectionNumber, MessageId};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -18,6 +21,8 @@ pub const NAME: &str = "retained order";
 
 /// Deliveries of retained messages of one topic, by session.
 type Seen<'v> = BTreeMap<SessionKey, Vec<&'v Delivery>>;
+/// Subscriptions that were not ended, by session.
+type Subscriptions<'v> = HashMap<SessionKey, Vec<&'v SubscriptionView>>;
 
 #[must_use]
 pub fn check(view: &View) -> Vec<Violation> {
@@ -33,12 +38,21 @@ pub fn check(view: &View) -> Vec<Violation> {
         }
     }
     let quiet = quiet_values(view);
+    let mut subscriptions: Subscriptions = HashMap::new();
+    for subscription in view.subscriptions.iter().filter(|s| s.ended.is_none()) {
+        if let Some(session) = view.session(subscription.connection) {
+            subscriptions.entry(session).or_default().push(subscription);
+        }
+    }
     let mut violations = Vec::new();
     for (topic, seen) in &topics {
         violations.extend(two_orders(view, topic, seen));
         if let Some(value) = quiet.get(topic) {
-            violations
-                .extend(seen.iter().filter_map(|(session, came)| last_is_not(view, topic, session, came, *value)));
+            let last_is_not = |(session, came): (&SessionKey, &Vec<&Delivery>)| {
+                let subscriptions = subscriptions.get(session)?;
+                last_is_not(view, topic, (session, subscriptions), came, *value)
+            };
+            violations.extend(seen.iter().filter_map(last_is_not));
         }
     }
     violations
@@ -91,14 +105,14 @@ fn sent_once(view: &View, came: &[&Delivery]) -> Vec<MessageId> {
 fn last_is_not(
     view: &View,
     topic: &str,
-    session: &SessionKey,
+    (session, subscriptions): (&SessionKey, &[&SubscriptionView]),
     came: &[&Delivery],
     value: MessageId,
 ) -> Option<Violation> {
     let message = view.messages.get(&value)?;
     // One without an answer is owed to nobody: it may be retained and still be on its way.
     message.acknowledged?;
-    let since = subscribed(view, session, topic)?;
+    let since = subscribed(view, subscriptions, topic)?;
     if message.sends.first().is_none_or(|(sent, _)| *sent < since) {
         return None;
     }
@@ -109,8 +123,8 @@ fn last_is_not(
     })
 }
 
-/// Where the session's subscription to the topic was acknowledged; `None` if it did not last until the run was drained.
-fn subscribed(view: &View, session: &SessionKey, topic: &str) -> Option<usize> {
+/// Where one of these subscriptions to the topic was acknowledged; `None` if it did not last until the run was drained.
+fn subscribed(view: &View, subscriptions: &[&SubscriptionView], topic: &str) -> Option<usize> {
     let topic: Arc<str> = topic.into();
     let mut matcher = super::view::Matcher::default();
     let lasted = |connection: ConnectionNumber| {
@@ -118,9 +132,8 @@ fn subscribed(view: &View, session: &SessionKey, topic: &str) -> Option<usize> {
             .get(&connection)
             .is_some_and(|c| c.closed.is_none_or(|(at, _)| view.drained.is_some_and(|drained| at > drained)))
     };
-    view.subscriptions
+    subscriptions
         .iter()
-        .filter(|s| view.session(s.connection).as_ref() == Some(session) && s.ended.is_none())
         .filter(|s| s.durable || lasted(s.connection))
         .filter(|s| matcher.matches(&s.filter, &topic))
         .find_map(|s| s.acknowledged.map(|(at, _)| at))
