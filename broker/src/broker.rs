@@ -119,8 +119,8 @@ impl Broker {
         self.runtime.spawn(async move { work() });
     }
 
-    /// Log, links or all that waits for its turn in connections ([`Broker::note_under_way`]) hold so much that a connection is not read any further. One that has nothing under way goes on longer:
-    /// it does not wait for those that fill the log.
+    /// Log, links or all that waits for its turn in connections ([`Broker::note_under_way`]) hold so much that a connection
+    /// is not read any further. One that has nothing under way goes on longer: it does not wait for those that fill the log.
     pub fn holds_up(&self, has_under_way: bool) -> bool {
         let (bound, bytes) = match has_under_way {
             true => (Pressure::High, UNDER_WAY_BYTES_HIGH),

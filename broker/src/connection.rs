@@ -244,6 +244,8 @@ impl Service {
         if let Some(order) = order {
             // What the client sent before counts, a DISCONNECT above all.
             if !read && self.read(cx)? {
+                // What others changed since is known before the packets that came then.
+                self.side.begin_round();
                 self.handle_packets()?;
             }
             return Err(End::Order(order));

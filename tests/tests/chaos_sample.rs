@@ -257,7 +257,7 @@ async fn a_connection_that_is_not_woken_when_congestion_ends_is_caught() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_small_message_that_keeps_all_that_was_read_with_it_is_caught() {
-    let mut options = peaceful(10, Rest::NONE);
+    let mut options = peaceful(16, Rest::NONE);
     options.rates.packed = 700;
     must_be_caught_by("pinned-buffers", options, &["costs"]).await;
 }

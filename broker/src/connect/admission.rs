@@ -4,9 +4,11 @@
 use super::{
     attended::queue_limits,
     checks::{Client, Refusal},
+    receive::hung_up,
 };
 use crate::{
     broker::Broker,
+    connection::Connection,
     live::{
         Mailbox,
         registry::{NotEntered, Presence},
@@ -21,7 +23,13 @@ use mosquorum_cluster::{
 };
 use mosquorum_proto::mqtt::{ProtocolVersion, ReasonCode, Utf8};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// Who waited longer for its turn is looked at once more, whether it is still there.
+const SOON: Duration = Duration::from_millis(100);
 
 /// What the cluster made of it.
 pub(super) struct Admission {
@@ -33,8 +41,10 @@ pub(super) struct Admission {
     pub(super) durable: bool,
 }
 
-/// Takes the client identifier and, where something durable is concerned, makes it so.
-pub(super) async fn admit(broker: &Arc<Broker>, client: &Client) -> Result<Admission, Refusal> {
+/// Takes the client identifier and, where something durable is concerned, makes it so. For a client that hangs up before it
+/// has its turn nothing is done: it may be elsewhere already, with a later CONNECT.
+pub(super) async fn admit(connection: &mut Connection, client: &Client) -> Result<Admission, Refusal> {
+    let broker = connection.broker.clone();
     if broker.drain.is_on() {
         let v5 = client.connect.version == ProtocolVersion::V5;
         let answer = if v5 { ReasonCode::UseAnotherServer } else { ReasonCode::ServerUnavailable };
@@ -47,32 +57,50 @@ pub(super) async fn admit(broker: &Arc<Broker>, client: &Client) -> Result<Admis
     let owner = Owner { node: origin.node, incarnation: origin.incarnation, connection: broker.next_connection() };
     let presence = broker.registry.apply(owner.connection, client.username.clone());
     let wait = broker.settings.load().cluster.commit_timeout;
-    let admitted = tokio::time::timeout(wait, take_over(broker, client, owner, presence)).await;
-    let admitted = admitted.unwrap_or_else(|_| Err(Refusal::unavailable()));
-    if admitted.is_err() {
-        broker.registry.leave(&client.id, owner.connection);
-        broker.peers.release(&client.id, owner);
+    let mailbox = Mailbox::new(MAILBOX_BYTES_MAX);
+    let joined = tokio::time::timeout(wait, take_over(connection, client, owner, &mailbox)).await;
+    match joined.unwrap_or_else(|_| Err(Refusal::unavailable())) {
+        Ok(Joined { epoch, session_present, durable }) => {
+            Ok(Admission { owner, presence, mailbox, epoch, session_present, durable })
+        }
+        Err(refusal) => {
+            let client_id = client.id.clone();
+            // A CONNECT that is still on its way would end what a later one of the client begins.
+            mailbox.when_settled(move || {
+                broker.registry.leave(&client_id, owner.connection);
+                broker.peers.release(&client_id, owner);
+                drop(presence);
+            });
+            Err(refusal)
+        }
     }
-    admitted
+}
+
+/// What the state made of it; without an epoch it knows nothing of the client.
+struct Joined {
+    epoch: Option<Epoch>,
+    session_present: bool,
+    durable: bool,
 }
 
 async fn take_over(
-    broker: &Arc<Broker>,
+    connection: &mut Connection,
     client: &Client,
     owner: Owner,
-    presence: Presence,
-) -> Result<Admission, Refusal> {
-    let claimed = broker.peers.claim(client.id.clone(), owner, client.only.clone()).await;
+    mailbox: &Arc<Mailbox>,
+) -> Result<Joined, Refusal> {
+    let (broker, since) = (connection.broker.clone(), Instant::now());
+    let claim = broker.peers.claim(client.id.clone(), owner, client.only.clone());
+    let claimed = unless_gone(connection, claim).await?;
     claimed.map_err(|why| match why {
         NotClaimed::OtherUser => Refusal::other_users(),
         NotClaimed::Unavailable(_) => Refusal::unavailable(),
     })?;
-    let mailbox = Mailbox::new(MAILBOX_BYTES_MAX);
     let in_state = client.expiry_seconds > 0 || client.connect.will.is_some();
     loop {
         match broker.registry.enter(&client.id, owner, client.only.as_ref(), mailbox.clone(), !in_state) {
             Ok(()) => break,
-            Err(NotEntered::Held(gone)) => gone.wait().await,
+            Err(NotEntered::Held(gone)) => unless_gone(connection, gone.wait()).await?,
             Err(NotEntered::OtherUsers) => return Err(Refusal::other_users()),
             Err(NotEntered::Fenced) => return Err(Refusal::silent(Disconnected::SessionTakenOver)),
         }
@@ -82,26 +110,36 @@ async fn take_over(
         let answer = (client.connect.version == ProtocolVersion::V5).then_some(ReasonCode::ServerBusy);
         return Err(Refusal { answer, why: Disconnected::ServerBusy });
     }
-    let mut admission = Admission { owner, presence, mailbox, epoch: None, session_present: false, durable: false };
-    join_state(broker, client, &mut admission, in_state).await?;
-    Ok(admission)
+    if !in_state {
+        if broker.clustered {
+            let passed = unless_gone(connection, ask(|reply| broker.consensus.barrier(reply, 0))).await?;
+            passed.ok_or_else(Refusal::unavailable)?;
+        }
+        if !broker.consensus.state().read().has_record(&client.id) {
+            return Ok(Joined { epoch: None, session_present: false, durable: false });
+        }
+    }
+    if since.elapsed() > SOON {
+        unless_gone(connection, tokio::task::yield_now()).await?;
+    }
+    join_state(&broker, client, owner, mailbox).await
+}
+
+/// What comes of `work`, unless the client hangs up before.
+async fn unless_gone<T>(connection: &mut Connection, work: impl Future<Output = T>) -> Result<T, Refusal> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        why = hung_up(connection) => Err(Refusal::silent(why)),
+    }
 }
 
 async fn join_state(
     broker: &Arc<Broker>,
     client: &Client,
-    admission: &mut Admission,
-    in_state: bool,
-) -> Result<(), Refusal> {
-    if !in_state {
-        if broker.clustered {
-            ask(|reply| broker.consensus.barrier(reply, 0)).await.ok_or_else(Refusal::unavailable)?;
-        }
-        if !broker.consensus.state().read().has_record(&client.id) {
-            return Ok(());
-        }
-    }
-    let owner = admission.owner;
+    owner: Owner,
+    mailbox: &Arc<Mailbox>,
+) -> Result<Joined, Refusal> {
     let command = Command::Connect(Box::new(ConnectCommand {
         client_id: client.id.clone(),
         username: client.username.clone(),
@@ -115,7 +153,9 @@ async fn join_state(
     }));
     let (sender, receiver) = tokio::sync::oneshot::channel();
     let client_id = client.id.clone();
-    let reply = Arc::new(Joining { broker: broker.clone(), client_id, sender: Mutex::new(Some(sender)) });
+    mailbox.owe();
+    let mailbox = mailbox.clone();
+    let reply = Arc::new(Joining { broker: broker.clone(), client_id, mailbox, sender: Mutex::new(Some(sender)) });
     broker.consensus.submit(vec![Submission { command, reply, ticket: 0, life: None }]);
     let (epoch, session_present, previous) = match receiver.await {
         Ok(Some(joined)) => joined,
@@ -129,26 +169,34 @@ async fn join_state(
         broker.peers.fence(client.id.clone(), previous, over).await.map_err(|_| Refusal::unavailable())?;
         std::mem::forget(abandoned);
     }
-    admission.session_present = session_present;
-    admission.durable = client.expiry_seconds > 0 || session_present;
-    let kept = admission.durable || client.connect.will.is_some();
-    admission.epoch = kept.then_some(epoch);
-    Ok(())
+    let durable = client.expiry_seconds > 0 || session_present;
+    let kept = durable || client.connect.will.is_some();
+    Ok(Joined { epoch: kept.then_some(epoch), session_present, durable })
 }
 
-type Joined = (Epoch, bool, Option<(Owner, Epoch)>);
+/// The connection's epoch, whether there was a session, and whose it was before.
+type Connected = (Epoch, bool, Option<(Owner, Epoch)>);
 
 /// Waits for the session's record. If the client has been turned away by the time the record is there, nobody else will
 /// end it.
 struct Joining {
     broker: Arc<Broker>,
     client_id: Utf8,
+    /// Is owed the answer.
+    mailbox: Arc<Mailbox>,
     /// `None` is told if the session is another user's.
-    sender: Mutex<Option<tokio::sync::oneshot::Sender<Option<Joined>>>>,
+    sender: Mutex<Option<tokio::sync::oneshot::Sender<Option<Connected>>>>,
 }
 
 impl Completion for Joining {
     fn complete(&self, _ticket: u64, answer: Answer) {
+        self.tell(answer);
+        self.mailbox.answered();
+    }
+}
+
+impl Joining {
+    fn tell(&self, answer: Answer) {
         let Answer::Applied { outcome: Outcome::Connected { epoch, session_present, previous }, .. } = answer else {
             let sender = self.sender.lock().take();
             if let (Some(sender), Answer::Applied { outcome: Outcome::OtherUsers, .. }) = (sender, answer) {

@@ -109,7 +109,7 @@ async fn attend(mut connection: Connection, received: Received, origin: Origin) 
     let admitted = match in_time(&mut connection, version, until, identified).await {
         Ok(client) => {
             drop(turn);
-            admission::admit(&broker, &client).await.map(|admission| (client, admission))
+            admission::admit(&mut connection, &client).await.map(|admission| (client, admission))
         }
         Err(refusal) => Err(refusal),
     };

@@ -94,7 +94,7 @@ pub(super) async fn in_time<T>(
 
 /// Comes back when the client is gone and has left nothing behind its CONNECT. What it sends meanwhile is kept, up to
 /// [`FIRST_BYTES`]: a client may publish and hang up without waiting for CONNACK.
-async fn hung_up(connection: &mut Connection) -> Disconnected {
+pub(super) async fn hung_up(connection: &mut Connection) -> Disconnected {
     loop {
         let have = connection.partial.len();
         if have >= FIRST_BYTES {

@@ -90,8 +90,8 @@ pub struct Mailbox {
     inbox: Mutex<Inbox>,
     /// QoS 0 messages beyond this many waiting bytes are dropped.
     bytes_max: usize,
-    /// Messages of the client that were proposed, or are on their way to other nodes, and have no answer yet: while there is
-    /// one, the connection may still write.
+    /// Messages of the client that were proposed, or are on their way to other nodes, and its CONNECT, as long as they have no
+    /// answer: while there is one, the connection may still write.
     unanswered: AtomicU32,
 }
 
@@ -121,6 +121,13 @@ impl Mailbox {
     /// A message of the client gets its answer here later.
     pub fn owe(&self) {
         self.unanswered.fetch_add(1, Relaxed);
+    }
+
+    /// One that was owed has come.
+    pub fn answered(&self) {
+        if self.unanswered.fetch_sub(1, AcqRel) == 1 {
+            self.settle(false);
+        }
     }
 
     /// Does something once, when nothing that the client wrote can take effect any more: at once, or with the last answer,
@@ -242,8 +249,8 @@ impl Completion for Mailbox {
                 inbox.answers.push((ticket, answer));
             }
         });
-        if ticket::is_of_message(ticket) && self.unanswered.fetch_sub(1, AcqRel) == 1 {
-            self.settle(false);
+        if ticket::is_of_message(ticket) {
+            self.answered();
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Who gets messages of the topics that a connection published last.
-//! Always true: at most [`TOPICS_MAX`] topics, [`BYTES_MAX`] bytes of their names and [`RECEIVERS_BYTES_MAX`] of who gets them are
-//! remembered (the last topic in any case); at the bound one of them goes, not all, and which one does not follow the order in which topics come: a publisher over a few more topics than fit
-//! still finds most of them.
+//! Always true: at most [`TOPICS_MAX`] topics, [`BYTES_MAX`] bytes of their names and [`RECEIVERS_BYTES_MAX`] of who gets them
+//! are remembered (the last topic in any case); at the bound one of them goes, not all, and which one does not follow the
+//! order in which topics come: a publisher over a few more topics than fit still finds most of them.
 use super::router::Targets;
 use mosquorum_proto::mqtt::{TopicFilter, TopicName};
 use std::{collections::HashMap, sync::Arc};

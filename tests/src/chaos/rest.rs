@@ -17,7 +17,7 @@ use tokio::{task::JoinSet, time::sleep};
 const BURST_CLIENTS: usize = 100;
 const BURST_MESSAGES: u64 = 1;
 const BURST_BYTES: usize = 400_000;
-const BURST_PATIENCE: Duration = Duration::from_secs(30);
+const BURST_PATIENCE: Duration = Duration::from_secs(12);
 /// After a change, until the node is idle.
 const SETTLE: Duration = Duration::from_millis(1500);
 const SERVE_AGAIN_MAX: Duration = Duration::from_secs(30);

@@ -26,7 +26,7 @@ const LINES_OF_A_CONNECTION: u64 = 12;
 const LINES_OF_A_FAULT: u64 = 300;
 /// Memory: of a node itself with what waits in it, for each message and connection of the run, and for what a burst brings
 /// at once, which the allocator keeps for a while.
-const MEMORY_KIB_MAX: u64 = 208 << 10;
+const MEMORY_KIB_MAX: u64 = 192 << 10;
 const MEMORY_KIB_OF_A_MESSAGE: u64 = 1;
 const MEMORY_KIB_OF_A_CONNECTION: u64 = 8;
 const MEMORY_KIB_OF_A_BURST: u64 = 144 << 10;

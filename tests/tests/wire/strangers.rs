@@ -2,6 +2,7 @@
 //! login or probe waiting, and stay outside where the operator says so.
 use mosquorum_proto::mqtt::{Connect, Packet, ProtocolVersion, QoS, ReasonCode, encode};
 use mosquorum_tests::{
+    backlog::eventually,
     client::{Connection, PATIENCE, message},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in, why_no_namespaces},
     http,
@@ -365,6 +366,39 @@ async fn who_publishes_and_hangs_up_while_the_password_is_checked_is_heard() -> 
     let packets = [Packet::Connect(Box::new(connect)), Packet::Publish(publish)];
     drop(sent_from("127.0.0.1", cluster.address(0), &packets).await?);
     assert_eq!(observer.receive().await?.payload, "heard");
+    Ok(())
+}
+
+/// It may be elsewhere already, with a later CONNECT: what this one would begin anew is that one's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_start_that_waited_for_a_leader_ends_no_session_after_its_client_hung_up() -> TestResult {
+    let mut cluster = Cluster::start(ClusterOptions::new("gave-up", 3)).await?;
+    let durable = |clean_start| {
+        let mut connect = Connect::new(ProtocolVersion::V5, "gave-up");
+        (connect.clean_start, connect.session_expiry_interval) = (clean_start, Some(3600));
+        connect
+    };
+    let leader = cluster.leader().await.ok_or("nobody leads")?;
+    let (stale, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let (mut first, _) = Connection::connected(cluster.address(other), durable(false)).await?;
+    first.subscribe_to("t", QoS::AtLeastOnce).await?;
+    first.disconnect().await?;
+    let (mut publisher, _) =
+        Connection::connected(cluster.address(other), Connect::new(ProtocolVersion::V5, "publisher")).await?;
+    publisher.publish(message("t", "kept", QoS::AtLeastOnce)).await?;
+    assert!(cluster.pause(leader));
+    let packets = [Packet::Connect(Box::new(durable(true)))];
+    drop(sent_from("127.0.0.1", cluster.address(stale), &packets).await?);
+    // Whatever comes of it has come of it then.
+    let ended = eventually(2 * PATIENCE, async || {
+        let log = cluster.log(stale);
+        log.lines().any(|line| line.contains("gave-up") && line.contains("connection closed by client"))
+    });
+    assert!(ended.await, "{}", cluster.log_tail(stale, 20));
+    assert!(cluster.resume(leader));
+    let (mut second, connack) = Connection::connected(cluster.address(other), durable(false)).await?;
+    assert!(connack.session_present);
+    assert_eq!(second.receive().await?.payload, "kept");
     Ok(())
 }
 
