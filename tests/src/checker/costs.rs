@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(
             details(&story),
             [
-                "node 1: 409600 KiB of memory; at most 212992",
+                "node 1: 409600 KiB of memory; at most 196608",
                 "node 1: 400 log lines; at most 300",
                 "node 1: 500 descriptors; at most 400"
             ]
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!(details(&story), Vec::<String>::new());
         let mut story = Story::new(1);
         story.event(look()).event(Event::Burst);
-        assert_eq!(details(&story), ["node 0: 256000 KiB of memory; at most 212992"]);
+        assert_eq!(details(&story), ["node 0: 256000 KiB of memory; at most 196608"]);
     }
 
     #[test]
