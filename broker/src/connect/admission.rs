@@ -190,13 +190,6 @@ struct Joining {
 
 impl Completion for Joining {
     fn complete(&self, _ticket: u64, answer: Answer) {
-        self.tell(answer);
-        self.mailbox.answered();
-    }
-}
-
-impl Joining {
-    fn tell(&self, answer: Answer) {
         let Answer::Applied { outcome: Outcome::Connected { epoch, session_present, previous }, .. } = answer else {
             let sender = self.sender.lock().take();
             if let (Some(sender), Answer::Applied { outcome: Outcome::OtherUsers, .. }) = (sender, answer) {
@@ -210,6 +203,13 @@ impl Joining {
             let (broker, client_id) = (self.broker.clone(), self.client_id.clone());
             broker.clone().defer(move || abandon(&broker, &client_id, epoch));
         }
+    }
+}
+
+/// With the answer, or with the life that it was submitted in: either way nothing comes of it later.
+impl Drop for Joining {
+    fn drop(&mut self) {
+        self.mailbox.answered();
     }
 }
 

@@ -3,9 +3,8 @@
 //! are preferred (but for those with `shared_offline`), so a message waits in a queue only if nobody of the group is there; a group without members does not
 //! exist. The turn is a position in the order of subscription, so it means the same on every node.
 //! Not here: live members of clean sessions; the origin weighs them before it proposes a publish.
-pub(super) use super::members::Member;
 use super::{
-    members::{Members, Presence},
+    members::{Member, Members, Presence},
     publish::Barred,
     queue::Extra,
     session::{Options, SessionPlace, Sessions},

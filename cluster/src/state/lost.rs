@@ -5,7 +5,11 @@
 //! reaches before its turn leaves its connection then, so that what its queue notes is what it would have noted at once;
 //! its will and its end wait for its turn (`unsettled`): they may reach others, who would bring up theirs in between.
 //! A connection of the same client, and an operator's word about it, see to it first.
-use super::{Effect, Owner, Session, SessionPlace, State, groups::Member, members::Life, publish::Barred};
+use super::{
+    Effect, Owner, Session, SessionPlace, State,
+    members::{Life, Member},
+    publish::Barred,
+};
 use crate::ids::{Epoch, Incarnation, Millis, NodeId};
 use mosquorum_proto::mqtt::TopicFilter;
 use std::collections::{BTreeMap, BTreeSet};

@@ -39,7 +39,7 @@ impl Presence {
         }
     }
 
-    fn takes_turns(&self) -> bool {
+    pub(super) fn takes_turns(&self) -> bool {
         self.life.is_some() || self.offline
     }
 }

@@ -114,7 +114,7 @@ pub struct State {
     steps: steps::Steps,
     publishes: u64,
     matches: Vec<publish::Match>,
-    chosen: Vec<(groups::Member, Arc<queue::Extra>)>,
+    chosen: Vec<(members::Member, Arc<queue::Extra>)>,
 }
 
 impl fmt::Debug for State {

@@ -127,7 +127,7 @@ impl State {
         });
         groups.choose(topic, served, (barred, sessions), chosen);
         self.pass_over_lost(barred);
-        let shared = |(member, extra): (super::groups::Member, _)| Match {
+        let shared = |(member, extra): (super::members::Member, _)| Match {
             session: member.session,
             options: member.options,
             extra: Some(extra),

@@ -1,5 +1,9 @@
 //! What the broker reads of the state while it routes and delivers.
-use super::{Message, Owner, Session, State, members::GroupStanding, members::Member, session::Options};
+use super::{
+    Message, Owner, Session, State,
+    members::{GroupStanding, Member},
+    session::Options,
+};
 use crate::ids::{Incarnation, LogIndex, Millis, NodeId};
 use mosquorum_proto::mqtt::{QoS, TopicFilter};
 use std::num::NonZeroU32;

@@ -2,7 +2,7 @@
 //! Always true: at most one record per client identifier; a record whose interval is 0 exists only while its client is
 //! connected, and a little longer if its node is gone.
 //! Bounds: 65,535 inbound QoS 2 identifiers; filters as many as the client subscribes to (the broker limits them).
-use super::{Door, Owner, Queue, QueueLimits};
+use super::{Door, Owner, Queue, QueueLimits, members::Presence};
 use crate::ids::{Epoch, LogIndex, Millis};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
@@ -177,7 +177,7 @@ impl Session {
     }
     /// As [`super::DurableMatch::takes_turns`].
     pub(super) fn takes_turns(&self) -> bool {
-        self.is_connected() || self.limits.shared_offline
+        Presence::of(self).takes_turns()
     }
     /// The connection ended with its node, and what follows from that is still to come.
     pub(super) fn is_unsettled(&self) -> bool {

@@ -91,15 +91,19 @@ fn when_a_session_ends_its_messages_go_to_another_member() {
     assert_eq!(world.state.totals().messages, 0);
 }
 
+/// UNSUBSCRIBE from the group.
+fn leave(world: &mut World, client_id: &str, epoch: Epoch) -> Outcome {
+    let filters = vec![sub("$share/g/a", 0).filter];
+    world.apply(Command::Unsubscribe { client_id: client_id.into(), epoch, filters })
+}
+
 #[test]
 fn when_a_member_unsubscribes_only_what_was_not_sent_moves() {
     let mut world = World::new();
     let epochs = group(&mut world, &["a"], 1);
     publish_numbers(&mut world, 0..5, 1);
     group(&mut world, &["b"], 1);
-    let filters = vec![sub("$share/g/a", 0).filter];
-    let unsubscribe = Command::Unsubscribe { client_id: "a".into(), epoch: epochs[0], filters };
-    assert_eq!(world.apply(unsubscribe), Outcome::Unsubscribed { existed: vec![true] });
+    assert_eq!(leave(&mut world, "a", epochs[0]), Outcome::Unsubscribed { existed: vec![true] });
     assert_eq!(
         (world.queue("a"), world.queue("b")),
         (vec!["0".into(), "1".into(), "2".into()], vec!["3".into(), "4".into()])
@@ -113,8 +117,7 @@ fn when_a_member_unsubscribes_its_qos_2_messages_stay() {
     let epochs = group(&mut world, &["a"], 2);
     publish_numbers(&mut world, 0..5, 2);
     group(&mut world, &["b"], 2);
-    let filters = vec![sub("$share/g/a", 0).filter];
-    world.apply(Command::Unsubscribe { client_id: "a".into(), epoch: epochs[0], filters });
+    leave(&mut world, "a", epochs[0]);
     assert_eq!((world.queue("a").len(), world.queue("b").len()), (5, 0));
 }
 
@@ -123,8 +126,7 @@ fn last_member_that_unsubscribes_keeps_what_is_queued() {
     let mut world = World::new();
     let epochs = group(&mut world, &["a"], 1);
     publish_numbers(&mut world, 0..5, 1);
-    let filters = vec![sub("$share/g/a", 0).filter];
-    world.apply(Command::Unsubscribe { client_id: "a".into(), epoch: epochs[0], filters });
+    leave(&mut world, "a", epochs[0]);
     assert_eq!(world.queue("a").len(), 5);
     assert!(!world.state.matches_durable("a"));
 }
