@@ -3,16 +3,14 @@
 //! wake-up; nothing is written without a valid lease; nothing is read while the session or the socket has enough to do.
 use crate::{
     auth::Login,
-    broker::{Broker, Listener},
-    live::{
-        Inbox, Order, add,
-        congestion::Listed,
-        side::{Side, rescue},
-    },
+    broker::Broker,
+    listener::Listener,
+    live::{Inbox, Order, add, congestion::Listed},
     logging::{lines::Disconnected, packets},
     planted,
     reading::decode,
     session::{Env, Session, SessionError},
+    session_env::SessionEnv,
     stream::Stream,
 };
 use bytes::BytesMut;
@@ -76,7 +74,7 @@ pub struct Connection {
 pub struct Service {
     io: Connection,
     session: Session,
-    side: Side,
+    side: SessionEnv,
     login: Login,
     inbox: Inbox,
     /// TLS holds bytes that the socket did not take yet.
@@ -97,7 +95,7 @@ pub struct Service {
 }
 
 impl Service {
-    pub fn new(io: Connection, session: Session, side: Side, login: Login) -> Self {
+    pub fn new(io: Connection, session: Session, side: SessionEnv, login: Login) -> Self {
         let now = Instant::now();
         let first = now + io.keep_alive.unwrap_or(Duration::from_secs(3600));
         Self {
@@ -149,7 +147,7 @@ impl Service {
             }
         })
         .await;
-        rescue(&self.io.broker, std::mem::take(&mut self.inbox.deliveries));
+        self.io.broker.redispatch_all(std::mem::take(&mut self.inbox.deliveries));
         end
     }
 
@@ -161,7 +159,7 @@ impl Service {
         self.session.options.version
     }
 
-    pub fn into_parts(self) -> (Arc<Broker>, Session, Side) {
+    pub fn into_parts(self) -> (Arc<Broker>, Session, SessionEnv) {
         (self.io.broker, self.session, self.side)
     }
 
@@ -197,7 +195,7 @@ impl Service {
             if result.is_err() || self.inbox.order == Some(Order::LeaseLost) || !self.session.has_unrouted() {
                 return Poll::Ready(());
             }
-            rescue(&self.io.broker, std::mem::take(&mut self.inbox.deliveries));
+            self.io.broker.redispatch_all(std::mem::take(&mut self.inbox.deliveries));
             if !self.side.mailbox.poll(cx) {
                 return Poll::Pending;
             }

@@ -1,6 +1,7 @@
 //! The broker as a library, so that `main` stays small and its parts can be tested alone.
-//! The way of a publish: `listener` -> `connection` -> decoder -> `session` (decides) -> `live::router` -> mailboxes,
+//! The way of a publish: `accept` -> `connection` -> decoder -> `session` (decides) -> `live::router` -> mailboxes,
 //! other nodes, or the cluster's log -> `session` -> `connection`.
+pub mod accept;
 pub mod admin;
 pub mod allocator;
 pub mod auth;
@@ -23,6 +24,7 @@ pub mod http_api;
 pub mod kernel;
 pub mod listener;
 pub mod live;
+pub mod live_hub;
 pub mod local_cluster;
 pub mod logging;
 pub mod memory;
@@ -40,11 +42,13 @@ pub mod reading;
 pub mod recover;
 pub mod reloading;
 pub mod session;
+pub mod session_env;
 pub mod stream;
 pub mod supervision;
 pub mod sys;
 pub mod tcp_wrappers;
 pub mod telemetry;
+mod ticket;
 pub mod topic_report;
 
 // `mosquorum_passwd`, a program of its own.

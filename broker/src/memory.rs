@@ -2,12 +2,10 @@
 //! Always true: beyond the limit no client comes in and no message is taken; who publishes then loses its connection, as
 //! in Mosquitto. What is measured is the resident memory of the whole process, looked at twice a second, so it may be
 //! exceeded by what comes in between.
-use crate::{broker::Broker, kernel::Status};
+use crate::kernel::Status;
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    num::NonZeroUsize,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -23,24 +21,23 @@ impl MemoryWatch {
     pub fn is_exceeded(&self) -> bool {
         self.exceeded.load(Relaxed)
     }
-}
 
-/// Looks until the task is dropped.
-pub async fn watch(broker: Arc<Broker>) {
-    let Some(limit) = broker.settings.load().limits.memory_limit_bytes else { return };
-    loop {
-        let (now, _) = resident();
-        let exceeded = now > limit.get() as u64;
-        if broker.memory.exceeded.swap(exceeded, Relaxed) != exceeded {
-            if exceeded {
-                crate::warning!(
-                    "Warning: {now} bytes of memory are in use, memory_limit is {limit}: nothing is taken in."
-                );
-            } else {
-                crate::notice!("Less memory than memory_limit is in use again.");
+    /// Looks until the future is dropped. `limit`: bytes.
+    pub async fn watch(&self, limit: NonZeroUsize) {
+        loop {
+            let (now, _) = resident();
+            let exceeded = now > limit.get() as u64;
+            if self.exceeded.swap(exceeded, Relaxed) != exceeded {
+                if exceeded {
+                    crate::warning!(
+                        "Warning: {now} bytes of memory are in use, memory_limit is {limit}: nothing is taken in."
+                    );
+                } else {
+                    crate::notice!("Less memory than memory_limit is in use again.");
+                }
             }
+            tokio::time::sleep(LOOK_EVERY).await;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 

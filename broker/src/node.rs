@@ -2,18 +2,21 @@
 //! Always true: nothing is accepted before the state is loaded and (in a cluster) this node serves; a stop tells every
 //! client, hands over what is durable and then ends with exit code 0.
 use crate::{
+    accept::{self, ListenError},
     admin,
     auth::{AuthFileError, SecuritySet},
-    broker::{Broker, Listener, LiveHub},
+    bridges,
+    broker::Broker,
     carrier::{TlsFileError, TlsSet, tls::check_curves},
     config::Settings,
     descriptors,
     drain::{self, Pace},
     health::{self, Health},
-    listener::{self, ListenError},
+    listener::Listener,
     live::Order,
+    live_hub::LiveHub,
     logging::{self, lines},
-    memory, private_file,
+    private_file,
     supervision::Manager,
     sys,
     tcp_wrappers::TcpWrappers,
@@ -85,7 +88,10 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     for (listener, open) in opened {
         tasks.spawn(accept_when_ready(broker.clone(), listener, open));
     }
-    tasks.spawn(memory::watch(broker.clone()));
+    if let Some(limit) = broker.settings.load().limits.memory_limit_bytes {
+        let watched = broker.clone();
+        tasks.spawn(async move { watched.memory.watch(limit).await });
+    }
     tasks.spawn(sys::publish(broker.clone()));
     let publisher = Arc::downgrade(&broker);
     logging::set_topic_sink(Box::new(move |topic, line| {
@@ -94,7 +100,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
         }
     }));
     let bridges = broker.clone();
-    tasks.spawn(async move { bridges.bridges.begin(&bridges).await });
+    tasks.spawn(async move { bridges::begin(&bridges).await });
     let telemetry = Telemetry::start(&broker);
     let manager = Arc::new(Manager::of_this_process());
     tasks.spawn(manager.clone().stay_alive());
@@ -103,7 +109,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     manager.stopping();
     drain_before_stop(&broker, &manager).await;
     tasks.shutdown().await;
-    broker.bridges.stop().await;
+    bridges::stop(&broker).await;
     broker.close_all(Order::ShuttingDown, STOP_PATIENCE).await;
     telemetry.stop().await;
     broker.consensus.shutdown().await;
@@ -121,20 +127,20 @@ async fn run_when_ready(broker: Arc<Broker>, manager: Arc<Manager>) {
 }
 
 /// Connections wait in the socket's backlog until this node serves; if that takes long they are told so instead.
-async fn accept_when_ready(broker: Arc<Broker>, listener: Arc<Listener>, open: listener::Open) {
+async fn accept_when_ready(broker: Arc<Broker>, listener: Arc<Listener>, open: accept::Open) {
     let patience = broker.settings.load().cluster.commit_timeout;
     let _ = tokio::time::timeout(patience, async {
         while !(broker.consensus.available()
             && broker.peers.ready()
             && broker.peers.may_serve()
-            && broker.bridges.are_prepared(&broker)
+            && bridges::are_prepared(&broker)
             && broker.rules_are_told())
         {
             tokio::time::sleep(READY_CHECK).await;
         }
     })
     .await;
-    listener::accept(broker, listener, open).await;
+    accept::accept(broker, listener, open).await;
 }
 
 /// The replicated state and the peers, as the configuration wants them.
@@ -160,14 +166,14 @@ async fn join(
     Ok((consensus, Arc::new(Alone::new())))
 }
 
-fn open_listeners(broker: &Arc<Broker>) -> Result<Vec<(Arc<Listener>, listener::Open)>, NodeError> {
+fn open_listeners(broker: &Arc<Broker>) -> Result<Vec<(Arc<Listener>, accept::Open)>, NodeError> {
     let settings = broker.settings.load_full();
     let (mut listeners, mut opened) = (Vec::new(), Vec::new());
     let security = SecuritySet::load(&settings)?;
     let tls = TlsSet::load(&settings)?;
     for ((listener_settings, rules), tls) in settings.listeners.iter().zip(security.iter()).zip(tls.iter()) {
         let listener = Arc::new(Listener::new(listener_settings.clone(), rules.clone(), tls.clone()));
-        for open in listener::open(&listener)? {
+        for open in accept::open(&listener)? {
             opened.push((listener.clone(), open));
         }
         listeners.push(listener);
@@ -277,6 +283,6 @@ fn reload(broker: &Arc<Broker>) {
     }
     broker.obey_rules();
     broker.settings.store(Arc::new(new));
-    broker.bridges.apply(broker);
+    bridges::apply(broker);
     broker.registry.order_all(Order::Reloaded);
 }

@@ -48,7 +48,7 @@ pub(crate) fn raft_settings(settings: &Settings) -> RaftSettings {
         None => raft.snapshot_path = Some(file),
         Some(links) => {
             raft.advertise = links.advertise.to_string();
-            raft.client_listeners = crate::drain::listeners_for_others(settings);
+            raft.client_listeners = crate::drain::state::listeners_for_others(settings);
             raft.listen = Some(SocketAddr::new(links.bind.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), links.port));
             raft.peers = links.peers.iter().map(ToString::to_string).collect();
             raft.allow = links.allow.clone();

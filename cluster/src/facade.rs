@@ -40,6 +40,20 @@ pub struct Submission {
     pub life: Option<Incarnation>,
 }
 
+impl Submission {
+    /// Of a command whose outcome nobody waits for; `life` as in [`Submission::life`].
+    #[must_use]
+    pub fn without_reply(command: Command, life: Option<Incarnation>) -> Self {
+        Self { command, reply: Arc::new(NoReply), ticket: 0, life }
+    }
+}
+
+struct NoReply;
+
+impl Completion for NoReply {
+    fn complete(&self, _ticket: u64, _answer: Answer) {}
+}
+
 /// How much is on its way into the log: from `High` on, who has a part in it is to add no more, at `Full` nobody is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pressure {

@@ -4,12 +4,12 @@
 use bytes::{Bytes, BytesMut};
 use mosquorum::{
     auth::{PasswordFile, parse_acl},
-    broker::Peer,
     carrier::{
         proxy,
         websocket::{UpgradeRules, WebSocket, upgrade},
     },
     config::{LogTypes, ProxyRules, ProxyVersion, Settings, Sources},
+    listener::Peer,
 };
 use mosquorum_proto::mqtt::{Decoder, ProtocolVersion, TopicFilter, TopicName, Utf8, encode};
 use std::{

@@ -7,10 +7,12 @@ use super::{
 };
 use crate::{
     auth::SecuritySet,
-    broker::{Broker, Listener, LiveHub, Peer},
+    broker::Broker,
     carrier::Prepared,
     config::{Settings, Sources},
     connect,
+    listener::{Listener, Peer},
+    live_hub::LiveHub,
     stream::Stream,
 };
 use bytes::BytesMut;

@@ -1,7 +1,7 @@
 //! Moves packets between the two sides until one of them ends, or the bridge is told to stop.
 //! Always true: neither side's slowness keeps the other from being read, within bounded buffers.
 use super::{local::LocalWire, status::Status, wire::Wire};
-use crate::{stream::Stream, telemetry};
+use crate::{stream::Stream, telemetry::hooks};
 use bytes::{Buf, BytesMut};
 use mosquorum_bridge::{Relay, RelayEnd, StartType};
 use mosquorum_proto::mqtt::{Packet, ProtocolVersion, encode};
@@ -84,7 +84,7 @@ pub(super) async fn carry<T>(
         }
         for mut packet in relay.to_remote.drain(..) {
             if let Packet::Publish(publish) = &mut packet {
-                telemetry::bridged(publish, &name);
+                hooks::bridged(publish, &name);
             }
             encode(&packet, version, &mut to_remote);
         }

@@ -1,11 +1,10 @@
 //! The local side: a connection like any other, over memory instead of a socket, that is not asked who it is.
 use super::wire::Wire;
 use crate::{
-    auth::{Acl, Security},
-    broker::{Broker, Listener, Peer},
+    broker::Broker,
     carrier::Prepared,
-    config::{ListenAddress, ListenerProtocol, ListenerSettings, ProtocolVersions, SecuritySettings},
     connect,
+    listener::{Listener, Peer},
     live::marks,
     stream::Stream,
 };
@@ -38,41 +37,6 @@ const MISSED_MAX: usize = 65_536;
 const CHUNK: usize = 1000;
 
 pub(super) type LocalWire = Wire<DuplexStream>;
-
-/// What local sessions of bridges connect through: nothing is asked, everything is allowed.
-pub(super) fn listener() -> Arc<Listener> {
-    let settings = ListenerSettings {
-        address: ListenAddress::Unix("bridge".into()),
-        protocol: ListenerProtocol::Mqtt,
-        versions: ProtocolVersions { v3: false, v4: false, v5: true },
-        max_connections: None,
-        max_qos: 2,
-        max_topic_alias: 0,
-        max_topic_alias_broker: 0,
-        mount_point: None,
-        use_username_as_clientid: false,
-        websockets_origins: Vec::new(),
-        http_dir: None,
-        proxy: None,
-        tls: None,
-        security: SecuritySettings {
-            allow_anonymous: true,
-            allow_zero_length_clientid: false,
-            auto_id_prefix: String::new(),
-            password_file: None,
-            acl_file: None,
-        },
-    };
-    let security = Security {
-        allow_anonymous: true,
-        allow_zero_length_clientid: false,
-        auto_id_prefix: String::new(),
-        clientid_prefixes: None,
-        passwords: None,
-        acl: Arc::new(Acl::open()),
-    };
-    Arc::new(Listener::internal(settings, Arc::new(security)))
-}
 
 /// Connects the bridge's session. When this returns no other node has it.
 /// # Errors

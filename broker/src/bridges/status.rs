@@ -1,34 +1,36 @@
-//! What a bridge says about itself under `$SYS/broker/bridges/NAME/`, on the node that runs it.
-use super::{local, placement};
-use crate::{broker::Broker, config::BridgeConfig, metrics::model::Reading};
-use mosquorum_bridge::{BridgeSettings, Counts};
+//! What a bridge has done on this node.
+use mosquorum_bridge::Counts;
 use mosquorum_cluster::state::DropReason;
 use parking_lot::Mutex;
-use std::sync::Arc;
 
 #[derive(Debug, Default)]
 pub(super) struct Status {
-    inner: Mutex<Inner>,
+    inner: Mutex<Figures>,
 }
 
 #[derive(Debug, Default, Clone)]
-struct Inner {
-    connected: bool,
-    connections: u64,
+pub(super) struct Figures {
+    pub(super) connected: bool,
+    pub(super) connections: u64,
     /// Of connections that are over.
     before: Counts,
     now: Counts,
-    last_error: String,
+    pub(super) last_error: String,
     queue_full: u64,
     queue_bytes: u64,
     expired: u64,
     session_ended: u64,
 }
 
-impl Inner {
+impl Figures {
+    /// Over all connections.
+    pub(super) fn total(&self) -> Counts {
+        sum(self.before, self.now)
+    }
+
     /// Everything that did not reach the other side, by reason.
-    fn drops(&self) -> [(&'static str, u64); 9] {
-        let all = sum(self.before, self.now);
+    pub(super) fn drops(&self) -> [(&'static str, u64); 9] {
+        let all = self.total();
         [
             ("queue_full", self.queue_full),
             ("queue_bytes", self.queue_bytes),
@@ -44,6 +46,10 @@ impl Inner {
 }
 
 impl Status {
+    pub(super) fn read(&self) -> Figures {
+        self.inner.lock().clone()
+    }
+
     /// Messages that would have waited, or did, in the bridge's session.
     pub(super) fn queue_dropped(&self, reason: DropReason, count: u32) {
         let mut inner = self.inner.lock();
@@ -75,58 +81,6 @@ impl Status {
         inner.connected = false;
         error.clone_into(&mut inner.last_error);
         news
-    }
-
-    pub(super) fn publish(&self, broker: &Broker, bridge: &BridgeSettings) {
-        let inner = self.inner.lock().clone();
-        let all = sum(inner.before, inner.now);
-        let queued = local::queued(broker, bridge) as u64;
-        let values = [
-            ("state", u64::from(inner.connected)),
-            ("queue", queued),
-            ("sent", all.sent),
-            ("received", all.received),
-            ("reconnects", inner.connections.saturating_sub(1)),
-        ];
-        let topic = |name: &str| format!("$SYS/broker/bridges/{}/{name}", bridge.name);
-        for (name, value) in values {
-            broker.sys.set(broker, &topic(name), value.to_string());
-        }
-        for (reason, count) in inner.drops() {
-            broker.sys.set(broker, &topic(&format!("drops/{reason}")), count.to_string());
-        }
-        broker.sys.set(broker, &topic("last_error"), inner.last_error);
-    }
-}
-
-/// Metrics of all bridges that this node may run.
-pub(super) fn read_metrics(broker: &Broker, bridges: &[(Arc<BridgeConfig>, Arc<Status>)], r: &mut Reading) {
-    let read: Vec<(&BridgeSettings, Inner)> =
-        bridges.iter().map(|(config, status)| (&*config.settings, status.inner.lock().clone())).collect();
-    let total = |inner: &Inner| sum(inner.before, inner.now);
-    let family = r.gauge("mosquorum_bridge_here", "Whether it is this node's turn to run the bridge.");
-    for (bridge, _) in &read {
-        family.with([("bridge", &bridge.name)], placement::is_here(broker, &bridge.name).into());
-    }
-    let family = r.gauge("mosquorum_bridge_up", "Whether this node has the bridge connected to its remote.");
-    read.iter().for_each(|(bridge, inner)| family.with([("bridge", &bridge.name)], inner.connected.into()));
-    let family = r.gauge("mosquorum_bridge_queued_messages", "Messages that wait for the remote.");
-    for (bridge, _) in &read {
-        family.with([("bridge", &bridge.name)], local::queued(broker, bridge) as u64);
-    }
-    let family = r.counter("mosquorum_bridge_connections_total", "Connections that the remote has accepted.");
-    read.iter().for_each(|(bridge, inner)| family.with([("bridge", &bridge.name)], inner.connections));
-    let family = r.counter("mosquorum_bridge_messages_total", "Messages that this node carried, by direction.");
-    for (bridge, inner) in &read {
-        family.with([("bridge", &bridge.name), ("direction", "out")], total(inner).sent);
-        family.with([("bridge", &bridge.name), ("direction", "in")], total(inner).received);
-    }
-    let help = "Messages of a bridge that were dropped on this node, by reason.";
-    let family = r.counter("mosquorum_bridge_dropped_total", help);
-    for (bridge, inner) in &read {
-        for (reason, count) in inner.drops() {
-            family.with([("bridge", &bridge.name), ("reason", reason)], count);
-        }
     }
 }
 

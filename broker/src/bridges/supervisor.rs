@@ -2,19 +2,15 @@
 //! Always true: TCP and TLS stand before the local session is taken, and the local session is ours before CONNECT goes to
 //! the remote; a failure is logged when it is news and never ends the bridge, except with `start_type once`.
 use super::{
-    Progress, Wanted,
     carry::{Ended, carry},
     dial::dial,
     local::{self, LocalWire},
-    placement,
+    placement, report,
+    state::{Progress, Wanted},
     status::Status,
     wire::Wire,
 };
-use crate::{
-    broker::{Broker, Listener},
-    config::BridgeConfig,
-    stream::Stream,
-};
+use crate::{broker::Broker, config::BridgeConfig, listener::Listener, stream::Stream};
 use bytes::Bytes;
 use mosquorum_bridge::{
     Addresses, Backoff, Beginning, BridgeSettings, Limits, Relay, ReloadType, Remote, StartType, Told, Topics,
@@ -138,7 +134,7 @@ impl Supervisor {
     fn publish_status(&self) {
         if placement::is_here(&self.broker, &self.settings().name) && self.broker.settings.load().sys_interval.is_some()
         {
-            self.status.publish(&self.broker, self.settings());
+            report::publish(&self.broker, self.settings(), &self.status);
         }
     }
 
@@ -474,7 +470,7 @@ async fn keep_status(broker: &Broker, settings: &BridgeSettings, status: &Status
         let interval = broker.settings.load().sys_interval;
         sleep(interval.unwrap_or(Duration::from_secs(10))).await;
         if interval.is_some() {
-            status.publish(broker, settings);
+            report::publish(broker, settings, status);
         }
     }
 }

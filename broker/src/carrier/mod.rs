@@ -3,42 +3,24 @@
 //! Always true: a connection that is not ready in time is closed; nothing of it runs on the accept loop; what MQTT then
 //! reads and writes is a plain byte stream.
 //! Not here: the bridges' outgoing TLS, the links between nodes.
+mod prepared;
 pub mod proxy;
 pub mod tls;
 pub mod websocket;
 
 use crate::{
-    broker::{Listener, Peer},
     config::{ListenerProtocol, Settings},
+    listener::{Listener, Peer},
     logging::lines::{self, Disconnected},
     stream::Stream,
 };
+pub use prepared::{Carried, Prepared, TLS_HANDSHAKE};
 use std::time::{Duration, Instant};
 pub use tls::{Acceptor, CertificateIdentity, Negotiated, TlsAcceptorSlot, TlsFileError, TlsSet};
 use websocket::{UpgradeError, UpgradeRules, WebSocket, upgrade};
 
 /// TLS and WebSocket handshake together.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// First byte of a TLS handshake; as MQTT it would be a CONNECT with flags that do not exist.
-pub const TLS_HANDSHAKE: u8 = 0x16;
-
-/// A stream that carries MQTT, and what its making has shown.
-pub struct Prepared {
-    pub stream: Stream,
-    /// Only on listeners that take the user name from the client's certificate.
-    pub identity: Option<CertificateIdentity>,
-    pub tls: Option<Negotiated>,
-    /// When the connection was accepted: its handshakes and CONNECT share one limit.
-    pub since: Instant,
-}
-
-impl Prepared {
-    /// Nothing but a stream, as of now.
-    #[must_use]
-    pub fn plain(stream: Stream) -> Self {
-        Self { stream, identity: None, tls: None, since: Instant::now() }
-    }
-}
 
 /// Makes the connection ready for MQTT, or for HTTP. `peer` becomes the client that a PROXY header names.
 /// # Errors
@@ -48,16 +30,17 @@ pub async fn prepare(
     listener: &Listener,
     stream: Stream,
     peer: &mut Peer,
-) -> Result<Prepared, Disconnected> {
+) -> Result<Carried, Disconnected> {
     let known = listener.settings();
     if known.protocol == ListenerProtocol::Mqtt && known.proxy.is_none() && listener.tls.is_empty() {
-        return Ok(Prepared::plain(stream));
+        return Ok(Carried::Ready(Prepared::plain(stream)));
     }
     let since = Instant::now();
     // Boxed: connections without handshakes need not have room for them.
     let handshakes = Box::pin(wrap(settings, listener, stream, peer));
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshakes).await {
-        Ok(result) => result.map(|prepared| Prepared { since, ..prepared }),
+        Ok(Ok(Carried::Ready(prepared))) => Ok(Carried::Ready(Prepared { since, ..prepared })),
+        Ok(other) => other,
         Err(_) => Err(Disconnected::ExceededTimeout),
     }
 }
@@ -67,7 +50,7 @@ async fn wrap(
     listener: &Listener,
     mut stream: Stream,
     peer: &mut Peer,
-) -> Result<Prepared, Disconnected> {
+) -> Result<Carried, Disconnected> {
     let named = match listener.settings().proxy {
         Some(rules) => proxy::receive(&mut stream, rules, peer).await?,
         None => None,
@@ -95,11 +78,10 @@ async fn wrap(
         if matches!(upgraded, Err(UpgradeError::Tls)) {
             lines::tls_on_plain(&peer.address, peer.port);
         }
-        if let (Err(UpgradeError::File(path)), Some(folder)) = (&upgraded, &listener.http_dir) {
-            crate::http_api::send_file(&mut prepared.stream, folder, path).await;
-            return Err(Disconnected::AlreadyReported);
-        }
-        let upgraded = upgraded.map_err(describe)?;
+        let upgraded = match upgraded {
+            Err(UpgradeError::File(path)) => return Ok(Carried::File { stream: prepared.stream, path }),
+            other => other.map_err(describe)?,
+        };
         if let Some(client) = upgraded.forwarded_for
             && settings.delivery.connection_messages
         {
@@ -107,7 +89,7 @@ async fn wrap(
         }
         prepared.stream = Stream::Other(Box::new(WebSocket::new(prepared.stream)));
     }
-    Ok(prepared)
+    Ok(Carried::Ready(prepared))
 }
 
 fn describe(error: UpgradeError) -> Disconnected {

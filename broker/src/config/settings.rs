@@ -253,6 +253,18 @@ impl ListenAddress {
     }
 }
 
+/// As operators know it: the port, with the host if there is one, or the path.
+impl std::fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp { port, host: Some(host), .. } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { port, host: Some(host), .. } => write!(f, "{host}:{port}"),
+            Self::Tcp { port, host: None, .. } => write!(f, "{port}"),
+            Self::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketDomain {
     Ipv4,

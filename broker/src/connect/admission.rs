@@ -12,7 +12,6 @@ use crate::{
     live::{
         Mailbox,
         registry::{NotEntered, Presence},
-        side::{MAILBOX_BYTES_MAX, Nobody},
     },
     logging::lines::Disconnected,
 };
@@ -30,6 +29,9 @@ use std::{
 
 /// Who waited longer for its turn is looked at once more, whether it is still there.
 const SOON: Duration = Duration::from_millis(100);
+
+/// QoS 1 and 2 for a clean session are bounded by the session; this bounds what a stalled one may hold unseen.
+const MAILBOX_BYTES_MAX: usize = 8 << 20;
 
 /// What the cluster made of it.
 pub(super) struct Admission {
@@ -236,7 +238,7 @@ fn abandon(broker: &Broker, client_id: &Utf8, epoch: Epoch) {
         sent_before: 0,
         unreadable: Arc::default(),
     });
-    broker.consensus.submit(vec![Submission { command, reply: Arc::new(Nobody), ticket: 0, life: None }]);
+    broker.consensus.submit(vec![Submission::without_reply(command, None)]);
 }
 
 /// One question to the cluster whose answer is awaited here.

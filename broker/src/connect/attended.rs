@@ -4,18 +4,16 @@ use super::{
     checks::{Client, session_expiry_max},
 };
 use crate::{
-    broker::{Broker, Listener, Peer},
+    broker::Broker,
     connection::{Connection, Service},
-    live::{
-        add,
-        registry::Presence,
-        side::{Side, rescue},
-    },
+    listener::{Listener, Peer},
+    live::{add, registry::Presence},
     logging::{
         lines::{self, ConnectedClient},
         packets,
     },
     session::{MountPoint, Session, SessionOptions},
+    session_env::SessionEnv,
 };
 use bytes::BytesMut;
 use mosquorum_bridge::MARKS;
@@ -141,7 +139,7 @@ impl Attended {
             // CONNECT's bytes: nobody needs them any more.
             connection.partial = BytesMut::new();
         }
-        let mut side = Side::new(broker.clone(), mailbox, owner, client.id, client.username, access, door);
+        let mut side = SessionEnv::new(broker.clone(), mailbox, owner, client.id, client.username, access, door);
         side.will_topic = will_topic;
         encode(&Packet::ConnAck(Box::new(answer)), client.connect.version, side.out.buffer());
         if packets::are_wanted() {
@@ -178,7 +176,7 @@ fn leave(
     discard_will: bool,
     superseded: bool,
     mut session: Session,
-    mut side: Side,
+    mut side: SessionEnv,
     presence: Presence,
 ) {
     let owner = side.owner;
@@ -194,7 +192,7 @@ fn leave(
         side.submit_for_nobody(command);
     }
     side.finish_round();
-    rescue(broker, side.mailbox.close());
+    broker.redispatch_all(side.mailbox.close());
     let (broker, client_id) = (broker.clone(), side.client_id.clone());
     side.mailbox.when_settled(move || {
         broker.registry.leave(&client_id, owner.connection);

@@ -3,9 +3,10 @@
 use super::attended::{connack, mount_point};
 use crate::{
     auth::{Authentication, Login, Source},
-    broker::{Broker, Listener},
+    broker::Broker,
     carrier::CertificateIdentity,
     config::Settings,
+    listener::Listener,
     logging::lines::Disconnected,
     session::is_expiry,
 };
@@ -106,7 +107,7 @@ pub(super) async fn identify(
     let (id, assigned) = client_id(listener, &connect)?;
     let login = match is_known_by_certificate {
         true => Login::Certificate,
-        false => match listener.lets_in(broker, &connect, source).await {
+        false => match listener.lets_in(&broker.verifier, &connect, source).await {
             Ok(login) => login,
             Err(Authentication::Busy) => return Err(Refusal::busy(connect.version, Disconnected::ServerBusy)),
             Err(_) => return Err(not_authorized()),

@@ -11,9 +11,10 @@ pub use attended::Attended;
 
 use crate::{
     auth::Source,
-    broker::{Broker, Listener, Peer},
+    broker::Broker,
     carrier::{CertificateIdentity, Negotiated, Prepared},
     connection::Connection,
+    listener::{Listener, Peer},
     live::add,
     logging::lines::{self, Disconnected},
 };

@@ -4,9 +4,9 @@
 //! for a client that is known to be gone.
 use super::checks::{Refusal, encoded};
 use crate::{
-    broker::Peer,
     carrier::TLS_HANDSHAKE,
     connection::{Connection, describe_reason},
+    listener::Peer,
     live::add,
     logging::{
         lines::{self, Disconnected},

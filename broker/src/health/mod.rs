@@ -9,6 +9,7 @@ mod readiness;
 mod visitors;
 
 use crate::{
+    bridges,
     broker::Broker,
     metrics::{self, exposition},
 };
@@ -230,7 +231,7 @@ fn facts(broker: Option<&Broker>) -> Facts {
         member: status.members.iter().any(|member| member.node == status.node && member.voter),
         leased: broker.peers.may_serve(),
         routes: broker.peers.ready(),
-        bridges: broker.bridges.are_prepared(broker),
+        bridges: bridges::are_prepared(broker),
         draining: broker.drain.is_on(),
         behind: status.behind,
     }

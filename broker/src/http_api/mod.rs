@@ -7,8 +7,9 @@ mod request;
 
 use crate::{
     auth::{Authentication, Source},
-    broker::{Broker, Listener},
+    broker::Broker,
     config::{ListenAddress, ListenerProtocol, ListenerSettings},
+    listener::Listener,
     logging::lines,
     stream::Stream,
 };

@@ -2,7 +2,7 @@
 //! Always true: the connection task alone takes things out; whoever puts something in wakes it at most once until it has
 //! looked again; deliveries beyond the bound are refused (and counted by the caller), those of QoS 1 and 2 only when the task
 //! does not come to run for long, since the session bounds those.
-use crate::{planted, session::ticket};
+use crate::{planted, ticket};
 use mosquorum_cluster::{
     Answer, Completion,
     state::{DeliveryOptions, Message},

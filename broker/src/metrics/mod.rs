@@ -1,7 +1,7 @@
 //! Metrics: every counter of `$SYS`, and what only operators need, as one reading.
 //! Always true: a reading asks nobody and waits for nothing but short locks; it does not visit connections, so it costs the
 //! same with 20,000 of them.
-pub(crate) mod certificates;
+mod certificates;
 mod cluster;
 pub mod exposition;
 mod memory;
@@ -9,41 +9,14 @@ pub mod model;
 mod process;
 
 use crate::{
+    bridges,
     broker::Broker,
-    config::{ListenAddress, ListenerProtocol},
+    config::ListenerProtocol,
     live::counters::CounterValues,
     logging::lines::{MOSQUITTO_VERSION, VERSION},
 };
 use model::Reading;
-use mosquorum_proto::mqtt::ProtocolVersion;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-/// Clients in service at one listener, by version of their protocol.
-#[derive(Debug, Default)]
-pub struct Clients([AtomicUsize; 3]);
-
-/// Counts one client until it is dropped.
-pub struct InService<'a>(&'a AtomicUsize);
-
-const VERSIONS: [&str; 3] = ["3.1", "3.1.1", "5.0"];
-
-impl Clients {
-    pub fn enter(&self, version: ProtocolVersion) -> InService<'_> {
-        let count = match version {
-            ProtocolVersion::V31 => &self.0[0],
-            ProtocolVersion::V311 => &self.0[1],
-            ProtocolVersion::V5 => &self.0[2],
-        };
-        count.fetch_add(1, Relaxed);
-        InService(count)
-    }
-}
-
-impl Drop for InService<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
-    }
-}
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Everything, now. Without a broker (it is still starting) only what the process itself knows.
 #[must_use]
@@ -62,7 +35,7 @@ pub fn read(broker: Option<&Broker>, ready: bool) -> Reading {
         state(broker, &counts, &mut reading);
         cluster::read(broker, &mut reading);
         memory::read(broker, &mut reading);
-        broker.bridges.read_metrics(broker, &mut reading);
+        bridges::read_metrics(broker, &mut reading);
         certificates::read(broker, &mut reading);
     }
     reading
@@ -144,7 +117,7 @@ fn drops(broker: &Broker, c: &CounterValues, r: &mut Reading) {
 fn listeners(broker: &Broker, r: &mut Reading) {
     let listeners = broker.listeners.load();
     let settings: Vec<_> = listeners.iter().map(|listener| listener.settings()).collect();
-    let names: Vec<String> = settings.iter().map(|settings| name(&settings.address)).collect();
+    let names: Vec<String> = settings.iter().map(|settings| settings.address.to_string()).collect();
     let help = "Open network connections of a listener, those without a CONNECT yet included.";
     let family = r.gauge("mosquorum_connections", help);
     for ((listener, settings), name) in listeners.iter().zip(&settings).zip(&names) {
@@ -157,19 +130,9 @@ fn listeners(broker: &Broker, r: &mut Reading) {
     }
     let family = r.gauge("mosquorum_clients", "Clients in service, by version of their protocol.");
     for (listener, name) in listeners.iter().zip(&names) {
-        for (version, count) in VERSIONS.iter().zip(&listener.clients.0) {
-            family.with([("listener", name), ("protocol", version)], count.load(Relaxed) as u64);
+        for (version, count) in listener.clients.read() {
+            family.with([("listener", name.as_str()), ("protocol", version)], count);
         }
-    }
-}
-
-/// A listener as operators know it: its port, with the address if there is one, or its path.
-pub(crate) fn name(address: &ListenAddress) -> String {
-    match address {
-        ListenAddress::Tcp { port, host: Some(host), .. } if host.contains(':') => format!("[{host}]:{port}"),
-        ListenAddress::Tcp { port, host: Some(host), .. } => format!("{host}:{port}"),
-        ListenAddress::Tcp { port, host: None, .. } => port.to_string(),
-        ListenAddress::Unix(path) => path.display().to_string(),
     }
 }
 

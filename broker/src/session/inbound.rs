@@ -4,11 +4,11 @@
 //! delivered, or when (retained messages, QoS 2 of durable sessions, marks of bridges), comes to live subscribers from there,
 //! on every node by its own apply: whoever dies, and in one order for all. A message without durable receivers is acknowledged only behind a read
 //! barrier where other nodes exist.
-use super::{Denied, Env, Session, SessionError, ticket};
+use super::{Denied, Env, Session, SessionError};
 use crate::{
     control,
     live::router::{Choice, Targets},
-    planted,
+    planted, ticket,
 };
 use bytes::Bytes;
 use mosquorum_bridge::MARK;

@@ -4,8 +4,8 @@
 //! acknowledged before SUBSCRIBE is in this node's retained messages then, and comes from there, not as a live message as
 //! well. Retained messages are read after SUBACK; live messages wait until the replay is through.
 //! SUBACK and UNSUBACK are never larger than the client takes: a request that would need it ends the connection.
-use super::{Denied, Env, Session, SessionError, outbox::Outbox, ticket};
-use crate::live::Delivery;
+use super::{Denied, Env, Session, SessionError, outbox::Outbox};
+use crate::{live::Delivery, ticket};
 use bytes::BytesMut;
 use mosquorum_cluster::{
     Answer,

@@ -1,7 +1,6 @@
 //! The way to the collector, as the standard `OTEL_EXPORTER_OTLP_*` variables name it.
 //! Always true: a variable for one signal goes before the one for all; nothing is connected before the first export; with
 //! `https` the collector has to prove its name, to `OTEL_EXPORTER_OTLP_CERTIFICATE` or else to the system's authorities.
-use super::Signal;
 use std::time::Duration;
 use tonic::{
     metadata::{Ascii, MetadataKey, MetadataValue},
@@ -10,6 +9,22 @@ use tonic::{
 
 /// OpenTelemetry's default.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Signal {
+    Traces,
+    Metrics,
+}
+
+impl Signal {
+    /// As in names of variables.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Traces => "TRACES",
+            Self::Metrics => "METRICS",
+        }
+    }
+}
 
 /// Reads variables of the environment; an empty one is none.
 pub(super) struct Variables<F>(pub(super) F);

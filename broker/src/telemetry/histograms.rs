@@ -1,7 +1,10 @@
 //! Sends what OpenTelemetry's instruments have collected, together with our histograms, which no instrument can be filled
 //! from: their counts by bucket exist already.
 //! Always true: counts are cumulative since the start of the process.
-use super::{Signal, collector::Variables, figures::Shared};
+use super::{
+    collector::{Signal, Variables},
+    figures::Shared,
+};
 use crate::metrics::model::{Kind, Value};
 use mosquorum_cluster::metrics::{BOUNDS_MICROS, HistogramValues};
 use opentelemetry_proto::tonic::{

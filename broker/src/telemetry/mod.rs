@@ -5,54 +5,25 @@
 mod collector;
 mod figures;
 mod histograms;
+pub mod hooks;
 mod traceparent;
 
 use crate::broker::Broker;
-use collector::Variables;
+use collector::{Signal, Variables};
 use figures::Shared;
 use histograms::Exporter;
-use mosquorum_cluster::state::Message;
-use mosquorum_proto::mqtt::{Publish, PublishProperties, QoS};
-use opentelemetry::{
-    Context, KeyValue,
-    trace::{Span, SpanBuilder, SpanContext, SpanKind, TraceContextExt, Tracer, TracerProvider},
-};
+use opentelemetry::{KeyValue, trace::TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithTonicConfig};
-use opentelemetry_sdk::{
-    Resource,
-    metrics::SdkMeterProvider,
-    trace::{SdkTracer, SdkTracerProvider},
-};
-use std::{
-    sync::{Arc, OnceLock},
-    time::{Duration, SystemTime},
-};
+use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider, trace::SdkTracerProvider};
+use std::{sync::Arc, time::Duration};
 
 /// How long what is left may take to leave at a stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
-
-static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
 /// What was started; ends with [`Telemetry::stop`].
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
     metrics: Option<SdkMeterProvider>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Signal {
-    Traces,
-    Metrics,
-}
-
-impl Signal {
-    /// As in names of variables.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Traces => "TRACES",
-            Self::Metrics => "METRICS",
-        }
-    }
 }
 
 /// What the environment asks for.
@@ -97,7 +68,7 @@ impl Telemetry {
                         .with_batch_exporter(exporter)
                         .with_resource(resource.clone())
                         .build();
-                    let _ = TRACER.set(provider.tracer("mosquorum"));
+                    hooks::trace_with(provider.tracer("mosquorum"));
                     this.traces = Some(provider);
                 }
                 Err(error) => failed("traces", &error),
@@ -144,66 +115,6 @@ fn resource(node: &str) -> Resource {
     ];
     let missing = own.into_iter().filter(|(key, _)| !is_given(key));
     Resource::builder().with_attributes(missing.map(|(key, value)| KeyValue::new(key, value))).build()
-}
-
-/// A client published a message: if it is sampled, what comes later belongs to this step.
-pub fn published(properties: &mut PublishProperties, topic: &str, qos: QoS, client_id: &str) {
-    let Some(tracer) = TRACER.get() else { return };
-    let Some(parent) = traceparent::sampled(properties) else { return };
-    let mut span = start(tracer, "publish", SpanKind::Server, SystemTime::now(), parent, topic, qos);
-    span.set_attribute(KeyValue::new("messaging.client.id", client_id.to_owned()));
-    traceparent::replace(properties, span.span_context());
-    span.end();
-}
-
-/// A message that came so long ago is durable on a majority.
-pub fn committed(message: &Message, waited: Duration) {
-    let Some((tracer, parent)) = followed(message) else { return };
-    let began = SystemTime::now().checked_sub(waited).unwrap_or_else(SystemTime::now);
-    start(tracer, "commit", SpanKind::Internal, began, parent, message.topic.as_str(), message.qos).end();
-}
-
-/// A message is on its way to a client.
-pub fn delivered(message: &Message, client_id: &str) {
-    let Some((tracer, parent)) = followed(message) else { return };
-    let now = SystemTime::now();
-    let mut span = start(tracer, "deliver", SpanKind::Producer, now, parent, message.topic.as_str(), message.qos);
-    span.set_attribute(KeyValue::new("messaging.client.id", client_id.to_owned()));
-    span.end();
-}
-
-/// A message leaves over a bridge: what the remote does with it belongs to this step.
-pub fn bridged(publish: &mut Publish, bridge: &str) {
-    let (Some(tracer), Some(properties)) = (TRACER.get(), &mut publish.properties) else { return };
-    let Some(parent) = traceparent::sampled(properties) else { return };
-    let topic = publish.topic.as_ref().map_or("", |topic| topic.as_str());
-    let mut span = start(tracer, "bridge", SpanKind::Producer, SystemTime::now(), parent, topic, publish.qos);
-    span.set_attribute(KeyValue::new("mosquorum.bridge", bridge.to_owned()));
-    traceparent::replace(properties, span.span_context());
-    span.end();
-}
-
-fn followed(message: &Message) -> Option<(&'static SdkTracer, SpanContext)> {
-    let tracer = TRACER.get()?;
-    Some((tracer, traceparent::sampled(message.properties.as_deref()?)?))
-}
-
-fn start(
-    tracer: &SdkTracer,
-    name: &'static str,
-    kind: SpanKind,
-    began: SystemTime,
-    parent: SpanContext,
-    topic: &str,
-    qos: QoS,
-) -> opentelemetry_sdk::trace::Span {
-    let attributes = [
-        KeyValue::new("messaging.system", "mqtt"),
-        KeyValue::new("messaging.destination.name", topic.to_owned()),
-        KeyValue::new("mqtt.qos", qos as i64),
-    ];
-    let builder = SpanBuilder::from_name(name).with_kind(kind).with_start_time(began).with_attributes(attributes);
-    tracer.build_with_context(builder, &Context::new().with_remote_span_context(parent))
 }
 
 #[cfg(test)]

@@ -189,6 +189,12 @@ impl PublishCommand {
             live: Live::ByOrigin,
         }
     }
+
+    /// For the durable members of a shared group alone, but for these.
+    #[must_use]
+    pub fn to_group(message: Arc<Message>, group: TopicFilter, unreadable: Arc<[Epoch]>) -> Self {
+        Self { whom: Whom::Group { group, unreadable }, ..Self::new(message) }
+    }
 }
 
 /// Who of those that subscribed gets a message from the log. Right of access is judged by the node that proposes, since

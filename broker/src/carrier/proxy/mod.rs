@@ -5,8 +5,8 @@ mod v1;
 mod v2;
 
 use crate::{
-    broker::Peer,
     config::{ProxyRules, ProxyVersion},
+    listener::Peer,
     logging::lines::{self, Disconnected},
 };
 use mosquorum_proto::mqtt::Utf8;

@@ -5,6 +5,7 @@
 mod ciphers;
 mod client;
 mod curves;
+mod expiry;
 mod identity;
 mod keylog;
 mod load;
@@ -12,16 +13,15 @@ mod verify;
 
 pub use client::{client_config, os_authorities};
 pub use curves::check as check_curves;
+pub(crate) use expiry::expiry;
 pub use identity::CertificateIdentity;
 pub use keylog::log_keys_to;
 pub use load::TlsFileError;
-pub(crate) use load::certificates;
 
-use super::Prepared;
+use super::prepared::Prepared;
 use crate::{
     config::{Settings, TlsSettings},
     logging::lines::Disconnected,
-    metrics::certificates::expiry,
     stream::Stream,
 };
 use arc_swap::ArcSwapOption;

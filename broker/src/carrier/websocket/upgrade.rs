@@ -4,6 +4,7 @@
 //!
 //! More lenient than the RFC, as Mosquitto is: HTTP/1.0 will do, which proxies speak that were not told otherwise (nginx
 //! without `proxy_http_version`), and so does a request without Sec-WebSocket-Version.
+use super::super::prepared::TLS_HANDSHAKE;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use ring::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use std::{io, net::IpAddr};
@@ -112,7 +113,7 @@ async fn read_request<S: AsyncRead + Unpin>(stream: &mut S, rules: UpgradeRules<
         }
         match head[0] {
             0x10 => return Err(UpgradeError::PlainMqtt),
-            super::super::TLS_HANDSHAKE => return Err(UpgradeError::Tls),
+            TLS_HANDSHAKE => return Err(UpgradeError::Tls),
             _ => {}
         }
         if head.len() > rules.request_bytes_max {

@@ -1,28 +1,29 @@
 //! A session's surroundings on this node: what it may ask for, done for real.
 //! Always true: nothing here waits, but for messages that only the state store has; what a round of the connection proposes is handed over at its end, and receivers of
 //! what it delivered are woken then, so that they find all of it.
-use super::{
-    Delivery, Order, Outgoing, Wakeups,
-    counters::CounterValues,
-    mailbox::kept,
-    router::{Choice, RouteVersion, Targets},
-    subscriptions::{LiveSubscription, Reader},
-    target_cache::TargetCache,
-};
 use crate::{
     auth::ClientAcl,
     broker::Broker,
     control,
+    live::{
+        Delivery, Mailbox, Order, Outgoing, Wakeups,
+        counters::CounterValues,
+        mailbox::kept,
+        router::{Choice, RouteVersion, Targets},
+        subscriptions::{LiveSubscription, Reader},
+        target_cache::TargetCache,
+    },
     logging::lines,
     planted,
-    session::{Denied, Env, QueueItem, ticket},
-    telemetry,
+    session::{Denied, Env, QueueItem},
+    telemetry::hooks,
+    ticket,
 };
 use bytes::{Bytes, BytesMut};
 use mosquorum_cluster::{
-    Answer, Completion, Forward, Submission,
-    ids::{Epoch, LogIndex, Millis, NodeId},
-    state::{Body, Command, Door, Mark, Message, MessageId, Owner, PublishCommand, Whom},
+    Completion, Forward, Submission,
+    ids::{LogIndex, Millis, NodeId},
+    state::{Body, Command, Door, Mark, Message, MessageId, Owner, PublishCommand},
 };
 use mosquorum_proto::mqtt::{PublishProperties, QoS, Subscription, TopicFilter, TopicName, Utf8};
 use std::{cell::Cell, sync::Arc, time::Duration};
@@ -40,9 +41,9 @@ thread_local! {
     static SPARE_COUNTS: Cell<Option<Box<CounterValues>>> = const { Cell::new(None) };
 }
 
-pub struct Side {
+pub struct SessionEnv {
     pub broker: Arc<Broker>,
-    pub mailbox: Arc<super::Mailbox>,
+    pub mailbox: Arc<Mailbox>,
     pub owner: Owner,
     pub client_id: Utf8,
     pub username: Option<Utf8>,
@@ -60,17 +61,10 @@ pub struct Side {
     wakeups: Wakeups,
 }
 
-/// For commands whose outcome nobody waits for.
-pub struct Nobody;
-
-impl Completion for Nobody {
-    fn complete(&self, _ticket: u64, _answer: Answer) {}
-}
-
-impl Side {
+impl SessionEnv {
     pub fn new(
         broker: Arc<Broker>,
-        mailbox: Arc<super::Mailbox>,
+        mailbox: Arc<Mailbox>,
         owner: Owner,
         client_id: Utf8,
         username: Option<Utf8>,
@@ -150,7 +144,7 @@ impl Side {
     /// Proposes something that outlives the connection.
     pub fn submit_for_nobody(&mut self, command: Command) {
         let life = Some(self.owner.incarnation);
-        self.submissions.push(Submission { command, reply: Arc::new(Nobody), ticket: 0, life });
+        self.submissions.push(Submission::without_reply(command, life));
     }
 
     fn reader(&self) -> Reader {
@@ -224,7 +218,7 @@ impl QueueRead {
     }
 }
 
-impl Env for Side {
+impl Env for SessionEnv {
     fn now(&self) -> Millis {
         self.now
     }
@@ -363,13 +357,13 @@ impl Env for Side {
     }
 
     fn trace_published(&mut self, properties: &mut PublishProperties, topic: &TopicName, qos: QoS) {
-        telemetry::published(properties, topic.as_str(), qos, &self.client_id);
+        hooks::published(properties, topic.as_str(), qos, &self.client_id);
     }
     fn trace_committed(&mut self, message: &Message, since: Millis) {
-        telemetry::committed(message, Duration::from_millis(self.now.0.saturating_sub(since.0)));
+        hooks::committed(message, Duration::from_millis(self.now.0.saturating_sub(since.0)));
     }
     fn trace_delivered(&mut self, message: &Message) {
-        telemetry::delivered(message, &self.client_id);
+        hooks::delivered(message, &self.client_id);
     }
 
     fn next_mark(&mut self) -> Option<Mark> {
@@ -416,26 +410,6 @@ impl Env for Side {
         };
         crate::debug!("{what} from {} ('{topic}')", self.client_id);
     }
-}
-
-/// QoS 1 and 2 for a clean session are bounded by the session; this bounds what a stalled one may hold unseen.
-pub const MAILBOX_BYTES_MAX: usize = 8 << 20;
-
-/// A delivery that nobody took in, because its session ended: shared ones go to somebody else.
-pub fn rescue(broker: &Broker, deliveries: Vec<Delivery>) {
-    let mut wakeups = Wakeups::default();
-    for delivery in deliveries {
-        if let Some(group) = delivery.group
-            && delivery.options.qos != QoS::AtMostOnce
-        {
-            broker.redispatch(delivery.message, &group, &mut wakeups);
-        }
-    }
-}
-
-/// The command that gives a shared message back to the durable members of its group, but for these.
-pub fn publish_to_group(message: Arc<Message>, group: TopicFilter, unreadable: Arc<[Epoch]>) -> Command {
-    Command::Publish(PublishCommand { whom: Whom::Group { group, unreadable }, ..PublishCommand::new(message) })
 }
 
 #[cfg(test)]

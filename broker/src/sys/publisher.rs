@@ -1,150 +1,28 @@
-//! `$SYS`: what a node says about itself, and about the others of its cluster.
-//! Always true: these topics live in a node's memory; they are updated at multiples of `sys_interval`, a value that has
-//! not changed is not published again. A node tells the others what it publishes, so that `$SYS/broker/nodes/<name>/...`
-//! can be read at any node; what was told goes when its node has been silent for long.
-//! Not here: topics that bridges announce (they are replicated like all others).
-mod cluster;
-mod loads;
-mod topics;
-
-use crate::{broker::Broker, logging::lines};
-use bytes::Bytes;
-use loads::Loads;
-use mosquorum_cluster::{
-    Forward,
-    ids::{Millis, NodeId},
-    metrics::HistogramValues,
-    retained_tree::RetainedTree,
-    state::Message,
+//! The task that publishes `$SYS`.
+use super::{
+    NODES, OWN, cluster,
+    loads::Loads,
+    own_message, publish_here,
+    topics::{self, Gauges},
 };
-use mosquorum_proto::mqtt::{QoS, TopicFilter, TopicName, Utf8};
-use parking_lot::{Mutex, RwLock};
+use crate::{broker::Broker, logging::lines};
+use mosquorum_cluster::{Forward, ids::NodeId, metrics::HistogramValues, state::Message};
+use mosquorum_proto::mqtt::{QoS, TopicName, Utf8};
 use std::{
-    collections::HashMap,
-    ops::ControlFlow,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
-use topics::Gauges;
 
-const OWN: &str = "$SYS/broker/";
-const NODES: &str = "$SYS/broker/nodes/";
-/// Every so many updates the others are told everything, not only what has changed.
+/// Every so many updates the others are sent everything, not only what has changed.
 const TELL_ALL_EVERY: u32 = 6;
 /// A node that has said nothing for so long is no longer shown.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Topics that one node may tell.
-const TOLD_MAX: usize = 512;
-
-#[derive(Default)]
-pub struct SysTopics {
-    retained: RwLock<RetainedTree<Arc<Message>>>,
-    /// Other nodes by name.
-    others: Mutex<HashMap<String, Other>>,
-    connected_max: AtomicUsize,
-}
-
-/// What another node has told.
-struct Other {
-    heard: Instant,
-    topics: usize,
-}
-
-impl SysTopics {
-    pub fn matches(&self, filter: &TopicFilter, into: &mut Vec<Arc<Message>>) {
-        let _ = self.retained.read().matches(filter.matched_part(), None, &mut { usize::MAX }, |_, message| {
-            into.push(message.clone());
-            ControlFlow::Continue(())
-        });
-    }
-
-    /// Most clients connected at a time, this number included.
-    pub fn note_connected(&self, connected: usize) -> usize {
-        self.connected_max.fetch_max(connected, Relaxed).max(connected)
-    }
-
-    /// Keeps and publishes a value, if it is new; whether it was.
-    pub fn set(&self, broker: &Broker, topic: &str, value: String) -> bool {
-        let Ok(topic) = TopicName::new(Utf8::from(topic)) else { return false };
-        let mut retained = self.retained.write();
-        if retained.get(topic.as_str()).is_some_and(|known| known.payload == value.as_bytes()) {
-            return false;
-        }
-        let message = own_message(topic.clone(), value, true);
-        retained.insert(topic, message.clone());
-        drop(retained);
-        broker.publish_here(message);
-        true
-    }
-
-    /// The numbers of Mosquitto's `/api/v1/systree`, as they were published last.
-    pub fn numbers(&self) -> Vec<(String, u64)> {
-        let retained = self.retained.read();
-        let read = |name: &str| {
-            let topic = format!("{OWN}{name}");
-            let text = std::str::from_utf8(&retained.get(&topic)?.payload).ok()?.split(' ').next()?.parse().ok()?;
-            Some((topic, text))
-        };
-        topics::SYSTREE.iter().copied().chain(["uptime"]).filter_map(read).collect()
-    }
-
-    /// What another node tells; `false` if it is something else.
-    pub fn hear(&self, broker: &Broker, message: &Message) -> bool {
-        let topic = message.topic.as_str();
-        let Some((name, _)) = topic.strip_prefix(NODES).and_then(|rest| rest.split_once('/')) else { return false };
-        let is_new = self.retained.read().get(topic).is_none();
-        {
-            let mut others = self.others.lock();
-            let is_member = || broker.consensus.status().members.iter().any(|member| member.name == name);
-            if !others.contains_key(name) && !is_member() {
-                return true;
-            }
-            let other = others.entry(name.to_owned()).or_insert(Other { heard: Instant::now(), topics: 0 });
-            other.heard = Instant::now();
-            if is_new && other.topics == TOLD_MAX {
-                return true;
-            }
-            other.topics += usize::from(is_new);
-        }
-        self.set(broker, topic, String::from_utf8_lossy(&message.payload).into_owned());
-        true
-    }
-
-    /// Takes away what silent nodes have told.
-    fn forget_silent(&self, broker: &Broker, silence: Duration) {
-        let now = Instant::now();
-        let mut gone = Vec::new();
-        self.others.lock().retain(|name, other| {
-            let stays = now.duration_since(other.heard) < silence;
-            if !stays {
-                gone.push(name.clone());
-            }
-            stays
-        });
-        for name in gone {
-            let Ok(filter) = TopicFilter::new(Utf8::from(format!("{NODES}{name}/#"))) else { continue };
-            let mut told = Vec::new();
-            self.matches(&filter, &mut told);
-            for message in told {
-                self.retained.write().remove(message.topic.as_str());
-                broker.publish_here(own_message(message.topic.clone(), String::new(), true));
-            }
-        }
-    }
-}
 
 /// `log_dest topic`: a line goes to whoever has subscribed to `$SYS/broker/log/#` here; nothing is kept.
 pub fn publish_line(broker: &Broker, topic: &'static str, line: &str) {
     if let Ok(topic) = TopicName::new(Utf8::from(topic)) {
-        broker.publish_here(own_message(topic, line.to_owned(), false));
+        publish_here(&broker.router, &own_message(topic, line.to_owned(), false));
     }
-}
-
-fn own_message(topic: TopicName, text: String, retain: bool) -> Arc<Message> {
-    Arc::new(Message { retain, ..Message::new(topic, Bytes::from(text), QoS::ExactlyOnce, Millis(0)) })
 }
 
 /// What the task that publishes remembers.
@@ -217,12 +95,12 @@ impl Publisher {
             values.extend(texts.into_iter().map(|(name, text)| (format!("cluster/{name}"), text)));
         }
         values.retain(|(name, text)| {
-            let is_new = broker.sys.set(&broker, &format!("{OWN}{name}"), text.clone());
+            let is_new = broker.sys.set(&broker.router, &format!("{OWN}{name}"), text.clone());
             is_new || self.round == 0
         });
         if broker.clustered {
             tell(&broker, &values);
-            broker.sys.forget_silent(&broker, SILENCE + 3 * interval);
+            broker.sys.forget_silent(&broker.router, SILENCE + 3 * interval);
         }
         self.round = (self.round + 1) % TELL_ALL_EVERY;
     }
@@ -235,7 +113,7 @@ fn tell(broker: &Broker, values: &[(String, String)]) {
     let others: smallvec::SmallVec<[NodeId; 8]> = others.collect();
     for (name, text) in values {
         let topic = format!("{NODES}{}/{name}", status.name);
-        broker.sys.set(broker, &topic, text.clone());
+        broker.sys.set(&broker.router, &topic, text.clone());
         let Ok(topic) = TopicName::new(Utf8::from(topic)) else { continue };
         // What is lost is told again with the next change, or when everything is.
         let message = Arc::new(Message { qos: QoS::AtMostOnce, ..(*own_message(topic, text.clone(), true)).clone() });
