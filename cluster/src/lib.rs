@@ -2,6 +2,8 @@
 //! Always true: only `raft` knows the Raft library; `state` has no I/O, no clock, no randomness and no locks.
 mod alone;
 mod consensus;
+mod entry;
+mod events;
 mod facade;
 #[cfg(feature = "test-faults")]
 pub mod faults;
@@ -12,14 +14,16 @@ mod machine_clock;
 mod membership;
 pub mod memory;
 pub mod metrics;
+mod node;
 mod raft;
 pub mod recent_changes;
 pub mod recover;
+mod replica;
 pub mod retained_tree;
 pub mod state;
 pub mod subscription_tree;
 pub mod transport;
 
 pub use alone::Alone;
-pub use consensus::{AddServices, Fatal, Persistence, RaftConsensus, RaftSettings, StartError};
 pub use facade::*;
+pub use node::{AddServices, Fatal, Persistence, RaftConsensus, RaftSettings, StartError};

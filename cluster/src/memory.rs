@@ -1,13 +1,13 @@
 //! A node alone without persistence: commands are applied where they are submitted, nothing is kept.
 //! Always true: the answer to a submission is given before `submit` returns; everything else is as with a log.
 use crate::{
-    consensus::clock::ClusterClock,
     facade::{
         AdminRequest, Answer, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Pressure,
         Submission,
     },
     ids::{Incarnation, LogIndex, Millis, NodeId},
     machine_clock,
+    replica::clock::ClusterClock,
     state::{Applied, Batch, Command, Origin, State},
 };
 use mosquorum_proto::mqtt::Utf8;

@@ -4,15 +4,11 @@
 //! old one cannot speak to it; an interruption at any point leaves a directory on which it can be done again.
 //! Not here: whether the others are really lost. Only an operator can know that.
 use crate::{
-    consensus::{
-        Disk, Opened, StartError,
-        replica::{Committed, Observer, OwnBatch},
-    },
+    entry::{BatchHeader, Content, MembershipRecord, encode_batch, encode_commands},
     ids::{Incarnation, Millis, NodeId},
-    raft::{
-        encoding::{BatchHeader, Content, MembershipRecord, encode_batch, encode_commands},
-        vote_after_snapshot,
-    },
+    node::{Disk, Opened, StartError},
+    raft::vote_after_snapshot,
+    replica::{Committed, Observer, OwnBatch},
     state::{Command, Effect, Origin, State},
 };
 use mosquorum_storage::log::{LogEntry, LogId};
@@ -24,7 +20,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-pub use crate::consensus::RaftSettings;
+pub use crate::node::RaftSettings;
 
 /// Entries are applied in groups of about so many bytes.
 const GROUP_BYTES: usize = 8 << 20;

@@ -2,7 +2,7 @@
 use super::ConfigError;
 use super::lines::Directive;
 use super::options::{OptionSpec, Repeat};
-use super::raw::BridgeSection;
+use super::section::BridgeSection;
 
 /// Adds one line below `connection`.
 pub(super) fn add(bridge: &mut BridgeSection, spec: &OptionSpec, line: &Directive) -> Result<(), ConfigError> {

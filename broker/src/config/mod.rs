@@ -12,6 +12,7 @@ pub mod options;
 mod plugins;
 mod raw;
 mod reload;
+mod section;
 mod sections;
 mod settings;
 mod values;

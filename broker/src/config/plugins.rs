@@ -3,7 +3,7 @@
 //! plugin's before a listener's, since the first one that answers decides.
 use super::ConfigError;
 use super::lines::Directive;
-use super::raw::{Section, Text};
+use super::section::{Section, Text};
 
 /// Where the files of plugins stand among the options; no option has these names.
 pub(super) const ACL_FILE: &str = "plugin: acl_file";

@@ -1,7 +1,8 @@
 //! SIGHUP: read everything again, apply what may change while running.
 //! Always true: on error nothing changes; an option that is fixed at start keeps its old text, so settings are always
 //! made of one consistent set of values.
-use super::raw::{Raw, Section, Text};
+use super::raw::Raw;
+use super::section::{Section, Text};
 use super::settings::ANY_ADDRESS;
 use super::{ConfigError, Settings, build, lines, options};
 

@@ -4,7 +4,7 @@
 use super::lines::{self, Directive};
 use super::options::{self, OptionSpec, Place, Repeat, Scope, State};
 use super::plugins::Plugins;
-use super::raw::{self, BridgeSection, Section, Text};
+use super::section::{self, BridgeSection, Section, Text};
 use super::{ConfigError, Note, bridges, values};
 use config::{ConfigError as LayerError, Map, Source, Value};
 use std::path::Path;
@@ -30,7 +30,7 @@ impl Source for FileSource {
         Box::new(self.clone())
     }
     fn collect(&self) -> Result<Map<String, Value>, LayerError> {
-        Ok(raw::to_layer(&self.globals, &self.listeners))
+        Ok(section::to_layer(&self.globals, &self.listeners))
     }
 }
 

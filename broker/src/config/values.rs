@@ -1,6 +1,6 @@
 //! From the written text of one value to its type, with Mosquitto's rules: a number may be decimal, 0x hexadecimal or
 //! 0 octal. Where a value ends is known before ([`lines`]).
-use super::raw::{Section, Text};
+use super::section::{Section, Text};
 use super::{ConfigError, HostPort, lines};
 use std::num::NonZeroUsize;
 use std::str::FromStr;

@@ -11,8 +11,6 @@ mod filters;
 mod inbound;
 mod mount_point;
 mod outbox;
-mod outbox_durable;
-mod outbox_local;
 mod subscribe;
 #[cfg(test)]
 mod tests;
@@ -38,7 +36,7 @@ use mosquorum_proto::mqtt::{
     Ack, Disconnect, Packet, ProtocolVersion, PublishProperties, QoS, ReasonCode, Subscription, TopicFilter, TopicName,
     Utf8, encode,
 };
-use outbox::{Held, Outbox};
+use outbox::{Acks, Held, Outbox};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
@@ -393,7 +391,7 @@ impl Session {
     /// Hands the client's acknowledgements since the last time to the cluster.
     pub fn hand_over_acks(&mut self, env: &mut impl Env) {
         if let Outbox::Durable(outbox) = &mut self.outbox
-            && let Some(outbox_durable::Acks { acks, released }) = outbox.take_acks()
+            && let Some(Acks { acks, released }) = outbox.take_acks()
         {
             let command = Command::Acknowledge {
                 client_id: self.options.client_id.clone(),

@@ -2,14 +2,12 @@
 //! end of this node's incarnation to its supervisor.
 //! Always true: effects come before the answers of the same entries, both in log order; nothing is told while a start
 //! replays its log.
-use super::{
-    proposer::Proposer,
-    replica::{Observer, OwnBatch},
-};
+use super::proposer::Proposer;
 use crate::{
+    entry::BatchHeader,
     facade::LiveSide,
     ids::{Incarnation, NodeId},
-    raft::encoding::BatchHeader,
+    replica::{Observer, OwnBatch},
     state::{Command, Effect, Origin},
 };
 use mosquorum_storage::log::Payload;

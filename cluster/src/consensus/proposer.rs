@@ -7,10 +7,10 @@
 //!
 //! [`State::apply`]: crate::state::State::apply
 use crate::{
+    entry::encode_commands,
     facade::{Answer, Completion, Pressure, Submission},
     ids::{Incarnation, LogIndex},
     metrics::Histogram,
-    raft::encoding::encode_commands,
     state::{Command, Origin, Outcome},
 };
 use mosquorum_storage::log::Payload;
@@ -50,7 +50,7 @@ pub(crate) struct Proposer {
     pub(super) wake: Notify,
     outstanding_bytes: AtomicUsize,
     /// From the forming of a batch to its apply here.
-    pub(super) latency: Histogram,
+    pub(crate) latency: Histogram,
     resend: AtomicBool,
 }
 
@@ -167,7 +167,7 @@ impl Proposer {
         }
     }
 
-    pub(super) fn outstanding_bytes(&self) -> usize {
+    pub(crate) fn outstanding_bytes(&self) -> usize {
         self.outstanding_bytes.load(Ordering::Relaxed)
     }
 

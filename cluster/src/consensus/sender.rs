@@ -1,8 +1,9 @@
 //! Carries the proposer's batches to the leader: into this node's own log, or over a stream.
 use super::proposer::{Cursor, Next, OutgoingBatch, Proposer};
 use crate::{
-    consensus::clock::ClusterClock,
-    raft::{Engine, Leadership, NotLeader, PART_BYTES, Speaker, encoding::encode_batch},
+    entry::{PART_BYTES, encode_batch},
+    raft::{Engine, Leadership, NotLeader, Speaker},
+    replica::clock::ClusterClock,
     transport::{MESSAGE_BYTES_MAX, Purpose, Transport, services::raft::proposals_client::ProposalsClient},
 };
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};

@@ -1,8 +1,9 @@
 //! The leader's side of proposals and read barriers of other nodes.
-use super::clock::ClusterClock;
 use crate::{
+    entry::encode_batch,
     ids::{Incarnation, NodeId},
-    raft::{Engine, NotLeader, START_TIMEOUT, collect_parts, encoding::encode_batch, peer_of},
+    raft::{Engine, NotLeader, START_TIMEOUT, collect_parts, peer_of},
+    replica::clock::ClusterClock,
     state::Origin,
     transport::services::raft::proposals_server,
 };

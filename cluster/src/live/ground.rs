@@ -8,9 +8,10 @@ use super::{
 };
 use crate::{
     Alone,
-    consensus::{Fatal, LifeEvent, RaftConsensus, RaftSettings, Shared, StartError, timekeeping::Clocks},
+    consensus::LifeEvent,
     facade::{LiveSide, Peers},
     ids::{Incarnation, NodeId},
+    node::{Fatal, RaftConsensus, RaftSettings, StartError, shared::Shared, walls::Clocks},
     raft::Engine,
     state::{Command, Origin, Standing, State},
     transport::{PeerIdentity, Purpose},

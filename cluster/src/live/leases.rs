@@ -6,10 +6,10 @@ use super::{
     needs::{ClusterView, Ground},
 };
 use crate::{
-    consensus::timekeeping::Clocks,
     facade::LiveSide,
     ids::{Incarnation, Millis, NodeId},
     machine_clock as clock,
+    node::walls::Clocks,
     state::Origin,
     transport::{Purpose, services::live::peer_client::PeerClient},
 };

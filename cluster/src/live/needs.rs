@@ -1,8 +1,8 @@
 //! What the live side needs of consensus: a view of the cluster, and a few ways to act on it.
 use super::lease::VoterSets;
 use crate::{
-    consensus::timekeeping::Clocks,
     ids::{Incarnation, NodeId},
+    node::walls::Clocks,
     state::Origin,
     transport::{PeerIdentity, Purpose},
 };

@@ -1,8 +1,8 @@
 //! The gRPC service that other nodes call.
 use super::{PeerLinks, lease::Question, peer_link::DATA, receive::Inbound};
 use crate::{
-    consensus::timekeeping::Clocks,
     ids::{Incarnation, NodeId},
+    node::walls::Clocks,
     raft::peer_of,
     transport::{PeerIdentity, services::live::peer_server},
 };

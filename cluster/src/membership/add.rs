@@ -3,7 +3,7 @@
 //! answer only its name is noted, which may join from then on, so a mistyped address costs no majority.
 use super::{changes::decide, forming::hello, own_address};
 use crate::{
-    consensus::Shared,
+    node::shared::Shared,
     state::Command,
     transport::{Purpose, host_of, services::raft::membership_client::MembershipClient},
 };
@@ -12,10 +12,10 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
 /// How long the operator waits for a node to copy the state; the node goes on joining after that.
-pub(super) const JOIN_WAIT: Duration = Duration::from_secs(120);
+pub(crate) const JOIN_WAIT: Duration = Duration::from_secs(120);
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn add(shared: &Arc<Shared>, node: &wire::AddNode) -> Result<String, String> {
+pub(crate) async fn add(shared: &Arc<Shared>, node: &wire::AddNode) -> Result<String, String> {
     let (name, address) = (&node.name, &node.address);
     let identity = shared.identity().ok_or("this node does not belong to a cluster yet")?;
     let added = Command::NodeAdded { name: name.as_str().into(), host: host_of(address).into() };

@@ -3,8 +3,8 @@
 //! goes on, since half a change is worse.
 use super::{add, ask_first, changes, leave, neighbours::survey};
 use crate::{
-    consensus::{Shared, timekeeping},
     facade::{AdminRequest, Survey},
+    node::{shared::Shared, timekeeping},
     raft::{MemberView, View},
     transport::{Purpose, services::raft::membership_client::MembershipClient},
 };
@@ -130,7 +130,7 @@ async fn forward(
 }
 
 /// Carries a request out on the leader. Once begun it goes on if this future is dropped.
-pub(super) async fn lead(
+pub(crate) async fn lead(
     shared: &Arc<Shared>,
     request: wire::admin_request::Request,
     hand_over: Duration,

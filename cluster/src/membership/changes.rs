@@ -1,14 +1,15 @@
 //! Changes of the membership, made by the leader, one at a time.
 use super::{
-    EVENTS, forget,
+    forget,
     forming::hello,
     own_address,
     rules::{Claim, Rules},
 };
+use crate::events::EVENTS;
 use crate::{
-    consensus::Shared,
     facade::{Answer, Completion, Submission},
     ids::NodeId,
+    node::shared::Shared,
     raft::{Engine, EngineError, MemberView},
     state::Command,
     transport::host_of,
@@ -30,7 +31,7 @@ const CATCH_UP_ENTRIES: u64 = 64;
 const RUNNING: Duration = Duration::from_secs(2);
 
 /// Has the cluster note something, and waits until it has.
-pub(super) async fn decide(shared: &Shared, command: Command) -> Result<(), String> {
+pub(crate) async fn decide(shared: &Shared, command: Command) -> Result<(), String> {
     let (reply, applied) = oneshot::channel();
     let reply = Arc::new(Decided(Mutex::new(Some(reply))));
     shared.proposer.submit(vec![Submission { command, reply, ticket: 0, life: None }]);
@@ -63,7 +64,7 @@ fn is_member_itself(known: &MemberView, name: &str, proven: &[String]) -> bool {
 }
 
 /// Gives a number to a new node: the index of an entry committed for it.
-pub(super) async fn admit(shared: &Arc<Shared>, request: &wire::AdmitRequest) -> Result<wire::AdmitReply, String> {
+pub(crate) async fn admit(shared: &Arc<Shared>, request: &wire::AdmitRequest) -> Result<wire::AdmitReply, String> {
     let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
     let claim = Claim { name: &request.name, address: &request.address, proven: &request.proven };
     judge(shared, &engine, &claim)?;
@@ -80,7 +81,7 @@ fn runs(member: &MemberView, leader: u64) -> bool {
 
 /// A member moves to another address when it comes back there. While another process answers under its number where it
 /// was, who asks from elsewhere has a copy of its data directory: two nodes of one number would vote twice.
-pub(super) async fn refuse_copy(shared: &Shared, request: &wire::JoinRequest) -> Result<(), String> {
+pub(crate) async fn refuse_copy(shared: &Shared, request: &wire::JoinRequest) -> Result<(), String> {
     let view = shared.view();
     let Some(known) = view.member(request.node).filter(|known| known.address != request.address) else { return Ok(()) };
     let own = shared.identity().map_or(0, |identity| identity.node);
@@ -119,7 +120,7 @@ fn refuse_running_namesake(shared: &Shared, name: &str, node: u64) -> Result<(),
 
 /// Adds an admitted node as learner, waits until it has caught up, and makes it a voter in place of earlier nodes of
 /// its name. Returns whether it is one; if not, it asks again.
-pub(super) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> Result<bool, String> {
+pub(crate) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> Result<bool, String> {
     let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
     if request.cluster[..] != engine.speaker.cluster {
         return Err("the node belongs to another cluster".into());
@@ -186,14 +187,14 @@ pub(super) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> R
 
 /// Nobody joins under the node's name any more, until it is added. Before it is taken out, so that it does not come back in
 /// between. Not for a cluster that gets smaller: its nodes may come again when it gets larger.
-pub(super) async fn bar(shared: &Shared, node: u64) -> Result<(), String> {
+pub(crate) async fn bar(shared: &Shared, node: u64) -> Result<(), String> {
     let view = shared.view();
     let Some(member) = view.member(node) else { return Ok(()) };
     decide(shared, Command::NameRemoved { name: member.name.as_str().into() }).await
 }
 
 /// Takes a node out of the cluster. One with clients is forgotten later.
-pub(super) async fn remove(shared: &Arc<Shared>, node: u64, without_clients: bool) -> Result<(), String> {
+pub(crate) async fn remove(shared: &Arc<Shared>, node: u64, without_clients: bool) -> Result<(), String> {
     let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
     let _one_at_a_time = shared.changing.lock().await;
     engine.remove(BTreeSet::from([node])).await.map_err(|e| e.to_string())?;

@@ -1,10 +1,10 @@
 //! What happens to the cluster, one line each for whoever reads the log.
 //! Always true: a line is written when something changed since the last look, and says what is so now; what was so when
 //! this node began to look is no news.
-use super::EVENTS;
+use crate::events::EVENTS;
 use crate::{
-    consensus::Shared,
     ids::{Incarnation, NodeId},
+    node::shared::Shared,
     raft::{Engine, View},
     state::Standing,
 };
@@ -14,7 +14,7 @@ use tracing::info;
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-pub(super) async fn run(shared: Arc<Shared>, engine: Arc<Engine>) {
+pub(crate) async fn run(shared: Arc<Shared>, engine: Arc<Engine>) {
     let mut every = interval(LOOK_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen: Option<Glance> = None;

@@ -1,7 +1,8 @@
 //! How a node with an empty directory gets a number: by forming the cluster, or by being admitted to one.
-use super::{EVENTS, FOUNDER, Pauses, REMIND_AFTER, ask_first, own_address};
+use super::{FOUNDER, Pauses, REMIND_AFTER, ask_first, own_address};
+use crate::events::EVENTS;
 use crate::{
-    consensus::Shared,
+    node::shared::Shared,
     raft::View,
     transport::{Purpose, services::raft::membership_client::MembershipClient},
 };
@@ -18,9 +19,9 @@ use tracing::{info, warn};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(1);
 const ADMIT_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) struct Admitted {
-    pub(super) cluster: [u8; 16],
-    pub(super) node: u64,
+pub(crate) struct Admitted {
+    pub(crate) cluster: [u8; 16],
+    pub(crate) node: u64,
 }
 
 /// What the listed peers say.
@@ -34,7 +35,7 @@ enum Finding {
 }
 
 /// Resolves when this node has its number; waits for peers as long as it takes.
-pub(super) async fn obtain(shared: &Arc<Shared>) -> Result<Admitted, String> {
+pub(crate) async fn obtain(shared: &Arc<Shared>) -> Result<Admitted, String> {
     let others = shared.settings.other_peers();
     let may_form = !shared.disk.lock().await.has_damaged_past() || others.is_empty();
     let alone = others.is_empty();
@@ -86,7 +87,7 @@ pub(super) async fn obtain(shared: &Arc<Shared>) -> Result<Admitted, String> {
 
 /// Why this node waits: said when it lasts, and again when it is another reason.
 #[derive(Default)]
-pub(super) struct Reminded {
+pub(crate) struct Reminded {
     reason: String,
     since: Option<Instant>,
     said: Option<String>,
@@ -101,7 +102,7 @@ impl Reminded {
         shared.set_kept_out(Some(line));
     }
 
-    pub(super) fn is_due(&mut self, reason: &str, now: Instant) -> bool {
+    pub(crate) fn is_due(&mut self, reason: &str, now: Instant) -> bool {
         if self.reason != reason || self.since.is_none() {
             (self.reason, self.since) = (reason.to_owned(), Some(now));
         }
@@ -167,7 +168,7 @@ async fn look(shared: &Arc<Shared>, others: &[String], invited: Vec<String>) -> 
     }
 }
 
-pub(super) async fn hello(shared: &Shared, address: &str) -> Result<wire::HelloReply, String> {
+pub(crate) async fn hello(shared: &Shared, address: &str) -> Result<wire::HelloReply, String> {
     let mut client = MembershipClient::new(shared.transport.channel(address, Purpose::Control));
     let request = wire::HelloRequest { name: shared.settings.name.clone(), address: own_address(shared) };
     match timeout(HELLO_TIMEOUT, client.hello(request)).await {
@@ -178,14 +179,14 @@ pub(super) async fn hello(shared: &Shared, address: &str) -> Result<wire::HelloR
 }
 
 /// What a call failed for: the connection's trouble says more than the call's.
-pub(super) fn why(shared: &Shared, address: &str, status: &Status) -> String {
+pub(crate) fn why(shared: &Shared, address: &str, status: &Status) -> String {
     let of_connection = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
     let trouble = of_connection.then(|| shared.transport.trouble(address)).flatten();
     trouble.unwrap_or_else(|| status.message().to_owned())
 }
 
 /// What others say of a node that has no majority.
-pub(super) enum Standing {
+pub(crate) enum Standing {
     Unclear,
     /// A node of this cluster that has more of its log knows it as no member: it was removed while it was away.
     Removed,
@@ -193,7 +194,7 @@ pub(super) enum Standing {
     Odd(String),
 }
 
-pub(super) async fn ask_standing(shared: &Shared, view: &View) -> Standing {
+pub(crate) async fn ask_standing(shared: &Shared, view: &View) -> Standing {
     let Some(identity) = shared.identity() else { return Standing::Unclear };
     let mut odd = None;
     for address in ask_first(shared, view) {

@@ -3,8 +3,8 @@
 //! it has read counts; afterwards it can propose nothing any more, and nobody else may speak for its incarnation. A node
 //! that does not answer is taken for dead: its sessions end uncleanly, as they would without the change.
 use crate::{
-    consensus::Shared,
     ids::NodeId,
+    node::shared::Shared,
     transport::{Purpose, services::raft::membership_client::MembershipClient},
 };
 use mosquorum_proto::peer::raft as wire;
@@ -17,17 +17,17 @@ use tracing::{info, warn};
 const SILENT: Duration = Duration::from_secs(3);
 
 /// What came of asking nodes that leave.
-pub(super) struct HandedOver {
+pub(crate) struct HandedOver {
     /// Nobody is left on these.
-    pub(super) nodes: BTreeSet<u64>,
+    pub(crate) nodes: BTreeSet<u64>,
     /// What the operator should know.
-    pub(super) notes: String,
+    pub(crate) notes: String,
 }
 
 /// The leader's side: asks all nodes that leave, at the same time.
 /// # Errors
 /// When a node says that it stays: nothing was changed.
-pub(super) async fn hand_over(
+pub(crate) async fn hand_over(
     shared: &Arc<Shared>,
     nodes: &BTreeSet<u64>,
     within: Duration,
@@ -70,7 +70,7 @@ pub(super) async fn hand_over(
 }
 
 /// The side of the node that leaves.
-pub(super) async fn prepare(shared: &Arc<Shared>, request: wire::LeaveRequest) -> Result<(), String> {
+pub(crate) async fn prepare(shared: &Arc<Shared>, request: wire::LeaveRequest) -> Result<(), String> {
     let own = shared.identity().ok_or("this node belongs to no cluster")?;
     if request.cluster[..] != own.cluster || request.node != own.node {
         return Err(format!("this is n{} of its cluster, not n{}", own.node, request.node));

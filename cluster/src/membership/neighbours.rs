@@ -4,13 +4,13 @@
 //! member's.
 use super::{ask_first, forming::hello, own_address};
 use crate::{
-    consensus::Shared,
     facade::{
         ClientListener, ClientReport, LiveSide, MemberStatus, MemberSurvey, Neighbour, REMOVED_MAX, SelfReport, Survey,
         VERSION,
     },
     ids::NodeId,
     machine_clock,
+    node::shared::Shared,
     state::{Standing, State},
 };
 use mosquorum_proto::peer::raft as wire;
@@ -28,7 +28,7 @@ const REASONS_MAX: usize = 16;
 const REASON_BYTES_MAX: usize = 256;
 
 /// What this node says of itself to others.
-pub(super) async fn introduce(shared: &Arc<Shared>) -> wire::HelloReply {
+pub(crate) async fn introduce(shared: &Arc<Shared>) -> wire::HelloReply {
     let own = report(shared).await;
     let (view, identity) = (shared.view(), shared.identity());
     let members = view.members.iter().map(|m| wire::Member {

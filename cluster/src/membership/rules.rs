@@ -3,18 +3,18 @@
 //! `cluster_peer`, `cluster_allow`), that is a member's (a lost disk comes back under its name), or that was added. Only
 //! names for which the certificate is valid count; of the cluster's authority to be is not enough.
 //! Pure: what is known is handed in.
-use crate::{consensus::Shared, raft::Engine, state::Word, transport::host_of};
+use crate::{node::shared::Shared, raft::Engine, state::Word, transport::host_of};
 
 /// Who says that it is whom.
-pub(super) struct Claim<'a> {
-    pub(super) name: &'a str,
-    pub(super) address: &'a str,
+pub(crate) struct Claim<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) address: &'a str,
     /// Those of name and host for which its certificate is valid.
-    pub(super) proven: &'a [String],
+    pub(crate) proven: &'a [String],
 }
 
 #[derive(Default)]
-pub(super) struct Rules {
+pub(crate) struct Rules {
     /// Of `cluster_peer`.
     hosts: Vec<String>,
     /// `cluster_allow`.
@@ -25,7 +25,7 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn of(shared: &Shared, engine: Option<&Engine>) -> Self {
+    pub(crate) fn of(shared: &Shared, engine: Option<&Engine>) -> Self {
         let members = engine.map(|engine| engine.view().members).unwrap_or_default();
         let names = members.into_iter().flat_map(|m| [host_of(&m.address).to_owned(), m.name]);
         let state = shared.state.read();
@@ -40,7 +40,7 @@ impl Rules {
     /// Whether a new node may join.
     /// # Errors
     /// Why not, and what to do.
-    pub(super) fn judge(&self, claim: &Claim<'_>) -> Result<(), String> {
+    pub(crate) fn judge(&self, claim: &Claim<'_>) -> Result<(), String> {
         let Claim { name, address, proven } = claim;
         let host = host_of(address);
         // One that is a member all the same joined after that.
@@ -63,7 +63,7 @@ impl Rules {
     }
 
     /// Whether a node without a cluster, or one that left it, lets this one say where to join.
-    pub(super) fn may_invite(&self, proven: &[String]) -> bool {
+    pub(crate) fn may_invite(&self, proven: &[String]) -> bool {
         let nobody_is_listed = self.hosts.is_empty() && self.patterns.is_empty() && self.members.is_empty();
         nobody_is_listed || proven.iter().any(|proven| self.lists(proven) || self.is_a_members(proven))
     }

@@ -1,7 +1,8 @@
 //! Membership messages of other nodes.
-use super::{EVENTS, admin, changes, leave, neighbours, rules::Rules};
+use super::{admin, changes, leave, neighbours, rules::Rules};
+use crate::events::EVENTS;
 use crate::{
-    consensus::Shared,
+    node::shared::Shared,
     raft::peer_of,
     transport::{
         PeerIdentity, Purpose, host_of,

@@ -7,12 +7,9 @@ use super::{
     types::{SnapshotMeta, StoredMembership, TypeConfig},
 };
 use crate::{
-    consensus::{
-        clock::ClusterClock,
-        replica::{Committed, Position, Replica, ReplicaParts, SHARD},
-    },
+    entry::{Content, encode_batch},
     ids::{Incarnation, Millis, NodeId},
-    raft::encoding::{Content, encode_batch},
+    replica::{Committed, Position, Replica, ReplicaParts, SHARD, clock::ClusterClock},
     state::Origin,
 };
 use mosquorum_storage::{

@@ -9,8 +9,8 @@ use super::{
     types::{Member, Proposal, TypeConfig},
 };
 use crate::{
-    consensus::{clock::ClusterClock, replica::Replica},
     metrics::Role,
+    replica::{Replica, clock::ClusterClock},
     transport::{Neighbours, Transport},
 };
 use bytes::Bytes;

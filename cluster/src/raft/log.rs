@@ -2,14 +2,12 @@
 //! Always true: completions are reported in the order of the appends (the writer thread does); reads are cut by bytes,
 //! so that neither a follower that catches up nor apply holds more than a few MiB of entries.
 use super::out_of_the_way;
-use super::{
-    encoding::{BatchHeader, Content},
-    types::{
-        Entry, LogId, Proposal, TypeConfig, Vote, log_id, membership, membership_record, stored_log_id,
-        vote_from_bytes, vote_to_bytes,
-    },
+use super::types::{
+    Entry, LogId, Proposal, TypeConfig, Vote, log_id, membership, membership_record, stored_log_id, vote_from_bytes,
+    vote_to_bytes,
 };
-use crate::consensus::clock::ClusterClock;
+use crate::entry::{BatchHeader, Content};
+use crate::replica::clock::ClusterClock;
 use futures_util::{Stream, stream};
 use mosquorum_storage::log::{Log, LogEntry, LogError, Payload};
 use openraft::{

@@ -2,7 +2,6 @@
 //! Always true: entries reach the replica in log order and once; the library's answers to the proposer carry nothing,
 //! since outcomes are local to the node that asked; the clock is never behind the state's time.
 use super::{
-    encoding::{Content, MembershipAt},
     out_of_the_way,
     snapshot::SnapshotHandle,
     types::{
@@ -10,10 +9,8 @@ use super::{
         stored_log_id,
     },
 };
-use crate::consensus::{
-    clock::ClusterClock,
-    replica::{Committed, Replica},
-};
+use crate::entry::{Content, MembershipAt};
+use crate::replica::{Committed, Replica, clock::ClusterClock};
 use futures_util::{FutureExt, Stream, StreamExt};
 use openraft::{
     EntryPayload, RaftSnapshotBuilder,

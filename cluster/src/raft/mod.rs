@@ -1,8 +1,7 @@
 //! Raft: the only module that knows the Raft library (openraft).
 //! Always true: the library's types and errors do not leave this module; on disk and between nodes everything has our
-//! own form (`encoding`, `protos/raft.proto`), so that another version of the library changes this folder only.
+//! own form (`entry`, `protos/raft.proto`), so that another version of the library changes this folder only.
 //! Not here: what a batch means (`state`), when one is proposed (`consensus`), who may join (`membership`).
-pub(crate) mod encoding;
 mod engine;
 mod log;
 mod machine;
@@ -14,7 +13,7 @@ mod types;
 mod voters;
 
 pub(crate) use engine::{Engine, EngineError, EngineStart, Leadership, MemberView, NotLeader, View};
-pub(crate) use network::{PART_BYTES, Speaker};
+pub(crate) use network::Speaker;
 pub(crate) use service::{RaftService, START_TIMEOUT, collect_parts, peer_of};
 pub(crate) use types::vote_after_snapshot;
 

@@ -6,6 +6,7 @@ use super::{
     snapshot::SnapshotHandle,
     types::{Member, TypeConfig, Vote, log_id_from_wire, log_id_to_wire, vote_from_wire, vote_to_wire},
 };
+use crate::entry::PART_BYTES;
 use crate::transport::{MESSAGE_BYTES_MAX, Purpose, Transport, services::raft::raft_client::RaftClient};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -26,8 +27,6 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
 
-/// Larger pieces of an entry or a snapshot are cut.
-pub(crate) const PART_BYTES: usize = 1 << 20;
 /// Requests of one append stream on their way at the same time.
 const APPENDS_IN_FLIGHT: usize = 16;
 /// An append stream on which an answer is due and none comes for so long is given up. A peer that is gone is noticed

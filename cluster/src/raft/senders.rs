@@ -7,7 +7,7 @@ use super::{
     types::{LogId, Member, Vote},
 };
 use crate::{
-    membership::EVENTS,
+    events::EVENTS,
     transport::{Limited, PeerIdentity},
 };
 use mosquorum_proto::peer::raft as wire;

@@ -2,7 +2,6 @@
 //! Always true: only messages of this cluster, for this node, from the member that the certificate names get through; the
 //! sender is checked before the parts of an entry are collected.
 use super::{
-    encoding::{BatchHeader, Content, encode_batch},
     engine::Engine,
     snapshot::SnapshotHandle,
     types::{
@@ -10,6 +9,7 @@ use super::{
         vote_to_wire,
     },
 };
+use crate::entry::{BatchHeader, Content, encode_batch};
 use crate::transport::{PeerIdentity, services::raft::raft_server};
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
@@ -350,7 +350,7 @@ async fn receive_snapshot(
         .await
         .map_err(|e| internal(&e))?
         .map_err(|e| internal(&e))?;
-    let at = super::encoding::MembershipAt::from_bytes(&meta.membership).map_err(|e| internal(&e))?;
+    let at = crate::entry::MembershipAt::from_bytes(&meta.membership).map_err(|e| internal(&e))?;
     let position = at.log_id().map(log_id);
     let meta = SnapshotMeta {
         last_log_id: meta.last.map(log_id),

@@ -1,14 +1,8 @@
 //! For tests of others: what Raft makes of a log and a state, and an observer that does nothing.
-use super::{
-    encoding::{BatchHeader, Content},
-    log::LogStore,
-    machine::Machine,
-};
+use super::{log::LogStore, machine::Machine};
+use crate::entry::{BatchHeader, Content};
 use crate::{
-    consensus::{
-        clock::ClusterClock,
-        replica::{Observer, OwnBatch, Replica},
-    },
+    replica::{Observer, OwnBatch, Replica, clock::ClusterClock},
     state::{Command, Effect, Origin},
 };
 use mosquorum_storage::log::{Log, Payload};

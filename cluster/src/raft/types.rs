@@ -1,5 +1,5 @@
 //! The Raft library's types as this crate uses them, and their conversions to and from ours.
-use super::encoding::MembershipRecord;
+use crate::entry::MembershipRecord;
 use mosquorum_proto::peer::raft as wire;
 use mosquorum_storage::log::LogId as StoredLogId;
 use openraft::{impls::leader_id_adv, type_config::alias};

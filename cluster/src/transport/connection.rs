@@ -1,16 +1,12 @@
 //! One connection, plain or TLS, direct or through a neighbour, and who is at its other end.
-use super::{Transport, certificates, host_of};
-use rustls::{client::verify_server_name, pki_types::CertificateDer, pki_types::ServerName, server::ParsedCertificate};
+use super::{Transport, peer_identity::PeerIdentity, peer_stream::PeerStream};
 use std::{
     io,
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll, ready},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 use tonic::transport::server::Connected;
 
@@ -32,63 +28,28 @@ struct Watch {
 }
 
 enum Stream {
-    Plain(Road),
-    Tls(Box<TlsStream<Road>>),
-}
-
-/// The way that the bytes of a connection take.
-pub(crate) enum Road {
-    Direct(TcpStream),
-    /// Through a neighbour ([`super::detour`]).
-    Tunnel(DuplexStream),
-}
-
-/// The other end of an accepted connection.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct PeerIdentity {
-    /// `None`: the cluster runs without TLS.
-    certificate: Option<Arc<CertificateDer<'static>>>,
-}
-
-impl PeerIdentity {
-    /// Whether the certificate is valid for the member of this name or address. Always, without TLS.
-    pub(crate) fn speaks_for(&self, name: &str, address: &str) -> bool {
-        !self.proven([name, host_of(address)]).is_empty()
-    }
-
-    /// Those of the names for which the certificate is valid. All, without TLS.
-    pub(crate) fn proven<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
-        let names = names.into_iter().filter(|name| !name.is_empty());
-        let Some(certificate) = &self.certificate else { return names.collect() };
-        let Ok(parsed) = ParsedCertificate::try_from(certificate.as_ref()) else { return Vec::new() };
-        let is_valid =
-            |name: &&str| ServerName::try_from(*name).is_ok_and(|wanted| verify_server_name(&parsed, &wanted).is_ok());
-        names.filter(is_valid).collect()
-    }
-
-    /// Who it is, for a log line.
-    pub(crate) fn label(&self) -> String {
-        match &self.certificate {
-            Some(certificate) => format!("a certificate for {}", certificates::names(certificate)),
-            None => "no certificate".into(),
-        }
-    }
+    Plain(PeerStream),
+    Tls(Box<TlsStream<PeerStream>>),
 }
 
 impl Connection {
-    pub(crate) fn plain(stream: Road) -> Self {
+    pub(crate) fn plain(stream: PeerStream) -> Self {
         Self { stream: Stream::Plain(stream), identity: PeerIdentity::default(), watch: None }
     }
 
-    pub(super) fn client(stream: tokio_rustls::client::TlsStream<Road>, transport: &Transport, address: &str) -> Self {
+    pub(super) fn client(
+        stream: tokio_rustls::client::TlsStream<PeerStream>,
+        transport: &Transport,
+        address: &str,
+    ) -> Self {
         Self::tls(TlsStream::Client(stream), transport, Some(address.to_owned()))
     }
 
-    pub(super) fn server(stream: tokio_rustls::server::TlsStream<Road>, transport: &Transport) -> Self {
+    pub(super) fn server(stream: tokio_rustls::server::TlsStream<PeerStream>, transport: &Transport) -> Self {
         Self::tls(TlsStream::Server(stream), transport, None)
     }
 
-    fn tls(stream: TlsStream<Road>, transport: &Transport, address: Option<String>) -> Self {
+    fn tls(stream: TlsStream<PeerStream>, transport: &Transport, address: Option<String>) -> Self {
         let (_, session) = stream.get_ref();
         let certificate =
             session.peer_certificates().and_then(|all| all.first()).map(|first| Arc::new(first.clone().into_owned()));
@@ -195,50 +156,5 @@ impl AsyncWrite for Connection {
             Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
-    }
-}
-
-/// Hands a call on to whichever stream there is.
-macro_rules! on_road {
-    ($road:expr, $stream:ident => $call:expr) => {
-        match $road.get_mut() {
-            Road::Direct($stream) => $call,
-            Road::Tunnel($stream) => $call,
-        }
-    };
-}
-
-impl AsyncRead for Road {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        on_road!(self, stream => Pin::new(stream).poll_read(cx, buf))
-    }
-}
-
-impl AsyncWrite for Road {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        on_road!(self, stream => Pin::new(stream).poll_write(cx, buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        on_road!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Road::Direct(stream) => stream.is_write_vectored(),
-            Road::Tunnel(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_road!(self, stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_road!(self, stream => Pin::new(stream).poll_shutdown(cx))
     }
 }

@@ -2,7 +2,7 @@
 //! Always true: a member carries bytes for members to members only, and sees nothing of what they say (TLS is between the
 //! ends); a detour is not part of another one; the straight way is tried first, and again once it has worked for a while.
 //! Not here: who is a member, and what is said.
-use super::{Purpose, Transport, connect, connection::Road, services::raft as services};
+use super::{Purpose, Transport, connect, peer_stream::PeerStream, services::raft as services};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use mosquorum_proto::peer::raft::{Envelope, TunnelFrame, TunnelStart, tunnel_frame::Content};
@@ -81,25 +81,27 @@ impl Transport {
     }
 
     /// The way to a peer: straight if that works, else through a neighbour.
-    pub(super) async fn road_to(&self, address: &str) -> io::Result<Road> {
+    pub(super) async fn road_to(&self, address: &str) -> io::Result<PeerStream> {
         if self.detours.is_on(address)
             && let Some(tunnel) = self.tunnel(address).await
         {
-            return Ok(Road::Tunnel(tunnel));
+            return Ok(PeerStream::Tunnel(tunnel));
         }
         let mut straight = pin!(connect(address));
         match timeout(HEAD_START, &mut straight).await {
-            Ok(Ok(tcp)) => return Ok(Road::Direct(tcp)),
+            Ok(Ok(tcp)) => return Ok(PeerStream::Direct(tcp)),
             Ok(Err(error)) if !is_no_way(&error) => return Err(error),
-            Ok(Err(error)) => return self.tunnel(address).await.map(Road::Tunnel).ok_or(error),
+            Ok(Err(error)) => return self.tunnel(address).await.map(PeerStream::Tunnel).ok_or(error),
             Err(_) => {}
         }
         let tunnel = pin!(self.tunnel(address));
         match futures_util::future::select(straight, tunnel).await {
-            futures_util::future::Either::Left((Ok(tcp), _)) => Ok(Road::Direct(tcp)),
-            futures_util::future::Either::Left((Err(error), tunnel)) => tunnel.await.map(Road::Tunnel).ok_or(error),
-            futures_util::future::Either::Right((Some(tunnel), _)) => Ok(Road::Tunnel(tunnel)),
-            futures_util::future::Either::Right((None, straight)) => straight.await.map(Road::Direct),
+            futures_util::future::Either::Left((Ok(tcp), _)) => Ok(PeerStream::Direct(tcp)),
+            futures_util::future::Either::Left((Err(error), tunnel)) => {
+                tunnel.await.map(PeerStream::Tunnel).ok_or(error)
+            }
+            futures_util::future::Either::Right((Some(tunnel), _)) => Ok(PeerStream::Tunnel(tunnel)),
+            futures_util::future::Either::Right((None, straight)) => straight.await.map(PeerStream::Direct),
         }
     }
 

@@ -9,20 +9,23 @@ mod connection;
 mod detour;
 mod gate;
 mod limited;
+mod peer_identity;
+mod peer_stream;
 mod server;
 mod tls;
 mod troubles;
 
-pub(crate) use connection::PeerIdentity;
 pub(crate) use detour::{AdmitTunnel, Neighbours, RelayService};
 pub(crate) use limited::Limited;
+pub(crate) use peer_identity::{PeerIdentity, host_of};
 pub(crate) use server::serve;
 pub use tls::{PemPaths, TlsError};
 
-use connection::{Connection, Road};
+use connection::Connection;
 use detour::Detours;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use peer_stream::PeerStream;
 use std::{
     collections::HashMap,
     io,
@@ -173,7 +176,7 @@ impl Transport {
         }
         let road = match purpose {
             // A detour has no detours.
-            Purpose::Relay => connect(address).await.map(Road::Direct),
+            Purpose::Relay => connect(address).await.map(PeerStream::Direct),
             _ => self.road_to(address).await,
         };
         let road = road.inspect_err(|error| self.troubles.unreached(address, error.to_string(), Instant::now()))?;
@@ -202,9 +205,4 @@ async fn connect(address: &str) -> io::Result<TcpStream> {
 fn prepare(tcp: &TcpStream) {
     let _ = tcp.set_nodelay(true);
     let _ = rustix::net::sockopt::set_tcp_user_timeout(tcp, UNCONFIRMED_MAX.as_millis() as u32);
-}
-
-/// The host part of `host:port`, without the brackets of an IPv6 address.
-pub(crate) fn host_of(address: &str) -> &str {
-    address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']'])
 }

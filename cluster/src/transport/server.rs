@@ -1,9 +1,7 @@
 //! Accepts connections of peers and serves the gRPC services on them.
 use super::{
-    CONNECTION_WINDOW_BYTES, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES, Transport,
-    connection::{Connection, Road},
-    gate::Gate,
-    prepare,
+    CONNECTION_WINDOW_BYTES, PING_INTERVAL, PING_TIMEOUT, STREAM_WINDOW_BYTES, Transport, connection::Connection,
+    gate::Gate, peer_stream::PeerStream, prepare,
 };
 use std::{io, sync::Arc, time::Duration};
 use tokio::{net::TcpListener, sync::mpsc};
@@ -11,7 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{service::Routes, transport::Server};
 use tracing::{debug, warn};
 
-use crate::membership::EVENTS;
+use crate::events::EVENTS;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -52,7 +50,7 @@ async fn accept(
             }
         };
         prepare(&tcp);
-        let tcp = Road::Direct(tcp);
+        let tcp = PeerStream::Direct(tcp);
         let Some(tls) = transport.tls.clone() else {
             if accepted.send(Ok(Connection::plain(tcp))).await.is_err() {
                 return;

@@ -2,7 +2,7 @@
 //! Always true: a reload that fails changes nothing; a swap touches new connections only.
 use super::{
     certificates::{Revocations, Strict, check_usage},
-    connection::Road,
+    peer_stream::PeerStream,
 };
 use arc_swap::ArcSwap;
 use rustls::{
@@ -65,14 +65,14 @@ impl Tls {
         Ok(())
     }
 
-    pub(crate) async fn connect(&self, host: &str, road: Road) -> io::Result<client::TlsStream<Road>> {
+    pub(crate) async fn connect(&self, host: &str, road: PeerStream) -> io::Result<client::TlsStream<PeerStream>> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, format!("`{host}` is not a host name")))?;
         let config = self.configs.load().client.clone();
         TlsConnector::from(config).connect(name, road).await
     }
 
-    pub(crate) async fn accept(&self, road: Road) -> io::Result<server::TlsStream<Road>> {
+    pub(crate) async fn accept(&self, road: PeerStream) -> io::Result<server::TlsStream<PeerStream>> {
         let config = self.configs.load().server.clone();
         TlsAcceptor::from(config).accept(road).await
     }

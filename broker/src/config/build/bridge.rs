@@ -1,7 +1,7 @@
 //! One `connection` block, from text to what its bridge runs with.
 use super::remote_address;
 use crate::config::lines::words;
-use crate::config::raw::{BridgeSection, Section, Text};
+use crate::config::section::{BridgeSection, Section, Text};
 use crate::config::settings::ANY_ADDRESS;
 use crate::config::values::{Values, invalid, leading_number, number, word};
 use crate::config::{

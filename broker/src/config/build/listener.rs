@@ -1,6 +1,7 @@
 //! One listener: its address, its own options, and the security that holds for it.
 use super::super::plugins;
-use super::super::raw::{Raw, Section, Sources};
+use super::super::raw::{Raw, Sources};
+use super::super::section::Section;
 use super::super::settings::ANY_ADDRESS;
 use super::super::values::{self, Values, invalid, word};
 use super::super::{

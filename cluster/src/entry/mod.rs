@@ -19,8 +19,10 @@ const KIND_MEMBERSHIP: u8 = 2;
 /// Kind, time, node, incarnation, sequence, number of commands.
 const BATCH_HEADER_BYTES: usize = 1 + 8 * 4 + 4;
 /// A larger payload of a message is shared by the batch that carries it, not copied. The entry is larger than
-/// [`super::PART_BYTES`] then, so it comes from other nodes in a buffer of its own.
-pub(crate) const SHARED_BYTES_MIN: usize = super::PART_BYTES;
+/// [`PART_BYTES`] then, so it comes from other nodes in a buffer of its own.
+pub(crate) const SHARED_BYTES_MIN: usize = PART_BYTES;
+/// A larger payload travels in parts.
+pub(crate) const PART_BYTES: usize = 1 << 20;
 /// A batch states more commands than any proposer puts into one.
 const COMMANDS_MAX: u32 = 1 << 20;
 

@@ -1,13 +1,12 @@
 //! Opening what a node left on its disk, and judging what of it can be relied on.
 //! Always true: nothing is deleted; what cannot be read is moved aside when it can be rebuilt (the state store) and is
 //! an error otherwise; a log that has less than this node once acknowledged is an error, never a fresh start.
-use super::{
-    replica::{Observer, Position, Replica, ReplicaError, ReplicaParts, SHARD, fill_store, load_state},
-    settings::{Persistence, RaftSettings},
-};
+use super::settings::{Persistence, RaftSettings};
 use crate::{
+    entry::MembershipAt,
     ids::NodeId,
-    raft::{encoding::MembershipAt, vote_after_snapshot},
+    raft::vote_after_snapshot,
+    replica::{Observer, Position, Replica, ReplicaError, ReplicaParts, SHARD, fill_store, load_state},
     state::State,
 };
 use mosquorum_storage::{
@@ -349,7 +348,7 @@ impl Disk {
         if let StateCondition::Complete(applied) = store.condition()
             && reaches(applied.last)
         {
-            let membership = match store.get(super::replica::MEMBERSHIP_KEY)? {
+            let membership = match store.get(crate::replica::MEMBERSHIP_KEY)? {
                 Some(bytes) => MembershipAt::from_bytes(&bytes).map_err(|e| StartError::State(e.to_string()))?,
                 None => MembershipAt::default(),
             };

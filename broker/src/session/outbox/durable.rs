@@ -4,45 +4,28 @@
 //! is durable; identifiers in flight are distinct, since at most 65,535 consecutive entries are; what this connection
 //! knows and the state does not yet (acknowledgements on their way) never makes it send an entry again.
 use super::{
-    Env, SessionError, SessionOptions, WRONG_ACKNOWLEDGEMENT,
-    aliases::OutboundAliases,
-    outbox::{LiveQueue, QueueItem, Sent, send},
+    QueueItem,
+    live_queue::LiveQueue,
+    send::{Sent, send},
+    window::{Phase, Window},
 };
+use crate::session::{Env, SessionError, SessionOptions, aliases::OutboundAliases};
 use mosquorum_cluster::state::AckKind;
 use mosquorum_proto::mqtt::QoS;
-use std::collections::VecDeque;
 
 /// Entries read from the state at once.
 const READ_CHUNK: usize = 64;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    PubAck,
-    PubRec,
-    /// PUBREC received, its commit awaited.
-    Releasing,
-    PubComp,
-    Done,
-}
-
-struct InFlight {
-    seq: u64,
-    packet_id: u16,
-    phase: Phase,
-    bytes: u64,
-}
-
 /// Acknowledgements to be proposed, and the packet identifiers among them whose PUBREL follows their commit.
-pub(super) struct Acks {
-    pub(super) acks: Vec<(u16, AckKind)>,
-    pub(super) released: Vec<u16>,
+pub(in crate::session) struct Acks {
+    pub(in crate::session) acks: Vec<(u16, AckKind)>,
+    pub(in crate::session) released: Vec<u16>,
 }
 
-pub(super) struct DurableOutbox {
+pub(in crate::session) struct DurableOutbox {
     pub(super) live: LiveQueue,
-    in_flight: VecDeque<InFlight>,
-    in_flight_count: usize,
-    in_flight_bytes: u64,
+    /// With the place of each in the queue.
+    window: Window<u64>,
     /// The next entry to look at.
     next_seq: u64,
     /// The state may have more from `next_seq` on.
@@ -57,9 +40,7 @@ impl Default for DurableOutbox {
     fn default() -> Self {
         Self {
             live: LiveQueue::default(),
-            in_flight: VecDeque::new(),
-            in_flight_count: 0,
-            in_flight_bytes: 0,
+            window: Window::default(),
             next_seq: 0,
             more: true,
             acks: Vec::new(),
@@ -79,8 +60,7 @@ impl DurableOutbox {
     ) {
         self.more |= queue_grew;
         while self.more && !env.out_congested() && self.has_room(options) {
-            let room = usize::from(options.send_window).saturating_sub(self.in_flight_count);
-            let wanted = room.clamp(1, READ_CHUNK);
+            let wanted = self.window.room(options).clamp(1, READ_CHUNK);
             let mut items = std::mem::take(&mut self.scratch);
             items.clear();
             self.more = env.queue(self.next_seq, wanted, &mut items);
@@ -101,20 +81,17 @@ impl DurableOutbox {
     }
 
     fn has_room(&self, options: &SessionOptions) -> bool {
-        let span = self.in_flight.front().map_or(0, |front| self.next_seq - front.seq);
-        self.in_flight_count < usize::from(options.send_window) && span < u64::from(u16::MAX) - 1
+        let span = self.window.front().map_or(0, |front| self.next_seq - front.note);
+        self.window.room(options) > 0 && span < u64::from(u16::MAX) - 1
     }
 
     fn fits(&self, item: &QueueItem, options: &SessionOptions) -> bool {
-        let bytes = item.message.as_ref().map_or(0, |message| message.payload.len() as u64);
-        options.send_window_bytes == 0
-            || self.in_flight_count == 0
-            || self.in_flight_bytes + bytes <= options.send_window_bytes
+        self.window.fits(item.message.as_ref().map_or(0, |message| message.payload.len() as u64), options)
     }
 
     fn send(&mut self, item: QueueItem, options: &SessionOptions, aliases: &mut OutboundAliases, env: &mut impl Env) {
         let Some(message) = &item.message else {
-            self.push(&item, Phase::PubComp, 0);
+            self.window.push(item.packet_id, Phase::PubComp, 0, item.seq);
             return send_pubrel(item.packet_id, env);
         };
         // What is sent for the first time with RETAIN was queued with nobody asked who may still write.
@@ -130,42 +107,11 @@ impl DurableOutbox {
             (Sent::Yes, QoS::AtLeastOnce) => Phase::PubAck,
             (Sent::Yes, QoS::ExactlyOnce) => Phase::PubRec,
         };
-        self.push(&item, phase, message.payload.len() as u64);
-    }
-
-    fn push(&mut self, item: &QueueItem, phase: Phase, bytes: u64) {
-        self.in_flight_count += 1;
-        self.in_flight_bytes += bytes;
-        self.in_flight.push_back(InFlight { seq: item.seq, packet_id: item.packet_id, phase, bytes });
-    }
-
-    fn phase(&self, packet_id: u16) -> Option<Phase> {
-        let found = self.in_flight.iter().find(|entry| entry.packet_id == packet_id && entry.phase != Phase::Done);
-        found.map(|entry| entry.phase)
-    }
-
-    /// Moves the exchange on; `false` if there is none of this identifier.
-    /// # Errors
-    /// It waits for another packet.
-    fn step(&mut self, packet_id: u16, from: Phase, to: Phase) -> Result<bool, SessionError> {
-        let open = |entry: &&mut InFlight| entry.packet_id == packet_id && entry.phase != Phase::Done;
-        let Some(entry) = self.in_flight.iter_mut().find(open) else { return Ok(false) };
-        if entry.phase != from {
-            return Err(WRONG_ACKNOWLEDGEMENT);
-        }
-        entry.phase = to;
-        if to == Phase::Done {
-            self.in_flight_count -= 1;
-            self.in_flight_bytes -= entry.bytes;
-            while self.in_flight.front().is_some_and(|entry| entry.phase == Phase::Done) {
-                self.in_flight.pop_front();
-            }
-        }
-        Ok(true)
+        self.window.push(item.packet_id, phase, message.payload.len() as u64, item.seq);
     }
 
     pub(super) fn on_puback(&mut self, packet_id: u16) -> Result<(), SessionError> {
-        if self.step(packet_id, Phase::PubAck, Phase::Done)? {
+        if self.window.step(packet_id, Phase::PubAck, Phase::Done)? {
             self.acks.push((packet_id, AckKind::PubAck));
         }
         Ok(())
@@ -174,18 +120,18 @@ impl DurableOutbox {
     /// `true` if PUBREL is to be sent at once; otherwise it follows the commit, or there is none.
     pub(super) fn on_pubrec(&mut self, packet_id: u16, refused: bool) -> Result<bool, SessionError> {
         if refused {
-            if self.step(packet_id, Phase::PubRec, Phase::Done)? {
+            if self.window.step(packet_id, Phase::PubRec, Phase::Done)? {
                 self.acks.push((packet_id, AckKind::PubRecError));
             }
             return Ok(false);
         }
-        match self.phase(packet_id) {
+        match self.window.phase(packet_id) {
             Some(Phase::Releasing) => Ok(false),
             Some(Phase::PubComp) => Ok(true),
             // It may be of an entry that is still to be sent again: then its exchange begins anew.
             None => Ok(!self.more),
             Some(_) => {
-                self.step(packet_id, Phase::PubRec, Phase::Releasing)?;
+                self.window.step(packet_id, Phase::PubRec, Phase::Releasing)?;
                 self.acks.push((packet_id, AckKind::PubRec));
                 self.released.push(packet_id);
                 Ok(false)
@@ -193,23 +139,23 @@ impl DurableOutbox {
         }
     }
 
-    pub(super) fn send_pubrels(&mut self, packet_ids: &[u16], env: &mut impl Env) {
+    pub(in crate::session) fn send_pubrels(&mut self, packet_ids: &[u16], env: &mut impl Env) {
         for packet_id in packet_ids {
-            if matches!(self.step(*packet_id, Phase::Releasing, Phase::PubComp), Ok(true)) {
+            if matches!(self.window.step(*packet_id, Phase::Releasing, Phase::PubComp), Ok(true)) {
                 send_pubrel(*packet_id, env);
             }
         }
     }
 
     pub(super) fn on_pubcomp(&mut self, packet_id: u16) -> Result<(), SessionError> {
-        if self.step(packet_id, Phase::PubComp, Phase::Done)? {
+        if self.window.step(packet_id, Phase::PubComp, Phase::Done)? {
             self.acks.push((packet_id, AckKind::PubComp));
         }
         Ok(())
     }
 
     /// What the client acknowledged in this round.
-    pub(super) fn take_acks(&mut self) -> Option<Acks> {
+    pub(in crate::session) fn take_acks(&mut self) -> Option<Acks> {
         if self.acks.is_empty() {
             return None;
         }
@@ -225,7 +171,7 @@ impl DurableOutbox {
     }
 }
 
-fn send_pubrel(packet_id: u16, env: &mut impl Env) {
+pub(super) fn send_pubrel(packet_id: u16, env: &mut impl Env) {
     env.count().pubrels_sent += 1;
     let [high, low] = packet_id.to_be_bytes();
     env.out().extend_from_slice(&[0x62, 2, high, low]);

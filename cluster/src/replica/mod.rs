@@ -3,14 +3,14 @@
 //! snapshot and installation runs at a time (`writing`), so a scan of the store sees exactly one checkpoint; what a
 //! snapshot file covers is flushed in the store; the state's lock is never held during I/O, nor over several entries of which
 //! one did as much long work as an entry may.
-use super::{
-    pace::Pace,
-    stateful::{self, Verdict},
-};
+pub(crate) mod clock;
+mod pace;
+pub(crate) mod stateful;
+
 use crate::{
+    entry::{BatchHeader, Content, MembershipAt, decode_commands},
     ids::{LogIndex, Millis, NodeId},
     metrics::{Histogram, HistogramValues},
-    raft::encoding::{BatchHeader, Content, MembershipAt, decode_commands},
     state::{Batch, Effect, LoadError, Message, MessageId, Origin, Outcome, PutOut, Record, STEP_WORK, State},
 };
 use bytes::Bytes;
@@ -20,7 +20,9 @@ use mosquorum_storage::{
     log::{LogId, Payload},
     snapshot::{self, SnapshotError, SnapshotMeta, SnapshotReader, SnapshotWriter},
 };
+use pace::Pace;
 use parking_lot::{Mutex, RwLock};
+use stateful::Verdict;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -534,5 +536,4 @@ fn read_chunks(entries: KvScan<'_>, chunks: &SyncSender<Vec<Result<Record, LoadE
 }
 
 #[cfg(test)]
-#[path = "replica_tests.rs"]
 mod tests;

@@ -7,21 +7,18 @@
 //! When all of them were down and their machines were started anew, nothing tells how long that was but the walls: if those
 //! of a majority agree, time steps forward to them. A node alone believes its own wall for [`STEP_ALONE_MAX`]; what is more is
 //! left to the operator.
-use super::{Shared, clock::Anchor, replica::Replica};
+use super::{shared::Shared, walls::Clocks};
 use crate::{
-    ids::{Millis, NodeId},
+    ids::NodeId,
     machine_clock,
     raft::Engine,
+    replica::{Replica, clock::Anchor},
 };
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 const INTERVAL: Duration = Duration::from_millis(200);
-/// Walls that are so far apart agree.
-const AGREE_MILLIS: u64 = 60_000;
-/// What a node said longer ago does not count.
-const FRESH: Duration = Duration::from_secs(5);
 /// A node alone that was off for longer asks its operator.
 const STEP_ALONE_MAX: Duration = Duration::from_secs(7 * 86_400);
 /// Steps below are nobody's business.
@@ -33,65 +30,6 @@ const ROUND_TRIP_MAX: Duration = Duration::from_millis(200);
 const ANCHOR_BYTES_MAX: u64 = 4096;
 /// The anchor is written again when the offset has moved so far.
 const ANCHOR_MOVED: u64 = 50_000_000;
-
-/// What a node says of its clocks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Clocks {
-    pub(crate) time: Millis,
-    pub(crate) wall: Millis,
-    /// The time goes on from an earlier one without a gap.
-    pub(crate) sure: bool,
-}
-
-/// The walls of the voters, each as what is to be added to this machine's monotonic clock, in milliseconds.
-#[derive(Debug, Default)]
-pub(crate) struct Walls {
-    heard: BTreeMap<NodeId, (i64, Duration)>,
-}
-
-/// What the walls of a majority come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Median {
-    /// As for [`Walls`].
-    offset: i64,
-    /// A majority is within [`AGREE_MILLIS`] of it.
-    agreed: bool,
-}
-
-impl Walls {
-    /// `now` is the machine's clock.
-    pub(crate) fn hear(&mut self, now: Duration, node: NodeId, wall: Millis) {
-        self.heard.insert(node, (offset(now, wall), now));
-    }
-
-    /// How long nothing was heard of a node; `None`: it never was.
-    pub(crate) fn silent(&self, now: Duration, node: NodeId) -> Option<Duration> {
-        self.heard.get(&node).map(|(_, at)| now.saturating_sub(*at))
-    }
-
-    /// `None`: fewer than a majority is known.
-    fn median(&self, now: Duration, voters: &[NodeId]) -> Option<Median> {
-        let fresh = |node: &NodeId| self.heard.get(node).filter(|(_, at)| now.saturating_sub(*at) < FRESH);
-        let mut offsets: Vec<i64> = voters.iter().filter_map(fresh).map(|(offset, _)| *offset).collect();
-        if offsets.len() * 2 <= voters.len() {
-            return None;
-        }
-        offsets.sort_unstable();
-        let offset = offsets[(offsets.len() - 1) / 2];
-        let near = offsets.iter().filter(|other| other.abs_diff(offset) <= AGREE_MILLIS).count();
-        Some(Median { offset, agreed: near * 2 > voters.len() })
-    }
-}
-
-fn offset(now: Duration, wall: Millis) -> i64 {
-    i64::try_from(wall.0).unwrap_or(i64::MAX).saturating_sub(now.as_millis() as i64)
-}
-
-impl Median {
-    fn time(self, now: Duration) -> Millis {
-        Millis(u64::try_from(self.offset.saturating_add(now.as_millis() as i64)).unwrap_or(0))
-    }
-}
 
 impl Shared {
     pub(crate) fn clocks(&self) -> Clocks {
@@ -206,41 +144,5 @@ async fn anchor(shared: &Arc<Shared>, on_disk: Option<i64>) -> Option<i64> {
         Ok(Ok(())) => Some(anchor.offset),
         // Tried again in a moment; without it a restart asks the others, or the walls.
         _ => on_disk,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const NOW: Duration = Duration::from_secs(1000);
-    const WALL: u64 = 1_800_000_000_000;
-    const DAY: u64 = 86_400_000;
-
-    fn walls(said: &[u64]) -> (Walls, Vec<NodeId>) {
-        let mut walls = Walls::default();
-        for (node, wall) in said.iter().enumerate() {
-            walls.hear(NOW, NodeId(node as u64 + 1), Millis(*wall));
-        }
-        (walls, (1..=3).map(NodeId).collect())
-    }
-
-    #[test]
-    fn one_wall_that_jumped_moves_nothing() {
-        for jumped in [WALL - 30 * DAY, WALL + 3_600_000, WALL + 30 * DAY] {
-            let (walls, voters) = walls(&[jumped, WALL, WALL + 40]);
-            let median = walls.median(NOW, &voters).unwrap();
-            assert!(median.agreed && median.time(NOW).0.abs_diff(WALL) <= 40);
-        }
-    }
-
-    #[test]
-    fn walls_that_differ_agree_on_nothing_and_a_minority_says_nothing() {
-        let (differ, voters) = walls(&[WALL, WALL + DAY, WALL + 2 * DAY]);
-        assert!(!differ.median(NOW, &voters).unwrap().agreed);
-        let (one, voters) = walls(&[WALL]);
-        assert_eq!(one.median(NOW, &voters), None);
-        let (two, voters) = walls(&[WALL, WALL]);
-        assert_eq!(two.median(NOW + FRESH, &voters), None, "what was said too long ago does not count");
     }
 }

@@ -1,7 +1,7 @@
 //! The cluster's time as one node knows it: the machine's monotonic clock and an offset.
 //! Always true: it is never behind a time that stands in this node's log, and what it gives for the log never goes back; no
 //! jump of a wall clock moves it. What moves the offset: a time in the log or the leader's word (every node), a slow correction towards the walls of a
-//! majority (the leader, [`super::timekeeping`]), and once after a start that has no earlier time to go on from, a step.
+//! majority (the leader, [`crate::node`]), and once after a start that has no earlier time to go on from, a step.
 use crate::{ids::Millis, machine_clock};
 use std::{
     sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},

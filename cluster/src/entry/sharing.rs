@@ -129,8 +129,8 @@ impl<'b> de_flavors::Flavor<'b> for Reader<'b> {
 mod tests {
     use super::*;
     use crate::{
+        entry::{decode_commands, encode_batch, encode_commands},
         ids::{Incarnation, Millis, NodeId},
-        raft::encoding::{decode_commands, encode_batch, encode_commands},
         state::{Message, Origin, PublishCommand},
     };
     use mosquorum_proto::mqtt::{PublishProperties, QoS};

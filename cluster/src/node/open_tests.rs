@@ -1,8 +1,8 @@
 use super::*;
 use crate::{
-    consensus::{replica::MEMBERSHIP_KEY, stateful},
     ids::LogIndex,
     raft::testing::{Nobody, blank, try_start},
+    replica::{MEMBERSHIP_KEY, stateful},
 };
 use bytes::Bytes;
 use mosquorum_storage::{kv::AppliedIndex, log::LogEntry};
@@ -77,7 +77,7 @@ fn a_log_that_ends_before_the_state_or_in_what_others_replaced_goes_on_behind_it
 #[test]
 #[ignore = "measurement"]
 fn start_with_very_many_sessions() {
-    use crate::{consensus::replica::load_state, state::*};
+    use crate::{replica::load_state, state::*};
     use std::time::Instant;
     let sessions: usize = std::env::var("SESSIONS").ok().and_then(|s| s.parse().ok()).unwrap_or(100_000);
     let dir = TempDir::new();

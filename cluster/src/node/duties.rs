@@ -1,6 +1,6 @@
 //! What has to be done from time to time: state written behind, snapshots, the log purged, ticks by the leader, and an
 //! eye on whether Raft still runs.
-use super::Shared;
+use super::shared::Shared;
 use crate::{
     facade::{Answer, Completion, Submission},
     raft::Engine,
@@ -121,6 +121,12 @@ pub(crate) async fn make_snapshot(shared: &Shared, engine: &Arc<Engine>) -> Resu
         sleep(Duration::from_millis(10)).await;
     }
     Ok(())
+}
+
+/// Writes a snapshot because somebody asked for it.
+pub(crate) async fn checkpoint(shared: Arc<Shared>) -> Result<(), String> {
+    let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
+    make_snapshot(&shared, &engine).await
 }
 
 /// Lets go of the log up to the snapshot, but for what a follower that lags a little may still want.

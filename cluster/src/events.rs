@@ -1,0 +1,3 @@
+//! What happens to the cluster, for its operator.
+/// Target of the lines that tell it.
+pub(crate) const EVENTS: &str = "cluster_events";
