@@ -9,7 +9,10 @@ use crate::{
     logging::{lines::Disconnected, packets},
     planted,
     reading::decode,
-    session::{Env, Session, SessionError},
+    session::{
+        Session, SessionError,
+        env::{Cluster, Output},
+    },
     session_env::SessionEnv,
     stream::Stream,
 };

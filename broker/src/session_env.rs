@@ -15,7 +15,10 @@ use crate::{
     },
     logging::lines,
     planted,
-    session::{Denied, Env, QueueItem},
+    session::{
+        Denied, QueueItem,
+        env::{Access, Cluster, Control, Journal, Output, Routing, Trace},
+    },
     telemetry::hooks,
     ticket,
 };
@@ -147,6 +150,17 @@ impl SessionEnv {
         self.submissions.push(Submission::without_reply(command, life));
     }
 
+    /// Whether the client may still write to where its will goes.
+    pub fn may_publish_will(&mut self) -> bool {
+        let Some(topic) = self.will_topic.take() else { return true };
+        let may = self.access.may_write(&topic);
+        if !may {
+            self.denied(Denied::Will, topic.as_str());
+        }
+        self.will_topic = Some(topic);
+        may
+    }
+
     fn reader(&self) -> Reader {
         Reader { door: self.door, username: self.username.clone() }
     }
@@ -218,13 +232,7 @@ impl QueueRead {
     }
 }
 
-impl Env for SessionEnv {
-    fn now(&self) -> Millis {
-        self.now
-    }
-    fn node(&self) -> NodeId {
-        self.owner.node
-    }
+impl Output for SessionEnv {
     fn out(&mut self) -> &mut BytesMut {
         self.out.buffer()
     }
@@ -237,7 +245,15 @@ impl Env for SessionEnv {
     fn count(&mut self) -> &mut CounterValues {
         self.counts.get_or_insert_with(|| SPARE_COUNTS.take().unwrap_or_default())
     }
+}
 
+impl Cluster for SessionEnv {
+    fn now(&self) -> Millis {
+        self.now
+    }
+    fn node(&self) -> NodeId {
+        self.owner.node
+    }
     fn submit(&mut self, command: Command, ticket: u64) {
         if ticket::is_of_message(ticket) {
             self.mailbox.owe();
@@ -266,7 +282,40 @@ impl Env for SessionEnv {
             self.broker.peers.change_routes(added, removed, self.mailbox.clone(), ticket);
         }
     }
+    fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) -> bool {
+        for _ in 0..QUEUE_READS_MAX {
+            into.clear();
+            let QueueRead { stored, more, .. } = self.read_queue(from_seq, max, into);
+            let ids: Vec<MessageId> = stored.iter().map(|(_, id)| *id).collect();
+            let messages = if ids.is_empty() { Vec::new() } else { self.broker.consensus.stored_messages(&ids) };
+            let missing = messages.iter().position(Option::is_none).map(|missing| stored[missing].0);
+            for ((index, _), message) in stored.into_iter().zip(messages) {
+                into[index].message = message;
+            }
+            let Some(missing) = missing else { return more };
+            into.truncate(missing);
+        }
+        self.mailbox.order(Order::Unreadable);
+        false
+    }
+    fn retained(
+        &mut self,
+        filter: &TopicFilter,
+        cursor: Option<TopicName>,
+        max: usize,
+        into: &mut Vec<Arc<Message>>,
+    ) -> Option<TopicName> {
+        self.broker.retained(filter, cursor, max, self.now, into)
+    }
+    fn next_mark(&mut self) -> Option<Mark> {
+        self.broker.marks.next(|| self.broker.consensus.cluster_id())
+    }
+    fn origin(&mut self) -> [u8; 16] {
+        self.broker.marks.origin(self.broker.consensus.cluster_id())
+    }
+}
 
+impl Routing for SessionEnv {
     fn targets(&mut self, topic: &TopicName) -> Arc<Targets> {
         if let Some(targets) = self.cache.get(topic) {
             return targets.clone();
@@ -306,7 +355,6 @@ impl Env for SessionEnv {
     fn choose_again(&mut self, message: Arc<Message>, group: &TopicFilter) {
         self.broker.redispatch(message, group, &mut self.wakeups);
     }
-
     fn subscribe_live(&mut self, subscription: &Subscription, identifier: Option<u32>, may_merge: bool) -> bool {
         let live = LiveSubscription {
             mailbox: self.mailbox.clone(),
@@ -330,48 +378,9 @@ impl Env for SessionEnv {
     fn arrived(&mut self) -> Vec<Delivery> {
         self.mailbox.take_deliveries()
     }
-    fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) -> bool {
-        for _ in 0..QUEUE_READS_MAX {
-            into.clear();
-            let QueueRead { stored, more, .. } = self.read_queue(from_seq, max, into);
-            let ids: Vec<MessageId> = stored.iter().map(|(_, id)| *id).collect();
-            let messages = if ids.is_empty() { Vec::new() } else { self.broker.consensus.stored_messages(&ids) };
-            let missing = messages.iter().position(Option::is_none).map(|missing| stored[missing].0);
-            for ((index, _), message) in stored.into_iter().zip(messages) {
-                into[index].message = message;
-            }
-            let Some(missing) = missing else { return more };
-            into.truncate(missing);
-        }
-        self.mailbox.order(Order::Unreadable);
-        false
-    }
-    fn retained(
-        &mut self,
-        filter: &TopicFilter,
-        cursor: Option<TopicName>,
-        max: usize,
-        into: &mut Vec<Arc<Message>>,
-    ) -> Option<TopicName> {
-        self.broker.retained(filter, cursor, max, self.now, into)
-    }
+}
 
-    fn trace_published(&mut self, properties: &mut PublishProperties, topic: &TopicName, qos: QoS) {
-        hooks::published(properties, topic.as_str(), qos, &self.client_id);
-    }
-    fn trace_committed(&mut self, message: &Message, since: Millis) {
-        hooks::committed(message, Duration::from_millis(self.now.0.saturating_sub(since.0)));
-    }
-    fn trace_delivered(&mut self, message: &Message) {
-        hooks::delivered(message, &self.client_id);
-    }
-
-    fn next_mark(&mut self) -> Option<Mark> {
-        self.broker.marks.next(|| self.broker.consensus.cluster_id())
-    }
-    fn origin(&mut self) -> [u8; 16] {
-        self.broker.marks.origin(self.broker.consensus.cluster_id())
-    }
+impl Access for SessionEnv {
     fn may_read(&mut self, topic: &TopicName) -> bool {
         self.access.may_read(topic)
     }
@@ -387,28 +396,63 @@ impl Env for SessionEnv {
     fn may_unsubscribe(&mut self, filter: &TopicFilter) -> bool {
         self.access.may_unsubscribe(filter)
     }
+    fn memory_exceeded(&self) -> bool {
+        self.broker.memory.is_exceeded()
+    }
+}
+
+impl Control for SessionEnv {
     fn control(&mut self, topic: &TopicName, payload: &[u8]) -> Option<(TopicName, String)> {
         let settings = self.broker.settings.load();
         crate::info!("Broker: {}/{} | {}", self.client_id, self.username.as_deref().unwrap_or(""), topic.as_str());
         let (topic, text) = control::answer(topic.as_str(), payload, settings.control_api, &settings.listeners);
         Some((TopicName::new(Utf8::from(topic)).ok()?, text))
     }
-    fn memory_exceeded(&self) -> bool {
-        self.broker.memory.is_exceeded()
+}
+
+impl Trace for SessionEnv {
+    fn trace_published(&mut self, properties: &mut PublishProperties, topic: &TopicName, qos: QoS) {
+        hooks::published(properties, topic.as_str(), qos, &self.client_id);
     }
+    fn trace_committed(&mut self, message: &Message, since: Millis) {
+        hooks::committed(message, Duration::from_millis(self.now.0.saturating_sub(since.0)));
+    }
+    fn trace_delivered(&mut self, message: &Message) {
+        hooks::delivered(message, &self.client_id);
+    }
+}
+
+impl Journal for SessionEnv {
     fn note_subscribed(&mut self, filter: &TopicFilter, qos: QoS) {
         lines::subscribed(&self.client_id, qos as u8, filter.as_str());
     }
     fn note_unsubscribed(&mut self, filter: &TopicFilter) {
         lines::unsubscribed(&self.client_id, filter.as_str());
     }
-    fn note_denied(&mut self, what: Denied, topic: &str) {
+    fn denied(&mut self, what: Denied, topic: &str) {
+        let count = self.count();
         let what = match what {
-            Denied::Publish => "Denied PUBLISH",
-            Denied::LargePublish => "Dropped too large PUBLISH",
-            Denied::Subscribe => "Denied SUBSCRIBE",
+            Denied::Publish => {
+                count.publish_dropped += 1;
+                "Denied PUBLISH from"
+            }
+            Denied::LargePublish => {
+                count.dropped_too_large += 1;
+                "Dropped too large PUBLISH from"
+            }
+            Denied::Subscribe => "Denied SUBSCRIBE from",
+            Denied::Unsubscribe => "Denied UNSUBSCRIBE from",
+            Denied::Delivery => {
+                count.dropped_not_authorized += 1;
+                "Denied PUBLISH to"
+            }
+            Denied::RetainedSource => {
+                count.dropped_not_authorized += 1;
+                "Denied retained PUBLISH, whose publisher may not write it any more, to"
+            }
+            Denied::Will => "Denied will of",
         };
-        crate::debug!("{what} from {} ('{topic}')", self.client_id);
+        crate::debug!("{what} {} ('{topic}')", self.client_id);
     }
 }
 

@@ -158,10 +158,9 @@ impl Attended {
         let _in_service = listener.clients.enter(self.service.version());
         let end = self.service.run().await;
         let Self { service, durable, peer, presence } = *self;
-        let (broker, session, side) = service.into_parts();
+        let (broker, session, mut side) = service.into_parts();
         let client_id = side.client_id.clone();
-        let may_have_will = side.will_topic.as_ref().is_none_or(|topic| side.access.may_write(topic));
-        let discard_will = end.discards_will() || !may_have_will;
+        let discard_will = end.discards_will() || !side.may_publish_will();
         leave(&broker, durable, discard_will, end.is_superseded(), session, side, presence);
         broker.log_end(&client_id, &peer, &end.describe());
         add(&broker.counters.sockets_closed, 1);

@@ -317,7 +317,6 @@ impl Session {
     fn refusal(&self, topic: &TopicName, payload_len: usize, env: &mut impl Env) -> Option<ReasonCode> {
         let limit = self.options.message_size_limit as usize;
         if limit != 0 && payload_len > limit {
-            env.count().dropped_too_large += 1;
             return Some(ReasonCode::PacketTooLarge);
         }
         if !env.may_write(topic) {
@@ -329,8 +328,7 @@ impl Session {
     /// The message goes nowhere; 5.0 clients learn why, earlier ones cannot.
     fn refuse(&mut self, qos: QoS, packet_id: u16, reason: ReasonCode, topic: &TopicName, env: &mut impl Env) {
         let what = if reason == ReasonCode::NotAuthorized { Denied::Publish } else { Denied::LargePublish };
-        env.count().publish_dropped += u64::from(reason == ReasonCode::NotAuthorized);
-        env.note_denied(what, topic.as_str());
+        env.denied(what, topic.as_str());
         let reason = if self.is_v5() { reason } else { ReasonCode::Success };
         match qos {
             QoS::AtMostOnce => {}

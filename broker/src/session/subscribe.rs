@@ -113,7 +113,7 @@ impl Session {
                 pending.reasons.push(granted(subscription.qos));
                 pending.accepted.push((subscription, false));
             } else {
-                env.note_denied(Denied::Subscribe, subscription.filter.as_str());
+                env.denied(Denied::Subscribe, subscription.filter.as_str());
                 pending.reasons.push(self.refused(ReasonCode::NotAuthorized));
             }
         }
@@ -351,6 +351,7 @@ impl Session {
                 continue;
             };
             if !env.may_unsubscribe(&filter) {
+                env.denied(Denied::Unsubscribe, filter.as_str());
                 reasons[place] = ReasonCode::NotAuthorized;
                 continue;
             }

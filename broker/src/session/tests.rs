@@ -1,14 +1,20 @@
 //! Sessions against recorded surroundings: inputs in, packets and requests out.
 mod order;
 
-use super::*;
-use crate::live::router::SharedTarget;
-use bytes::Bytes;
-use mosquorum_cluster::{
-    ids::LogIndex,
-    state::{DeliveryOptions, Live, Outcome},
+use super::{
+    env::{Access, Cluster, Control, Journal, Output, Routing, Trace},
+    *,
 };
-use mosquorum_proto::mqtt::{Decoder, Publish, PublishProperties, Subscribe};
+use crate::live::{
+    counters::CounterValues,
+    router::{Choice, SharedTarget, Targets},
+};
+use bytes::{Bytes, BytesMut};
+use mosquorum_cluster::{
+    ids::{LogIndex, NodeId},
+    state::{DeliveryOptions, Live, Mark, Message, Outcome},
+};
+use mosquorum_proto::mqtt::{Decoder, Publish, PublishProperties, Subscribe, Subscription, TopicName};
 
 struct Fake {
     now: u64,
@@ -42,6 +48,7 @@ struct Fake {
     sources_lost_rights: bool,
     /// Entries of the queue that one read brings, since they are large.
     read_at_once: usize,
+    denied: Vec<Denied>,
 }
 
 fn fake() -> Fake {
@@ -67,16 +74,11 @@ fn fake() -> Fake {
         chosen_again: 0,
         sources_lost_rights: false,
         read_at_once: usize::MAX,
+        denied: Vec::new(),
     }
 }
 
-impl Env for Fake {
-    fn now(&self) -> Millis {
-        Millis(self.now)
-    }
-    fn node(&self) -> NodeId {
-        NodeId(1)
-    }
+impl Output for Fake {
     fn out(&mut self) -> &mut BytesMut {
         &mut self.out
     }
@@ -88,6 +90,15 @@ impl Env for Fake {
     }
     fn count(&mut self) -> &mut CounterValues {
         &mut self.counts
+    }
+}
+
+impl Cluster for Fake {
+    fn now(&self) -> Millis {
+        Millis(self.now)
+    }
+    fn node(&self) -> NodeId {
+        NodeId(1)
     }
     fn submit(&mut self, command: Command, ticket: u64) {
         self.submitted.push((command, ticket));
@@ -101,6 +112,29 @@ impl Env for Fake {
     fn change_routes(&mut self, added: Vec<TopicFilter>, _: Vec<TopicFilter>, ticket: u64) {
         self.routes.push((added.len(), ticket));
     }
+    fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) -> bool {
+        let rest = || self.queue.iter().filter(|item| item.seq >= from_seq);
+        into.extend(rest().take(max.min(self.read_at_once)).cloned());
+        rest().count() > into.len()
+    }
+    fn retained(
+        &mut self,
+        _: &TopicFilter,
+        _: Option<TopicName>,
+        _: usize,
+        _: &mut Vec<Arc<Message>>,
+    ) -> Option<TopicName> {
+        None
+    }
+    fn next_mark(&mut self) -> Option<Mark> {
+        None
+    }
+    fn origin(&mut self) -> [u8; 16] {
+        [9; 16]
+    }
+}
+
+impl Routing for Fake {
     fn targets(&mut self, _: &TopicName) -> Arc<Targets> {
         Arc::new(Targets {
             durable: self.durable,
@@ -132,9 +166,6 @@ impl Env for Fake {
     fn choose_again(&mut self, _: Arc<Message>, _: &TopicFilter) {
         self.chosen_again += 1;
     }
-    fn source_may_write(&mut self, _: &Message) -> bool {
-        !self.sources_lost_rights
-    }
     fn subscribe_live(&mut self, subscription: &Subscription, _: Option<u32>, _: bool) -> bool {
         self.made.push(subscription.clone());
         self.subscribed
@@ -145,25 +176,11 @@ impl Env for Fake {
     fn unsubscribe_live(&mut self, _: &TopicFilter) -> bool {
         false
     }
-    fn queue(&mut self, from_seq: u64, max: usize, into: &mut Vec<QueueItem>) -> bool {
-        let rest = || self.queue.iter().filter(|item| item.seq >= from_seq);
-        into.extend(rest().take(max.min(self.read_at_once)).cloned());
-        rest().count() > into.len()
-    }
-    fn retained(
-        &mut self,
-        _: &TopicFilter,
-        _: Option<TopicName>,
-        _: usize,
-        _: &mut Vec<Arc<Message>>,
-    ) -> Option<TopicName> {
-        None
-    }
-    fn next_mark(&mut self) -> Option<Mark> {
-        None
-    }
-    fn origin(&mut self) -> [u8; 16] {
-        [9; 16]
+}
+
+impl Access for Fake {
+    fn source_may_write(&mut self, _: &Message) -> bool {
+        !self.sources_lost_rights
     }
     fn may_read(&mut self, _: &TopicName) -> bool {
         true
@@ -177,10 +194,20 @@ impl Env for Fake {
     fn may_unsubscribe(&mut self, _: &TopicFilter) -> bool {
         true
     }
+}
+
+impl Control for Fake {
     fn control(&mut self, topic: &TopicName, _: &[u8]) -> Option<(TopicName, String)> {
         Some((TopicName::new(Utf8::from(format!("{}/response", topic.as_str()))).ok()?, "answer".to_owned()))
     }
-    fn note_denied(&mut self, _: Denied, _: &str) {}
+}
+
+impl Trace for Fake {}
+
+impl Journal for Fake {
+    fn denied(&mut self, what: Denied, _: &str) {
+        self.denied.push(what);
+    }
 }
 
 fn shared_target(number: usize) -> SharedTarget {
@@ -683,7 +710,7 @@ fn a_retained_message_whose_source_may_not_write_any_more_does_not_reach_a_durab
     let ids: Vec<u16> =
         env.sent().iter().map(|p| if let Packet::Publish(publish) = p { publish.packet_id } else { 0 }).collect();
     assert_eq!(ids, [2, 3], "an exchange that has begun is completed");
-    assert_eq!(env.counts.dropped_not_authorized, 1);
+    assert_eq!(env.denied, [Denied::RetainedSource]);
 }
 
 #[test]

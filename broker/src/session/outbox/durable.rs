@@ -9,7 +9,7 @@ use super::{
     send::{Sent, send},
     window::{Phase, Window},
 };
-use crate::session::{Env, SessionError, SessionOptions, aliases::OutboundAliases};
+use crate::session::{Denied, Env, SessionError, SessionOptions, aliases::OutboundAliases};
 use mosquorum_cluster::state::AckKind;
 use mosquorum_proto::mqtt::QoS;
 
@@ -96,7 +96,7 @@ impl DurableOutbox {
         };
         // What is sent for the first time with RETAIN was queued with nobody asked who may still write.
         let sent = if item.options.retain && !item.dup && !env.source_may_write(message) {
-            env.count().dropped_not_authorized += 1;
+            env.denied(Denied::RetainedSource, message.topic.as_str());
             Sent::Dropped
         } else {
             send(message, &item.options, item.packet_id, item.dup, options, aliases, env)

@@ -2,7 +2,7 @@
 //! Always true: rights are asked for last, here.
 use crate::{
     live::{marks, outgoing::SHARED_BYTES_MIN},
-    session::{Env, SessionOptions, aliases::OutboundAliases},
+    session::{Denied, Env, SessionOptions, aliases::OutboundAliases},
 };
 use mosquorum_cluster::state::{DeliveryOptions, Message};
 use mosquorum_proto::mqtt::{ProtocolVersion, PublishParts, QoS};
@@ -34,11 +34,11 @@ pub(super) fn send(
     // 0 would say that it does not expire.
     let remaining = message.remaining_seconds(env.now()).map(|seconds| seconds.max(1));
     if !env.may_read(&message.topic) {
-        env.count().dropped_not_authorized += 1;
+        env.denied(Denied::Delivery, message.topic.as_str());
         return Sent::Dropped;
     }
     let Some(stripped) = options.mount_point.strip(&message.topic) else {
-        env.count().dropped_not_authorized += 1;
+        env.denied(Denied::Delivery, message.topic.as_str());
         return Sent::Dropped;
     };
     let topic = stripped.as_ref().unwrap_or(&message.topic);
