@@ -7,7 +7,7 @@
 //! The order of judging: denials for the user, grants for the user, then - if there are patterns and the names are
 //! harmless - denials by pattern, grants by pattern.
 use crate::logging::lines;
-use mosquorum_proto::mqtt::{TopicFilter, TopicName};
+use mosquorum_proto::mqtt::{TopicFilter, TopicName, levels_match};
 use ring::digest;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -288,44 +288,33 @@ fn is_dollar_allowed(access: Access, topic: &str) -> bool {
     }
 }
 
-/// Whether a Topic Filter matches a Topic Name; the caller has compared the leading `$`.
+/// The caller has compared the leading `$`.
 fn is_match(filter: &str, name: &str) -> bool {
-    let mut names = name.split('/');
-    for level in filter.split('/') {
-        match (level, names.next()) {
-            ("#", _) => return true,
-            ("+", Some(_)) => {}
-            (wanted, Some(found)) if wanted == found => {}
-            _ => return false,
-        }
-    }
-    names.next().is_none()
+    levels_match(filter.split('/'), name)
 }
 
-/// [`is_match`] of a `pattern` line with the client's names in it ([`Pattern::new`]).
+/// [`is_match`] of a `pattern` line with the client's names in it.
 fn is_filled_match(filter: &str, name: &str, client_id: &str, username: Option<&str>) -> bool {
-    if username.is_none() && filter.contains("%u") {
-        return false;
+    can_be_filled(filter, client_id, username)
+        && levels_match(filter.split('/').map(|level| filled(level, client_id, username)), name)
+}
+
+fn filled<'a>(level: &'a str, client_id: &'a str, username: Option<&'a str>) -> &'a str {
+    match level {
+        "%c" => client_id,
+        "%u" => username.unwrap_or_default(),
+        other => other,
     }
-    let mut names = name.split('/');
-    for level in filter.split('/') {
-        let wanted = match level {
-            "#" => return true,
-            "+" if names.next().is_some() => continue,
-            "%c" => client_id,
-            "%u" => username.unwrap_or_default(),
-            other => {
-                if names.next() != Some(other) {
-                    return false;
-                }
-                continue;
-            }
-        };
-        if wanted.is_empty() || wanted.contains(['/', '+', '#']) || names.next() != Some(wanted) {
-            return false;
-        }
-    }
-    names.next().is_none()
+}
+
+/// Whether the line can match anything for this client: a level is never empty, and never more than one level or a wildcard.
+fn can_be_filled(filter: &str, client_id: &str, username: Option<&str>) -> bool {
+    let is_level = |name: &str| !name.is_empty() && !name.contains(['/', '+', '#']);
+    filter.split('/').all(|level| match level {
+        "%c" => is_level(client_id),
+        "%u" => username.is_some_and(is_level),
+        _ => true,
+    }) && (username.is_some() || !filter.contains("%u"))
 }
 
 /// A `pattern` line with the client's names in it.
@@ -340,29 +329,11 @@ struct Pattern {
 impl Pattern {
     /// `None`: the line can match nothing for this client.
     fn new(rule: &Rule, client_id: &str, username: Option<&str>) -> Option<Self> {
-        if username.is_none() && rule.filter.contains("%u") {
+        if !can_be_filled(&rule.filter, client_id, username) {
             return None;
         }
-        let mut filter = String::with_capacity(rule.filter.len() + client_id.len());
-        for (index, level) in rule.filter.split('/').enumerate() {
-            if index > 0 {
-                filter.push('/');
-            }
-            let name = match level {
-                "%c" => client_id,
-                "%u" => username.unwrap_or_default(),
-                other => {
-                    filter.push_str(other);
-                    continue;
-                }
-            };
-            // A level is never empty here, and never more than one level or a wildcard.
-            if name.is_empty() || name.contains(['/', '+', '#']) {
-                return None;
-            }
-            filter.push_str(name);
-        }
+        let filter: Vec<&str> = rule.filter.split('/').map(|level| filled(level, client_id, username)).collect();
         let dollar = rule.filter.starts_with('$');
-        Some(Self { grant: rule.grant, filter: filter.into(), dollar })
+        Some(Self { grant: rule.grant, filter: filter.join("/").into(), dollar })
     }
 }

@@ -15,4 +15,4 @@ pub use packet::*;
 pub use property_order::PropertyOrder;
 pub use reason::ReasonCode;
 pub use text::Utf8;
-pub use topic::{TOPIC_LEVELS_MAX, TopicError, TopicFilter, TopicName};
+pub use topic::{TOPIC_LEVELS_MAX, TopicError, TopicFilter, TopicName, levels_match};

@@ -20,12 +20,15 @@ pub enum TopicError {
     MalformedShare,
 }
 
-/// The name a message is published to.
+/// The name a message is published to. What is read from disk or a peer is checked too, but for the number of levels: what
+/// an earlier version stored stays readable when that limit changes.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Utf8")]
 pub struct TopicName(Utf8);
 
-/// What a client subscribes to; may start with `$share/<name>/`.
+/// What a client subscribes to; may start with `$share/<name>/`. Checked as [`TopicName`] is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "Utf8")]
 pub struct TopicFilter(Utf8);
 
 /// Most levels a topic may have; deeper ones are refused. Mosquitto's limit, which is 200 separators; in a filter it
@@ -39,6 +42,17 @@ impl TopicName {
     /// # Errors
     /// [`TopicError`] when the text is empty, has a wildcard or more than [`TOPIC_LEVELS_MAX`] levels.
     pub fn new(text: Utf8) -> Result<Self, TopicError> {
+        // A shorter one has no room for so many separators.
+        if text.len() >= TOPIC_LEVELS_MAX {
+            let levels = 1 + text.as_bytes().iter().filter(|byte| **byte == b'/').count();
+            if levels > TOPIC_LEVELS_MAX {
+                return Err(TopicError::TooDeep { levels });
+            }
+        }
+        Self::of_any_depth(text)
+    }
+
+    fn of_any_depth(text: Utf8) -> Result<Self, TopicError> {
         if text.is_empty() {
             return Err(TopicError::Empty);
         }
@@ -47,13 +61,6 @@ impl TopicName {
         let wildcard = text.as_bytes().iter().fold(false, |found, byte| found | (byte & !WILDCARD_BIT == b'#'));
         if wildcard {
             return Err(TopicError::WildcardInName);
-        }
-        // A shorter one has no room for so many separators.
-        if text.len() >= TOPIC_LEVELS_MAX {
-            let levels = 1 + text.as_bytes().iter().filter(|byte| **byte == b'/').count();
-            if levels > TOPIC_LEVELS_MAX {
-                return Err(TopicError::TooDeep { levels });
-            }
         }
         Ok(Self(text))
     }
@@ -79,6 +86,15 @@ impl TopicFilter {
     /// # Errors
     /// [`TopicError`] when a wildcard is misplaced, a share name is malformed or the filter is empty or too deep.
     pub fn new(text: Utf8) -> Result<Self, TopicError> {
+        let (filter, levels) = Self::of_any_depth(text)?;
+        if levels > TOPIC_LEVELS_MAX {
+            return Err(TopicError::TooDeep { levels });
+        }
+        Ok(filter)
+    }
+
+    /// With the number of its levels.
+    fn of_any_depth(text: Utf8) -> Result<(Self, usize), TopicError> {
         if text.is_empty() {
             return Err(TopicError::Empty);
         }
@@ -92,9 +108,6 @@ impl TopicFilter {
             }
             ended = level == b"#";
         }
-        if levels > TOPIC_LEVELS_MAX {
-            return Err(TopicError::TooDeep { levels });
-        }
         if let Some(rest) = text.strip_prefix("$share") {
             let mut parts = rest.splitn(3, '/');
             match (parts.next(), parts.next(), parts.next()) {
@@ -103,7 +116,7 @@ impl TopicFilter {
                 _ => {} // "$shared" is an ordinary level
             }
         }
-        Ok(Self(text))
+        Ok((Self(text), levels))
     }
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -139,16 +152,38 @@ impl TopicFilter {
         if name.starts_with('$') && filter.starts_with(['+', '#']) {
             return false;
         }
-        let mut names = name.split('/');
-        for level in filter.split('/') {
-            match (level, names.next()) {
-                ("#", _) => return true,
-                ("+", Some(_)) => {}
-                (wanted, Some(found)) if wanted == found => {}
-                _ => return false,
-            }
+        levels_match(filter.split('/'), name)
+    }
+}
+
+/// Whether a filter of these levels matches a Topic Name (MQTT 5.0 section 4.7.1), whatever it starts with.
+#[must_use]
+pub fn levels_match<'a>(filter: impl IntoIterator<Item = &'a str>, name: &str) -> bool {
+    let mut names = name.split('/');
+    for level in filter {
+        match (level, names.next()) {
+            ("#", _) => return true,
+            ("+", Some(_)) => {}
+            (wanted, Some(found)) if wanted == found => {}
+            _ => return false,
         }
-        names.next().is_none()
+    }
+    names.next().is_none()
+}
+
+/// Of what was stored.
+impl TryFrom<Utf8> for TopicName {
+    type Error = TopicError;
+    fn try_from(text: Utf8) -> Result<Self, TopicError> {
+        Self::of_any_depth(text)
+    }
+}
+
+/// Of what was stored.
+impl TryFrom<Utf8> for TopicFilter {
+    type Error = TopicError;
+    fn try_from(text: Utf8) -> Result<Self, TopicError> {
+        Self::of_any_depth(text).map(|(filter, _)| filter)
     }
 }
 
@@ -211,6 +246,15 @@ mod tests {
         assert!(filter(&"/".repeat(200)).is_ok() && TopicName::try_from(&"/".repeat(200)[..]).is_ok());
         assert_eq!(filter(&"/".repeat(201)), Err(TopicError::TooDeep { levels: 202 }));
         assert!(TopicName::try_from(&"/".repeat(201)[..]).is_err());
+    }
+    #[test]
+    fn what_is_stored_is_checked_but_for_its_depth() {
+        let stored = |text: &str| postcard::to_allocvec(text).expect("text can be stored");
+        let name = |text: &str| postcard::from_bytes::<TopicName>(&stored(text)).is_ok();
+        let filter = |text: &str| postcard::from_bytes::<TopicFilter>(&stored(text)).is_ok();
+        let deep = "/".repeat(400);
+        assert!(name("a/b") && name(&deep) && !name("") && !name("a/+"));
+        assert!(filter("a/+") && filter(&deep) && !filter("") && !filter("a+") && !filter("$share/g"));
     }
     #[test]
     fn a_shared_filter_matches_by_its_own_part() {
