@@ -17,6 +17,6 @@ pub const MARK: &str = "mosquorum-mark";
 
 pub use addresses::Addresses;
 pub use backoff::{Backoff, RestartTimeout};
-pub use relay::{Beginning, Counts, KEPT, Limits, Relay, RelayEnd, Remote, Told};
+pub use relay::{Beginning, Counts, KEPT, Limits, Relay, RelayEnd, Remote, SentRetained};
 pub use settings::{BridgeSettings, ReloadType, StartType};
 pub use topics::{Direction, Topic, TopicLineError, Topics};

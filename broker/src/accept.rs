@@ -315,8 +315,8 @@ fn start(broker: &Arc<Broker>, listener: &Arc<Listener>, stream: Stream, peer: P
     });
     tokio::spawn(async move {
         let _place = place;
-        if let Some(attended) = begun.await {
-            attended.serve().await;
+        if let Some(active) = begun.await {
+            active.serve().await;
         }
     });
 }

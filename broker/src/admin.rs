@@ -147,12 +147,12 @@ pub struct Answered {
 /// # Errors
 /// When there is none in time, or none that a node would give.
 pub fn request(mut stream: ClientStream, request: &str, progress: &mut dyn FnMut(&str)) -> io::Result<Answered> {
-    let patience = if request.starts_with("status") { STATUS_TIMEOUT } else { ANSWER_TIMEOUT };
-    stream.set_read_timeout(Some(patience))?;
+    let timeout = if request.starts_with("status") { STATUS_TIMEOUT } else { ANSWER_TIMEOUT };
+    stream.set_read_timeout(Some(timeout))?;
     stream.write_all(format!("{request}\n").as_bytes())?;
     read_answer(io::BufReader::new(stream.take(ANSWER_BYTES_MAX)), progress).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => {
-            io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", patience.as_secs()))
+            io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", timeout.as_secs()))
         }
         _ => error,
     })

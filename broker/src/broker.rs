@@ -10,7 +10,7 @@ use crate::{
     live::{
         Counters, Delivery, Dropping, Order, Registry, Router, Wakeups, add,
         congestion::{Congestion, Listed},
-        marks::Marks,
+        loop_ids::LoopIds,
         router::Choice,
     },
     logging::lines::{self, Disconnected},
@@ -59,7 +59,7 @@ pub struct Broker {
     pub reloading: Reloading,
     pub bridges: Bridges,
     pub drain: Drain,
-    pub marks: Marks,
+    pub marks: LoopIds,
     pub dropping: Dropping,
     /// Of connections that have nothing under way, and of those that have.
     congestion: [Arc<Congestion>; 2],
@@ -90,7 +90,7 @@ impl Broker {
             reloading: Reloading::default(),
             bridges: Bridges::default(),
             drain: Drain::default(),
-            marks: Marks::default(),
+            marks: LoopIds::default(),
             dropping: Dropping::default(),
             congestion: Default::default(),
             under_way_bytes: AtomicUsize::new(0),
@@ -226,7 +226,7 @@ impl Broker {
     }
 
     /// The rules of the listeners, which are in place, decide about receivers from now on; other nodes are told. Call it when
-    /// they have changed, or may not be known of this life of the node.
+    /// they have changed, or may not be known of this incarnation of the node.
     pub fn obey_rules(&self) {
         let listeners = self.listeners.load();
         let readers = Readers::new(listeners.iter().map(|it| (it.door(), it.security.load().acl.clone())));
@@ -244,10 +244,10 @@ impl Broker {
         !self.clustered || self.consensus.state().read().rules_of(self.consensus.origin().node) == rules()
     }
 
-    /// Tells everybody to go and waits until they have, at most for `patience`.
-    pub async fn close_all(&self, order: Order, patience: Duration) {
+    /// Orders every connection to end and waits until they have, at most for `timeout`.
+    pub async fn close_all(&self, order: Order, timeout: Duration) {
         let all = self.registry.order_all(order);
-        let _ = tokio::time::timeout(patience, async {
+        let _ = tokio::time::timeout(timeout, async {
             for gone in all {
                 gone.wait().await;
             }

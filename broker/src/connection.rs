@@ -36,9 +36,9 @@ const READ_BYTES: usize = 64 << 10;
 /// Rounds before other tasks get their turn.
 const ROUNDS_MAX: usize = 16;
 /// For the client to end a connection that we have closed.
-const HEAR_OUT: Duration = Duration::from_millis(250);
+const DRAIN_INPUT: Duration = Duration::from_millis(250);
 /// How often waiting for the cluster is looked at.
-const PATIENCE_CHECK: Duration = Duration::from_millis(500);
+const TIMEOUT_CHECK: Duration = Duration::from_millis(500);
 
 thread_local! {
     static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
@@ -119,7 +119,7 @@ impl Service {
         }
     }
 
-    /// Runs until the connection ends; then says goodbye where the protocol has a word for it.
+    /// Runs until the connection ends; then sends DISCONNECT where the protocol has it.
     pub async fn run(&mut self) -> End {
         // What an earlier connection has sent goes out again before the client's packets are looked at.
         self.side.begin_round();
@@ -134,12 +134,12 @@ impl Service {
         self.note_under_way(0);
         // On the heap, since a connection in service needs no room for it.
         Box::pin(async {
-            self.say_goodbye(&end).await;
+            self.send_disconnect(&end).await;
             let said = match end {
-                End::Order(Order::Drained | Order::ShuttingDown) => self.hear_out().await,
+                End::Order(Order::Drained | Order::ShuttingDown) => self.drain_input().await,
                 // What was read counts, though the connection broke before it was its turn.
                 End::Closed | End::Io(_) | End::KeepAlive | End::NoMajority => {
-                    self.session.deferred_goodbye(&mut self.side)
+                    self.session.deferred_disconnect(&mut self.side)
                 }
                 _ => None,
             };
@@ -181,8 +181,8 @@ impl Service {
         if may_not || !self.session.has_unrouted() {
             return;
         }
-        let patience = self.io.commit_timeout;
-        let _ = tokio::time::timeout(patience, poll_fn(|cx| self.poll_routing(cx))).await;
+        let timeout = self.io.commit_timeout;
+        let _ = tokio::time::timeout(timeout, poll_fn(|cx| self.poll_routing(cx))).await;
     }
 
     fn poll_routing(&mut self, cx: &mut Context<'_>) -> Poll<()> {
@@ -389,7 +389,7 @@ impl Service {
         self.malformed.take().map_or(Ok(()), |error| Err(End::Decode(error)))
     }
 
-    /// Whether the life of the node that this connection belongs to holds its lease.
+    /// Whether the incarnation of the node that this connection belongs to holds its lease.
     fn may_write(&self) -> bool {
         self.io.broker.peers.may_serve_as(self.side.owner.incarnation)
     }
@@ -429,8 +429,8 @@ impl Service {
 
     fn check_time(&mut self, cx: &mut Context<'_>) -> Result<(), End> {
         let waiting = self.session.waiting_since();
-        if waiting.is_some() && self.sleep.deadline() > Instant::now() + PATIENCE_CHECK {
-            self.sleep.as_mut().reset(Instant::now() + PATIENCE_CHECK);
+        if waiting.is_some() && self.sleep.deadline() > Instant::now() + TIMEOUT_CHECK {
+            self.sleep.as_mut().reset(Instant::now() + TIMEOUT_CHECK);
         }
         while self.sleep.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
@@ -447,7 +447,7 @@ impl Service {
                 if u128::from(waited) > self.io.commit_timeout.as_millis() {
                     return Err(End::NoMajority);
                 }
-                next = next.min(now + PATIENCE_CHECK);
+                next = next.min(now + TIMEOUT_CHECK);
             }
             self.sleep.as_mut().reset(next);
         }
@@ -456,15 +456,15 @@ impl Service {
 
     /// What crossed our end on its way counts as far as it needs no answer: a DISCONNECT, and acknowledgements of what the
     /// client was sent.
-    async fn hear_out(&mut self) -> Option<SessionError> {
-        let deferred = self.session.deferred_goodbye(&mut self.side);
+    async fn drain_input(&mut self) -> Option<SessionError> {
+        let deferred = self.session.deferred_disconnect(&mut self.side);
         if deferred.is_some() {
             return deferred;
         }
-        tokio::time::timeout(HEAR_OUT, poll_fn(|cx| self.poll_hear(cx))).await.ok().flatten()
+        tokio::time::timeout(DRAIN_INPUT, poll_fn(|cx| self.poll_drain_input(cx))).await.ok().flatten()
     }
 
-    fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Option<SessionError>> {
+    fn poll_drain_input(&mut self, cx: &mut Context<'_>) -> Poll<Option<SessionError>> {
         let mut packets = Vec::new();
         loop {
             let (stream, partial, decoder) = (&mut self.io.stream, &mut self.io.partial, &mut self.io.decoder);
@@ -478,7 +478,7 @@ impl Service {
                 let heard = match packet {
                     Packet::Disconnect(_) => {
                         let said = self.session.on_packet(packet, &mut self.side).err();
-                        return Poll::Ready(said.or_else(|| self.session.deferred_goodbye(&mut self.side)));
+                        return Poll::Ready(said.or_else(|| self.session.deferred_disconnect(&mut self.side)));
                     }
                     Packet::PubAck(_) | Packet::PubRec(_) | Packet::PubComp(_) => {
                         self.session.on_packet(packet, &mut self.side)
@@ -497,7 +497,7 @@ impl Service {
     }
 
     /// DISCONNECT with its reason towards 5.0 clients; whatever else waits for the socket goes with it, if it can.
-    async fn say_goodbye(&mut self, end: &End) {
+    async fn send_disconnect(&mut self, end: &End) {
         let reason = match end {
             // As Mosquitto.
             End::NotAuthorized => None,
@@ -527,11 +527,11 @@ impl Service {
         }
         let silent = matches!(end, End::Closed | End::Io(_) | End::NotAuthorized | End::Order(Order::LeaseLost));
         if !silent && !self.side.out.is_empty() && self.may_write() {
-            let (broker, life) = (self.io.broker.clone(), self.side.owner.incarnation);
+            let (broker, incarnation) = (self.io.broker.clone(), self.side.owner.incarnation);
             let (stream, out) = (&mut self.io.stream, &mut self.side.out);
             let write = std::future::poll_fn(|cx| {
                 // Each time anew: the process may have stood still while the socket was full.
-                while !out.is_empty() && broker.peers.may_serve_as(life) {
+                while !out.is_empty() && broker.peers.may_serve_as(incarnation) {
                     match ready!(Pin::new(&mut *stream).poll_write(cx, out.next())) {
                         Ok(written @ 1..) => out.wrote(written),
                         _ => break,

@@ -31,7 +31,7 @@ use tokio::{
 };
 
 /// How long clients have to take their last bytes at a stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 const READY_CHECK: Duration = Duration::from_millis(20);
 const TICK: Duration = Duration::from_millis(100);
 
@@ -110,7 +110,7 @@ pub async fn run(settings: Settings) -> Result<(), NodeError> {
     drain_before_stop(&broker, &manager).await;
     tasks.shutdown().await;
     bridges::stop(&broker).await;
-    broker.close_all(Order::ShuttingDown, STOP_PATIENCE).await;
+    broker.close_all(Order::ShuttingDown, STOP_TIMEOUT).await;
     telemetry.stop().await;
     broker.consensus.shutdown().await;
     if let Some(path) = &broker.settings.load().process.pid_file {
@@ -128,8 +128,8 @@ async fn run_when_ready(broker: Arc<Broker>, manager: Arc<Manager>) {
 
 /// Connections wait in the socket's backlog until this node serves; if that takes long they are told so instead.
 async fn accept_when_ready(broker: Arc<Broker>, listener: Arc<Listener>, open: accept::Open) {
-    let patience = broker.settings.load().cluster.commit_timeout;
-    let _ = tokio::time::timeout(patience, async {
+    let timeout = broker.settings.load().cluster.commit_timeout;
+    let _ = tokio::time::timeout(timeout, async {
         while !(broker.consensus.available()
             && broker.peers.ready()
             && broker.peers.may_serve()
@@ -210,12 +210,12 @@ async fn attend_signals(broker: &Arc<Broker>, manager: &Manager) -> Result<(), N
 
 /// SIGTERM with `shutdown_drain`: clients are handed over first. Another signal ends that.
 async fn drain_before_stop(broker: &Arc<Broker>, manager: &Manager) {
-    let patience = broker.settings.load().shutdown_drain;
-    if patience.is_zero() {
+    let timeout = broker.settings.load().shutdown_drain;
+    if timeout.is_zero() {
         return;
     }
     tokio::select! {
-        _ = tokio::time::timeout(patience, drain::run(broker, Pace::Within(patience))) => {}
+        _ = tokio::time::timeout(timeout, drain::run(broker, Pace::Within(timeout))) => {}
         _ = attend_signals(broker, manager) => {}
     }
 }

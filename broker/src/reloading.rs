@@ -20,7 +20,7 @@ use std::{
 use tokio::{net::unix::pipe, sync::Notify};
 
 /// So long a CONNECT waits; a reload takes milliseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Of a `signalfd_siginfo`.
 const SIGNAL_BYTES: usize = 128;
 
@@ -125,7 +125,7 @@ impl Reloading {
                 next.await;
             }
         };
-        let _ = tokio::time::timeout(PATIENCE, over).await;
+        let _ = tokio::time::timeout(TIMEOUT, over).await;
     }
 }
 

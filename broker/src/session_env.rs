@@ -26,7 +26,7 @@ use bytes::{Bytes, BytesMut};
 use mosquorum_cluster::{
     Completion, Forward, Submission,
     ids::{LogIndex, Millis, NodeId},
-    state::{Body, Command, Door, Mark, Message, MessageId, Owner, PublishCommand},
+    state::{Body, Command, Door, LoopId, Message, MessageId, Owner, PublishCommand},
 };
 use mosquorum_proto::mqtt::{PublishProperties, QoS, Subscription, TopicFilter, TopicName, Utf8};
 use std::{cell::Cell, sync::Arc, time::Duration};
@@ -146,8 +146,8 @@ impl SessionEnv {
 
     /// Proposes something that outlives the connection.
     pub fn submit_for_nobody(&mut self, command: Command) {
-        let life = Some(self.owner.incarnation);
-        self.submissions.push(Submission::without_reply(command, life));
+        let incarnation = Some(self.owner.incarnation);
+        self.submissions.push(Submission::without_reply(command, incarnation));
     }
 
     /// Whether the client may still write to where its will goes.
@@ -168,7 +168,7 @@ impl SessionEnv {
     /// Whether the ticket will be answered.
     fn forward(&mut self, forward: Forward, ticket: Option<u64>) -> bool {
         let message = kept(&forward.message);
-        let forward = Forward { message, life: Some(self.owner.incarnation), ..forward };
+        let forward = Forward { message, incarnation: Some(self.owner.incarnation), ..forward };
         let reply = ticket.filter(|_| forward.message.qos != QoS::AtMostOnce);
         let reply = reply.map(|ticket| {
             self.mailbox.owe();
@@ -258,18 +258,18 @@ impl Cluster for SessionEnv {
         if ticket::is_of_message(ticket) {
             self.mailbox.owe();
         }
-        let mut life = Some(self.owner.incarnation);
+        let mut incarnation = Some(self.owner.incarnation);
         let mut command = command;
         if let Command::Publish(publish) = &mut command {
             publish.message = kept(&publish.message);
         }
         if !planted::fences_proposals() {
-            life = None;
+            incarnation = None;
             if let Command::Publish(PublishCommand { epoch, packet_id: None, .. }) = &mut command {
                 *epoch = None;
             }
         }
-        self.submissions.push(Submission { command, reply: self.mailbox.clone(), ticket, life });
+        self.submissions.push(Submission { command, reply: self.mailbox.clone(), ticket, incarnation });
     }
     fn needs_barrier(&self) -> bool {
         self.broker.clustered
@@ -307,7 +307,7 @@ impl Cluster for SessionEnv {
     ) -> Option<TopicName> {
         self.broker.retained(filter, cursor, max, self.now, into)
     }
-    fn next_mark(&mut self) -> Option<Mark> {
+    fn next_mark(&mut self) -> Option<LoopId> {
         self.broker.marks.next(|| self.broker.consensus.cluster_id())
     }
     fn origin(&mut self) -> [u8; 16] {

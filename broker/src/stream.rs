@@ -10,7 +10,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 
-const SHUT_DOWN_PATIENCE: Duration = Duration::from_secs(1);
+const SHUT_DOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What else can carry MQTT: TLS, WebSockets.
 pub trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -33,7 +33,7 @@ impl Stream {
                 Self::Other(stream) => stream.shutdown().await,
             }
         };
-        let _ = tokio::time::timeout(SHUT_DOWN_PATIENCE, shutdown).await;
+        let _ = tokio::time::timeout(SHUT_DOWN_TIMEOUT, shutdown).await;
     }
 }
 

@@ -35,16 +35,16 @@ pub struct Submission {
     pub command: Command,
     pub reply: Arc<dyn Completion>,
     pub ticket: u64,
-    /// The life of this node that it belongs to: once that is over it is dropped without an answer (a DISCONNECT that takes
+    /// The incarnation of this node that it belongs to: once that is over it is dropped without an answer (a DISCONNECT that takes
     /// the will back still counts). `None`: of the node itself.
-    pub life: Option<Incarnation>,
+    pub incarnation: Option<Incarnation>,
 }
 
 impl Submission {
-    /// Of a command whose outcome nobody waits for; `life` as in [`Submission::life`].
+    /// Of a command whose outcome nobody waits for; `incarnation` as in [`Submission::incarnation`].
     #[must_use]
-    pub fn without_reply(command: Command, life: Option<Incarnation>) -> Self {
-        Self { command, reply: Arc::new(NoReply), ticket: 0, life }
+    pub fn without_reply(command: Command, incarnation: Option<Incarnation>) -> Self {
+        Self { command, reply: Arc::new(NoReply), ticket: 0, incarnation }
     }
 }
 
@@ -80,7 +80,7 @@ pub trait Consensus: Send + Sync {
         vec![None; ids.len()]
     }
 
-    /// This node and the life it serves under; changes when a lease was lost.
+    /// This node and the incarnation it serves under; changes when a lease was lost.
     fn origin(&self) -> Origin;
 
     /// The cluster's time as this node knows it (its own clock, never behind the log's time).
@@ -325,9 +325,9 @@ pub trait Peers: Send + Sync {
     /// flush to a socket.
     fn may_serve(&self) -> bool;
 
-    /// As [`Peers::may_serve`], for connections of this life of the node.
-    fn may_serve_as(&self, life: Incarnation) -> bool {
-        let _ = life;
+    /// As [`Peers::may_serve`], for connections of this incarnation of the node.
+    fn may_serve_as(&self, incarnation: Incarnation) -> bool {
+        let _ = incarnation;
         self.may_serve()
     }
 
@@ -379,9 +379,9 @@ pub struct Forward {
     /// The entry `after` itself has the named nodes give it to members of `groups` ([`crate::state::Live::AtApply`]): this
     /// only asks when that is done, and has another member chosen should a node be gone before.
     pub at_apply: bool,
-    /// The life of this node that it belongs to: of an earlier one it is not sent any more, nor answered. `None`: of the node
+    /// The incarnation of this node that it belongs to: of an earlier one it is not sent any more, nor answered. `None`: of the node
     /// itself.
-    pub life: Option<Incarnation>,
+    pub incarnation: Option<Incarnation>,
 }
 
 impl Forward {
@@ -395,7 +395,7 @@ impl Forward {
             logged: false,
             after: LogIndex(0),
             at_apply: false,
-            life: None,
+            incarnation: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct NodeId(pub u64);
 
-/// One life of a node's process: a counter kept on its disk, larger at each start. When a node's lease was refused it
+/// One incarnation of a node's process: a counter kept on its disk, larger at each start. When a node's lease was refused it
 /// takes the next one as well, so that everything granted to the one before is void.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
@@ -16,8 +16,8 @@ pub struct Incarnation(pub u64);
 const LIFE_BITS: u32 = 20;
 
 impl Incarnation {
-    pub(crate) fn new(boots: u64, life: u64) -> Self {
-        Self((boots << LIFE_BITS) | life)
+    pub(crate) fn new(boots: u64, incarnation: u64) -> Self {
+        Self((boots << LIFE_BITS) | incarnation)
     }
 
     /// The start of the process that it belongs to.

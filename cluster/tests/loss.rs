@@ -68,7 +68,7 @@ async fn nothing_that_was_answered_is_lost_when_nodes_die_one_after_the_other() 
                             command: publish(number, now),
                             reply: answers.clone(),
                             ticket: number,
-                            life: None,
+                            incarnation: None,
                         });
                         node.consensus.submit(batch.collect());
                     }
@@ -126,7 +126,7 @@ async fn a_publish_larger_than_any_frame_reaches_every_node() {
     for (number, node) in nodes.iter().enumerate() {
         let command = publish_bytes(number as u64, Bytes::from(vec![number as u8; BYTES]), node.consensus.now());
         let (reply, ticket) = (answers.clone(), number as u64);
-        node.consensus.submit(vec![Submission { command, reply, ticket, life: None }]);
+        node.consensus.submit(vec![Submission { command, reply, ticket, incarnation: None }]);
     }
     let mut answered: Vec<u64> = (0..3).map(|_| answers.next(SOON).expect("an answer").0).collect();
     answered.sort_unstable();

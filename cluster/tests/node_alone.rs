@@ -142,7 +142,7 @@ async fn a_value_that_is_damaged_in_the_state_store_stops_the_node_once_and_is_t
     let message = Message::new(topic.clone(), payload.clone(), QoS::AtLeastOnce, node.consensus.now());
     let message = Message { retain: true, publisher_id: "p".into(), ..message };
     let command = Command::Publish(PublishCommand::new(message.into()));
-    node.consensus.submit(vec![Submission { command, reply: answers.clone(), ticket: 0, life: None }]);
+    node.consensus.submit(vec![Submission { command, reply: answers.clone(), ticket: 0, incarnation: None }]);
     expect_in_order(&answers, 0..1);
     node.consensus.checkpoint().await.unwrap();
     let blobs = dir.0.join("mosquorum.db.d/state/blobs");

@@ -39,13 +39,13 @@ impl Backlog {
         self.publish_within(address, count, Duration::from_secs(20)).await
     }
 
-    /// As [`Self::publish`], waiting at most `patience` for each acknowledgement.
+    /// As [`Self::publish`], waiting at most `timeout` for each acknowledgement.
     /// # Errors
     /// When one is not acknowledged.
-    pub async fn publish_within(&mut self, address: SocketAddr, count: u64, patience: Duration) -> Result<()> {
+    pub async fn publish_within(&mut self, address: SocketAddr, count: u64, timeout: Duration) -> Result<()> {
         let connect = Connect::new(ProtocolVersion::V5, format!("{}-publisher", self.name));
         let (mut publisher, _) = Connection::connected(address, connect).await?;
-        publisher.patience = patience;
+        publisher.timeout = timeout;
         for _ in 0..count {
             let id = MessageId { publisher: 1, sequence: self.next };
             self.next += 1;
@@ -94,9 +94,9 @@ fn session(name: &str) -> Connect {
     connect
 }
 
-/// Waits for a condition that no event announces; false after `patience`.
-pub async fn eventually(patience: Duration, mut condition: impl AsyncFnMut() -> bool) -> bool {
-    let deadline = Instant::now() + patience;
+/// Waits for a condition that no event announces; false after `timeout`.
+pub async fn eventually(timeout: Duration, mut condition: impl AsyncFnMut() -> bool) -> bool {
+    let deadline = Instant::now() + timeout;
     while !condition().await {
         if Instant::now() > deadline {
             return false;

@@ -5,7 +5,7 @@ use tokio::{
     net::TcpStream,
 };
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Status and body of a GET.
 /// # Errors
@@ -30,5 +30,5 @@ pub async fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>
         stream.read_to_end(&mut answer).await?;
         Ok(answer)
     };
-    tokio::time::timeout(PATIENCE, exchange).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    tokio::time::timeout(TIMEOUT, exchange).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }

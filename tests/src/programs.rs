@@ -1,6 +1,6 @@
 //! Programs written for common client libraries, in `tests/clients`: where their libraries are, and a talk with one.
 use crate::{
-    client::{Connection, PATIENCE, message},
+    client::{Connection, TIMEOUT, message},
     cluster::{Cluster, folder::workspace},
     skip::skip,
     target::TestResult,
@@ -60,7 +60,7 @@ pub async fn converse(cluster: &Cluster, name: &str, mut program: Child) -> Test
     for (kind, numbers) in came.iter().enumerate() {
         assert_eq!(*numbers, (0..20).map(|n| 3 * n + kind).collect::<Vec<_>>(), "in order");
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     asks.publish(message(&format!("{name}/end"), "", QoS::AtLeastOnce)).await?;
     let (start, end) = (format!("Client {name}-client ["), "] disconnected.");
     while !cluster.log(0).lines().any(|line| line.contains(&start) && line.ends_with(end)) {

@@ -1,6 +1,6 @@
 //! A remote broker that does what a test tells it to, for bridges: it answers what a bridge asks at the beginning, and
 //! nothing else by itself.
-use crate::client::{ClientError, Connection, PATIENCE, Result};
+use crate::client::{ClientError, Connection, Result, TIMEOUT};
 use mosquorum_proto::mqtt::{Ack, ConnAck, Connect, Packet, ProtocolVersion, Publish, ReasonCode, SubAck};
 use std::net::SocketAddr;
 use tokio::{net::TcpListener, time::timeout};
@@ -28,7 +28,7 @@ impl Remote {
     /// # Errors
     /// When none comes in time.
     pub async fn connect(&self) -> Result<(Connection, Connect)> {
-        let accepted = timeout(PATIENCE, self.listener.accept()).await;
+        let accepted = timeout(TIMEOUT, self.listener.accept()).await;
         Connection::serve(accepted.map_err(|_| ClientError::Timeout("a connection"))??.0).await
     }
 

@@ -3,7 +3,7 @@
 //! of the nodes must have begun and finished an fdatasync.
 use mosquorum_proto::mqtt::{Packet, ProtocolVersion, QoS};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE, message},
+    client::{Connection, TIMEOUT, message},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in},
     skip::{has_program, skip},
     target::{Target, TestResult},
@@ -115,7 +115,7 @@ async fn traced(nodes: usize) -> TestResult {
         let words = ["strace", "-ff", "-ttt", "-T", "-xx", "-s", "64", "-e", calls, "-o", &output, "--"];
         cluster.start_node_under(node, &words.map(String::from))?;
     }
-    cluster.wait_all_serving(PATIENCE * 3).await?;
+    cluster.wait_all_serving(TIMEOUT * 3).await?;
     let target = Target::of(&cluster);
     // A durable subscriber that is away: every publish concerns the replicated state.
     let (mut subscriber, _) =

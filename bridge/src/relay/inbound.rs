@@ -1,5 +1,5 @@
 //! From the remote to the local broker.
-use super::{Relay, RelayEnd, storm::Verdict};
+use super::{Relay, RelayEnd, storm::StormAction};
 use mosquorum_proto::mqtt::{Ack, Packet, ProtocolVersion, Publish, QoS, ReasonCode, TopicName, encoded_len};
 
 impl Relay {
@@ -70,7 +70,7 @@ impl Relay {
         }
     }
 
-    /// Marks tell what has been here; without them it is guessed.
+    /// LoopIds tell what has been here; without them it is guessed.
     pub(super) fn may_go_round(&self) -> bool {
         !(self.settings.loop_mark && self.version == ProtocolVersion::V5)
     }
@@ -80,15 +80,15 @@ impl Relay {
             return false;
         }
         let verdict = self.storms.comes_in(name.as_str(), payload, self.now);
-        if verdict == Verdict::Storm {
+        if verdict == StormAction::Storm {
             self.note(format!(
                 "the same message on topic '{}' goes round between the brokers and is cut here; use other prefixes, or \
                  bridge_protocol_version mqttv50 with bridge_loop_mark true on all sides",
                 name.as_str()
             ));
         }
-        self.counts.dropped_loop += u64::from(verdict != Verdict::Pass);
-        verdict != Verdict::Pass
+        self.counts.dropped_loop += u64::from(verdict != StormAction::Pass);
+        verdict != StormAction::Pass
     }
 
     /// What can never be taken is answered, or it would come again for ever.

@@ -8,15 +8,15 @@ mod aliases;
 mod inbound;
 mod limits;
 mod outbound;
+mod sent_retained;
 mod storm;
 #[cfg(test)]
 mod tests;
-mod told;
 
 use aliases::Aliases;
 pub use limits::{Limits, Remote};
+pub use sent_retained::SentRetained;
 use storm::Storms;
-pub use told::Told;
 
 use crate::{BridgeSettings, MARKS, Topic};
 use mosquorum_proto::mqtt::{
@@ -36,7 +36,7 @@ const WAITING_LAST: usize = 16 * WAITING_MAX;
 /// Lines for the log that one connection may give; what they would say is also counted.
 const NOTICES_MAX: usize = 20;
 /// So long the remote may take to answer what is asked at the beginning.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Seconds that the local session outlives its connections, for as long as the bridge is configured: longer than any
 /// clock runs. No client's session has exactly this, and hardly any asks for it.
 pub const KEPT: u32 = u32::MAX - 0xB41D6E;
@@ -129,7 +129,7 @@ pub struct Relay {
     own_complete: BTreeSet<PacketId>,
     /// QoS 2 identifiers of which it is not known whether the remote still means the same messages (MQTT 3.1).
     stale: BTreeSet<PacketId>,
-    told: Told,
+    told: SentRetained,
     /// Retained messages that changed while the remote was away and did not wait in the session.
     missed: VecDeque<Publish>,
     last_ping: Duration,
@@ -154,7 +154,7 @@ pub struct Beginning {
     pub in_flight: Vec<PacketId>,
     /// The highest identifier used towards the remote so far, see [`Relay::last_id`].
     pub last_id: PacketId,
-    pub told: Told,
+    pub told: SentRetained,
     /// Retained messages that are news after `told`; an empty one where there is none any more.
     pub missed: VecDeque<Publish>,
     /// Local filters of lines that wait, of whose retained messages the remote was never told.
@@ -233,7 +233,7 @@ impl Relay {
 
     /// The connection is over: what the next one goes on with.
     #[must_use]
-    pub fn take_told(&mut self) -> Told {
+    pub fn take_sent_retained(&mut self) -> SentRetained {
         self.told.interrupted();
         std::mem::take(&mut self.told)
     }
@@ -341,7 +341,7 @@ impl Relay {
         let fresh = !self.remote.session_present;
         if fresh && settings.asks_for_session(self.version) {
             // It has lost its state, and perhaps its retained messages.
-            self.told = Told::default();
+            self.told = SentRetained::default();
             self.missed.clear();
         }
         let all = !self.told.is_known();
@@ -510,7 +510,7 @@ impl Relay {
     /// The remote is silent.
     pub fn on_time(&mut self, now: Duration) -> Result<Duration, RelayEnd> {
         self.now = now;
-        if !self.asked.is_empty() && now >= self.asked_since + ANSWER_PATIENCE {
+        if !self.asked.is_empty() && now >= self.asked_since + ANSWER_TIMEOUT {
             return Err(RelayEnd::Remote("no answer to what was asked at the beginning"));
         }
         let keep_alive = Duration::from_secs(self.remote.keep_alive_seconds.into());

@@ -1,5 +1,5 @@
 //! From the local session to the remote.
-use super::{Relay, Sent, WAITING_MAX, inbound::passed_on, storm::Verdict};
+use super::{Relay, Sent, WAITING_MAX, inbound::passed_on, storm::StormAction};
 use mosquorum_proto::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, encoded_len};
 
 impl Relay {
@@ -51,7 +51,7 @@ impl Relay {
         };
         if self.may_go_round()
             && let Some(name) = &publish.topic
-            && self.storms.goes_out(name.as_str(), &publish.payload, self.now) != Verdict::Pass
+            && self.storms.goes_out(name.as_str(), &publish.payload, self.now) != StormAction::Pass
         {
             self.counts.dropped_loop += 1;
             return self.settle(local_id, local_qos);

@@ -16,7 +16,7 @@ const ROUND_TIME: Duration = Duration::from_millis(500);
 const CUT_TIME: Duration = Duration::from_secs(1);
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum StormAction {
     Pass,
     /// The first that is dropped.
     Storm,
@@ -38,27 +38,27 @@ pub(super) struct Storms {
 }
 
 impl Storms {
-    pub(super) fn goes_out(&mut self, topic: &str, payload: &[u8], now: Duration) -> Verdict {
+    pub(super) fn goes_out(&mut self, topic: &str, payload: &[u8], now: Duration) -> StormAction {
         if self.watched.len() >= WATCHED_MAX {
             self.watched.retain(|_, watched| now < watched.last + CUT_TIME);
         }
         let key = key(topic, payload);
         if let Some(watched) = self.watched.get_mut(&key) {
             if now < watched.cut_until {
-                return Verdict::Drop;
+                return StormAction::Drop;
             }
             (watched.out, watched.last) = (true, now);
         } else if self.watched.len() < WATCHED_MAX {
             let new = Watched { rounds: 0, out: true, last_in: now, last: now, cut_until: Duration::ZERO };
             self.watched.insert(key, new);
         }
-        Verdict::Pass
+        StormAction::Pass
     }
 
-    pub(super) fn comes_in(&mut self, topic: &str, payload: &[u8], now: Duration) -> Verdict {
-        let Some(watched) = self.watched.get_mut(&key(topic, payload)) else { return Verdict::Pass };
+    pub(super) fn comes_in(&mut self, topic: &str, payload: &[u8], now: Duration) -> StormAction {
+        let Some(watched) = self.watched.get_mut(&key(topic, payload)) else { return StormAction::Pass };
         if now < watched.cut_until {
-            return Verdict::Drop;
+            return StormAction::Drop;
         }
         let fast = now.saturating_sub(watched.last_in) < ROUND_TIME;
         watched.rounds = match (fast, watched.out) {
@@ -69,10 +69,10 @@ impl Storms {
         };
         (watched.out, watched.last_in, watched.last) = (false, now, now);
         if watched.rounds < ROUNDS_MAX {
-            return Verdict::Pass;
+            return StormAction::Pass;
         }
         (watched.rounds, watched.cut_until) = (0, now + CUT_TIME);
-        Verdict::Storm
+        StormAction::Storm
     }
 }
 
@@ -94,26 +94,26 @@ mod tests {
     fn what_goes_round_is_cut_both_ways_and_not_for_ever() {
         let mut storms = Storms::default();
         for round in 0..u64::from(ROUNDS_MAX) - 1 {
-            assert_eq!(storms.goes_out("a", b"x", at(round * 10)), Verdict::Pass);
-            assert_eq!(storms.comes_in("a", b"x", at(round * 10 + 5)), Verdict::Pass, "{round}");
+            assert_eq!(storms.goes_out("a", b"x", at(round * 10)), StormAction::Pass);
+            assert_eq!(storms.comes_in("a", b"x", at(round * 10 + 5)), StormAction::Pass, "{round}");
         }
-        assert_eq!(storms.goes_out("a", b"x", at(1000)), Verdict::Pass);
-        assert_eq!(storms.comes_in("a", b"x", at(1001)), Verdict::Storm);
-        assert_eq!(storms.goes_out("a", b"x", at(1002)), Verdict::Drop);
-        assert_eq!(storms.comes_in("a", b"x", at(1900)), Verdict::Drop);
-        assert_eq!(storms.comes_in("a", b"y", at(1900)), Verdict::Pass);
-        assert_eq!(storms.goes_out("a", b"x", at(2001)), Verdict::Pass);
-        assert_eq!(storms.comes_in("a", b"x", at(2002)), Verdict::Pass);
+        assert_eq!(storms.goes_out("a", b"x", at(1000)), StormAction::Pass);
+        assert_eq!(storms.comes_in("a", b"x", at(1001)), StormAction::Storm);
+        assert_eq!(storms.goes_out("a", b"x", at(1002)), StormAction::Drop);
+        assert_eq!(storms.comes_in("a", b"x", at(1900)), StormAction::Drop);
+        assert_eq!(storms.comes_in("a", b"y", at(1900)), StormAction::Pass);
+        assert_eq!(storms.goes_out("a", b"x", at(2001)), StormAction::Pass);
+        assert_eq!(storms.comes_in("a", b"x", at(2002)), StormAction::Pass);
     }
 
     #[test]
     fn repeats_of_one_side_and_slow_turns_pass() {
         let mut storms = Storms::default();
         for number in 0..1000 {
-            assert_eq!(storms.comes_in("in", b"x", at(number)), Verdict::Pass);
-            assert_eq!(storms.goes_out("out", b"x", at(number)), Verdict::Pass);
-            assert_eq!(storms.goes_out("both", b"x", at(number * 600)), Verdict::Pass);
-            assert_eq!(storms.comes_in("both", b"x", at(number * 600 + 300)), Verdict::Pass);
+            assert_eq!(storms.comes_in("in", b"x", at(number)), StormAction::Pass);
+            assert_eq!(storms.goes_out("out", b"x", at(number)), StormAction::Pass);
+            assert_eq!(storms.goes_out("both", b"x", at(number * 600)), StormAction::Pass);
+            assert_eq!(storms.comes_in("both", b"x", at(number * 600 + 300)), StormAction::Pass);
         }
     }
 

@@ -336,7 +336,7 @@ fn changes_missed_by_the_remote_are_told_within_its_window_and_before_what_is_ne
     let limits = Limits::new(&settings);
     let connack = ConnAck { receive_maximum: Some(2), ..ConnAck::default() };
     let remote = Remote::new(&connack, &settings, &limits);
-    let mut told = Told::default();
+    let mut told = SentRetained::default();
     told.begin();
     let missed = ["a/1", "a/2", "a/3"].map(|topic| publish(topic, QoS::ExactlyOnce, 0)).into();
     let beginning = Beginning { told, missed, ..Beginning::default() };
@@ -363,7 +363,7 @@ fn a_remote_that_lost_the_session_it_was_to_keep_is_told_everything() {
     let handling = |settings: &BridgeSettings| {
         let limits = Limits::new(settings);
         let remote = Remote::new(&ConnAck::default(), settings, &limits);
-        let mut told = Told::default();
+        let mut told = SentRetained::default();
         told.begin();
         let missed = [publish("a/1", QoS::AtMostOnce, 0)].into();
         let beginning = Beginning { told, missed, ..Beginning::default() };
@@ -424,11 +424,11 @@ fn a_retained_message_of_the_remote_that_is_not_kept_here_is_not_noted() {
     small.limits.local_max_packet_size = 4;
     small.on_remote(retained()).unwrap();
     for relay in [&mut without, &mut small] {
-        assert!(relay.take_told().topics(None, 9).is_empty());
+        assert!(relay.take_sent_retained().topics(None, 9).is_empty());
     }
     let mut kept = relay(&["# both 0"]);
     kept.on_remote(retained()).unwrap();
-    assert_eq!(kept.take_told().unconfirmed(None, 9).len(), 1);
+    assert_eq!(kept.take_sent_retained().unconfirmed(None, 9).len(), 1);
 }
 
 #[test]

@@ -28,7 +28,7 @@ use tokio::{
 
 const READ_BYTES: usize = 256 << 10;
 /// TCP, TLS, CONNACK or SUBACK: each within this time.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 thread_local! {
     static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into_boxed_slice());
@@ -119,14 +119,14 @@ impl Target {
     }
 
     async fn open(&self, place: &Place) -> Result<Stream> {
-        let opened = timeout(PATIENCE, TcpStream::connect(place.address)).await;
+        let opened = timeout(TIMEOUT, TcpStream::connect(place.address)).await;
         let opened = opened.map_err(|_| Error::Silent("a TCP connection"))?;
         let stream = opened.map_err(|error| Error::Open(place.address, error))?;
         stream.set_nodelay(true)?;
         let Some(connector) = &self.tls else { return Ok(Stream::Tcp(stream)) };
         let name = rustls::pki_types::ServerName::try_from(place.host.clone())
             .map_err(|_| Error::Tls(format!("{} is no name that a certificate can have", place.host)))?;
-        let shaken = timeout(PATIENCE, connector.connect(name, stream)).await;
+        let shaken = timeout(TIMEOUT, connector.connect(name, stream)).await;
         let shaken = shaken.map_err(|_| Error::Silent("the TLS handshake"))?;
         Ok(Stream::Other(Box::new(shaken.map_err(|error| Error::Open(place.address, error))?)))
     }
@@ -148,7 +148,7 @@ impl Target {
         connect.password = self.password.clone().map(Into::into);
         let mut client = Client::new(stream, self.version);
         client.queue(&Packet::Connect(Box::new(connect)));
-        let answered = timeout(PATIENCE, client.connack()).await;
+        let answered = timeout(TIMEOUT, client.connack()).await;
         answered.map_err(|_| Error::Silent("CONNACK"))??;
         Ok(client)
     }
@@ -249,7 +249,7 @@ impl Client {
             }
             Ok::<_, Error>(came.unwrap_or(0x80))
         };
-        let reason = timeout(PATIENCE, answered).await.map_err(|_| Error::Silent("SUBACK"))??;
+        let reason = timeout(TIMEOUT, answered).await.map_err(|_| Error::Silent("SUBACK"))??;
         if reason >= 0x80 { Err(Error::NotSubscribed(filter.to_owned())) } else { Ok(()) }
     }
 

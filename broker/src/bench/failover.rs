@@ -34,7 +34,7 @@ use tokio::{
 const ATTEMPT: Duration = Duration::from_secs(2);
 const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(20);
 /// How long everything that is under way may take at the end.
-const END_PATIENCE: Duration = Duration::from_secs(60);
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn subscriber_name(index: usize) -> String {
     format!("bench-failover-subscriber-{index}")
@@ -104,11 +104,11 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
     meter.stopped.store(true, Relaxed);
     drop(pacer);
     lanes.iter().for_each(|lane| lane.wake());
-    let _ = timeout(END_PATIENCE, async { while sending.join_next().await.is_some() {} }).await;
+    let _ = timeout(END_TIMEOUT, async { while sending.join_next().await.is_some() {} }).await;
     let acknowledged = meter.counts().acknowledged;
     let came = || seen.iter().enumerate().map(|(index, seen)| distinct(&seen.lock(), index)).sum::<u64>();
     let end = Instant::now();
-    while came() < acknowledged && end.elapsed() < END_PATIENCE {
+    while came() < acknowledged && end.elapsed() < END_TIMEOUT {
         sleep(Duration::from_millis(20)).await;
     }
     receiving.shutdown().await;

@@ -10,14 +10,14 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 
 /// Name, TCP and TLS together.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// TCP to one of several addresses of a name: the others get their turn.
-const ADDRESS_PATIENCE: Duration = Duration::from_secs(5);
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// # Errors
 /// Why not, for the operator.
 pub(super) async fn dial(config: &BridgeConfig, address: &RemoteAddress) -> Result<Stream, String> {
-    match tokio::time::timeout(PATIENCE, connect(config, address)).await {
+    match tokio::time::timeout(TIMEOUT, connect(config, address)).await {
         Ok(result) => result,
         Err(_) => Err(format!("{address} does not answer")),
     }
@@ -29,8 +29,8 @@ async fn connect(config: &BridgeConfig, address: &RemoteAddress) -> Result<Strea
     let mut failed = format!("the name {} has no address", address.host);
     let mut found = found.peekable();
     while let Some(place) = found.next() {
-        let patience = if found.peek().is_some() { ADDRESS_PATIENCE } else { PATIENCE };
-        let opened = tokio::time::timeout(patience, open(config, place)).await;
+        let timeout = if found.peek().is_some() { ADDRESS_TIMEOUT } else { TIMEOUT };
+        let opened = tokio::time::timeout(timeout, open(config, place)).await;
         match opened.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
             Ok(stream) => return secure(config, address, stream).await,
             Err(error) => failed = format!("cannot connect to {address}: {error}"),

@@ -5,10 +5,10 @@ use crate::{
     carrier::Prepared,
     connect,
     listener::{Listener, Peer},
-    live::marks,
+    live::loop_ids,
     stream::Stream,
 };
-use mosquorum_bridge::{BridgeSettings, KEPT, Relay, Told};
+use mosquorum_bridge::{BridgeSettings, KEPT, Relay, SentRetained};
 use mosquorum_cluster::state::{Message, Session, SessionWalk};
 use mosquorum_proto::mqtt::{
     ConnAck, Connect, Disconnect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, TopicFilter,
@@ -28,7 +28,7 @@ const WINDOW_MAX: u16 = 200;
 /// More than ever are: QoS 0 between them has no identifier, released ones are counted too.
 const IN_FLIGHT_MAX: u16 = 4 * WINDOW_MAX;
 
-/// How often the session of a removed bridge is tried to be let go.
+/// How often the session of a removed bridge is tried to be released.
 const ORPHAN_TRIES: u32 = 120;
 const ORPHAN_PAUSE: Duration = Duration::from_millis(500);
 /// Differences of retained messages that are kept in memory; beyond it everything is told.
@@ -50,14 +50,14 @@ pub(super) async fn connect(
     let settings = broker.settings.load_full();
     let window = settings.limits.max_inflight_messages.map_or(WINDOW_MAX, |max| max.get().min(WINDOW_MAX));
     let connect = Relay::local_connect(bridge, window, settings.retain.available);
-    let patience = settings.cluster.commit_timeout + Duration::from_secs(5);
-    let connack = take(&mut wire, connect, patience).await?;
+    let timeout = settings.cluster.commit_timeout + Duration::from_secs(5);
+    let connack = take(&mut wire, connect, timeout).await?;
     Ok((wire, connack))
 }
 
 /// Makes the session of `connect` this connection's.
-async fn take(wire: &mut LocalWire, connect: Connect, patience: Duration) -> Result<ConnAck, String> {
-    let connack = tokio::time::timeout(patience, wire.connect(connect)).await;
+async fn take(wire: &mut LocalWire, connect: Connect, timeout: Duration) -> Result<ConnAck, String> {
+    let connack = tokio::time::timeout(timeout, wire.connect(connect)).await;
     let connack = connack.map_err(|_| "the local session cannot be taken now".to_owned())?;
     let connack = connack.map_err(|error| format!("the local session cannot be taken: {error}"))?;
     match connack.reason {
@@ -82,7 +82,7 @@ pub(super) fn in_flight(broker: &Broker, bridge: &BridgeSettings) -> Vec<PacketI
 
 /// Retained messages that are news to a remote that was told so much, and an empty one for each that is gone; none, and
 /// `told` knows nothing any more, when they are very many: then everything is told as it is sent.
-pub(super) async fn missed(broker: &Broker, bridge: &BridgeSettings, told: &mut Told) -> VecDeque<Publish> {
+pub(super) async fn missed(broker: &Broker, bridge: &BridgeSettings, told: &mut SentRetained) -> VecDeque<Publish> {
     let mut news = BTreeMap::new();
     if !told.is_known() {
         return VecDeque::new();
@@ -99,7 +99,7 @@ pub(super) async fn missed(broker: &Broker, bridge: &BridgeSettings, told: &mut 
                 break;
             }
             if news.len() > MISSED_MAX {
-                *told = Told::default();
+                *told = SentRetained::default();
                 return VecDeque::new();
             }
             tokio::task::yield_now().await;
@@ -120,14 +120,14 @@ pub(super) async fn missed(broker: &Broker, bridge: &BridgeSettings, told: &mut 
 }
 
 /// What came over the bridge itself is no news to the remote, and it may have newer; another line may decide.
-fn is_news(bridge: &BridgeSettings, told: &Told, message: &Message) -> bool {
+fn is_news(bridge: &BridgeSettings, told: &SentRetained, message: &Message) -> bool {
     message.publisher_id != bridge.local_client_id
         && bridge.compares_topic(&message.topic)
         && told.is_news(&message.topic, &message.payload)
 }
 
 /// Looks which of the retained messages that the remote has sent are kept here. With `last` no more of them can come.
-pub(super) async fn confirm(broker: &Broker, told: &mut Told, last: bool) {
+pub(super) async fn confirm(broker: &Broker, told: &mut SentRetained, last: bool) {
     let mut topics = told.unconfirmed(None, CHUNK);
     while let Some(end) = topics.last().cloned() {
         {
@@ -148,7 +148,7 @@ fn retained(broker: &Broker, bridge: &BridgeSettings, message: &Message) -> Publ
     publish.properties.clone_from(&message.properties);
     if bridge.loop_mark {
         let origin = broker.marks.origin(broker.consensus.cluster_id());
-        publish.properties = Some(Box::new(marks::with_mark(message, origin)));
+        publish.properties = Some(Box::new(loop_ids::with_mark(message, origin)));
     }
     if message.expiry_seconds.is_some() {
         let left = message.remaining_seconds(broker.consensus.now());
@@ -295,8 +295,8 @@ async fn let_go(
     connect.clean_start = false;
     connect.keep_alive_seconds = 0;
     connect.session_expiry_interval = Some(KEPT);
-    let patience = broker.settings.load().cluster.commit_timeout;
-    take(&mut wire, connect, patience).await?;
+    let timeout = broker.settings.load().cluster.commit_timeout;
+    take(&mut wire, connect, timeout).await?;
     let mut disconnect = Disconnect::new(ReasonCode::DisconnectWithWill);
     disconnect.session_expiry_interval = Some(u32::try_from(expiry.as_secs()).unwrap_or(KEPT - 1));
     leave(wire, disconnect).await;

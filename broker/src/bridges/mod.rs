@@ -1,11 +1,11 @@
 //! Bridges: `connection` blocks as tasks. The logic is in the crate `mosquorum_bridge`; here are sockets and time.
 //! Always true: each block has one task per node, and at most one of the cluster has the bridge's local session, without
 //! which nothing is said to the remote; nothing of a bridge runs on a connection's or listener's task.
-mod carry;
 mod dial;
 mod internal_listener;
 mod local;
 mod placement;
+mod relay_loop;
 mod report;
 pub mod state;
 mod status;
@@ -21,9 +21,9 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// How long bridges have to let go at a stop.
+/// How long bridges have to end at a stop.
 const READY_CHECK: Duration = Duration::from_millis(20);
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Starts the bridges of the settings, once the state can be written.
 pub async fn begin(broker: &Arc<Broker>) {
@@ -112,7 +112,7 @@ pub async fn stop(broker: &Broker) {
     for bridge in all.values() {
         let _ = bridge.wanted.send(Wanted::Stop);
     }
-    let _ = tokio::time::timeout(STOP_PATIENCE, async {
+    let _ = tokio::time::timeout(STOP_TIMEOUT, async {
         for (_, bridge) in all {
             let _ = bridge.task.await;
         }

@@ -15,7 +15,7 @@ use tokio::{sync::watch, task::JoinHandle};
 /// Further ones are listed only among all sessions.
 const ORPHANS_MAX: usize = 256;
 /// Clients that connect at the start find a bridge connected whose remote answers within this.
-const FIRST_ATTEMPT_PATIENCE: Duration = Duration::from_millis(500);
+const FIRST_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What a bridge's task is told.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ impl Progress {
     pub(super) fn is_enough(self) -> bool {
         match self {
             Self::Begun => false,
-            Self::Prepared(since) => since.elapsed() >= FIRST_ATTEMPT_PATIENCE,
+            Self::Prepared(since) => since.elapsed() >= FIRST_ATTEMPT_TIMEOUT,
             Self::Tried => true,
         }
     }
@@ -66,7 +66,7 @@ pub(super) struct Running {
 
 /// All bridges of this node.
 pub struct Bridges {
-    /// What the former life of a node alone announced is forgotten.
+    /// What the former incarnation of a node alone announced is forgotten.
     pub(super) begun: AtomicBool,
     pub(super) listener: Arc<Listener>,
     pub(super) running: Mutex<BTreeMap<String, Running>>,

@@ -2,10 +2,11 @@
 //! Always true: TCP and TLS stand before the local session is taken, and the local session is ours before CONNECT goes to
 //! the remote; a failure is logged when it is news and never ends the bridge, except with `start_type once`.
 use super::{
-    carry::{Ended, carry},
     dial::dial,
     local::{self, LocalWire},
-    placement, report,
+    placement,
+    relay_loop::{Ended, relay_packets},
+    report,
     state::{Progress, Wanted},
     status::Status,
     wire::Wire,
@@ -13,7 +14,7 @@ use super::{
 use crate::{broker::Broker, config::BridgeConfig, listener::Listener, stream::Stream};
 use bytes::Bytes;
 use mosquorum_bridge::{
-    Addresses, Backoff, Beginning, BridgeSettings, Limits, Relay, ReloadType, Remote, StartType, Told, Topics,
+    Addresses, Backoff, Beginning, BridgeSettings, Limits, Relay, ReloadType, Remote, SentRetained, StartType, Topics,
 };
 use mosquorum_proto::mqtt::{ConnAck, PacketId, ProtocolVersion, ReasonCode, TopicFilter};
 use std::{
@@ -25,7 +26,7 @@ use tokio::{io::AsyncReadExt, sync::watch, time::sleep};
 
 const PLACEMENT_CHECK: Duration = Duration::from_millis(100);
 const PRIMARY_CHECK: Duration = Duration::from_secs(5);
-const CONNACK_PATIENCE: Duration = Duration::from_secs(20);
+const CONNACK_TIMEOUT: Duration = Duration::from_secs(20);
 /// After the local session was lost or could not be taken: the cluster sorts itself.
 const LOCAL_PAUSE: Duration = Duration::from_millis(500);
 const PARTIAL_BYTES_MAX: usize = 256 * 1024;
@@ -44,7 +45,7 @@ struct Supervisor {
     limits: Limits,
     last_id: PacketId,
     /// What the remote with this number among the addresses was told of retained messages.
-    told: (usize, Told),
+    told: (usize, SentRetained),
     /// Of whose retained messages the remote was never told, see [`Beginning`].
     untold: BTreeSet<TopicFilter>,
     /// What the remote may still send by lines that are gone.
@@ -230,7 +231,7 @@ impl Supervisor {
             () = stopped(&mut wanted, &config) => return Next::Again,
         };
         match result {
-            Ok((local, connack, accepted)) => self.carry_on(local, connack, accepted).await,
+            Ok((local, connack, accepted)) => self.run_connection(local, connack, accepted).await,
             Err((error, pause)) => self.failed(&error, pause),
         }
     }
@@ -312,11 +313,11 @@ impl Supervisor {
         std::future::pending().await
     }
 
-    async fn carry_on(&mut self, local: LocalWire, connack: ConnAck, (remote, answer): Accepted) -> Next {
+    async fn run_connection(&mut self, local: LocalWire, connack: ConnAck, (remote, answer): Accepted) -> Next {
         let settings = self.settings().clone();
         let name = settings.name.clone();
         let (place, told) = std::mem::take(&mut self.told);
-        let mut told = if place == self.addresses.current() { told } else { Told::default() };
+        let mut told = if place == self.addresses.current() { told } else { SentRetained::default() };
         local::confirm(&self.broker, &mut told, true).await;
         let beginning = Beginning {
             stale: local::received(&self.broker, &settings),
@@ -349,10 +350,10 @@ impl Supervisor {
         };
         let primary = primary_answers(self.addresses.wants_primary(), &broker, &config, &self.limits);
         let how = (settings.start_type, &*self.status, ping_local);
-        let ended = carry(&mut relay, local, remote, how, stop, primary, started).await;
+        let ended = relay_packets(&mut relay, local, remote, how, stop, primary, started).await;
         self.status.counted(relay.counts);
         self.last_id = relay.last_id();
-        let mut told = relay.take_told();
+        let mut told = relay.take_sent_retained();
         local::confirm(&self.broker, &mut told, false).await;
         self.told = (self.addresses.current(), told);
         if relay.is_subscribed() {
@@ -412,7 +413,7 @@ async fn greet(
     let password = password(config).await.map_err(|error| (error, None))?;
     let connect = Relay::remote_connect(&config.settings, limits, window, password);
     let mut wire = Wire::new(stream, limits.version, u32::MAX);
-    let connack = tokio::time::timeout(CONNACK_PATIENCE, wire.connect(connect)).await;
+    let connack = tokio::time::timeout(CONNACK_TIMEOUT, wire.connect(connect)).await;
     let connack = connack.map_err(|_| ("the remote does not answer CONNECT".to_owned(), None))?;
     let connack = connack.map_err(|error| (format!("the remote did not accept the connection: {error}"), None))?;
     match connack.reason {

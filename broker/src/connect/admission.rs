@@ -2,7 +2,7 @@
 //! Always true: who is admitted is the only one in the cluster who can deliver or acknowledge for this client identifier;
 //! the record, if there is one, is durable.
 use super::{
-    attended::queue_limits,
+    active::queue_limits,
     checks::{Client, Refusal},
     receive::hung_up,
 };
@@ -158,7 +158,7 @@ async fn join_state(
     mailbox.owe();
     let mailbox = mailbox.clone();
     let reply = Arc::new(Joining { broker: broker.clone(), client_id, mailbox, sender: Mutex::new(Some(sender)) });
-    broker.consensus.submit(vec![Submission { command, reply, ticket: 0, life: None }]);
+    broker.consensus.submit(vec![Submission { command, reply, ticket: 0, incarnation: None }]);
     let (epoch, session_present, previous) = match receiver.await {
         Ok(Some(joined)) => joined,
         Ok(None) => return Err(Refusal::other_users()),
@@ -208,7 +208,7 @@ impl Completion for Joining {
     }
 }
 
-/// With the answer, or with the life that it was submitted in: either way nothing comes of it later.
+/// With the answer, or with the incarnation that it was submitted in: either way nothing comes of it later.
 impl Drop for Joining {
     fn drop(&mut self) {
         self.mailbox.answered();

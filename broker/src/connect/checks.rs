@@ -1,6 +1,6 @@
 //! What can be said of a client without asking the cluster: its version, its will, its name and its rights.
 //! Always true: nobody passes who is not let in; the password goes no further than this.
-use super::attended::{connack, mount_point};
+use super::active::{connack, mount_point};
 use crate::{
     auth::{Authentication, Login, Source},
     broker::Broker,

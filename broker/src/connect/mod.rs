@@ -1,13 +1,13 @@
 //! From an accepted socket to a session in service: CONNECT (`receive`), its checks (`checks`), the claim on the client
-//! identifier (`admission`), CONNACK and what follows (`attended`).
+//! identifier (`admission`), CONNACK and what follows (`active`).
 //! Always true: CONNACK leaves only when no other connection in the cluster can deliver or acknowledge for this client
 //! identifier any more, and after the session's record (if it has one) is durable.
+mod active;
 mod admission;
-mod attended;
 mod checks;
 mod receive;
 
-pub use attended::Attended;
+pub use active::ActiveConnection;
 
 use crate::{
     auth::Source,
@@ -41,8 +41,8 @@ struct Origin {
 
 /// Serves one connection from its first byte to its last.
 pub async fn serve(broker: Arc<Broker>, listener: Arc<Listener>, prepared: Prepared, peer: Peer) {
-    if let Some(attended) = Box::pin(begin(broker, listener, prepared, peer)).await {
-        attended.serve().await;
+    if let Some(active) = Box::pin(begin(broker, listener, prepared, peer)).await {
+        active.serve().await;
     }
 }
 
@@ -53,14 +53,14 @@ pub async fn begin(
     listener: Arc<Listener>,
     prepared: Prepared,
     peer: Peer,
-) -> Option<Box<Attended>> {
+) -> Option<Box<ActiveConnection>> {
     let counters = broker.counters.clone();
     add(&counters.sockets_opened, 1);
-    let attended = begin_with(broker, listener, prepared, peer).await;
-    if attended.is_none() {
+    let active = begin_with(broker, listener, prepared, peer).await;
+    if active.is_none() {
         add(&counters.sockets_closed, 1);
     }
-    attended
+    active
 }
 
 async fn begin_with(
@@ -68,7 +68,7 @@ async fn begin_with(
     listener: Arc<Listener>,
     prepared: Prepared,
     peer: Peer,
-) -> Option<Box<Attended>> {
+) -> Option<Box<ActiveConnection>> {
     let Prepared { stream, identity, tls, since } = prepared;
     let limit = broker.settings.load().limits.max_packet_size_bytes;
     let mut connection = Connection {
@@ -83,7 +83,7 @@ async fn begin_with(
     let until = since + CONNECT_TIMEOUT;
     let read = tokio::time::timeout_at(until.into(), receive(&mut connection, &peer)).await;
     match read {
-        // On the heap: a stranger whose CONNECT is not whole needs no room for it.
+        // On the heap: a peer whose CONNECT is not whole needs no room for it.
         Ok(Ok(received)) => {
             return Box::pin(attend(connection, received, Origin { peer, identity, tls, until })).await;
         }
@@ -96,7 +96,7 @@ async fn begin_with(
     None
 }
 
-async fn attend(mut connection: Connection, received: Received, origin: Origin) -> Option<Box<Attended>> {
+async fn attend(mut connection: Connection, received: Received, origin: Origin) -> Option<Box<ActiveConnection>> {
     let Origin { peer, identity, tls, until } = origin;
     let Received { connect, turn } = received;
     let (broker, listener) = (connection.broker.clone(), connection.listener.clone());
@@ -119,7 +119,7 @@ async fn attend(mut connection: Connection, received: Received, origin: Origin) 
             if let Some(Negotiated { version, cipher }) = tls {
                 lines::tls_negotiated(&client.id, version, cipher);
             }
-            Some(Box::new(Attended::new(connection, client, admission, peer)))
+            Some(Box::new(ActiveConnection::new(connection, client, admission, peer)))
         }
         Err(refusal) => {
             add(&counters.clients_refused, 1);
@@ -141,11 +141,11 @@ async fn attend(mut connection: Connection, received: Received, origin: Origin) 
 
 #[cfg(test)]
 mod tests {
-    use super::Attended;
+    use super::ActiveConnection;
 
     /// A million of them are a million times this. Raise it knowingly.
     #[test]
     fn a_connection_in_service_is_small() {
-        assert!(size_of::<Attended>() <= 1500, "{}", size_of::<Attended>());
+        assert!(size_of::<ActiveConnection>() <= 1500, "{}", size_of::<ActiveConnection>());
     }
 }

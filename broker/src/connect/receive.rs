@@ -1,4 +1,4 @@
-//! CONNECT, from a stranger.
+//! CONNECT, from an unauthenticated peer.
 //! Always true: until a CONNECT is whole and its sender is known, a connection holds at most [`SMALL_BYTES`] of it; what is
 //! larger takes turns once so much has come, and all of those together hold at most [`LARGE_BYTES_MAX`]; nothing is done
 //! for a client that is known to be gone.

@@ -17,12 +17,12 @@ const PER_SECOND: u32 = 500;
 const PER_SECOND_MIN: u32 = 50;
 /// Part of the time given within which the last one is told to go.
 const TIME_FOR_ALL: f64 = 0.7;
-const TRANSFER_PATIENCE: Duration = Duration::from_secs(3);
+const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often it is looked where clients can go, and whether all are gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const GONE_CHECK: Duration = Duration::from_millis(20);
 /// For connections to end once all of them were told.
-const LAST_PATIENCE: Duration = Duration::from_secs(3);
+const LAST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How fast clients go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,10 +78,10 @@ pub async fn leave(broker: &Arc<Broker>, leaving: Vec<NodeId>, within: Duration)
         // The time is over, or there was none.
         Err(_) => drop(begin(broker).await?),
     }
-    broker.close_all(Order::Drained, LAST_PATIENCE).await;
+    broker.close_all(Order::Drained, LAST_TIMEOUT).await;
     let since = Instant::now();
     while !broker.registry.is_vacant() {
-        if since.elapsed() > LAST_PATIENCE {
+        if since.elapsed() > LAST_TIMEOUT {
             return Err(format!("{} clients do not go", broker.registry.len()));
         }
         sleep(GONE_CHECK).await;
@@ -148,7 +148,7 @@ async fn hand_over_leadership(broker: &Broker) {
         return;
     }
     let transfer = broker.consensus.admin(AdminRequest::TransferLeader { to: None });
-    match timeout(TRANSFER_PATIENCE, transfer).await {
+    match timeout(TRANSFER_TIMEOUT, transfer).await {
         Ok(Ok(_)) => {}
         Ok(Err(reason)) => crate::warning!("Warning: leadership is not handed over: {reason}."),
         Err(_) => crate::warning!("Warning: leadership is not handed over: no node has taken it in time."),
@@ -179,7 +179,7 @@ async fn send_away(broker: &Arc<Broker>, pace: Pace, turn: usize) -> Result<usiz
             told += usize::from(broker.registry.evict_connection(&client_id, connection, Order::Drained).is_some());
             if looked.elapsed() > LOOK_AGAIN {
                 look_around(broker).await;
-                // Another life of this node would have to say it again.
+                // Another incarnation of this node would have to say it again.
                 announce(broker);
                 looked = Instant::now();
             }

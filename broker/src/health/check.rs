@@ -15,16 +15,16 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Asks until the status is 200, for so long at most; once at least. `Ok` holds the answer's text.
 /// # Errors
 /// One line: what was answered last, or why there is no answer.
-pub fn ask_within(url: &str, patience: Duration) -> Result<String, String> {
+pub fn ask_within(url: &str, timeout: Duration) -> Result<String, String> {
     let (authority, path) = split(url)?;
     let since = Instant::now();
     loop {
-        let left = patience.saturating_sub(since.elapsed());
+        let left = timeout.saturating_sub(since.elapsed());
         // Who does not wait gives one answer the usual time.
-        let timeout = if patience.is_zero() { TIMEOUT } else { left.clamp(PAUSE, TIMEOUT) };
-        match ask(url, &authority, &path, timeout) {
-            Err(_) if since.elapsed() + PAUSE < patience => std::thread::sleep(PAUSE),
-            Err(error) if !patience.is_zero() => return Err(format!("{error} (waited {} s)", patience.as_secs())),
+        let once = if timeout.is_zero() { TIMEOUT } else { left.clamp(PAUSE, TIMEOUT) };
+        match ask(url, &authority, &path, once) {
+            Err(_) if since.elapsed() + PAUSE < timeout => std::thread::sleep(PAUSE),
+            Err(error) if !timeout.is_zero() => return Err(format!("{error} (waited {} s)", timeout.as_secs())),
             answer => return answer,
         }
     }

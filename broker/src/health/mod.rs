@@ -40,7 +40,7 @@ const BEAT: Duration = Duration::from_millis(500);
 const STUCK: Duration = Duration::from_secs(30);
 
 /// What the answers are made of.
-struct Patient {
+struct Probed {
     broker: OnceLock<Arc<Broker>>,
     started: Instant,
     /// Milliseconds after `started` at which the MQTT threads last ran; 0 before they serve.
@@ -51,7 +51,7 @@ struct Patient {
 
 /// The listener; it ends when this is dropped.
 pub struct Health {
-    patient: Arc<Patient>,
+    probed: Arc<Probed>,
     _stop: oneshot::Sender<()>,
 }
 
@@ -64,9 +64,9 @@ impl Health {
         let listener = TcpListener::bind(address).map_err(named)?;
         listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let patient = Arc::new(Patient::new());
+        let probed = Arc::new(Probed::new());
         let (stop, stopped) = oneshot::channel::<()>();
-        let served = patient.clone();
+        let served = probed.clone();
         std::thread::Builder::new().name("health".to_owned()).spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
@@ -79,39 +79,39 @@ impl Health {
                 }
             });
         })?;
-        Ok(Self { patient, _stop: stop })
+        Ok(Self { probed, _stop: stop })
     }
 
     /// From now on the answers are about this broker.
     pub fn attach(&self, broker: Arc<Broker>) {
-        let _ = self.patient.broker.set(broker);
+        let _ = self.probed.broker.set(broker);
     }
 
     /// Shows that the calling runtime runs its tasks; to be spawned on the one that serves clients.
     pub fn beat(&self) -> impl Future<Output = ()> + Send + 'static {
-        let patient = self.patient.clone();
+        let probed = self.probed.clone();
         async move {
             loop {
-                patient.beat.store(patient.started.elapsed().as_millis().max(1) as u64, Relaxed);
+                probed.beat.store(probed.started.elapsed().as_millis().max(1) as u64, Relaxed);
                 tokio::time::sleep(BEAT).await;
             }
         }
     }
 }
 
-async fn serve(patient: Arc<Patient>, listener: TcpListener) -> io::Result<()> {
+async fn serve(probed: Arc<Probed>, listener: TcpListener) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut visitors = Visitors::default();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 if visitors.make_room() {
-                    patient.pushed_out.fetch_add(1, Relaxed);
+                    probed.pushed_out.fetch_add(1, Relaxed);
                 }
-                let (patient, heard) = (patient.clone(), Heard::default());
+                let (probed, heard) = (probed.clone(), Heard::default());
                 let known = heard.clone();
                 let task = tokio::spawn(async move {
-                    let _ = tokio::time::timeout(REQUEST_TIMEOUT, attend(&patient, stream, &heard)).await;
+                    let _ = tokio::time::timeout(REQUEST_TIMEOUT, attend(&probed, stream, &heard)).await;
                 });
                 visitors.enter(task.abort_handle(), known);
                 // Whoever has asked already is answered before the next one may take its place.
@@ -123,12 +123,12 @@ async fn serve(patient: Arc<Patient>, listener: TcpListener) -> io::Result<()> {
     }
 }
 
-async fn attend(patient: &Patient, mut stream: TcpStream, heard: &Heard) -> io::Result<()> {
+async fn attend(probed: &Probed, mut stream: TcpStream, heard: &Heard) -> io::Result<()> {
     let line_until = tokio::time::Instant::now() + LINE_TIMEOUT;
     let mut bytes = already_sent(&stream);
     let (reply, head) = loop {
         match http::parse(&bytes) {
-            Parsed::Request(request) => break (patient.answer(&request), request.head),
+            Parsed::Request(request) => break (probed.answer(&request), request.head),
             Parsed::Bad(reply) => break (reply, false),
             Parsed::Partial => {}
         }
@@ -154,7 +154,7 @@ fn already_sent(stream: &TcpStream) -> Vec<u8> {
     bytes
 }
 
-impl Patient {
+impl Probed {
     fn new() -> Self {
         let (beat, pushed_out) = (AtomicU64::new(0), AtomicU64::new(0));
         Self { broker: OnceLock::new(), started: Instant::now(), beat, pushed_out }
@@ -241,25 +241,25 @@ fn facts(broker: Option<&Broker>) -> Facts {
 mod tests {
     use super::{visitors::VISITORS_MAX, *};
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const TIMEOUT: Duration = Duration::from_secs(30);
 
-    async fn listening() -> (SocketAddr, Arc<Patient>) {
+    async fn listening() -> (SocketAddr, Arc<Probed>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
-        let (address, patient) = (listener.local_addr().unwrap(), Arc::new(Patient::new()));
-        tokio::spawn(serve(patient.clone(), listener));
-        (address, patient)
+        let (address, probed) = (listener.local_addr().unwrap(), Arc::new(Probed::new()));
+        tokio::spawn(serve(probed.clone(), listener));
+        (address, probed)
     }
 
     async fn answer(mut stream: TcpStream) -> String {
         let mut answer = String::new();
-        tokio::time::timeout(PATIENCE, stream.read_to_string(&mut answer)).await.expect("in time").unwrap();
+        tokio::time::timeout(TIMEOUT, stream.read_to_string(&mut answer)).await.expect("in time").unwrap();
         answer
     }
 
     #[tokio::test]
     async fn silent_connections_make_room_for_one_that_asks() {
-        let (address, patient) = listening().await;
+        let (address, probed) = listening().await;
         let mut silent = Vec::new();
         for _ in 0..VISITORS_MAX + 20 {
             silent.push(TcpStream::connect(address).await.unwrap());
@@ -267,7 +267,7 @@ mod tests {
         let mut asking = TcpStream::connect(address).await.unwrap();
         asking.write_all(b"GET /livez HTTP/1.1\r\n\r\n").await.unwrap();
         assert!(answer(asking).await.starts_with("HTTP/1.1 200 OK\r\n"));
-        assert_eq!(patient.pushed_out.load(Relaxed), 21);
+        assert_eq!(probed.pushed_out.load(Relaxed), 21);
         for gone in silent.drain(..21) {
             assert_eq!(answer(gone).await, "");
         }

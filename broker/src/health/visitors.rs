@@ -1,4 +1,4 @@
-//! Who is attended to at one moment.
+//! Who is served at one moment.
 //! Always true: at most [`VISITORS_MAX`]; one more than that takes the place of the one that has been silent longest, else
 //! of the oldest, so that nobody who asks waits for those who do not.
 use std::{

@@ -22,7 +22,7 @@ use tokio::io::{AsyncWriteExt, BufReader};
 /// Who asks, for access rules.
 const CLIENT_ID: &str = "http-api";
 /// A request comes within this, and each part of an answer is taken within it.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a file that are under way at once.
 const PART: usize = 16 * 1024;
 
@@ -54,7 +54,7 @@ impl Answer {
 /// Serves one connection. `source`: whose turn at the password check it takes.
 pub async fn serve(broker: &Arc<Broker>, listener: &Listener, mut stream: Stream, source: Source) {
     let bytes_max = usize::from(broker.settings.load().packet_buffer_size_bytes);
-    let asked = tokio::time::timeout(PATIENCE, request::read(&mut stream, bytes_max)).await;
+    let asked = tokio::time::timeout(TIMEOUT, request::read(&mut stream, bytes_max)).await;
     let answer = match asked {
         Ok(Ok(request)) => answer(broker, listener, &request, source).await,
         Ok(Err(BadRequest::Closed)) | Err(_) => return,
@@ -69,7 +69,7 @@ async fn answer(broker: &Arc<Broker>, listener: &Listener, request: &Request, so
     if request.method != "GET" {
         return Answer::error("405 Method Not Allowed", "Invalid HTTP Method\n");
     }
-    match tokio::time::timeout(PATIENCE, is_allowed(broker, listener, request, source)).await {
+    match tokio::time::timeout(TIMEOUT, is_allowed(broker, listener, request, source)).await {
         Ok(Authentication::Granted) => {}
         Ok(Authentication::NotAuthorized) => {
             let headers = "WWW-Authenticate: Basic realm=\"Mosquitto API\"\r\n";
@@ -166,9 +166,9 @@ async fn send(stream: &mut Stream, answer: Answer) -> io::Result<()> {
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {bytes}\r\n{headers}\
          X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
     );
-    patiently(stream.write_all(head.as_bytes())).await?;
+    within_timeout(stream.write_all(head.as_bytes())).await?;
     match body {
-        Body::Text(text) => patiently(stream.write_all(text.as_bytes())).await?,
+        Body::Text(text) => within_timeout(stream.write_all(text.as_bytes())).await?,
         Body::File { file, bytes, .. } => {
             let mut file = BufReader::with_capacity(PART, tokio::io::AsyncReadExt::take(file, bytes));
             loop {
@@ -176,15 +176,15 @@ async fn send(stream: &mut Stream, answer: Answer) -> io::Result<()> {
                 if part.is_empty() {
                     break;
                 }
-                patiently(stream.write_all(part)).await?;
+                within_timeout(stream.write_all(part)).await?;
                 let length = part.len();
                 tokio::io::AsyncBufReadExt::consume(&mut file, length);
             }
         }
     }
-    patiently(stream.flush()).await
+    within_timeout(stream.flush()).await
 }
 
-async fn patiently(write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
-    tokio::time::timeout(PATIENCE, write).await.map_err(|_| io::ErrorKind::TimedOut)?
+async fn within_timeout(write: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+    tokio::time::timeout(TIMEOUT, write).await.map_err(|_| io::ErrorKind::TimedOut)?
 }

@@ -75,7 +75,7 @@ pub struct Inbox {
     delivery_bytes: usize,
     waker: Option<Waker>,
     closed: bool,
-    /// Of a life that is over: nothing it wrote is taken any more, so nothing is waited for.
+    /// Of an incarnation that is over: nothing it wrote is taken any more, so nothing is waited for.
     given_up: bool,
     when_settled: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -131,7 +131,7 @@ impl Mailbox {
     }
 
     /// Does something once, when nothing that the client wrote can take effect any more: at once, or with the last answer,
-    /// or when this life of the node is over.
+    /// or when this incarnation of the node is over.
     pub fn when_settled(&self, work: impl FnOnce() + Send + 'static) {
         let mut inbox = self.inbox.lock();
         if inbox.given_up || self.unanswered.load(Acquire) == 0 || !planted::fences_proposals() {

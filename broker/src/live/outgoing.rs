@@ -79,7 +79,7 @@ impl Outgoing {
         }
     }
 
-    /// Lets go of what was written, if it is worth it: for when the socket takes no more.
+    /// Releases what was written, if it is worth it: for when the socket takes no more.
     pub fn compact(&mut self) {
         if self.written > WRITTEN_BYTES_MAX {
             self.bytes.advance(self.written);

@@ -484,17 +484,17 @@ impl Router {
         groups: &[TopicFilter],
         wakeups: &mut Wakeups,
     ) -> Vec<TopicFilter> {
-        let mut homeless = Vec::new();
+        let mut unroutable = Vec::new();
         for filter in groups {
             let group = self.live.read().group(filter);
             let readers = group.as_ref().and_then(|group| self.readers_of(group, message.topic.as_str()));
             match group.as_ref().and_then(|group| group.next_member(readers.as_deref())) {
                 Some(member) => self.hand_over(message, &member, Some(filter.clone()), wakeups),
                 None if self.hand_to_durable_member(message, filter, wakeups) => {}
-                None => homeless.push(filter.clone()),
+                None => unroutable.push(filter.clone()),
             }
         }
-        homeless
+        unroutable
     }
 
     /// A message that this node applies from the log for its live subscribers and a member of each group named, in the

@@ -9,7 +9,7 @@ use crate::live::{
 use bytes::{Bytes, BytesMut};
 use mosquorum_cluster::{
     ids::{LogIndex, Millis, NodeId},
-    state::{Command, Mark, Message},
+    state::{Command, LoopId, Message},
 };
 use mosquorum_proto::mqtt::{PublishProperties, QoS, Subscription, TopicFilter, TopicName};
 use std::sync::Arc;
@@ -56,7 +56,7 @@ pub trait Cluster {
         into: &mut Vec<Arc<Message>>,
     ) -> Option<TopicName>;
     /// For a message of this client, if messages are marked.
-    fn next_mark(&mut self) -> Option<Mark>;
+    fn next_mark(&mut self) -> Option<LoopId>;
     /// What marks of this cluster begin with.
     fn origin(&mut self) -> [u8; 16];
 }

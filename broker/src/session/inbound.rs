@@ -15,7 +15,7 @@ use mosquorum_bridge::MARK;
 use mosquorum_cluster::{
     Answer,
     ids::{LogIndex, Millis, NodeId},
-    state::{Admit, Command, Live, Mark, Message, Outcome, PublishCommand, Whom},
+    state::{Command, Live, LoopCheck, LoopId, Message, Outcome, PublishCommand, Whom},
 };
 use mosquorum_proto::mqtt::{Ack, Packet, Publish, PublishProperties, QoS, ReasonCode, TopicFilter, TopicName, Utf8};
 use std::{
@@ -55,7 +55,7 @@ struct Pending {
     reached: bool,
     /// QoS 2 packet or mark that was seen before: acknowledged, not delivered.
     duplicate: bool,
-    admit: Admit,
+    admit: LoopCheck,
     since: Millis,
 }
 
@@ -223,7 +223,7 @@ impl Session {
     }
 
     /// The message's mark, its own or a new one, and whether there may have been another one of it.
-    fn mark(&self, properties: Option<&mut PublishProperties>, env: &mut impl Env) -> (Option<Box<Mark>>, Admit) {
+    fn mark(&self, properties: Option<&mut PublishProperties>, env: &mut impl Env) -> (Option<Box<LoopId>>, LoopCheck) {
         if self.options.marks
             && let Some(properties) = properties
         {
@@ -231,16 +231,16 @@ impl Session {
             properties.user_properties.retain(|(name, value)| {
                 let is_mark = name.as_str() == MARK;
                 if is_mark {
-                    mark = value.as_str().parse::<Mark>().ok();
+                    mark = value.as_str().parse::<LoopId>().ok();
                 }
                 !is_mark
             });
             if let Some(mark) = mark {
-                let admit = if mark.origin == env.origin() { Admit::Never } else { Admit::FirstOfMark };
+                let admit = if mark.origin == env.origin() { LoopCheck::Never } else { LoopCheck::FirstOfMark };
                 return (Some(Box::new(mark)), admit);
             }
         }
-        (env.next_mark().map(Box::new), Admit::Always)
+        (env.next_mark().map(Box::new), LoopCheck::Always)
     }
 
     /// A message for the broker itself goes to nobody; its answer is published.
@@ -270,7 +270,7 @@ impl Session {
             publisher_name: None,
             mark: None,
         });
-        self.accept(0, message, Admit::Always, env)
+        self.accept(0, message, LoopCheck::Always, env)
     }
 
     /// A QoS 2 packet that is already known: acknowledged again (at once, or when the first one is).
@@ -372,7 +372,7 @@ impl Session {
         &mut self,
         packet_id: u16,
         message: Arc<Message>,
-        admit: Admit,
+        admit: LoopCheck,
         env: &mut impl Env,
     ) -> Result<(), SessionError> {
         let targets = env.targets(&message.topic);
@@ -382,7 +382,7 @@ impl Session {
         if self.pipeline.items.is_empty()
             && !message.retain
             && !durable_publisher
-            && admit == Admit::Always
+            && admit == LoopCheck::Always
             && ((qos0 && !targets.queues_qos0) || (!qos0 && targets.is_local() && !env.needs_barrier()))
         {
             let reached = !targets.live.sessions.is_empty() || !targets.groups.is_empty();
@@ -506,7 +506,7 @@ impl Session {
         let (durable_publisher, epoch) = (self.options.durable, self.options.epoch);
         let Some(item) = self.pipeline.get(number) else { return false };
         let exactly_once = durable_publisher && item.message.qos == QoS::ExactlyOnce;
-        let decided_by_log = item.message.retain || item.admit != Admit::Always || exactly_once;
+        let decided_by_log = item.message.retain || item.admit != LoopCheck::Always || exactly_once;
         if decided_by_log {
             let topic = item.message.topic.clone();
             if self.pipeline.may_overtake(number, &topic) {
@@ -567,7 +567,7 @@ impl Session {
         let Some(item) = self.pipeline.get(number) else { return false };
         // A repeated QoS 2 message, or one of a known mark, is recognised only by its commit.
         let waits = item.message.retain
-            || item.admit != Admit::Always
+            || item.admit != LoopCheck::Always
             || (durable_publisher && item.message.qos == QoS::ExactlyOnce);
         if item.stage != Stage::Committed && waits {
             return false;

@@ -83,7 +83,7 @@ pub enum SessionError {
     /// The session belongs to another connection by now.
     #[error("session taken over")]
     Superseded,
-    /// The client said goodbye; `true`: the will is published all the same (any reason but 0x00, section 3.14.2.1).
+    /// The client sent DISCONNECT; `true`: the will is published all the same (any reason but 0x00, section 3.14.2.1).
     #[error("disconnected")]
     Disconnected { with_will: bool },
 }
@@ -146,7 +146,7 @@ impl Session {
     }
 
     /// The client said DISCONNECT behind something that waits: it counts although that will not be answered any more.
-    pub fn deferred_goodbye(&mut self, env: &mut impl Env) -> Option<SessionError> {
+    pub fn deferred_disconnect(&mut self, env: &mut impl Env) -> Option<SessionError> {
         if !matches!(self.deferred.back(), Some(Packet::Disconnect(_))) {
             return None;
         }

@@ -12,7 +12,7 @@ use crate::live::{
 use bytes::{Bytes, BytesMut};
 use mosquorum_cluster::{
     ids::{LogIndex, NodeId},
-    state::{DeliveryOptions, Live, Mark, Message, Outcome},
+    state::{DeliveryOptions, Live, LoopId, Message, Outcome},
 };
 use mosquorum_proto::mqtt::{Decoder, Publish, PublishProperties, Subscribe, Subscription, TopicName};
 
@@ -126,7 +126,7 @@ impl Cluster for Fake {
     ) -> Option<TopicName> {
         None
     }
-    fn next_mark(&mut self) -> Option<Mark> {
+    fn next_mark(&mut self) -> Option<LoopId> {
         None
     }
     fn origin(&mut self) -> [u8; 16] {

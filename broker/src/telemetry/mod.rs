@@ -18,7 +18,7 @@ use opentelemetry_sdk::{Resource, metrics::SdkMeterProvider, trace::SdkTracerPro
 use std::{sync::Arc, time::Duration};
 
 /// How long what is left may take to leave at a stop.
-const STOP_PATIENCE: Duration = Duration::from_secs(2);
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What was started; ends with [`Telemetry::stop`].
 pub struct Telemetry {
@@ -93,13 +93,13 @@ impl Telemetry {
     pub async fn stop(self) {
         let stopped = tokio::task::spawn_blocking(move || {
             if let Some(traces) = self.traces {
-                let _ = traces.shutdown_with_timeout(STOP_PATIENCE);
+                let _ = traces.shutdown_with_timeout(STOP_TIMEOUT);
             }
             if let Some(metrics) = self.metrics {
-                let _ = metrics.shutdown_with_timeout(STOP_PATIENCE);
+                let _ = metrics.shutdown_with_timeout(STOP_TIMEOUT);
             }
         });
-        let _ = tokio::time::timeout(2 * STOP_PATIENCE, stopped).await;
+        let _ = tokio::time::timeout(2 * STOP_TIMEOUT, stopped).await;
     }
 }
 

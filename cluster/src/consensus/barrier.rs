@@ -83,7 +83,7 @@ async fn obtain_index(engine: &Engine, transport: &Transport) -> u64 {
             let leader = now.leader?;
             let address = engine.view().member(leader)?.address.clone();
             let mut client = ProposalsClient::new(transport.channel(&address, Purpose::Control));
-            let request = wire::ReadIndexRequest { envelope: Some(engine.speaker.envelope(leader)) };
+            let request = wire::ReadIndexRequest { envelope: Some(engine.identity.envelope(leader)) };
             client.read_index(request).await.ok().map(|reply| reply.into_inner().index)
         };
         tokio::select! {

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 /// Something that changes how this node serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum LifeEvent {
+pub(crate) enum IncarnationEvent {
     /// The state knows this incarnation as up.
     Up(Incarnation),
     /// The state knows this incarnation (and all before) as down, or its lease ran out.
@@ -31,7 +31,7 @@ pub(crate) enum LifeEvent {
 pub(crate) struct Hub {
     live: Arc<dyn LiveSide>,
     proposer: Arc<Proposer>,
-    events: mpsc::UnboundedSender<LifeEvent>,
+    events: mpsc::UnboundedSender<IncarnationEvent>,
     node: AtomicU64,
     silent: AtomicBool,
 }
@@ -40,7 +40,7 @@ impl Hub {
     pub(crate) fn new(
         live: Arc<dyn LiveSide>,
         proposer: Arc<Proposer>,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<LifeEvent>) {
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<IncarnationEvent>) {
         let (events, receiver) = mpsc::unbounded_channel();
         let hub = Self { live, proposer, events, node: AtomicU64::new(0), silent: AtomicBool::new(true) };
         (Arc::new(hub), receiver)
@@ -52,7 +52,7 @@ impl Hub {
         self.silent.store(false, Ordering::Release);
     }
 
-    pub(crate) fn report(&self, event: LifeEvent) {
+    pub(crate) fn report(&self, event: IncarnationEvent) {
         // Nobody listens only when the node is shutting down.
         let _ = self.events.send(event);
     }
@@ -76,7 +76,11 @@ impl Observer for Hub {
             if let Effect::NodeChanged { node, incarnation, up } = effect
                 && node.0 == this
             {
-                self.report(if *up { LifeEvent::Up(*incarnation) } else { LifeEvent::Ended(*incarnation) });
+                self.report(if *up {
+                    IncarnationEvent::Up(*incarnation)
+                } else {
+                    IncarnationEvent::Ended(*incarnation)
+                });
             }
         }
         if !effects.is_empty() {
@@ -93,7 +97,7 @@ impl Observer for Hub {
 
     fn on_replaced(&self) {
         if !self.silent.load(Ordering::Acquire) {
-            self.report(LifeEvent::Replaced);
+            self.report(IncarnationEvent::Replaced);
         }
     }
 }

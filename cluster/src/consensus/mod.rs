@@ -9,7 +9,7 @@ mod sender;
 mod service;
 
 pub(crate) use barrier::Barriers;
-pub(crate) use hub::{Hub, LifeEvent};
+pub(crate) use hub::{Hub, IncarnationEvent};
 pub(crate) use proposer::Proposer;
 pub(crate) use sender::Sender;
 pub(crate) use service::ProposalService;

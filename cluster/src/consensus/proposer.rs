@@ -2,7 +2,7 @@
 //! Always true: batches of one incarnation have consecutive sequence numbers and are sent in that order; after any doubt
 //! (leader change, refusal, silence) everything unanswered is sent again from the first on, which [`State::apply`]
 //! makes harmless; an answer comes from this node's own apply, so it is never negative and never early; what was
-//! submitted under an incarnation that ended is dropped without an answer, but for the goodbyes of clients: they are proposed
+//! submitted under an incarnation that ended is dropped without an answer, but for the DISCONNECTs of clients: they are proposed
 //! again before the next incarnation says that it is up, since that ends the sessions of the one before.
 //!
 //! [`State::apply`]: crate::state::State::apply
@@ -34,7 +34,7 @@ const BATCH_COMMANDS: usize = 1024;
 const LINGER: Duration = Duration::from_millis(1);
 const LINGER_COMMANDS: usize = 64;
 const SETTLE_CHECK: Duration = Duration::from_millis(5);
-/// Goodbyes that are kept from one incarnation to the next; wills of clients beyond it are published.
+/// DISCONNECTs that are kept from one incarnation to the next; wills of clients beyond it are published.
 const GOODBYES_MAX: usize = 10_000;
 /// Bytes that are not answered: above so many, connections that have a part in them are not read. What others send waits
 /// behind them: that is a bound on its time, too.
@@ -65,7 +65,7 @@ struct Inner {
     next_sequence: u64,
     in_flight: VecDeque<InFlight>,
     /// Of clients that said DISCONNECT to an incarnation that is over; without an effect where they were applied in time.
-    goodbyes: Vec<Command>,
+    disconnects: Vec<Command>,
 }
 
 struct Waiting {
@@ -73,7 +73,7 @@ struct Waiting {
     reply: Option<Reply>,
     bytes: usize,
     /// As in [`Submission`].
-    life: Option<Incarnation>,
+    incarnation: Option<Incarnation>,
 }
 
 type Reply = (Arc<dyn Completion>, u64);
@@ -83,7 +83,7 @@ struct InFlight {
     /// Until they are applied (afterwards the encoded form is enough to send them again).
     commands: Option<Vec<Command>>,
     /// Of these, for the next incarnation.
-    goodbyes: Vec<Command>,
+    disconnects: Vec<Command>,
     replies: Vec<Option<Reply>>,
     bytes: usize,
     since: Instant,
@@ -127,14 +127,19 @@ impl Proposer {
             bytes: size_estimate(&s.command),
             command: s.command,
             reply: Some((s.reply, s.ticket)),
-            life: s.life,
+            incarnation: s.incarnation,
         });
         self.enqueue(waiting);
     }
 
     /// Proposes a command whose outcome nobody waits for.
     pub(crate) fn propose(&self, command: Command) {
-        self.enqueue(std::iter::once(Waiting { bytes: size_estimate(&command), command, reply: None, life: None }));
+        self.enqueue(std::iter::once(Waiting {
+            bytes: size_estimate(&command),
+            command,
+            reply: None,
+            incarnation: None,
+        }));
     }
 
     fn enqueue(&self, waiting: impl Iterator<Item = Waiting>) {
@@ -143,8 +148,8 @@ impl Proposer {
         let present = inner.origin.map(|origin| origin.incarnation);
         let mut bytes = 0;
         for one in waiting {
-            // Its connection does not know yet that its life is over. What it said last counts, what it wrote does not.
-            if one.life.is_some() && one.life != present && !is_goodbye(&one.command) {
+            // Its connection does not know yet that its incarnation is over. What it said last counts, what it wrote does not.
+            if one.incarnation.is_some() && one.incarnation != present && !is_disconnect(&one.command) {
                 late.push(one);
                 continue;
             }
@@ -176,19 +181,20 @@ impl Proposer {
     }
 
     /// Serves under another incarnation from now on, or under none: what the one before left is forgotten, but for
-    /// goodbyes. `first` is the end of the first batch of the new one, behind these.
+    /// disconnects. `first` is the end of the first batch of the new one, behind these.
     pub(crate) fn restart(&self, origin: Option<Origin>, first: Option<Command>) {
         let dropped = {
             let mut inner = self.inner.lock();
             let mut dropped = std::mem::take(&mut *inner);
-            inner.goodbyes = dropped.take_goodbyes();
+            inner.disconnects = dropped.take_disconnects();
             inner.generation = dropped.generation + 1;
             inner.origin = origin;
             inner.next_sequence = 1;
             self.outstanding_bytes.store(0, Ordering::Relaxed);
             if let Some(first) = first {
-                let commands = std::mem::take(&mut inner.goodbyes).into_iter().chain([first]);
-                let batch = commands.map(|command| Waiting { command, reply: None, bytes: 0, life: None }).collect();
+                let commands = std::mem::take(&mut inner.disconnects).into_iter().chain([first]);
+                let batch =
+                    commands.map(|command| Waiting { command, reply: None, bytes: 0, incarnation: None }).collect();
                 inner.close_batch(batch);
             }
             dropped
@@ -327,12 +333,12 @@ impl Proposer {
 }
 
 impl Inner {
-    /// The goodbyes among what is not applied, in order.
-    fn take_goodbyes(&mut self) -> Vec<Command> {
-        let sent = self.in_flight.iter_mut().flat_map(|batch| std::mem::take(&mut batch.goodbyes));
+    /// The disconnects among what is not applied, in order.
+    fn take_disconnects(&mut self) -> Vec<Command> {
+        let sent = self.in_flight.iter_mut().flat_map(|batch| std::mem::take(&mut batch.disconnects));
         let waiting = self.waiting.drain(..).map(|waiting| waiting.command);
-        let said = sent.chain(waiting.filter(is_goodbye));
-        let mut all = std::mem::take(&mut self.goodbyes);
+        let said = sent.chain(waiting.filter(is_disconnect));
+        let mut all = std::mem::take(&mut self.disconnects);
         all.extend(said);
         all.truncate(GOODBYES_MAX);
         all
@@ -372,7 +378,7 @@ impl Inner {
         self.next_sequence += 1;
         self.in_flight.push_back(InFlight {
             batch: batch.clone(),
-            goodbyes: commands.iter().filter(|command| is_goodbye(command)).cloned().collect(),
+            disconnects: commands.iter().filter(|command| is_disconnect(command)).cloned().collect(),
             commands: Some(commands),
             replies,
             bytes,
@@ -383,7 +389,7 @@ impl Inner {
 }
 
 /// A DISCONNECT that takes the will back. It names the connection's epoch, so it concerns no later one.
-fn is_goodbye(command: &Command) -> bool {
+fn is_disconnect(command: &Command) -> bool {
     matches!(command, Command::Disconnect(disconnect) if disconnect.discard_will)
 }
 
@@ -416,7 +422,12 @@ mod tests {
     }
 
     fn submission(reply: &Arc<Told>, ticket: u64) -> Submission {
-        Submission { command: Command::EndSession { client_id: "c".into() }, reply: reply.clone(), ticket, life: None }
+        Submission {
+            command: Command::EndSession { client_id: "c".into() },
+            reply: reply.clone(),
+            ticket,
+            incarnation: None,
+        }
     }
 
     fn proposer() -> (Proposer, Arc<Told>, mpsc::Receiver<u64>) {
@@ -502,7 +513,7 @@ mod tests {
     #[test]
     fn goodbyes_go_before_the_word_that_the_next_incarnation_is_up() {
         let (proposer, reply, told) = proposer();
-        let goodbye = |client_id: &str, discard_will| {
+        let disconnect = |client_id: &str, discard_will| {
             Command::Disconnect(crate::state::DisconnectCommand {
                 client_id: client_id.into(),
                 epoch: crate::ids::Epoch(7),
@@ -513,23 +524,23 @@ mod tests {
             })
         };
         let submit =
-            |command| proposer.submit(vec![Submission { command, reply: reply.clone(), ticket: 0, life: None }]);
+            |command| proposer.submit(vec![Submission { command, reply: reply.clone(), ticket: 0, incarnation: None }]);
         let mut cursor = proposer.start_cursor();
-        submit(goodbye("sent", true));
+        submit(disconnect("sent", true));
         send(&proposer, &mut cursor).unwrap();
         // It came out of the log and changed nothing: one before it was lost on its way.
         proposer.take_commands(ORIGIN, 1).unwrap();
-        submit(goodbye("waits", true));
-        submit(goodbye("without a word", false));
+        submit(disconnect("waits", true));
+        submit(disconnect("without a word", false));
         proposer.restart(None, None);
-        submit(goodbye("between", true));
+        submit(disconnect("between", true));
         let next = Origin { incarnation: Incarnation(2), ..ORIGIN };
         proposer.restart(Some(next), Some(Command::NodeUp { name: "n".into() }));
         let commands = proposer.take_commands(next, 1).unwrap();
         let names: Vec<String> = commands
             .iter()
             .map(|command| match command {
-                Command::Disconnect(goodbye) => goodbye.client_id.to_string(),
+                Command::Disconnect(disconnect) => disconnect.client_id.to_string(),
                 other => format!("{other:?}").split(' ').next().unwrap_or_default().to_owned(),
             })
             .collect();
@@ -544,8 +555,10 @@ mod tests {
     #[test]
     fn what_connections_of_an_earlier_life_still_submit_is_not_proposed_under_the_next() {
         let (proposer, reply, told) = proposer();
-        let of =
-            |incarnation, ticket| Submission { life: Some(Incarnation(incarnation)), ..submission(&reply, ticket) };
+        let of = |incarnation, ticket| Submission {
+            incarnation: Some(Incarnation(incarnation)),
+            ..submission(&reply, ticket)
+        };
         proposer.submit(vec![of(1, 0)]);
         proposer.restart(None, None);
         proposer.submit(vec![of(1, 1)]);

@@ -2,7 +2,7 @@
 use super::proposer::{Cursor, Next, OutgoingBatch, Proposer};
 use crate::{
     entry::{PART_BYTES, encode_batch},
-    raft::{Engine, Leadership, NotLeader, Speaker},
+    raft::{Engine, Leadership, NotLeader, PeerIdentity},
     replica::clock::ClusterClock,
     transport::{MESSAGE_BYTES_MAX, Purpose, Transport, services::raft::proposals_client::ProposalsClient},
 };
@@ -145,7 +145,7 @@ impl Sender {
             .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let (frames, outgoing) = mpsc::channel(FRAMES_WAITING);
         let (end, ended) = mpsc::channel(1);
-        let start = proposal_start(&self.engine.speaker, leader, origin.incarnation.0);
+        let start = proposal_start(&self.engine.identity, leader, origin.incarnation.0);
         // The channel has room for its first frame.
         let _ = frames.try_send(start);
         tokio::spawn(watch_stream(client, outgoing, end));
@@ -205,13 +205,13 @@ impl Progress {
             self.since = Some(Instant::now());
         }
         let (_, bytes) = unanswered?;
-        let patience = RESEND_AFTER + Duration::from_micros(bytes as u64 * 1_000_000 / SLOW_BYTES_PER_SECOND);
-        self.since.map(|since| since + patience)
+        let timeout = RESEND_AFTER + Duration::from_micros(bytes as u64 * 1_000_000 / SLOW_BYTES_PER_SECOND);
+        self.since.map(|since| since + timeout)
     }
 }
 
-fn proposal_start(speaker: &Speaker, leader: u64, incarnation: u64) -> wire::ProposeFrame {
-    let start = wire::ProposeStart { envelope: Some(speaker.envelope(leader)), incarnation };
+fn proposal_start(identity: &PeerIdentity, leader: u64, incarnation: u64) -> wire::ProposeFrame {
+    let start = wire::ProposeStart { envelope: Some(identity.envelope(leader)), incarnation };
     wire::ProposeFrame { content: Some(wire::propose_frame::Content::Start(start)) }
 }
 

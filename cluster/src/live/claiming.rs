@@ -2,7 +2,7 @@
 //! Always true: no lock is held while the broker or a link is called.
 use super::{
     PeerLinks,
-    claims::{Do, Grant, Request},
+    claims::{Action, Grant, Request},
     encode::{client_id_from_wire, owner_from_wire, owner_to_wire},
 };
 use crate::{
@@ -96,41 +96,41 @@ impl PeerLinks {
     }
 
     /// Does what the claimer wants done, and what follows from it.
-    pub(super) fn perform(&self, mut todo: Vec<Do<Resolve>>) {
+    pub(super) fn perform(&self, mut todo: Vec<Action<Resolve>>) {
         let me = self.node();
         while !todo.is_empty() {
             let mut next = Vec::new();
             for each in todo {
                 match each {
-                    Do::Ask { leader, request, client_id, owner } if leader == me => {
+                    Action::Ask { leader, request, client_id, owner } if leader == me => {
                         let grant = self.table.lock().claim(Request { from: me, request, client_id, owner });
                         next.extend(grant.into_iter().flat_map(|grant| self.granted_here(grant)));
                     }
-                    Do::Ask { leader, request, client_id, owner } => {
+                    Action::Ask { leader, request, client_id, owner } => {
                         let (client_id, owner) = (client_id.as_bytes().clone(), Some(owner_to_wire(owner)));
                         self.tell(leader, Body::Claim(ClaimRequest { request, client_id, owner }));
                     }
-                    Do::Release { leader, client_id, owner } if leader == me => {
+                    Action::Release { leader, client_id, owner } if leader == me => {
                         self.table.lock().release(&client_id, owner);
                     }
-                    Do::Release { leader, client_id, owner } => {
+                    Action::Release { leader, client_id, owner } => {
                         let (client_id, owner) = (client_id.as_bytes().clone(), Some(owner_to_wire(owner)));
                         self.tell(leader, Body::ClaimRelease(ClaimRelease { client_id, owner }));
                     }
-                    Do::Fence { request, client_id, owner, only } if owner.node == me => {
+                    Action::Fence { request, client_id, owner, only } if owner.node == me => {
                         self.fence_here((me, Incarnation(0)), request, client_id, owner, only);
                     }
-                    Do::Fence { request, client_id, owner, only } => {
+                    Action::Fence { request, client_id, owner, only } => {
                         let (node, owner) = (owner.node, Some(owner_to_wire(owner)));
                         let client_id = client_id.as_bytes().clone();
                         let only = only.map(|user| WireOnlyUser { name: user.0.map(|name| name.as_bytes().clone()) });
                         self.tell(node, Body::Fence(FenceRequest { request, client_id, owner, only }));
                     }
                     // Nobody waits any more only if the asker gave up, and then it has released.
-                    Do::Resolve { waiter, epoch } => {
+                    Action::Resolve { waiter, epoch } => {
                         let _ = waiter.send(epoch.ok_or(NotClaimed::Unavailable(Unavailable)));
                     }
-                    Do::Refuse { waiter } => {
+                    Action::Refuse { waiter } => {
                         let _ = waiter.send(Err(NotClaimed::OtherUser));
                     }
                 }
@@ -139,7 +139,7 @@ impl PeerLinks {
         }
     }
 
-    fn granted_here(&self, grant: Grant) -> Vec<Do<Resolve>> {
+    fn granted_here(&self, grant: Grant) -> Vec<Action<Resolve>> {
         self.claimer.lock().granted(grant.request, grant.term, grant.epoch, grant.previous)
     }
 
@@ -152,17 +152,17 @@ impl PeerLinks {
                 self.perform(todo);
                 continue;
             }
-            let Grant { to, life, request, term, epoch, previous } = grant;
+            let Grant { to, incarnation, request, term, epoch, previous } = grant;
             let previous = previous.into_iter().map(owner_to_wire).collect();
-            self.answer(to, life, Body::ClaimAnswer(ClaimAnswer { request, term, epoch: epoch.0, previous }));
+            self.answer(to, incarnation, Body::ClaimAnswer(ClaimAnswer { request, term, epoch: epoch.0, previous }));
         }
     }
 
-    /// Ends a connection of this node (or its claim, if it is not there yet), then tells that life of `to`. One of another
+    /// Ends a connection of this node (or its claim, if it is not there yet), then tells that incarnation of `to`. One of another
     /// user than it is to be stays.
     fn fence_here(
         &self,
-        (to, life): (NodeId, Incarnation),
+        (to, incarnation): (NodeId, Incarnation),
         request: u64,
         client_id: Utf8,
         owner: Owner,
@@ -170,14 +170,14 @@ impl PeerLinks {
     ) {
         if only.is_some_and(|only| !self.live.is_users(&client_id, owner.connection, &only)) {
             if to != self.node() {
-                return self.answer(to, life, Body::FenceDone(FenceDone { request, refused: true }));
+                return self.answer(to, incarnation, Body::FenceDone(FenceDone { request, refused: true }));
             }
             let todo = self.claimer.lock().fence_refused(request);
             return self.perform(todo);
         }
         let lost = self.claimer.lock().fenced(owner);
         self.perform(lost.into_iter().collect());
-        // Of an earlier life nothing is left once a later one has begun.
+        // Of an earlier incarnation nothing is left once a later one has begun.
         let over = self.me().is_some_and(|me| owner.incarnation < me.incarnation);
         let closed = (!over).then(|| self.live.fence(client_id, owner.connection, FenceReason::TakenOver));
         let peers: Weak<Self> = self.this.clone();
@@ -191,14 +191,14 @@ impl PeerLinks {
                 let todo = peers.claimer.lock().fence_done(request);
                 peers.perform(todo);
             } else {
-                peers.answer(to, life, Body::FenceDone(FenceDone { request, refused: false }));
+                peers.answer(to, incarnation, Body::FenceDone(FenceDone { request, refused: false }));
             }
         };
         self.settings.handle.spawn(done);
     }
 
     /// An item about claims from another node.
-    pub(super) fn receive_claims(&self, from: NodeId, life: Incarnation, body: Body) -> Option<()> {
+    pub(super) fn receive_claims(&self, from: NodeId, incarnation: Incarnation, body: Body) -> Option<()> {
         match body {
             Body::Claim(claim) => {
                 let (client_id, owner) = (client_id_from_wire(&claim.client_id)?, owner_from_wire(claim.owner?));
@@ -223,7 +223,7 @@ impl PeerLinks {
                     Some(WireOnlyUser { name: Some(name) }) => Some(OnlyUser(Some(client_id_from_wire(&name)?))),
                 };
                 let owner = owner_from_wire(fence.owner?);
-                self.fence_here((from, life), fence.request, client_id, owner, only);
+                self.fence_here((from, incarnation), fence.request, client_id, owner, only);
             }
             Body::FenceDone(done) => {
                 let todo = match done.refused {
@@ -240,9 +240,9 @@ impl PeerLinks {
                     parts.push(std::mem::replace(&mut rest, tail));
                 }
                 for clients in parts {
-                    self.answer(from, life, announcement(term, clients, false));
+                    self.answer(from, incarnation, announcement(term, clients, false));
                 }
-                self.answer(from, life, announcement(term, rest, true));
+                self.answer(from, incarnation, announcement(term, rest, true));
             }
             Body::Announcement(Announcement { term, clients, last }) => {
                 let clients = clients

@@ -2,7 +2,7 @@
 //! Always true: what comes from a peer is checked as if it came from a client; whatever is wrong gives `None`.
 use crate::{
     ids::{ConnectionId, Incarnation, LogIndex, Millis, NodeId},
-    state::{Mark, Message, Owner},
+    state::{LoopId, Message, Owner},
 };
 use bytes::Bytes;
 use mosquorum_proto::{
@@ -101,7 +101,7 @@ pub(crate) fn from_wire(publish: wire::Publish) -> Option<Handed> {
         publisher_name: optional(publish.publisher_name)?,
         mark: match publish.mark.is_empty() {
             true => None,
-            false => Some(Box::new(Mark::from_bytes(&publish.mark)?)),
+            false => Some(Box::new(LoopId::from_bytes(&publish.mark)?)),
         },
     };
     Some(Handed {
@@ -206,7 +206,7 @@ mod tests {
             retain: true,
             expiry_seconds: Some(0),
             publisher_name: Some("".into()),
-            mark: Some(Box::new(Mark { origin: [3; 16], number: 9 })),
+            mark: Some(Box::new(LoopId { origin: [3; 16], number: 9 })),
             properties: Some(Box::new(PublishProperties {
                 payload_format_indicator: Some(false),
                 response_topic: Some("answer/here".into()),

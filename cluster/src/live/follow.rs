@@ -1,10 +1,10 @@
 //! Follows the view of the cluster: links come and go with members, what was waited for from a node that is down is
-//! settled, a new life of this node starts from nothing.
+//! settled, a new incarnation of this node starts from nothing.
 //! Always true: links exist for every member before anybody is waited for; a node that serves is told that it is waited
 //! for after everything that it has to know.
 use super::{
     PeerLinks,
-    needs::ClusterView,
+    context::ClusterView,
     peer_link::{CONTROL, DATA, PeerLink},
     pending::Settled,
     receive::{Inbound, ReceiveError},
@@ -36,16 +36,16 @@ impl PeerLinks {
         let before = self.view.swap(Some(view.clone()));
         let reborn = before.as_ref().is_none_or(|before| before.me != view.me);
         if reborn {
-            self.begin_life(view);
+            self.begin_incarnation(view);
         }
         self.leases.follow(view);
         let mut settled = self.follow_members(view);
-        for (node, life) in &view.lives {
-            self.node_ended(*node, life.ended, &mut settled);
+        for (node, known) in &view.incarnations {
+            self.node_ended(*node, known.ended, &mut settled);
         }
-        let removed = before.iter().flat_map(|before| before.lives.iter());
-        for (node, life) in removed.filter(|(node, _)| !view.lives.contains_key(node)) {
-            self.node_ended(*node, life.serving.unwrap_or(life.ended), &mut settled);
+        let removed = before.iter().flat_map(|before| before.incarnations.iter());
+        for (node, known) in removed.filter(|(node, _)| !view.incarnations.contains_key(node)) {
+            self.node_ended(*node, known.serving.unwrap_or(known.ended), &mut settled);
         }
         self.follow_serving(view, &mut settled);
         self.settle(settled);
@@ -53,8 +53,8 @@ impl PeerLinks {
         self.check_ready();
     }
 
-    /// Nothing of an earlier life goes on, but for what others are told of routes: that starts again.
-    fn begin_life(&self, view: &ClusterView) {
+    /// Nothing of an earlier incarnation goes on, but for what others are told of routes: that starts again.
+    fn begin_incarnation(&self, view: &ClusterView) {
         debug!(incarnation = view.me.incarnation.0, "live side begins a life");
         // Routes are the broker's: it takes back those of the connections that it closes.
         self.links.load().values().for_each(|link| link.restart());
@@ -63,7 +63,7 @@ impl PeerLinks {
             inbound.restart();
             self.forget_routes(inbound.node);
         }
-        let lost = self.claimer.lock().begin_life();
+        let lost = self.claimer.lock().begin_incarnation();
         self.perform(lost);
         self.table.lock().stop();
     }
@@ -134,7 +134,7 @@ impl PeerLinks {
         }
     }
 
-    /// Once per life: whether every serving node has told its routes and waits for this node's acknowledgements.
+    /// Once per incarnation: whether every serving node has told its routes and waits for this node's acknowledgements.
     pub(super) fn check_ready(&self) {
         let Some(view) = self.view.load_full() else { return };
         if self.leases.is_ready() || view.me.incarnation == Incarnation(0) || !view.is_up() {
@@ -159,7 +159,7 @@ impl PeerLinks {
         lane: usize,
     ) -> Result<(Arc<Inbound>, u64), Status> {
         let inbound = self.inbound.lock().entry(from).or_insert_with(|| Arc::new(Inbound::new(from))).clone();
-        let over = self.view.load().as_ref().and_then(|view| view.lives.get(&from).map(|life| life.ended));
+        let over = self.view.load().as_ref().and_then(|view| view.incarnations.get(&from).map(|known| known.ended));
         if let Some(over) = over {
             inbound.end(over, || self.forget_routes(from));
         }

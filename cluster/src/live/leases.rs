@@ -1,9 +1,9 @@
 //! Leases in operation: pings to every member, grants to them, the watch over this node's own lease, and as leader over
 //! everybody's.
-//! Always true: `valid_until` is the end of the lease of the present life if this node may serve, and zero if not.
+//! Always true: `valid_until` is the end of the lease of the present incarnation if this node may serve, and zero if not.
 use super::{
-    lease::{Ask, Grantor, LeaseHolder, LeaseTimes, Question, RefusalStore, Standing, Suspicions, Watched},
-    needs::{ClusterView, Ground},
+    context::{ClusterContext, ClusterView},
+    lease::{Action, Grantor, LeaseHolder, LeaseTimes, Question, RefusalStore, Standing, Suspicions, Watched},
 };
 use crate::{
     facade::LiveSide,
@@ -30,17 +30,17 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(20);
 const SUSPECT_TIMEOUT: Duration = Duration::from_millis(400);
 /// Pings to one node on their way at most.
 const PINGS_MAX: usize = 4;
-/// How long a life goes on that some voter refuses while a majority still grants.
+/// How long an incarnation goes on that some voter refuses while a majority still grants.
 const REFUSED_GRACE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Leases {
-    ground: Arc<dyn Ground>,
+    context: Arc<dyn ClusterContext>,
     live: Arc<dyn LiveSide>,
     times: LeaseTimes,
     store: Arc<dyn RefusalStore>,
     valid_until: AtomicU64,
-    /// The life that this is about; written before `valid_until`, read after it.
-    life: AtomicU64,
+    /// The incarnation that this is about; written before `valid_until`, read after it.
+    incarnation: AtomicU64,
     /// Routes of every serving node are known.
     ready: AtomicBool,
     inner: Mutex<Inner>,
@@ -50,7 +50,7 @@ pub(crate) struct Leases {
 struct Inner {
     me: Origin,
     holder: LeaseHolder,
-    /// The life whose end was told.
+    /// The incarnation whose end was told.
     ended: Incarnation,
     refused_since: Option<Duration>,
     /// `None` until this node knows who it is and what it refused before.
@@ -59,7 +59,7 @@ struct Inner {
 
 impl Leases {
     pub(crate) fn new(
-        ground: Arc<dyn Ground>,
+        context: Arc<dyn ClusterContext>,
         live: Arc<dyn LiveSide>,
         times: LeaseTimes,
         store: Arc<dyn RefusalStore>,
@@ -73,12 +73,12 @@ impl Leases {
             grantor: None,
         };
         Arc::new(Self {
-            ground,
+            context,
             live,
             times,
             store,
             valid_until: AtomicU64::new(0),
-            life: AtomicU64::new(0),
+            incarnation: AtomicU64::new(0),
             ready: AtomicBool::new(false),
             inner: Mutex::new(inner),
             suspicions: Mutex::default(),
@@ -89,16 +89,16 @@ impl Leases {
         clock::now_nanos() < self.valid_until.load(Ordering::Acquire)
     }
 
-    /// A connection of an earlier life may not do what the present one may.
-    pub(crate) fn may_serve_as(&self, life: Incarnation) -> bool {
-        self.may_serve() && self.life.load(Ordering::Acquire) == life.0
+    /// A connection of an earlier incarnation may not do what the present one may.
+    pub(crate) fn may_serve_as(&self, incarnation: Incarnation) -> bool {
+        self.may_serve() && self.incarnation.load(Ordering::Acquire) == incarnation.0
     }
 
     pub(crate) fn is_ready(&self) -> bool {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// The routes of every serving node are known to this life.
+    /// The routes of every serving node are known to this incarnation.
     pub(crate) fn set_ready(&self, incarnation: Incarnation) {
         let mut inner = self.inner.lock();
         if inner.me.incarnation == incarnation {
@@ -112,11 +112,11 @@ impl Leases {
             Standing::Valid { until } if self.is_ready() && inner.me.incarnation > inner.ended => clock::nanos(until),
             _ => 0,
         };
-        self.life.store(inner.me.incarnation.0, Ordering::Release);
+        self.incarnation.store(inner.me.incarnation.0, Ordering::Release);
         self.valid_until.store(until, Ordering::Release);
     }
 
-    /// Takes over what the view says of lives and voters.
+    /// Takes over what the view says of incarnations and voters.
     pub(crate) fn follow(&self, view: &ClusterView) {
         let now = clock::now();
         let mut inner = self.inner.lock();
@@ -135,7 +135,7 @@ impl Leases {
         if let Some(grantor) = &mut inner.grantor {
             grantor.set_incarnation(view.me.incarnation);
             grantor.set_voters(now, view.voters.index);
-            view.lives.iter().for_each(|(node, life)| grantor.ended(*node, life.ended));
+            view.incarnations.iter().for_each(|(node, known)| grantor.ended(*node, known.ended));
         }
         self.publish(&mut inner);
     }
@@ -191,7 +191,7 @@ impl Leases {
         loop {
             every.tick().await;
             let Some(this) = this.upgrade() else { return };
-            let view = this.ground.view().borrow().clone();
+            let view = this.context.view().borrow().clone();
             let me = this.inner.lock().me;
             if me.incarnation == Incarnation(0) {
                 continue;
@@ -216,7 +216,7 @@ impl Leases {
     }
 
     async fn ping(&self, me: Origin, node: NodeId) {
-        let Some(channel) = self.ground.channel(node, Purpose::Control) else { return };
+        let Some(channel) = self.context.channel(node, Purpose::Control) else { return };
         let request = PingRequest { address: Some(self.address(me, node)), incarnation: me.incarnation.0 };
         let sent = clock::now();
         let reply = timeout(self.times.length, PeerClient::new(channel).ping(request)).await;
@@ -227,7 +227,7 @@ impl Leases {
         };
         if let Some(clocks) = reply.clocks {
             let said = Clocks { time: Millis(clocks.time), wall: Millis(clocks.wall), sure: clocks.sure };
-            self.ground.heard_clocks(node, said, clock::now().saturating_sub(sent));
+            self.context.heard_clocks(node, said, clock::now().saturating_sub(sent));
         }
         let mut inner = self.inner.lock();
         if inner.me != me {
@@ -242,28 +242,28 @@ impl Leases {
     }
 
     fn address(&self, me: Origin, to: NodeId) -> Address {
-        Address { cluster: self.ground.cluster().into(), from: me.node.0, to: to.0 }
+        Address { cluster: self.context.cluster().into(), from: me.node.0, to: to.0 }
     }
 
-    /// Ends this node's life when its lease has run out, and does a leader's duty; for ever.
+    /// Ends this node's incarnation when its lease has run out, and does a leader's duty; for ever.
     pub(crate) async fn watch(this: Weak<Self>) {
         let mut every = interval(WATCH_INTERVAL);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             every.tick().await;
             let Some(this) = this.upgrade() else { return };
-            if let Some(incarnation) = this.life_to_end() {
+            if let Some(incarnation) = this.incarnation_to_end() {
                 let live = this.live.clone();
                 // The broker's own code closes every connection: it may take its time, but not on this runtime.
                 let _ = tokio::task::spawn_blocking(move || live.lease_lost(incarnation)).await;
-                this.ground.incarnation_over(incarnation);
+                this.context.incarnation_over(incarnation);
             }
             this.lead();
         }
     }
 
-    /// The present life, if it must end now.
-    fn life_to_end(&self) -> Option<Incarnation> {
+    /// The present incarnation, if it must end now.
+    fn incarnation_to_end(&self) -> Option<Incarnation> {
         let now = clock::now();
         let mut inner = self.inner.lock();
         let incarnation = inner.me.incarnation;
@@ -290,7 +290,7 @@ impl Leases {
     }
 
     fn lead(self: &Arc<Self>) {
-        let view = self.ground.view().borrow().clone();
+        let view = self.context.view().borrow().clone();
         let now = clock::now();
         self.suspicions.lock().see(now, view.others_serving());
         let Some(term) = view.leading else { return self.suspicions.lock().stop() };
@@ -309,17 +309,17 @@ impl Leases {
         asks.into_iter().for_each(|ask| self.act(&view, term, ask));
     }
 
-    fn act(self: &Arc<Self>, view: &ClusterView, term: u64, ask: Ask) {
+    fn act(self: &Arc<Self>, view: &ClusterView, term: u64, ask: Action) {
         match ask {
-            Ask::Voters { of, node, incarnation, voters_index, refuse } => {
+            Action::Voters { of, node, incarnation, voters_index, refuse } => {
                 let question = Question { node, incarnation, voters_index };
                 for voter in of {
                     tokio::spawn(self.clone().ask(view.me, term, voter, question, refuse));
                 }
             }
-            Ask::Propose { node, incarnation } => {
+            Action::Propose { node, incarnation } => {
                 warn!(%node, incarnation = incarnation.0, "node is silent and refused by a majority: it is declared down");
-                self.ground.propose_down(term, node, incarnation);
+                self.context.propose_down(term, node, incarnation);
             }
         }
     }
@@ -335,13 +335,13 @@ impl Leases {
         }
         let ask = self.suspicions.lock().yes(clock::now(), me.node, term, voter, question, refuse);
         if let Some(ask) = ask {
-            let view = self.ground.view().borrow().clone();
+            let view = self.context.view().borrow().clone();
             self.act(&view, term, ask);
         }
     }
 
     async fn ask_other(&self, me: Origin, voter: NodeId, question: Question, refuse: bool) -> bool {
-        let Some(channel) = self.ground.channel(voter, Purpose::Control) else { return false };
+        let Some(channel) = self.context.channel(voter, Purpose::Control) else { return false };
         let request = SuspectRequest {
             address: Some(self.address(me, voter)),
             node: question.node.0,

@@ -5,15 +5,15 @@
 //! Not here: what is agreed on (`state`, `raft`), who may become leader, connections of clients (`broker`).
 mod claiming;
 mod claims;
+mod context;
 mod encode;
 mod follow;
-mod ground;
 pub mod lease;
 mod leases;
 mod link;
-mod needs;
 mod peer_link;
 mod pending;
+mod raft_context;
 mod receive;
 mod routes;
 mod routing;
@@ -24,7 +24,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
-pub use ground::start;
+pub use raft_context::start;
 
 use crate::{
     RaftConsensus,
@@ -38,14 +38,14 @@ use crate::{
 use arc_swap::{ArcSwap, ArcSwapOption};
 use claiming::Resolve;
 use claims::{ClaimTable, Claimer};
+use context::{ClusterContext, ClusterView};
 use lease::{LeaseTimes, RefusalStore};
 use leases::Leases;
 use mosquorum_proto::mqtt::{TopicFilter, Utf8};
-use needs::{ClusterView, Ground};
 use parking_lot::{Mutex, RwLock};
 use receive::Inbound;
 use routes::RemoteTable;
-use routing::{Links, Told};
+use routing::{AnnouncedRoutes, Links};
 use service::PeerService;
 use std::{
     collections::BTreeMap,
@@ -110,13 +110,13 @@ struct Counters {
 pub struct PeerLinks {
     this: Weak<PeerLinks>,
     settings: LiveSettings,
-    ground: Arc<dyn Ground>,
+    context: Arc<dyn ClusterContext>,
     live: Arc<dyn LiveSide>,
     leases: Arc<Leases>,
     view: ArcSwapOption<ClusterView>,
     links: ArcSwap<Links>,
     inbound: Mutex<BTreeMap<NodeId, Arc<Inbound>>>,
-    told: Mutex<Told>,
+    told: Mutex<AnnouncedRoutes>,
     remote: RwLock<RemoteTable>,
     route_changes: Mutex<RecentChanges>,
     /// That of `route_changes`, when `remote` has them.
@@ -131,8 +131,8 @@ impl PeerLinks {
     /// it serves to the server with [`PeerLinks::add_to`]: both from the `add_services` of [`RaftConsensus::start`].
     #[must_use]
     pub fn start(consensus: &RaftConsensus, live: Arc<dyn LiveSide>) -> Arc<Self> {
-        let (ground, refusals) = Self::over(consensus);
-        Self::start_on(ground, live, refusals, LiveSettings::new(consensus.handle().clone()))
+        let (context, refusals) = Self::over(consensus);
+        Self::start_on(context, live, refusals, LiveSettings::new(consensus.handle().clone()))
     }
 
     /// Adds what other nodes call to the server that they connect to.
@@ -143,16 +143,16 @@ impl PeerLinks {
 
     /// As [`PeerLinks::start`], for any consensus.
     pub(crate) fn start_on(
-        ground: Arc<dyn Ground>,
+        context: Arc<dyn ClusterContext>,
         live: Arc<dyn LiveSide>,
         refusals: Arc<dyn RefusalStore>,
         settings: LiveSettings,
     ) -> Arc<Self> {
-        let leases = Leases::new(ground.clone(), live.clone(), settings.lease, refusals);
+        let leases = Leases::new(context.clone(), live.clone(), settings.lease, refusals);
         let peers = Arc::new_cyclic(|this| Self {
             this: this.clone(),
             settings,
-            ground,
+            context,
             live,
             leases,
             view: ArcSwapOption::empty(),
@@ -167,7 +167,7 @@ impl PeerLinks {
             counters: Counters::default(),
         });
         let handle = &peers.settings.handle;
-        handle.spawn(follow::run(peers.this.clone(), peers.ground.view()));
+        handle.spawn(follow::run(peers.this.clone(), peers.context.view()));
         handle.spawn(Leases::ping_all(Arc::downgrade(&peers.leases)));
         handle.spawn(Leases::watch(Arc::downgrade(&peers.leases)));
         peers
@@ -200,7 +200,7 @@ impl PeerLinks {
         stats
     }
 
-    /// This node under its present life; `None` between two.
+    /// This node under its present incarnation; `None` between two.
     fn me(&self) -> Option<Origin> {
         self.view.load().as_ref().map(|view| view.me).filter(|me| me.incarnation != Incarnation(0))
     }
@@ -265,8 +265,8 @@ impl Peers for PeerLinks {
         self.leases.may_serve()
     }
 
-    fn may_serve_as(&self, life: Incarnation) -> bool {
-        self.leases.may_serve_as(life)
+    fn may_serve_as(&self, incarnation: Incarnation) -> bool {
+        self.leases.may_serve_as(incarnation)
     }
 
     fn congested(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The way to one other node: both lanes of the reliable link, and what waits on them.
-//! Always true: what is held is for the life `remote` of the other end, from the present life of this one; when either
-//! ends, everything held is let go and whoever waited is settled (the other end is gone) or forgotten (this one is).
+//! Always true: what is held is for the incarnation `remote` of the other end, from the present incarnation of this one; when either
+//! ends, everything held is released and whoever waited is settled (the other end is gone) or forgotten (this one is).
 //! The control lane carries nothing before it is synced: then everything that the other end must know is sent first.
 use super::{
     encode::{self, Handed},
@@ -58,7 +58,7 @@ struct Inner {
     ended: Incarnation,
     synced: bool,
     told_complete: bool,
-    /// Route changes that the other end hears of when it is synced, with the life that has to.
+    /// Route changes that the other end hears of when it is synced, with the incarnation that has to.
     unsynced: Vec<(Incarnation, Pending)>,
     /// Items that go out once it is synced.
     held: Vec<link_item::Body>,
@@ -132,7 +132,7 @@ impl PeerLink {
         self.let_go(&mut inner, Incarnation(incarnation.0 - 1))
     }
 
-    /// The other end's lives up to this one are over.
+    /// The other end's incarnations up to this one are over.
     pub(crate) fn end(&self, incarnation: Incarnation) -> Settled {
         let mut inner = self.inner.lock();
         if incarnation <= inner.ended {
@@ -142,21 +142,22 @@ impl PeerLink {
         if inner.remote > incarnation { Settled::default() } else { self.let_go(&mut inner, incarnation) }
     }
 
-    /// This node begins another life: the publishers that waited are not there any more; routes are told again.
+    /// This node begins another incarnation: the publishers that waited are not there any more; routes are told again.
     pub(crate) fn restart(&self) {
         let mut inner = self.inner.lock();
-        let life = inner.remote;
+        let incarnation = inner.remote;
         let waiting = inner.lanes[CONTROL].outbox.reset().into_iter().filter_map(|(frame, _)| frame.pending);
-        inner.unsynced.extend(waiting.map(|pending| (life, pending)));
+        inner.unsynced.extend(waiting.map(|pending| (incarnation, pending)));
         let forgotten = self.let_go(&mut inner, Incarnation(0));
         drop(inner);
         drop(forgotten);
     }
 
-    /// `over`: lives of the other end up to this one are not waited for any more.
+    /// `over`: incarnations of the other end up to this one are not waited for any more.
     fn let_go(&self, inner: &mut Inner, over: Incarnation) -> Settled {
         (inner.synced, inner.told_complete) = (false, false);
-        let (gone, kept) = std::mem::take(&mut inner.unsynced).into_iter().partition(|(life, _)| *life <= over);
+        let (gone, kept) =
+            std::mem::take(&mut inner.unsynced).into_iter().partition(|(incarnation, _)| *incarnation <= over);
         inner.unsynced = kept;
         inner.held.clear();
         let gone: Vec<_> = gone;
@@ -217,10 +218,10 @@ impl PeerLink {
         }
     }
 
-    /// Answers on the control lane, once it is synced, what this life of the other end asked.
-    pub(crate) fn push_answer(&self, life: Incarnation, body: link_item::Body) {
+    /// Answers on the control lane, once it is synced, what this incarnation of the other end asked.
+    pub(crate) fn push_answer(&self, incarnation: Incarnation, body: link_item::Body) {
         let mut inner = self.inner.lock();
-        if inner.remote != life {
+        if inner.remote != incarnation {
             return;
         }
         if inner.synced {
@@ -238,14 +239,16 @@ impl PeerLink {
     pub(crate) fn push_routes(&self, body: link_item::Body, pending: Option<(Incarnation, Pending)>) -> Settled {
         let mut inner = self.inner.lock();
         match pending {
-            // A later life than the one that serves is there: that one is over.
-            Some((life, pending)) if inner.remote > life || inner.ended >= life => {
+            // A later incarnation than the one that serves is there: that one is over.
+            Some((incarnation, pending)) if inner.remote > incarnation || inner.ended >= incarnation => {
                 if inner.synced {
                     inner.push_control(body, None);
                 }
                 return Settled::from_iter([pending]);
             }
-            Some((life, pending)) if inner.synced && inner.remote == life => inner.push_control(body, Some(pending)),
+            Some((incarnation, pending)) if inner.synced && inner.remote == incarnation => {
+                inner.push_control(body, Some(pending))
+            }
             Some(pending) => inner.unsynced.push(pending),
             None if inner.synced => inner.push_control(body, None),
             None => {}
@@ -270,7 +273,7 @@ impl PeerLink {
         true
     }
 
-    /// Tells the other end once that it is waited for from here on, if it lives under this incarnation and is synced.
+    /// Tells the other end once that it is waited for from here on, if it incarnations under this incarnation and is synced.
     pub(crate) fn tell_complete(&self, incarnation: Incarnation, body: link_item::Body) {
         let mut inner = self.inner.lock();
         if inner.synced && !inner.told_complete && inner.remote == incarnation {
@@ -304,7 +307,7 @@ impl PeerLink {
         if incarnation > inner.remote {
             inner.remote = incarnation;
             settled = self.let_go(&mut inner, Incarnation(incarnation.0 - 1));
-            // This stream goes on, as the first of the new life.
+            // This stream goes on, as the first of the new incarnation.
             inner.lanes[lane].stream = stream;
         }
         let this = &mut inner.lanes[lane];

@@ -1,5 +1,5 @@
 //! What arrives from one other node, over both lanes.
-//! Always true: items of one lane are handled one after the other, in order, each once; nothing of a former life of the
+//! Always true: items of one lane are handled one after the other, in order, each once; nothing of a former incarnation of the
 //! sender is handled after its next one, or its end, is known.
 use super::{
     PeerLinks, encode,
@@ -21,9 +21,9 @@ const PARTS_BYTES_MAX: usize = 260 << 20;
 pub(crate) struct Inbound {
     pub(crate) node: NodeId,
     inbox: Mutex<Inbox>,
-    /// Held while items of the lane are handled; taken before `inbox`, both (in order) when a life begins or ends.
+    /// Held while items of the lane are handled; taken before `inbox`, both (in order) when an incarnation begins or ends.
     lanes: [Mutex<Parts>; LANES],
-    /// The life of the sender that told all its routes and waits for this node's acknowledgements.
+    /// The incarnation of the sender that told all its routes and waits for this node's acknowledgements.
     complete: AtomicU64,
 }
 
@@ -64,7 +64,7 @@ impl Inbound {
         Ok(accepted.received)
     }
 
-    /// The sender's lives up to this one are over.
+    /// The sender's incarnations up to this one are over.
     pub(crate) fn end(&self, incarnation: Incarnation, forget: impl FnOnce()) {
         let _handling = self.lanes.each_ref().map(|lane| lane.lock());
         if self.inbox.lock().end(incarnation) {
@@ -73,7 +73,7 @@ impl Inbound {
         }
     }
 
-    /// This node begins another life.
+    /// This node begins another incarnation.
     pub(crate) fn restart(&self) {
         let mut handling = self.lanes.each_ref().map(|lane| lane.lock());
         handling.iter_mut().for_each(|parts| parts.pieces.clear());
@@ -151,7 +151,7 @@ impl Parts {
 }
 
 impl PeerLinks {
-    fn receive_publish(&self, from: NodeId, life: Incarnation, publish: Publish) -> Option<()> {
+    fn receive_publish(&self, from: NodeId, incarnation: Incarnation, publish: Publish) -> Option<()> {
         let handed = encode::from_wire(publish)?;
         self.counters.received.fetch_add(1, Ordering::Relaxed);
         if handed.at_apply {
@@ -161,7 +161,7 @@ impl PeerLinks {
         let unserved = self.live.deliver(handed.message.clone(), handed.ordinary, handed.logged, &handed.groups);
         if !unserved.is_empty() {
             let returned = encode::Handed { ordinary: false, groups: unserved, ..handed };
-            self.send_back(from, life, &returned);
+            self.send_back(from, incarnation, &returned);
         }
         Some(())
     }

@@ -28,7 +28,7 @@ const FILTERS_PER_ITEM: usize = 1000;
 
 /// This node's routes, and who has to acknowledge changes of them.
 #[derive(Default)]
-pub(super) struct Told {
+pub(super) struct AnnouncedRoutes {
     pub(super) routes: LocalRoutes,
     pub(super) serving: BTreeMap<NodeId, Incarnation>,
 }
@@ -42,7 +42,7 @@ impl PeerLinks {
         ticket: u64,
     ) {
         let mut told = self.told.lock();
-        let Told { routes, serving } = &mut *told;
+        let AnnouncedRoutes { routes, serving } = &mut *told;
         // Nobody waits for the end of a subscription, so one that changes nothing is nobody else's business.
         let only_ends = added.is_empty() && !removed.is_empty();
         routes.change(&mut added, &mut removed);
@@ -73,7 +73,7 @@ impl PeerLinks {
         settled.settle();
     }
 
-    /// The control lane of a link is open: the first time in its life, everything is told.
+    /// The control lane of a link is open: the first time in its incarnation, everything is told.
     pub(super) fn sync(&self, link: &PeerLink) {
         let told = self.told.lock();
         let synced = link.sync(|| {
@@ -87,8 +87,8 @@ impl PeerLinks {
             }
             items
         });
-        if let Some(life) = told.serving.get(&link.node) {
-            link.tell_complete(*life, Body::RoutesComplete(RoutesComplete {}));
+        if let Some(incarnation) = told.serving.get(&link.node) {
+            link.tell_complete(*incarnation, Body::RoutesComplete(RoutesComplete {}));
         }
         drop(told);
         if synced {
@@ -121,8 +121,8 @@ impl PeerLinks {
     }
 
     pub(super) fn forward_message(&self, forward: Forward, reply: Option<(Arc<dyn Completion>, u64)>) {
-        let Forward { message, nodes, groups, logged, after, at_apply, life } = forward;
-        if life.is_some() && self.me().map(|me| me.incarnation) != life {
+        let Forward { message, nodes, groups, logged, after, at_apply, incarnation } = forward;
+        if incarnation.is_some() && self.me().map(|me| me.incarnation) != incarnation {
             return;
         }
         let mut targets: SmallVec<[Target; 4]> =
@@ -153,8 +153,8 @@ impl PeerLinks {
     }
 
     /// A member of these groups was not to be found here: whoever sent the message chooses again.
-    pub(super) fn send_back(&self, to: NodeId, life: Incarnation, handed: &Handed) {
-        self.answer(to, life, Body::Returned(Returned { publish: Some(encode::to_wire(handed)) }));
+    pub(super) fn send_back(&self, to: NodeId, incarnation: Incarnation, handed: &Handed) {
+        self.answer(to, incarnation, Body::Returned(Returned { publish: Some(encode::to_wire(handed)) }));
     }
 
     /// The node had no member of the groups any more: another one, or this one, or nobody.
@@ -178,7 +178,7 @@ impl PeerLinks {
     /// Members that do not serve.
     fn gone(&self) -> Vec<NodeId> {
         let Some(view) = self.view.load_full() else { return Vec::new() };
-        let serves = |node: &NodeId| view.lives.get(node).is_some_and(|life| life.serving.is_some());
+        let serves = |node: &NodeId| view.incarnations.get(node).is_some_and(|known| known.serving.is_some());
         view.members.iter().copied().filter(|node| !serves(node)).collect()
     }
 
@@ -225,10 +225,10 @@ impl PeerLinks {
         }
     }
 
-    /// Answers what this life of another node asked; if it is over, nobody.
-    pub(super) fn answer(&self, node: NodeId, life: Incarnation, body: Body) {
+    /// Answers what this incarnation of another node asked; if it is over, nobody.
+    pub(super) fn answer(&self, node: NodeId, incarnation: Incarnation, body: Body) {
         if let Some(link) = self.links.load().get(&node) {
-            link.push_answer(life, body);
+            link.push_answer(incarnation, body);
         }
     }
 }

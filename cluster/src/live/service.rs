@@ -4,7 +4,7 @@ use crate::{
     ids::{Incarnation, NodeId},
     node::walls::Clocks,
     raft::peer_of,
-    transport::{PeerIdentity, services::live::peer_server},
+    transport::{PeerCertificate, services::live::peer_server},
 };
 use futures_util::future::BoxFuture;
 use mosquorum_proto::peer::live::{
@@ -29,10 +29,10 @@ pub(crate) struct PeerService {
 
 impl PeerService {
     #[allow(clippy::result_large_err)] // tonic's own type
-    fn admit(&self, peer: Option<&PeerIdentity>, address: Option<Address>) -> Result<NodeId, Status> {
+    fn admit(&self, peer: Option<&PeerCertificate>, address: Option<Address>) -> Result<NodeId, Status> {
         let address = address.ok_or_else(|| Status::invalid_argument("the message has no address"))?;
         let from = NodeId(address.from);
-        self.peers.ground.admit(peer, &address.cluster, from, NodeId(address.to))?;
+        self.peers.context.admit(peer, &address.cluster, from, NodeId(address.to))?;
         Ok(from)
     }
 }
@@ -44,7 +44,7 @@ impl peer_server::Peer for PeerService {
         let PingRequest { address, incarnation } = request.into_inner();
         let from = self.admit(peer.as_ref(), address)?;
         let (granted, voters_index) = self.peers.leases.grant(from, Incarnation(incarnation))?;
-        let Clocks { time, wall, sure } = self.peers.ground.clocks();
+        let Clocks { time, wall, sure } = self.peers.context.clocks();
         let clocks = Some(mosquorum_proto::peer::live::Clocks { time: time.0, wall: wall.0, sure });
         Ok(Response::new(PingReply { granted, voters_index, clocks }))
     }
@@ -72,7 +72,7 @@ impl peer_server::Peer for PeerService {
         if lane > DATA {
             return Err(Status::invalid_argument("no such lane"));
         }
-        let me = self.peers.me().ok_or_else(|| Status::unavailable("this node is between two lives"))?;
+        let me = self.peers.me().ok_or_else(|| Status::unavailable("this node is between two incarnations"))?;
         let incarnation = Incarnation(hello.incarnation);
         let (inbound, received) = self.peers.greet(from, incarnation, lane)?;
         let reply = Some(LinkReply { incarnation: me.incarnation.0, received });
@@ -113,7 +113,7 @@ impl Receiving {
             _ => None,
         });
         let after = after.max().filter(|after| *after > 0)?;
-        let mut applied = self.peers.ground.applied()?;
+        let mut applied = self.peers.context.applied()?;
         if *applied.borrow() >= after {
             return None;
         }

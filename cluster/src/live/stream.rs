@@ -40,12 +40,12 @@ pub(super) async fn run(peers: Weak<PeerLinks>, link: Weak<PeerLink>, lane: usiz
 /// `Ok` when the connection worked for a while.
 async fn connect(peers: &Arc<PeerLinks>, link: &Arc<PeerLink>, lane: usize) -> Result<(), String> {
     let stream = link.begin(lane);
-    let me = peers.me().ok_or("this node is between two lives")?;
-    let channel = peers.ground.channel(link.node, Purpose::Data).ok_or("no such member")?;
+    let me = peers.me().ok_or("this node is between two incarnations")?;
+    let channel = peers.context.channel(link.node, Purpose::Data).ok_or("no such member")?;
     let mut client = PeerClient::new(channel)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let address = Address { cluster: peers.ground.cluster().into(), from: me.node.0, to: link.node.0 };
+    let address = Address { cluster: peers.context.cluster().into(), from: me.node.0, to: link.node.0 };
     let hello = LinkHello { address: Some(address), incarnation: me.incarnation.0, lane: lane as i32 };
     let sending = Sending { link: link.clone(), lane, stream, hello: Some(hello) };
     let answer = timeout(ANSWER_TIMEOUT, client.link(sending)).await.map_err(|_| "no answer")?;

@@ -17,7 +17,7 @@ const ASK_AGAIN: &str = "leadership moved";
 
 /// How long an operator waits for a majority to come back: an election takes less. Members have a second of that to say
 /// that they are there; a majority that was lost just now is missed after 1.1 s more.
-const MAJORITY_PATIENCE: Duration = Duration::from_millis(1500);
+const MAJORITY_TIMEOUT: Duration = Duration::from_millis(1500);
 const MAJORITY_CHECK: Duration = Duration::from_millis(50);
 
 /// Does what is asked, here if this node leads and through the leader otherwise.
@@ -64,13 +64,13 @@ async fn majority(shared: &Shared) {
     }
 }
 
-/// Resolves, with the reason, once there has been no majority for [`MAJORITY_PATIENCE`].
+/// Resolves, with the reason, once there has been no majority for [`MAJORITY_TIMEOUT`].
 async fn without_majority(shared: &Arc<Shared>) -> String {
     loop {
         while shared.has_majority() {
             sleep(MAJORITY_CHECK).await;
         }
-        let (found, back) = tokio::join!(survey(shared.clone()), timeout(MAJORITY_PATIENCE, majority(shared)));
+        let (found, back) = tokio::join!(survey(shared.clone()), timeout(MAJORITY_TIMEOUT, majority(shared)));
         if back.is_err() {
             return why_no_majority(&found);
         }
@@ -110,7 +110,7 @@ async fn forward(
         return Err(format!("no leader is known, {ASK_AGAIN}"));
     };
     let mut client = MembershipClient::new(shared.transport.channel(&leader.address, Purpose::Control));
-    let patience = match &request.request {
+    let timeout = match &request.request {
         // The leader says after a while that the new node is still copying the state.
         Some(wire::admin_request::Request::Add(_)) => add::JOIN_WAIT + shared.settings.commit_timeout,
         // The leader waits for nodes that leave until they have committed what they have.
@@ -119,7 +119,7 @@ async fn forward(
         }
         _ => shared.settings.commit_timeout,
     };
-    match timeout(patience, client.admin(request)).await {
+    match tokio::time::timeout(timeout, client.admin(request)).await {
         Ok(Ok(reply)) => {
             let reply = reply.into_inner();
             if reply.done { Ok(reply.text) } else { Err(reply.text) }

@@ -34,7 +34,7 @@ const RUNNING: Duration = Duration::from_secs(2);
 pub(crate) async fn decide(shared: &Shared, command: Command) -> Result<(), String> {
     let (reply, applied) = oneshot::channel();
     let reply = Arc::new(Decided(Mutex::new(Some(reply))));
-    shared.proposer.submit(vec![Submission { command, reply, ticket: 0, life: None }]);
+    shared.proposer.submit(vec![Submission { command, reply, ticket: 0, incarnation: None }]);
     match timeout(shared.settings.commit_timeout, applied).await {
         Ok(Ok(())) => Ok(()),
         _ => Err("the cluster did not agree in time; nothing is lost by asking again".into()),
@@ -71,7 +71,7 @@ pub(crate) async fn admit(shared: &Arc<Shared>, request: &wire::AdmitRequest) ->
     refuse_running_namesake(shared, &request.name, 0)?;
     let node = engine.commit_blank().await.map_err(|e| e.to_string())?;
     info!(target: EVENTS, "{} at {} is admitted as n{node}", request.name, request.address);
-    Ok(wire::AdmitReply { cluster: engine.speaker.cluster.to_vec().into(), node })
+    Ok(wire::AdmitReply { cluster: engine.identity.cluster.to_vec().into(), node })
 }
 
 /// Whether a member runs, as the leader knows: it does itself.
@@ -122,7 +122,7 @@ fn refuse_running_namesake(shared: &Shared, name: &str, node: u64) -> Result<(),
 /// its name. Returns whether it is one; if not, it asks again.
 pub(crate) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> Result<bool, String> {
     let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
-    if request.cluster[..] != engine.speaker.cluster {
+    if request.cluster[..] != engine.identity.cluster {
         return Err("the node belongs to another cluster".into());
     }
     let text = |e: EngineError| e.to_string();

@@ -24,11 +24,11 @@ pub(crate) async fn run(shared: Arc<Shared>, engine: Arc<Engine>) {
         if view.stopped.is_some() {
             return;
         }
-        let lives = {
+        let incarnations = {
             let state = shared.state.read();
             state.nodes().map(|(node, record)| (node, (record.standing, record.incarnation))).collect()
         };
-        let glance = Glance::of(engine.node(), &view, engine.has_majority(), lives);
+        let glance = Glance::of(engine.node(), &view, engine.has_majority(), incarnations);
         if let Some(before) = seen.replace(glance.clone()) {
             glance.since(&before).iter().for_each(|line| info!(target: EVENTS, "{line}"));
         }
@@ -42,13 +42,13 @@ struct Glance {
     term: u64,
     majority: bool,
     members: BTreeMap<u64, (String, String, bool)>,
-    lives: BTreeMap<NodeId, (Standing, Incarnation)>,
+    incarnations: BTreeMap<NodeId, (Standing, Incarnation)>,
 }
 
 impl Glance {
-    fn of(own: u64, view: &View, majority: bool, lives: BTreeMap<NodeId, (Standing, Incarnation)>) -> Self {
+    fn of(own: u64, view: &View, majority: bool, incarnations: BTreeMap<NodeId, (Standing, Incarnation)>) -> Self {
         let members = view.members.iter().map(|m| (m.node, (m.name.clone(), m.address.clone(), m.voter)));
-        Self { own, leader: view.leader, term: view.term, majority, members: members.collect(), lives }
+        Self { own, leader: view.leader, term: view.term, majority, members: members.collect(), incarnations }
     }
 
     fn name(&self, node: u64) -> String {
@@ -66,16 +66,18 @@ impl Glance {
                 None => format!("no leader is known in term {}", self.term),
             });
         }
-        for (node, (standing, incarnation)) in &self.lives {
-            let was = before.lives.get(node);
+        for (node, (standing, incarnation)) in &self.incarnations {
+            let was = before.incarnations.get(node);
             if was.is_some_and(|(was, at)| was.is_serving() == standing.is_serving() && at == incarnation) {
                 continue;
             }
             let name = self.name(node.0);
             match standing {
-                Standing::Down => lines.push(format!("{name} was declared down (life {})", incarnation.0)),
-                Standing::Serving if was.is_some() => lines.push(format!("{name} is back (life {})", incarnation.0)),
-                Standing::Serving => lines.push(format!("{name} serves (life {})", incarnation.0)),
+                Standing::Down => lines.push(format!("{name} was declared down (incarnation {})", incarnation.0)),
+                Standing::Serving if was.is_some() => {
+                    lines.push(format!("{name} is back (incarnation {})", incarnation.0))
+                }
+                Standing::Serving => lines.push(format!("{name} serves (incarnation {})", incarnation.0)),
                 _ => {}
             }
         }
@@ -121,7 +123,7 @@ mod tests {
             term: 3,
             majority: true,
             members: [member(1), member(2)].into(),
-            lives: [(NodeId(2), (Standing::Serving, Incarnation(7)))].into(),
+            incarnations: [(NodeId(2), (Standing::Serving, Incarnation(7)))].into(),
         }
     }
 
@@ -147,10 +149,10 @@ mod tests {
         voter.members.get_mut(&9).unwrap().2 = true;
         assert_eq!(voter.since(&with_learner), ["node-9 (n9) votes now, 3 nodes vote"]);
         assert_eq!(line(|now| now.members.get_mut(&2).unwrap().1 = "x:1".into()), "node-2 (n2) moved from h2:1 to x:1");
-        let down = line(|now| now.lives = [(NodeId(2), (Standing::Down, Incarnation(7)))].into());
-        assert_eq!(down, "node-2 (n2) was declared down (life 7)");
-        let back = line(|now| now.lives = [(NodeId(2), (Standing::Serving, Incarnation(8)))].into());
-        assert_eq!(back, "node-2 (n2) is back (life 8)");
+        let down = line(|now| now.incarnations = [(NodeId(2), (Standing::Down, Incarnation(7)))].into());
+        assert_eq!(down, "node-2 (n2) was declared down (incarnation 7)");
+        let back = line(|now| now.incarnations = [(NodeId(2), (Standing::Serving, Incarnation(8)))].into());
+        assert_eq!(back, "node-2 (n2) is back (incarnation 8)");
         assert!(line(|now| now.majority = false).starts_with("there is no majority any more"));
     }
 }

@@ -21,7 +21,7 @@ pub(crate) async fn ask(shared: &Arc<Shared>, engine: &Engine) {
     }
     while let Some(answer) = asked.join_next().await {
         let Ok(Ok(reply)) = answer else { continue };
-        if reply.cluster[..] == engine.speaker.cluster {
+        if reply.cluster[..] == engine.identity.cluster {
             engine.introduce(&reply.members, reply.last_applied);
         }
     }

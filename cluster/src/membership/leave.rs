@@ -9,7 +9,7 @@ use crate::{
 };
 use mosquorum_proto::peer::raft as wire;
 use std::{collections::BTreeSet, fmt::Write, sync::Arc, time::Duration};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::task::JoinSet;
 use tonic::Code;
 use tracing::{info, warn};
 
@@ -38,7 +38,7 @@ pub(crate) async fn hand_over(
         if !serves || member.silent.is_some_and(|silent| silent > SILENT) {
             continue;
         }
-        let patience = within + 2 * shared.settings.commit_timeout;
+        let timeout = within + 2 * shared.settings.commit_timeout;
         let mut client = MembershipClient::new(shared.transport.channel(&member.address, Purpose::Control));
         let request = wire::LeaveRequest {
             cluster: shared.identity().map(|identity| identity.cluster.to_vec().into()).unwrap_or_default(),
@@ -47,7 +47,7 @@ pub(crate) async fn hand_over(
             hand_over_ms: within.as_millis() as u64,
         };
         let (node, name) = (member.node, member.name.clone());
-        asked.spawn(async move { (node, name, timeout(patience, client.leave(request)).await) });
+        asked.spawn(async move { (node, name, tokio::time::timeout(timeout, client.leave(request)).await) });
     }
     let mut handed_over = HandedOver { nodes: BTreeSet::new(), notes: String::new() };
     while let Some(answer) = asked.join_next().await {

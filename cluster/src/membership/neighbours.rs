@@ -1,6 +1,6 @@
 //! What members say of themselves when they are asked: for operators, and for clients of this node that can go elsewhere.
 //! Always true: only nodes that answered just now, serve, and do not hand their own clients over are named to clients; who
-//! does not answer costs a second, however many do not; what a stranger at a member's address says is not taken for the
+//! does not answer costs a second, however many do not; what a node of no cluster at a member's address says is not taken for the
 //! member's.
 use super::{ask_first, forming::hello, own_address};
 use crate::{

@@ -5,7 +5,7 @@ use crate::{
     node::shared::Shared,
     raft::peer_of,
     transport::{
-        PeerIdentity, Purpose, host_of,
+        PeerCertificate, Purpose, host_of,
         services::raft::{membership_client::MembershipClient, membership_server},
     },
 };
@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status};
 
 /// Addresses of an invitation that are kept.
 const INVITATION_MAX: usize = 64;
-const LEADER_PATIENCE: Duration = Duration::from_secs(1);
+const LEADER_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(crate) struct MembershipService {
@@ -33,9 +33,9 @@ impl MembershipService {
 }
 
 #[allow(clippy::result_large_err)]
-fn check_claim(peer: Option<&PeerIdentity>, name: &str, address: &str) -> Result<(), Status> {
+fn check_claim(peer: Option<&PeerCertificate>, name: &str, address: &str) -> Result<(), Status> {
     match peer {
-        Some(peer) if !peer.speaks_for(name, address) => {
+        Some(peer) if !peer.is_valid_for(name, address) => {
             Err(Status::permission_denied(format!("the certificate is not valid for `{name}` ({address})")))
         }
         _ => Ok(()),
@@ -43,14 +43,14 @@ fn check_claim(peer: Option<&PeerIdentity>, name: &str, address: &str) -> Result
 }
 
 /// Those of the names for which the certificate is valid.
-fn proven(peer: Option<&PeerIdentity>, names: &[&str]) -> Vec<String> {
+fn proven(peer: Option<&PeerCertificate>, names: &[&str]) -> Vec<String> {
     let peer = peer.cloned().unwrap_or_default();
     peer.proven(names.iter().copied()).into_iter().map(str::to_owned).collect()
 }
 
 /// Refuses whoever is no member of this node's cluster.
 #[allow(clippy::result_large_err)]
-fn check_member(shared: &Shared, peer: Option<&PeerIdentity>) -> Result<(), Status> {
+fn check_member(shared: &Shared, peer: Option<&PeerCertificate>) -> Result<(), Status> {
     let engine = shared.engine.load_full().ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))?;
     engine.check_certificate(&peer.cloned().unwrap_or_default())
 }
@@ -63,17 +63,17 @@ fn leader_elsewhere(shared: &Shared) -> Option<String> {
 }
 
 /// Only the leader tells a node to leave (or that node itself). Who leads may be known a moment later here than there.
-async fn check_leads(shared: &Shared, peer: Option<&PeerIdentity>) -> Result<(), Status> {
+async fn check_leads(shared: &Shared, peer: Option<&PeerCertificate>) -> Result<(), Status> {
     let Some(peer) = peer else { return Ok(()) };
     let since = tokio::time::Instant::now();
     loop {
         let view = shared.view();
         let own = shared.identity().map(|identity| identity.node);
         let mut asked = view.leader.into_iter().chain(own).filter_map(|node| view.member(node));
-        if asked.any(|member| peer.speaks_for(&member.name, &member.address)) {
+        if asked.any(|member| peer.is_valid_for(&member.name, &member.address)) {
             return Ok(());
         }
-        if since.elapsed() > LEADER_PATIENCE {
+        if since.elapsed() > LEADER_TIMEOUT {
             return Err(Status::permission_denied("only the leader tells a node to leave"));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -129,7 +129,7 @@ pub(crate) async fn checkpoint(shared: Arc<Shared>) -> Result<(), String> {
     make_snapshot(&shared, &engine).await
 }
 
-/// Lets go of the log up to the snapshot, but for what a follower that lags a little may still want.
+/// Purges the log up to the snapshot, but for what a follower that lags a little may still want.
 async fn purge(shared: &Shared, engine: &Engine, log: &Log) {
     let bounds = log.bounds();
     let (Some(first), Some(last)) = (bounds.first, bounds.last) else { return };
@@ -171,7 +171,12 @@ pub(crate) async fn ticks(shared: Arc<Shared>, engine: Arc<Engine>) {
         if due {
             let tick = Arc::new(PendingTick { applied: applied.clone(), was_applied: AtomicBool::new(false) });
             pending = Arc::downgrade(&tick);
-            shared.proposer.submit(vec![Submission { command: Command::Tick, reply: tick, ticket: 0, life: None }]);
+            shared.proposer.submit(vec![Submission {
+                command: Command::Tick,
+                reply: tick,
+                ticket: 0,
+                incarnation: None,
+            }]);
         }
     }
 }

@@ -7,11 +7,11 @@ use super::{
     timekeeping,
 };
 use crate::{
-    consensus::{LifeEvent, Sender},
+    consensus::{IncarnationEvent, Sender},
     events::EVENTS,
     ids::{Incarnation, NodeId},
     membership::{FOUNDER, Pauses, ask_first, changes, events, forget, forming, introductions, own_address},
-    raft::{Engine, EngineStart, Speaker},
+    raft::{Engine, EngineStart, PeerIdentity},
     state::Command,
     transport::{Purpose, services::raft::membership_client::MembershipClient},
 };
@@ -27,7 +27,11 @@ use tracing::{info, warn};
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 const INVITATION_CHECK: Duration = Duration::from_millis(200);
 /// Leads the node into its cluster and keeps it serving, for the life of the process.
-pub(crate) async fn run(shared: Arc<Shared>, opened: Option<Opened>, events: mpsc::UnboundedReceiver<LifeEvent>) {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    opened: Option<Opened>,
+    events: mpsc::UnboundedReceiver<IncarnationEvent>,
+) {
     let opened = match opened {
         Some(opened) => opened,
         None => match enter(&shared).await {
@@ -91,7 +95,7 @@ async fn start_engine(shared: &Arc<Shared>, opened: Opened) -> Result<Arc<Engine
         replica: opened.replica,
         clock: shared.clock.clone(),
         transport: shared.transport.clone(),
-        speaker: Speaker { cluster: identity.cluster, node: identity.node },
+        identity: PeerIdentity { cluster: identity.cluster, node: identity.node },
     })
     .await
     .map_err(|e| e.to_string())?;
@@ -159,7 +163,7 @@ async fn become_voter(shared: &Arc<Shared>, engine: &Arc<Engine>) {
 /// Sends one request to join to the leader, or to whoever may know it.
 async fn ask_to_join(shared: &Arc<Shared>, engine: &Engine) -> Result<(), String> {
     let request = wire::JoinRequest {
-        cluster: engine.speaker.cluster.to_vec().into(),
+        cluster: engine.identity.cluster.to_vec().into(),
         node: engine.node(),
         name: shared.settings.name.clone(),
         address: own_address(shared),
@@ -221,8 +225,8 @@ async fn first_snapshot(shared: &Arc<Shared>, engine: &Arc<Engine>) -> Result<()
 }
 
 /// Serves under one incarnation after the other.
-async fn serve(shared: Arc<Shared>, engine: Arc<Engine>, mut events: mpsc::UnboundedReceiver<LifeEvent>) {
-    let mut current = begin_life(&shared);
+async fn serve(shared: Arc<Shared>, engine: Arc<Engine>, mut events: mpsc::UnboundedReceiver<IncarnationEvent>) {
+    let mut current = begin_incarnation(&shared);
     let mut member = tokio::time::interval(Duration::from_millis(500));
     let mut reminded = forming::Reminded::default();
     loop {
@@ -252,27 +256,25 @@ async fn serve(shared: Arc<Shared>, engine: Arc<Engine>, mut events: mpsc::Unbou
         };
         match event {
             None => return,
-            Some(LifeEvent::Up(incarnation)) if Some(incarnation) == current => {
+            Some(IncarnationEvent::Up(incarnation)) if Some(incarnation) == current => {
                 info!(incarnation = incarnation.0, "serving");
                 shared.set_serving(true);
             }
-            Some(LifeEvent::Ended(incarnation)) if Some(incarnation) >= current => {
-                end_life(&shared, current, "its lease is over").await;
-                current = begin_life(&shared);
+            Some(IncarnationEvent::Ended(incarnation)) if Some(incarnation) >= current => {
+                end_incarnation(&shared, current, "its lease is over").await;
+                current = begin_incarnation(&shared);
             }
-            Some(LifeEvent::Replaced) => {
+            Some(IncarnationEvent::Replaced) => {
                 info!(target: EVENTS, "this node's state was restored from a snapshot of the leader");
-                end_life(&shared, current, "a snapshot took the place of the state").await;
-                current = begin_life(&shared);
+                end_incarnation(&shared, current, "a snapshot took the place of the state").await;
+                current = begin_incarnation(&shared);
             }
-            Some(LifeEvent::Up(_) | LifeEvent::Ended(_)) => {}
+            Some(IncarnationEvent::Up(_) | IncarnationEvent::Ended(_)) => {}
         }
     }
 }
 
-type Life = Option<Incarnation>;
-
-fn begin_life(shared: &Shared) -> Life {
+fn begin_incarnation(shared: &Shared) -> Option<Incarnation> {
     let origin = shared.next_origin()?;
     let name = shared.settings.name.as_str().into();
     shared.proposer.restart(Some(origin), Some(Command::NodeUp { name }));
@@ -280,18 +282,18 @@ fn begin_life(shared: &Shared) -> Life {
 }
 
 /// Nothing more may leave this node under the incarnation: its connections close before the next one begins.
-async fn end_life(shared: &Arc<Shared>, life: Life, reason: &'static str) {
+async fn end_incarnation(shared: &Arc<Shared>, incarnation: Option<Incarnation>, reason: &'static str) {
     shared.set_serving(false);
     shared.proposer.restart(None, None);
     shared.barriers.clear();
-    let Some(incarnation) = life else { return };
+    let Some(incarnation) = incarnation else { return };
     warn!(incarnation = incarnation.0, reason, "incarnation ended, connections close");
     let live = shared.live.clone();
     let _ = tokio::task::spawn_blocking(move || live.lease_lost(incarnation)).await;
 }
 
-async fn removed(shared: &Arc<Shared>, life: Life) {
-    end_life(shared, life, "this node was removed from the cluster").await;
+async fn removed(shared: &Arc<Shared>, incarnation: Option<Incarnation>) {
+    end_incarnation(shared, incarnation, "this node was removed from the cluster").await;
     let line = "this node was removed from the cluster: it serves nobody any more; `mosquorum cluster add` on a member takes \
                 it in again";
     warn!(target: EVENTS, "{line}");

@@ -16,7 +16,7 @@ pub use shared::Fatal;
 pub(crate) use open::{Disk, Opened};
 
 use crate::{
-    consensus::{Hub, LifeEvent, ProposalService, Proposer},
+    consensus::{Hub, IncarnationEvent, ProposalService, Proposer},
     facade::{
         AdminRequest, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Neighbour, Pressure,
         Submission, Survey,
@@ -136,7 +136,7 @@ impl RaftConsensus {
             disk: tokio::sync::Mutex::new(disk),
             log: Mutex::new(None),
             identity: OnceLock::new(),
-            lives: AtomicU64::new(0),
+            incarnations: AtomicU64::new(0),
             serving: AtomicBool::new(false),
             kept_out: Mutex::default(),
             invitation: Mutex::default(),
@@ -188,11 +188,11 @@ impl RaftConsensus {
     /// The lease of the current incarnation was lost: every connection is closed already. Serving goes on under the
     /// next one as soon as the state knows it.
     pub fn lease_lost(&self, incarnation: Incarnation) {
-        self.shared.hub.report(LifeEvent::Ended(incarnation));
+        self.shared.hub.report(IncarnationEvent::Ended(incarnation));
     }
 }
 
-type Parts = (Arc<Shared>, Option<Opened>, Option<tokio::net::TcpListener>, mpsc::UnboundedReceiver<LifeEvent>);
+type Parts = (Arc<Shared>, Option<Opened>, Option<tokio::net::TcpListener>, mpsc::UnboundedReceiver<IncarnationEvent>);
 
 fn own_services(shared: &Arc<Shared>) -> Routes {
     let engine = shared.engine.clone();

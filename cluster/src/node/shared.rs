@@ -25,7 +25,7 @@ use std::{
 use tokio::runtime::Handle;
 
 /// At a stop, for what was submitted to be applied.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Called once, with the reason, when the node must stop at once (a failed fsync): nothing may be acknowledged after.
 pub type Fatal = Arc<dyn Fn(String) + Send + Sync>;
@@ -56,7 +56,7 @@ pub(crate) struct Shared {
     pub(super) log: Mutex<Option<Log>>,
     pub(super) identity: OnceLock<Identity>,
     /// Lives of this process under one boot: each loss of the lease starts another.
-    pub(super) lives: AtomicU64,
+    pub(super) incarnations: AtomicU64,
     /// The state knows the current incarnation as up.
     pub(super) serving: AtomicBool,
     /// What keeps this node out of its cluster, for the operator.
@@ -106,8 +106,8 @@ impl Shared {
     /// The incarnation to serve under next: larger than every earlier one of this node.
     pub(crate) fn next_origin(&self) -> Option<Origin> {
         let identity = self.identity.get()?;
-        let life = self.lives.fetch_add(1, Ordering::AcqRel);
-        Some(Origin { node: NodeId(identity.node), incarnation: Incarnation::new(identity.boots, life) })
+        let incarnation = self.incarnations.fetch_add(1, Ordering::AcqRel);
+        Some(Origin { node: NodeId(identity.node), incarnation: Incarnation::new(identity.boots, incarnation) })
     }
 
     pub(crate) fn view(&self) -> View {
@@ -179,7 +179,7 @@ impl Shared {
         self.set_serving(false);
         // A DISCONNECT that was read a moment ago is to count.
         if self.engine.load().as_ref().is_some_and(|engine| engine.has_majority()) {
-            self.proposer.settle(SETTLE_PATIENCE).await;
+            self.proposer.settle(SETTLE_TIMEOUT).await;
         }
         self.proposer.restart(None, None);
         self.barriers.clear();

@@ -4,7 +4,7 @@
 use super::{
     log::LogStore,
     machine::Machine,
-    network::{Addresses, NetworkFactory, Speaker},
+    network::{Addresses, NetworkFactory, PeerIdentity},
     senders::Introductions,
     types::{Member, Proposal, TypeConfig},
 };
@@ -42,7 +42,7 @@ const CONTACT_LOST: Duration = Duration::from_millis(2 * ELECTION_MAX_MS);
 pub(crate) struct Engine {
     raft: Raft<TypeConfig, Machine>,
     pub(crate) replica: Arc<Replica>,
-    pub(crate) speaker: Speaker,
+    pub(crate) identity: PeerIdentity,
     /// Held while a snapshot comes in.
     pub(crate) receiving: tokio::sync::Mutex<()>,
     started: Instant,
@@ -124,7 +124,7 @@ pub(crate) struct EngineStart {
     pub(crate) replica: Arc<Replica>,
     pub(crate) clock: Arc<ClusterClock>,
     pub(crate) transport: Arc<Transport>,
-    pub(crate) speaker: Speaker,
+    pub(crate) identity: PeerIdentity,
 }
 
 fn config() -> Config {
@@ -157,11 +157,11 @@ impl Engine {
         let addresses = Addresses::default();
         let network = NetworkFactory {
             transport: start.transport.clone(),
-            speaker: start.speaker.clone(),
+            identity: start.identity.clone(),
             addresses: addresses.clone(),
         };
         let raft = Raft::new(
-            start.speaker.node,
+            start.identity.node,
             Arc::new(config),
             network,
             LogStore::new(start.log, start.clock.clone()),
@@ -183,7 +183,7 @@ impl Engine {
         Ok(Arc::new(Self {
             raft,
             replica: start.replica,
-            speaker: start.speaker,
+            identity: start.identity,
             receiving: tokio::sync::Mutex::new(()),
             started: Instant::now(),
             heard: AtomicU64::new(0),
@@ -197,7 +197,7 @@ impl Engine {
     }
 
     pub(crate) fn node(&self) -> u64 {
-        self.speaker.node
+        self.identity.node
     }
 
     /// Changes with leader and term; ends when the group stops.
@@ -269,7 +269,7 @@ impl Engine {
         let members = self.view().members.into_iter().filter(|m| m.node != self.node());
         Neighbours {
             members: members.map(|m| (m.node, m.address)).collect(),
-            cluster: Bytes::copy_from_slice(&self.speaker.cluster),
+            cluster: Bytes::copy_from_slice(&self.identity.cluster),
             me: self.node(),
         }
     }
@@ -423,7 +423,7 @@ async fn publish_leadership(raft: Raft<TypeConfig, Machine>, publish: watch::Sen
     }
 }
 
-/// Keeps the members' addresses as they are in the newest membership; what was an address is let go of.
+/// Keeps the members' addresses as they are in the newest membership; what was an address is released.
 async fn follow_addresses(raft: Raft<TypeConfig, Machine>, addresses: Addresses, transport: Arc<Transport>) {
     let mut metrics = raft.server_metrics();
     loop {

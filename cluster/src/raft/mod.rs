@@ -13,7 +13,7 @@ mod types;
 mod voters;
 
 pub(crate) use engine::{Engine, EngineError, EngineStart, Leadership, MemberView, NotLeader, View};
-pub(crate) use network::Speaker;
+pub(crate) use network::PeerIdentity;
 pub(crate) use service::{RaftService, START_TIMEOUT, collect_parts, peer_of};
 pub(crate) use types::vote_after_snapshot;
 

@@ -40,12 +40,12 @@ const SNAPSHOT_INSTALL_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Which cluster and node speaks.
 #[derive(Debug, Clone)]
-pub(crate) struct Speaker {
+pub(crate) struct PeerIdentity {
     pub(crate) cluster: [u8; 16],
     pub(crate) node: u64,
 }
 
-impl Speaker {
+impl PeerIdentity {
     pub(crate) fn envelope(&self, to: u64) -> wire::Envelope {
         wire::Envelope { cluster: Bytes::copy_from_slice(&self.cluster), from: self.node, to }
     }
@@ -57,7 +57,7 @@ pub(crate) type Addresses = Arc<ArcSwap<BTreeMap<u64, String>>>;
 #[derive(Clone)]
 pub(crate) struct NetworkFactory {
     pub(crate) transport: Arc<Transport>,
-    pub(crate) speaker: Speaker,
+    pub(crate) identity: PeerIdentity,
     pub(crate) addresses: Addresses,
 }
 
@@ -129,7 +129,11 @@ fn append_result(reply: wire::AppendReply) -> Result<StreamAppendResult<TypeConf
 }
 
 /// A request as frames: the request itself, then the parts of entries too large for it.
-fn append_frames(speaker: &Speaker, target: u64, request: AppendEntriesRequest<TypeConfig>) -> Vec<wire::AppendFrame> {
+fn append_frames(
+    identity: &PeerIdentity,
+    target: u64,
+    request: AppendEntriesRequest<TypeConfig>,
+) -> Vec<wire::AppendFrame> {
     use wire::append_frame::Content;
     let mut parts = Vec::new();
     let entries = request
@@ -148,7 +152,7 @@ fn append_frames(speaker: &Speaker, target: u64, request: AppendEntriesRequest<T
         })
         .collect();
     let first = wire::AppendRequest {
-        envelope: Some(speaker.envelope(target)),
+        envelope: Some(identity.envelope(target)),
         vote: Some(vote_to_wire(&request.vote)),
         previous: request.prev_log_id.as_ref().map(log_id_to_wire),
         commit: request.leader_commit.as_ref().map(log_id_to_wire),
@@ -168,8 +172,8 @@ impl Network {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    fn speaker(&self) -> &Speaker {
-        &self.factory.speaker
+    fn identity(&self) -> &PeerIdentity {
+        &self.factory.identity
     }
 
     async fn heartbeat(
@@ -177,7 +181,7 @@ impl Network {
         request: AppendEntriesRequest<TypeConfig>,
         option: &RPCOption,
     ) -> Result<StreamAppendResult<TypeConfig>, RpcError> {
-        let frame = append_frames(self.speaker(), self.target, request).swap_remove(0);
+        let frame = append_frames(self.identity(), self.target, request).swap_remove(0);
         let Some(wire::append_frame::Content::Request(request)) = frame.content else {
             return Err(malformed("request"));
         };
@@ -210,7 +214,7 @@ impl Network {
     {
         let (frames, outgoing) = mpsc::channel(APPENDS_IN_FLIGHT);
         let in_flight = Arc::new(tokio::sync::Semaphore::new(APPENDS_IN_FLIGHT));
-        let (speaker, target, slots) = (self.speaker().clone(), self.target, in_flight.clone());
+        let (identity, target, slots) = (self.identity().clone(), self.target, in_flight.clone());
         // Ends with the requests, or when the stream is gone and `frames` takes nothing any more.
         tokio::spawn(async move {
             loop {
@@ -221,7 +225,7 @@ impl Network {
                 let Some(request) = request else { return };
                 let Ok(slot) = slots.acquire().await else { return };
                 slot.forget();
-                for frame in append_frames(&speaker, target, request) {
+                for frame in append_frames(&identity, target, request) {
                     if frames.send(frame).await.is_err() {
                         return;
                     }
@@ -331,7 +335,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
         let message = wire::TransferRequest {
-            envelope: Some(self.speaker().envelope(self.target)),
+            envelope: Some(self.identity().envelope(self.target)),
             from_leader: Some(vote_to_wire(request.from_leader())),
             to_node: *request.to_node_id(),
             last: request.last_log_id().map(log_id_to_wire),
@@ -364,7 +368,7 @@ impl Network {
         option: &RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let message = wire::VoteRequest {
-            envelope: Some(self.speaker().envelope(self.target)),
+            envelope: Some(self.identity().envelope(self.target)),
             vote: Some(vote_to_wire(&request.vote)),
             last: request.last_log_id.as_ref().map(log_id_to_wire),
             leadership_transfer: request.leadership_transfer,
@@ -386,7 +390,7 @@ impl Network {
             .map_err(|e| StreamingError::Network(NetworkError::new(&e)))?
             .map_err(unreadable)?;
         let start = wire::SnapshotStart {
-            envelope: Some(self.speaker().envelope(self.target)),
+            envelope: Some(self.identity().envelope(self.target)),
             vote: Some(vote_to_wire(&vote)),
             length: file.length,
             crc: file.crc,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     events::EVENTS,
-    transport::{Limited, PeerIdentity},
+    transport::{Limited, PeerCertificate},
 };
 use mosquorum_proto::peer::raft as wire;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -109,13 +109,13 @@ impl Engine {
     }
 
     /// Whether the certificate is a member's. Without TLS it is not told apart.
-    pub(crate) fn is_members(&self, peer: &PeerIdentity) -> bool {
-        self.members().values().any(|member| peer.speaks_for(&member.name, &member.address))
+    pub(crate) fn is_members(&self, peer: &PeerCertificate) -> bool {
+        self.members().values().any(|member| peer.is_valid_for(&member.name, &member.address))
     }
 
     /// For each call, before anything of it is read.
     #[allow(clippy::result_large_err)] // tonic's own type
-    pub(crate) fn check_certificate(&self, peer: &PeerIdentity) -> Result<(), Status> {
+    pub(crate) fn check_certificate(&self, peer: &PeerCertificate) -> Result<(), Status> {
         if self.is_members(peer) {
             return Ok(());
         }
@@ -139,11 +139,11 @@ impl Engine {
     #[allow(clippy::result_large_err)]
     pub(crate) fn check_envelope(
         &self,
-        peer: Option<&PeerIdentity>,
+        peer: Option<&PeerCertificate>,
         envelope: Option<&wire::Envelope>,
     ) -> Result<(), Status> {
         let envelope = envelope.ok_or_else(|| Status::invalid_argument("the message has no envelope"))?;
-        if envelope.cluster[..] != self.speaker.cluster {
+        if envelope.cluster[..] != self.identity.cluster {
             return Err(Status::failed_precondition("the message is for another cluster"));
         }
         if envelope.to != self.node() {
@@ -162,7 +162,7 @@ impl Engine {
             )));
         };
         match peer {
-            Some(peer) if !peer.speaks_for(&member.name, &member.address) => Err(Status::permission_denied(format!(
+            Some(peer) if !peer.is_valid_for(&member.name, &member.address) => Err(Status::permission_denied(format!(
                 "n{} is `{}` ({}), and the certificate is not valid for it",
                 envelope.from, member.name, member.address
             ))),

@@ -10,7 +10,7 @@ use super::{
     },
 };
 use crate::entry::{BatchHeader, Content, encode_batch};
-use crate::transport::{PeerIdentity, services::raft::raft_server};
+use crate::transport::{PeerCertificate, services::raft::raft_server};
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream::BoxStream};
@@ -41,7 +41,7 @@ impl RaftService {
     }
 
     #[allow(clippy::result_large_err)]
-    fn admit(&self, peer: &Option<PeerIdentity>, envelope: Option<wire::Envelope>) -> Result<Arc<Engine>, Status> {
+    fn admit(&self, peer: &Option<PeerCertificate>, envelope: Option<wire::Envelope>) -> Result<Arc<Engine>, Status> {
         let engine = self.engine()?;
         engine.check_envelope(peer.as_ref(), envelope.as_ref())?;
         Ok(engine)
@@ -52,8 +52,8 @@ fn required<T>(value: Option<T>, name: &str) -> Result<T, Status> {
     value.ok_or_else(|| Status::invalid_argument(format!("the message has no {name}")))
 }
 
-pub(crate) fn peer_of<T>(request: &Request<T>) -> Option<PeerIdentity> {
-    request.extensions().get::<PeerIdentity>().cloned()
+pub(crate) fn peer_of<T>(request: &Request<T>) -> Option<PeerCertificate> {
+    request.extensions().get::<PeerCertificate>().cloned()
 }
 
 fn fatal(error: impl std::fmt::Display) -> Status {
@@ -192,7 +192,7 @@ impl RaftService {
     /// Requests of a stream as they come; it ends at the first that is not acceptable.
     fn append_requests(
         self,
-        peer: Option<PeerIdentity>,
+        peer: Option<PeerCertificate>,
         frames: Streaming<wire::AppendFrame>,
     ) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send {
         futures_util::stream::unfold((self, peer, frames), |(this, peer, mut frames)| async move {

@@ -11,7 +11,7 @@ use crate::{
     entry::{BatchHeader, Content, MembershipAt, decode_commands},
     ids::{LogIndex, Millis, NodeId},
     metrics::{Histogram, HistogramValues},
-    state::{Batch, Effect, LoadError, Message, MessageId, Origin, Outcome, PutOut, Record, STEP_WORK, State},
+    state::{Batch, Effect, Evicted, LoadError, Message, MessageId, Origin, Outcome, Record, STEP_WORK, State},
 };
 use bytes::Bytes;
 use mosquorum_storage::{
@@ -22,7 +22,7 @@ use mosquorum_storage::{
 };
 use pace::Pace;
 use parking_lot::{Mutex, RwLock};
-use stateful::Verdict;
+use stateful::BatchOutcome;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -47,7 +47,7 @@ const MESSAGE_MEMORY_MAX: u64 = 32 << 20;
 /// Records that are handed on together at a start, and how many of these may wait.
 const READ_CHUNK: usize = 1024;
 const READ_AHEAD: usize = 16;
-/// So many checkpoints after the last message that was put out has gone, the store's memory is given back.
+/// So many checkpoints after the last message that was evicted has gone, the store's memory is given back.
 const DRAINED_CHECKPOINTS: u32 = 5;
 
 /// A committed entry.
@@ -159,7 +159,7 @@ struct Written {
     last: Option<LogId>,
     /// The store is being filled, or was not to the end: what changed in the state has nothing to do with what is in it.
     broken: bool,
-    /// Messages were put out since the store last let go of what it took for them; `None`: they were not. So many
+    /// Messages were evicted since the store last released what it took for them; `None`: they were not. So many
     /// checkpoints ago the last of them went.
     drained: Option<u32>,
 }
@@ -256,8 +256,8 @@ impl Replica {
                         effects.append(&mut brought);
                         work += state.work_of_last_entry();
                         match verdict {
-                            Verdict::Applied(outcomes) => own.push(OwnBatch { origin, sequence, outcomes, index }),
-                            Verdict::Ignored => ignored.push((origin, sequence)),
+                            BatchOutcome::Applied(outcomes) => own.push(OwnBatch { origin, sequence, outcomes, index }),
+                            BatchOutcome::Ignored => ignored.push((origin, sequence)),
                         }
                     }
                 }
@@ -317,7 +317,7 @@ impl Replica {
         self.let_go(written)
     }
 
-    /// What is put out would otherwise be in the store's memory, and so would what it took for that when it is gone.
+    /// What is evicted would otherwise be in the store's memory, and so would what it took for that when it is gone.
     fn let_go(&self, written: &mut Written) -> Result<(), ReplicaError> {
         let saved = self.state.read().totals().message_memory_saved;
         if saved > MESSAGE_MEMORY_MAX {
@@ -337,7 +337,7 @@ impl Replica {
 
     /// The store must hold everything up to the last cut.
     fn put_out_messages(&self) {
-        let mut at = PutOut::default();
+        let mut at = Evicted::default();
         loop {
             let freed = self.state.write().put_out(MESSAGE_MEMORY_MAX, &mut at);
             // They are dropped here, without the lock.
@@ -347,7 +347,7 @@ impl Replica {
         }
     }
 
-    /// Messages that the state has put out; `None` for one that is no longer there. Reads the store.
+    /// Messages that the state has evicted; `None` for one that is no longer there. Reads the store.
     pub(crate) fn stored_messages(&self, ids: &[MessageId]) -> Result<Vec<Option<Arc<Message>>>, ReplicaError> {
         let read = |id: &MessageId| {
             let value = self.store.get(&id.key())?;
@@ -369,7 +369,7 @@ impl Replica {
         self.snapshot_is_due.swap(false, Ordering::AcqRel).then(|| self.current_snapshot()).flatten()
     }
 
-    /// Whether a snapshot that is written must not take its time: messages are put out only when it is through.
+    /// Whether a snapshot that is written must not take its time: messages are evicted only when it is through.
     fn is_pressed(&self, memory_max: u64) -> bool {
         self.in_a_hurry.load(Ordering::Relaxed) || self.state.read().totals().message_memory > memory_max
     }
@@ -419,7 +419,7 @@ impl Replica {
         };
         let mut writer = SnapshotWriter::create(self.fs.clone(), &self.snapshot_path, meta)?;
         let (mut pace, began) = (Pace::default(), Instant::now());
-        // What could not be put out now, retained messages above all, will not be afterwards either.
+        // What could not be evicted now, retained messages above all, will not be afterwards either.
         let memory = self.state.read().totals().message_memory.max(MESSAGE_MEMORY_MAX) + MESSAGE_MEMORY_MAX;
         for entry in entries {
             let (key, value) = entry?;

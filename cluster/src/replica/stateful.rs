@@ -7,16 +7,16 @@ use bytes::Bytes;
 use mosquorum_storage::kv::KvOp;
 
 /// What became of a batch.
-pub(crate) enum Verdict {
+pub(crate) enum BatchOutcome {
     Applied(Vec<Outcome>),
     /// It was applied before, or one before it is missing, or its origin is down.
     Ignored,
 }
 
-pub(crate) fn apply(state: &mut State, index: LogIndex, batch: &Batch) -> (Verdict, Vec<Effect>) {
+pub(crate) fn apply(state: &mut State, index: LogIndex, batch: &Batch) -> (BatchOutcome, Vec<Effect>) {
     let mut applied = Applied::default();
     state.apply(index, batch, &mut applied);
-    let verdict = if applied.accepted { Verdict::Applied(applied.outcomes) } else { Verdict::Ignored };
+    let verdict = if applied.accepted { BatchOutcome::Applied(applied.outcomes) } else { BatchOutcome::Ignored };
     (verdict, applied.effects)
 }
 

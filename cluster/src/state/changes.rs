@@ -139,10 +139,10 @@ impl State {
                 None => changes.gone.push(Key::Replay(turn)),
             }
         }
-        for life in std::mem::take(&mut self.lost.unwritten) {
-            match self.lost.lives.get(&life) {
-                Some(at) => changes.new.push((Key::Lost(life), Value::Lost(*at))),
-                None => changes.gone.push(Key::Lost(life)),
+        for incarnation in std::mem::take(&mut self.lost.unwritten) {
+            match self.lost.incarnations.get(&incarnation) {
+                Some(at) => changes.new.push((Key::Lost(incarnation), Value::Lost(*at))),
+                None => changes.gone.push(Key::Lost(incarnation)),
             }
         }
         for filter in std::mem::take(&mut self.groups.unwritten) {
@@ -164,7 +164,7 @@ impl State {
             }
         }
         let marks = self.seen.take_unwritten().into_iter();
-        changes.new.extend(marks.map(|(slot, (number, mark))| (Key::Mark(slot), Value::Mark(number, mark))));
+        changes.new.extend(marks.map(|(slot, (number, mark))| (Key::LoopId(slot), Value::LoopId(number, mark))));
         changes.gone_messages = std::mem::take(&mut self.messages.removed);
         changes
     }
@@ -220,7 +220,7 @@ impl State {
         }
     }
 
-    /// The whole state as one cut, messages that were put out excepted; nothing is noted as written.
+    /// The whole state as one cut, messages that were evicted excepted; nothing is noted as written.
     #[must_use]
     pub fn all_records(&self) -> Changes {
         let mut changes = Changes { applied: self.applied, ..Changes::default() };
@@ -258,14 +258,14 @@ impl State {
             new.push((Key::Retained(topic.clone()), Value::Retained(id)));
         }
         new.extend(self.replays.iter().map(|(turn, replay)| (Key::Replay(turn), Value::Replay(replay.clone()))));
-        new.extend(self.lost.lives.iter().map(|(life, at)| (Key::Lost(*life), Value::Lost(*at))));
+        new.extend(self.lost.incarnations.iter().map(|(incarnation, at)| (Key::Lost(*incarnation), Value::Lost(*at))));
         let groups = self.groups.iter().filter(|(_, group)| group.cursor != 0);
         new.extend(groups.map(|(filter, group)| (Key::Group(filter.clone()), Value::Group(group.cursor))));
-        new.extend(self.seen.all().map(|(slot, (number, mark))| (Key::Mark(slot), Value::Mark(number, mark))));
+        new.extend(self.seen.all().map(|(slot, (number, mark))| (Key::LoopId(slot), Value::LoopId(number, mark))));
         changes
     }
 
-    /// All records, ordered by key, for comparing states; without messages that were put out.
+    /// All records, ordered by key, for comparing states; without messages that were evicted.
     #[must_use]
     pub fn full_records(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let records = self.all_records().into_ops();

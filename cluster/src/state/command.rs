@@ -171,7 +171,7 @@ pub struct PublishCommand {
     /// of these do not get the message. Usually empty.
     pub groups_served: Vec<TopicFilter>,
     pub whom: Whom,
-    pub admit: Admit,
+    pub admit: LoopCheck,
     pub live: Live,
 }
 
@@ -185,7 +185,7 @@ impl PublishCommand {
             packet_id: None,
             groups_served: Vec::new(),
             whom: Whom::All,
-            admit: Admit::Always,
+            admit: LoopCheck::Always,
             live: Live::ByOrigin,
         }
     }
@@ -239,7 +239,7 @@ pub enum Live {
 
 /// Which messages of one mark are delivered.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Admit {
+pub enum LoopCheck {
     /// Published here: its mark, if any, is new.
     #[default]
     Always,

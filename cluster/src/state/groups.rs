@@ -18,7 +18,7 @@ use std::{
 
 #[derive(Debug, Clone)]
 pub(super) struct Group {
-    /// Marks queue entries that came through the group.
+    /// LoopIds queue entries that came through the group.
     pub(super) mark: Arc<Extra>,
     pub(super) members: Members,
     /// The member that had the last turn.

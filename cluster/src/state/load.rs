@@ -4,7 +4,7 @@
 //! them, parts find their session at once, and ordered tables are made in one go. Of messages beyond a budget only
 //! what the state depends on is kept, unless a topic or a shared subscription needs them: those are asked for again.
 use super::{
-    Mark, Message, Owner, SessionPlace, State,
+    LoopId, Message, Owner, SessionPlace, State,
     expiry::Deadline,
     messages::{Held, MessageId, Place, Size},
     queue::{NewBody, NewEntry, expiry_of},
@@ -32,7 +32,7 @@ struct Parts {
     early: Vec<(Key, Value)>,
     retained: Vec<MessageId>,
     groups: Vec<(TopicFilter, u64)>,
-    marks: Vec<(u64, Mark)>,
+    marks: Vec<(u64, LoopId)>,
 }
 
 /// A message of the durable form.
@@ -112,12 +112,12 @@ impl State {
             (Key::Session(client_id), Value::Session(record)) => self.load_session(client_id, *record, parts),
             (Key::Retained(_), Value::Retained(id)) => parts.retained.push(id),
             (Key::Group(filter), Value::Group(cursor)) => parts.groups.push((filter, cursor)),
-            (Key::Mark(_), Value::Mark(number, mark)) => parts.marks.push((number, mark)),
+            (Key::LoopId(_), Value::LoopId(number, mark)) => parts.marks.push((number, mark)),
             (Key::Admission(name), Value::Admission(record)) => {
                 self.admissions.names.insert(name, record);
             }
-            (Key::Lost(life), Value::Lost(at)) => {
-                self.lost.lives.insert(life, at);
+            (Key::Lost(incarnation), Value::Lost(at)) => {
+                self.lost.incarnations.insert(incarnation, at);
             }
             (Key::Replay(turn), Value::Replay(replay)) => self.replays.restore(turn, replay),
             // `Value::decode` gives the kind that the key has.

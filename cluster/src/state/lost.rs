@@ -7,7 +7,7 @@
 //! A connection of the same client, and an operator's word about it, see to it first.
 use super::{
     Effect, Owner, Session, SessionPlace, State,
-    members::{Life, Member},
+    members::{Member, NodeIncarnation},
     publish::Barred,
 };
 use crate::ids::{Epoch, Incarnation, Millis, NodeId};
@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lost {
     /// Of a node, incarnations up to this one are over, since then. Listed while sessions are owned by them.
-    pub(super) lives: BTreeMap<(NodeId, Incarnation), Millis>,
+    pub(super) incarnations: BTreeMap<(NodeId, Incarnation), Millis>,
     /// Sessions that have left such a connection and that are still to be seen to ([`Session::is_unsettled`]).
     pub(super) unsettled: BTreeMap<Epoch, SessionPlace>,
     /// Lives that must be written again; past ones included.
@@ -26,7 +26,7 @@ pub(super) struct Lost {
 
 impl Lost {
     pub(super) fn is_empty(&self) -> bool {
-        self.lives.is_empty() && self.unsettled.is_empty()
+        self.incarnations.is_empty() && self.unsettled.is_empty()
     }
 
     /// Since when the connection is over, if it is over with its node.
@@ -34,13 +34,13 @@ impl Lost {
         self.over_since(&(owner.node, owner.incarnation))
     }
 
-    /// Since when the life is over, while sessions note it as that of their connection.
-    fn over_since(&self, (node, incarnation): &Life) -> Option<Millis> {
-        if self.lives.is_empty() {
+    /// Since when the incarnation is over, while sessions note it as that of their connection.
+    fn over_since(&self, (node, incarnation): &NodeIncarnation) -> Option<Millis> {
+        if self.incarnations.is_empty() {
             return None;
         }
         let after = (*node, *incarnation)..=(*node, Incarnation(u64::MAX));
-        self.lives.range(after).next().map(|(_, since)| *since)
+        self.incarnations.range(after).next().map(|(_, since)| *since)
     }
 }
 
@@ -51,14 +51,14 @@ impl State {
         session.owner.filter(|owner| self.lost.since(owner).is_none())
     }
 
-    pub(super) fn is_over(&self, life: &Life) -> bool {
-        self.lost.over_since(life).is_some()
+    pub(super) fn is_over(&self, incarnation: &NodeIncarnation) -> bool {
+        self.lost.over_since(incarnation).is_some()
     }
 
     /// The node's incarnations up to this one are over.
     pub(super) fn lose(&mut self, node: NodeId, upto: Incarnation, out: &mut Vec<Effect>) {
         if self.first_owned(node, upto).is_some() && !self.is_over(&(node, upto)) {
-            self.lost.lives.insert((node, upto), self.time);
+            self.lost.incarnations.insert((node, upto), self.time);
             self.lost.unwritten.insert((node, upto));
             self.route_changes.all_changed();
         }
@@ -66,8 +66,8 @@ impl State {
     }
 
     fn first_owned(&self, node: NodeId, upto: Incarnation) -> Option<(Epoch, SessionPlace)> {
-        let lives = (node, Incarnation(0), Epoch(0))..=(node, upto, Epoch(u64::MAX));
-        self.owned.range(lives).next().map(|((_, _, epoch), place)| (*epoch, *place))
+        let incarnations = (node, Incarnation(0), Epoch(0))..=(node, upto, Epoch(u64::MAX));
+        self.owned.range(incarnations).next().map(|((_, _, epoch), place)| (*epoch, *place))
     }
 
     /// One step of seeing to lost sessions.
@@ -81,17 +81,17 @@ impl State {
         }
     }
 
-    /// Of the first life that is over and of those that have left already, the session that connected first.
+    /// Of the first incarnation that is over and of those that have left already, the session that connected first.
     fn next_lost(&mut self) -> Option<SessionPlace> {
         let mut owned = None;
-        while let Some((life, _)) = self.lost.lives.first_key_value() {
-            let life = *life;
-            owned = self.first_owned(life.0, life.1);
+        while let Some((incarnation, _)) = self.lost.incarnations.first_key_value() {
+            let incarnation = *incarnation;
+            owned = self.first_owned(incarnation.0, incarnation.1);
             if owned.is_some() {
                 break;
             }
-            self.lost.lives.remove(&life);
-            self.lost.unwritten.insert(life);
+            self.lost.incarnations.remove(&incarnation);
+            self.lost.unwritten.insert(incarnation);
         }
         let unsettled = self.lost.unsettled.first_key_value().map(|(epoch, place)| (*epoch, *place));
         owned.into_iter().chain(unsettled).min_by_key(|(epoch, _)| *epoch).map(|(_, place)| place)
@@ -121,7 +121,7 @@ impl State {
 
     /// Of shared groups, members that were chosen are replaced while their node is gone and others are there.
     pub(super) fn pass_over_lost(&mut self, barred: Barred<'_>) {
-        if self.lost.lives.is_empty() {
+        if self.lost.incarnations.is_empty() {
             return;
         }
         let mut chosen = std::mem::take(&mut self.chosen);

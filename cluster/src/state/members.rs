@@ -6,7 +6,7 @@ use mosquorum_proto::mqtt::QoS;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One incarnation of a node.
-pub(super) type Life = (NodeId, Incarnation);
+pub(super) type NodeIncarnation = (NodeId, Incarnation);
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Member {
@@ -19,7 +19,7 @@ pub(super) struct Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Presence {
     /// Where it is connected, as far as the session notes.
-    life: Option<Life>,
+    incarnation: Option<NodeIncarnation>,
     /// It takes turns without a connection, too.
     offline: bool,
     /// QoS 0 messages are raised to the QoS of its subscription.
@@ -32,7 +32,7 @@ impl Presence {
     pub(super) fn of(session: &Session) -> Self {
         let limits = session.limits();
         Self {
-            life: session.owner.map(|owner| (owner.node, owner.incarnation)),
+            incarnation: session.owner.map(|owner| (owner.node, owner.incarnation)),
             offline: limits.shared_offline,
             raises: limits.upgrade_qos,
             keeps: limits.queue_qos0,
@@ -40,7 +40,7 @@ impl Presence {
     }
 
     pub(super) fn takes_turns(&self) -> bool {
-        self.life.is_some() || self.offline
+        self.incarnation.is_some() || self.offline
     }
 }
 
@@ -64,7 +64,7 @@ impl Counts {
     }
 }
 
-/// Members whose sessions note the same life.
+/// Members whose sessions note the same incarnation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Connected {
     /// Ascending. A list, since one is looked up by its place in it.
@@ -79,7 +79,7 @@ pub(super) struct Members {
     /// Those that take turns now ([`Session::takes_turns`]).
     ready: BTreeSet<u64>,
     counts: Counts,
-    connected: BTreeMap<Life, Connected>,
+    connected: BTreeMap<NodeIncarnation, Connected>,
 }
 
 /// What publishers must know of a group's members.
@@ -104,8 +104,8 @@ impl Members {
             self.ready.insert(since);
         }
         self.counts.count(&member, |number| *number += 1);
-        if let Some(life) = presence.life {
-            let connected = self.connected.entry(life).or_default();
+        if let Some(incarnation) = presence.incarnation {
+            let connected = self.connected.entry(incarnation).or_default();
             connected.counts.count(&member, |number| *number += 1);
             if let Err(place) = connected.members.binary_search(&since) {
                 connected.members.insert(place, since);
@@ -119,15 +119,15 @@ impl Members {
         let Some(member) = self.all.remove(&since) else { return false };
         self.ready.remove(&since);
         self.counts.count(&member, |number| *number -= 1);
-        if let Some(life) = member.presence.life
-            && let Some(connected) = self.connected.get_mut(&life)
+        if let Some(incarnation) = member.presence.incarnation
+            && let Some(connected) = self.connected.get_mut(&incarnation)
         {
             connected.counts.count(&member, |number| *number -= 1);
             if let Ok(place) = connected.members.binary_search(&since) {
                 connected.members.remove(place);
             }
             if connected.members.is_empty() {
-                self.connected.remove(&life);
+                self.connected.remove(&incarnation);
             }
         }
         true
@@ -147,17 +147,17 @@ impl Members {
         &self.ready
     }
 
-    /// As things stand when lives that `is_over` names are over.
-    pub(super) fn standing(&self, is_over: impl Fn(&Life) -> bool) -> GroupStanding {
+    /// As things stand when incarnations that `is_over` names are over.
+    pub(super) fn standing(&self, is_over: impl Fn(&NodeIncarnation) -> bool) -> GroupStanding {
         let mut standing =
             GroupStanding { members: self.all.len(), ready: self.counts.offline, ..GroupStanding::default() };
         let mut keep_away = self.counts.keeps;
-        for (life, connected) in self.connected.iter().filter(|(life, _)| !is_over(life)) {
+        for (incarnation, connected) in self.connected.iter().filter(|(incarnation, _)| !is_over(incarnation)) {
             standing.ready += connected.members.len() - connected.counts.offline;
             keep_away -= connected.counts.keeps;
             match standing.connected.last_mut() {
-                Some((node, members)) if *node == life.0 => *members += connected.members.len(),
-                _ => standing.connected.push((life.0, connected.members.len())),
+                Some((node, members)) if *node == incarnation.0 => *members += connected.members.len(),
+                _ => standing.connected.push((incarnation.0, connected.members.len())),
             }
         }
         standing.queues_qos0 = self.counts.raises > 0 || keep_away > 0;
@@ -169,11 +169,13 @@ impl Members {
         &self,
         node: NodeId,
         turn: usize,
-        is_over: impl Fn(&Life) -> bool,
+        is_over: impl Fn(&NodeIncarnation) -> bool,
     ) -> impl Iterator<Item = &Member> {
-        let lives = self.connected.range((node, Incarnation(0))..=(node, Incarnation(u64::MAX)));
-        let lists: Vec<&[u64]> =
-            lives.filter(|(life, _)| !is_over(life)).map(|(_, connected)| &connected.members[..]).collect();
+        let incarnations = self.connected.range((node, Incarnation(0))..=(node, Incarnation(u64::MAX)));
+        let lists: Vec<&[u64]> = incarnations
+            .filter(|(incarnation, _)| !is_over(incarnation))
+            .map(|(_, connected)| &connected.members[..])
+            .collect();
         let total: usize = lists.iter().map(|list| list.len()).sum();
         (0..total).filter_map(move |step| {
             let mut place = (turn % total + step) % total;

@@ -1,5 +1,5 @@
 //! An application message on its way through the broker, apart from any connection.
-use super::Mark;
+use super::LoopId;
 use crate::ids::Millis;
 use bytes::Bytes;
 use mosquorum_proto::mqtt::{PublishProperties, QoS, TopicName, Utf8};
@@ -21,7 +21,7 @@ pub struct Message {
     pub publisher_id: Utf8,
     pub publisher_name: Option<Utf8>,
     /// Makes it recognisable over bridges. Ordinary clients do not see it.
-    pub mark: Option<Box<Mark>>,
+    pub mark: Option<Box<LoopId>>,
 }
 
 impl Message {

@@ -184,7 +184,7 @@ impl MessageStore {
         }
     }
 
-    /// Somebody lets go of the message and still refers to it.
+    /// Somebody releases the message and still refers to it.
     pub(super) fn put_out(&mut self, place: Place) {
         let counted = self.at_mut(place);
         counted.here -= 1;

@@ -16,8 +16,8 @@ mod counters;
 mod expiry;
 mod groups;
 mod load;
+mod loop_ids;
 mod lost;
-mod marks;
 mod members;
 mod message;
 mod messages;
@@ -45,12 +45,12 @@ pub use apply::{Applied, BATCH_COMMANDS_MAX};
 pub use changes::Changes;
 pub use command::*;
 pub use counters::{Counters, Totals};
-pub use marks::{Mark, SEEN_MAX};
+pub use loop_ids::{LoopId, SEEN_MAX};
 pub use members::GroupStanding;
 pub use message::Message;
 pub use messages::MessageId;
 pub use nodes::{NodeRecord, Standing};
-pub use paging::{Body, PutOut};
+pub use paging::{Body, Evicted};
 pub use queue::{Entry, EntryState, Queue};
 pub use read::{DurableMatch, SubscriptionOptions};
 pub use records::{LoadError, Record};
@@ -85,7 +85,7 @@ pub struct State {
     replays: replay::Replays,
     messages: messages::MessageStore,
     counters: Counters,
-    seen: marks::Seen,
+    seen: loop_ids::Seen,
     admissions: admissions::Admissions,
 
     // Derived from the above.

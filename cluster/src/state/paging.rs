@@ -1,5 +1,5 @@
 //! Messages that wait in queues and are kept in the durable form only, so that memory does not grow with what waits.
-//! Always true: only what a completed cut holds is put out, so the durable form has it as long as an entry refers to it;
+//! Always true: only what a completed cut holds is evicted, so the durable form has it as long as an entry refers to it;
 //! whether a message is here or there changes nothing that applying a command depends on.
 use super::{
     Entry, EntryState, Message, State,
@@ -24,7 +24,7 @@ pub enum Body<'a> {
 
 /// Where putting out goes on.
 #[derive(Debug, Default)]
-pub struct PutOut {
+pub struct Evicted {
     next_session: usize,
 }
 
@@ -65,7 +65,7 @@ impl State {
     /// One step of putting out messages that wait, until at most `budget` bytes are left in memory or nothing more can
     /// go. Everything up to the last cut must be in the durable form by now. Returns what the caller is to drop (outside
     /// of locks), `None` when it is done.
-    pub fn put_out(&mut self, budget: u64, at: &mut PutOut) -> Option<Vec<Arc<Message>>> {
+    pub fn put_out(&mut self, budget: u64, at: &mut Evicted) -> Option<Vec<Arc<Message>>> {
         let Self { sessions, messages, .. } = self;
         if at.next_session >= sessions.places() || messages.memory_here() <= budget {
             return None;

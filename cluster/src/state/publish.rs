@@ -4,7 +4,7 @@
 //! identifier of a QoS 2 publisher and the message's queue entries come from one command.
 //! Not here: live subscribers (they are served by the nodes they are connected to).
 use super::{
-    Admit, DropReason, Effect, Live, Message, Outcome, PublishCommand, SessionPlace, State, Whom,
+    DropReason, Effect, Live, LoopCheck, Message, Outcome, PublishCommand, SessionPlace, State, Whom,
     messages::{Held, Place},
     queue::{Extra, NewBody, NewEntry, expiry_of},
     session::{Options, Sessions},
@@ -72,8 +72,8 @@ impl State {
 
     fn admits(&mut self, command: &PublishCommand) -> bool {
         match (command.admit, command.message.mark.as_deref()) {
-            (Admit::Never, _) => false,
-            (Admit::FirstOfMark, Some(mark)) => self.seen.insert(*mark),
+            (LoopCheck::Never, _) => false,
+            (LoopCheck::FirstOfMark, Some(mark)) => self.seen.insert(*mark),
             _ => true,
         }
     }

@@ -4,7 +4,7 @@
 //! end of their reason to be here. The front entry is alive; removed ones in between are at most about half of all.
 //! In flight ("window") are the first entries: while the client is connected as many as may be sent at once, otherwise
 //! those that have been sent. Everything beyond counts against the limits.
-//! A message that was written may be put out: then the entry is here and the message in the durable form only. Those that
+//! A message that was written may be evicted: then the entry is here and the message in the durable form only. Those that
 //! came through a shared subscription stay, since they may have to move to another member.
 //! Bounds: `messages` and `bytes` of the limits, plus retained messages of new subscriptions; about 48 bytes an entry.
 use super::{
@@ -48,7 +48,7 @@ pub(super) struct Extra {
 #[derive(Debug, Clone)]
 pub struct Entry {
     seq: u64,
-    /// `None` once put out, released or removed.
+    /// `None` once evicted, released or removed.
     message: Option<Arc<Message>>,
     extra: Option<Arc<Extra>>,
     expires_at: Millis,
@@ -65,7 +65,7 @@ pub struct Entry {
 enum Inner {
     Queued,
     /// Queued, with the message in the durable form only.
-    PutOut,
+    Evicted,
     Released,
     Removed,
 }
@@ -110,7 +110,7 @@ impl Entry {
     /// `None` once released.
     pub(super) fn held(&self) -> Option<Held> {
         let here = self.message.is_some();
-        (here || self.state == Inner::PutOut).then_some(Held { place: self.place, here })
+        (here || self.state == Inner::Evicted).then_some(Held { place: self.place, here })
     }
     pub(super) fn retain(&self) -> bool {
         self.retain
@@ -191,7 +191,7 @@ pub struct Queue {
     pub(super) written_before: u64,
     pub(super) released: Vec<u64>,
     pub(super) removed: Vec<u64>,
-    /// Entries before this were put out if they can be.
+    /// Entries before this were evicted if they can be.
     put_out_before: u64,
 }
 
@@ -277,7 +277,7 @@ impl Queue {
                 let (bytes, expires_at) = (message.payload.len() as u32, expiry_of(&message));
                 (Some(message), bytes, expires_at, Inner::Queued)
             }
-            NewBody::Stored { bytes, expires_at } => (None, bytes, expires_at, Inner::PutOut),
+            NewBody::Stored { bytes, expires_at } => (None, bytes, expires_at, Inner::Evicted),
             NewBody::Released => (None, 0, None, Inner::Released),
         };
         let expires_at = expires_at.unwrap_or(NEVER);
@@ -492,7 +492,7 @@ impl Queue {
 
 /// Putting out.
 impl Queue {
-    /// Lets go of messages that were written, at most `most` of them, and tells `freed` of each. The first ones stay.
+    /// Evicts messages that were written, at most `most` of them, and tells `freed` of each. The first ones stay.
     /// `false` if there may be more.
     pub(super) fn put_out(&mut self, most: &mut usize, mut freed: impl FnMut(Place, Arc<Message>)) -> bool {
         if self.put_out_before >= self.written_before || self.entries.len() <= KEPT_HERE {
@@ -510,7 +510,7 @@ impl Queue {
             *most -= 1;
             let moves = entry.group().is_some();
             if let Some(message) = entry.message.take_if(|_| !moves) {
-                entry.state = Inner::PutOut;
+                entry.state = Inner::Evicted;
                 freed(entry.place, message);
             }
         }

@@ -146,7 +146,8 @@ impl State {
 
     /// Every shared group with durable members that matches; takes no longer for more members.
     pub fn for_each_durable_group<'a>(&'a self, topic: &str, mut f: impl FnMut(&'a TopicFilter, GroupStanding)) {
-        self.groups.matches(topic, |filter, group| f(filter, group.members.standing(|life| self.is_over(life))));
+        self.groups
+            .matches(topic, |filter, group| f(filter, group.members.standing(|incarnation| self.is_over(incarnation))));
     }
 
     /// Members of a group (by its whole filter) that are connected to the node, from the `turn`-th on, each once.
@@ -158,7 +159,7 @@ impl State {
     ) -> impl Iterator<Item = DurableMatch<'a>> {
         let group = self.groups.find(filter);
         group.into_iter().flat_map(move |(filter, group)| {
-            let members = group.members.connected_to(node, turn, |life| self.is_over(life));
+            let members = group.members.connected_to(node, turn, |incarnation| self.is_over(incarnation));
             members.map(move |member| self.member_match(filter, member))
         })
     }

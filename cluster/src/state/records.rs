@@ -3,7 +3,7 @@
 //! their order; a value is a version byte and postcard. A reader refuses versions it does not know.
 //! A message is written once, under its number, whoever refers to it.
 use super::{
-    Admission, Counters, Door, EntryState, Mark, Message, Owner, QueueLimits, messages::MessageId, nodes::NodeRecord,
+    Admission, Counters, Door, EntryState, LoopId, Message, Owner, QueueLimits, messages::MessageId, nodes::NodeRecord,
     queue::Extra, replay::Replay, session::SubscriptionRecord,
 };
 use crate::ids::{Epoch, Incarnation, LogIndex, Millis, NodeId};
@@ -27,7 +27,7 @@ pub(super) enum Key {
     Entry(Utf8, u64),
     Retained(TopicName),
     Group(TopicFilter),
-    Mark(u32),
+    LoopId(u32),
     Admission(Utf8),
     /// Its turn among all.
     Replay(u64),
@@ -47,7 +47,7 @@ pub(super) enum Value {
     Retained(MessageId),
     Group(u64),
     /// Its number among all that came.
-    Mark(u64, Mark),
+    LoopId(u64, LoopId),
     Admission(Admission),
     Replay(Replay),
     /// Since when.
@@ -139,7 +139,7 @@ impl Key {
             Self::Entry(..) => 8,
             Self::Retained(_) => 9,
             Self::Group(_) => 10,
-            Self::Mark(_) => 11,
+            Self::LoopId(_) => 11,
             Self::Admission(_) => 12,
             Self::Replay(_) => 13,
             Self::Lost(_) => 14,
@@ -171,7 +171,7 @@ impl Key {
             }
             Self::Retained(topic) => key.extend(topic.as_str().as_bytes()),
             Self::Group(filter) => key.extend(filter.as_str().as_bytes()),
-            Self::Mark(slot) => key.extend(slot.to_be_bytes()),
+            Self::LoopId(slot) => key.extend(slot.to_be_bytes()),
             Self::Subscription(client_id, filter) => {
                 push_prefix(&mut key, client_id);
                 key.extend(filter.as_str().as_bytes());
@@ -208,7 +208,7 @@ impl Key {
             }
             9 => Self::Retained(TopicName::new(text(rest)?).ok()?),
             10 => Self::Group(TopicFilter::new(text(rest)?).ok()?),
-            11 => Self::Mark(u32::from_be_bytes(rest.try_into().ok()?)),
+            11 => Self::LoopId(u32::from_be_bytes(rest.try_into().ok()?)),
             12 => Self::Admission(text(rest)?),
             13 => Self::Replay(number()?),
             14 => {
@@ -251,7 +251,7 @@ impl Value {
             Self::Entry(record) => encode(record),
             Self::Retained(record) => encode(record),
             Self::Group(record) => encode(record),
-            Self::Mark(number, mark) => encode(&(number, mark)),
+            Self::LoopId(number, mark) => encode(&(number, mark)),
             Self::Admission(record) => encode(record),
             Self::Replay(record) => encode(record),
             Self::Lost(at) => encode(at),
@@ -276,9 +276,9 @@ impl Value {
             Key::Entry(..) => Self::Entry(decode(kind, value)?),
             Key::Retained(_) => Self::Retained(decode(kind, value)?),
             Key::Group(_) => Self::Group(decode(kind, value)?),
-            Key::Mark(_) => {
+            Key::LoopId(_) => {
                 let (number, mark) = decode(kind, value)?;
-                Self::Mark(number, mark)
+                Self::LoopId(number, mark)
             }
             Key::Admission(_) => Self::Admission(decode(kind, value)?),
             Key::Replay(_) => Self::Replay(decode(kind, value)?),

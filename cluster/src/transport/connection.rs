@@ -1,5 +1,5 @@
 //! One connection, plain or TLS, direct or through a neighbour, and who is at its other end.
-use super::{Transport, peer_identity::PeerIdentity, peer_stream::PeerStream};
+use super::{Transport, peer_certificate::PeerCertificate, peer_stream::PeerStream};
 use std::{
     io,
     pin::Pin,
@@ -12,7 +12,7 @@ use tonic::transport::server::Connected;
 
 pub(crate) struct Connection {
     stream: Stream,
-    identity: PeerIdentity,
+    identity: PeerCertificate,
     watch: Option<Watch>,
 }
 
@@ -34,7 +34,7 @@ enum Stream {
 
 impl Connection {
     pub(crate) fn plain(stream: PeerStream) -> Self {
-        Self { stream: Stream::Plain(stream), identity: PeerIdentity::default(), watch: None }
+        Self { stream: Stream::Plain(stream), identity: PeerCertificate::default(), watch: None }
     }
 
     pub(super) fn client(
@@ -53,7 +53,7 @@ impl Connection {
         let (_, session) = stream.get_ref();
         let certificate =
             session.peer_certificates().and_then(|all| all.first()).map(|first| Arc::new(first.clone().into_owned()));
-        let identity = PeerIdentity { certificate };
+        let identity = PeerCertificate { certificate };
         let judged = transport.lists_version();
         let watch = Watch { transport: transport.this.clone(), address, answered: false, judged };
         Self { stream: Stream::Tls(Box::new(stream)), identity, watch: Some(watch) }
@@ -62,7 +62,7 @@ impl Connection {
 
 impl Watch {
     /// Whether the other end's certificate was revoked meanwhile.
-    fn judge(&mut self, identity: &PeerIdentity) -> io::Result<()> {
+    fn judge(&mut self, identity: &PeerCertificate) -> io::Result<()> {
         let (Some(transport), Some(certificate)) = (self.transport.upgrade(), &identity.certificate) else {
             return Ok(());
         };
@@ -94,9 +94,9 @@ impl Watch {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = PeerIdentity;
+    type ConnectInfo = PeerCertificate;
 
-    fn connect_info(&self) -> PeerIdentity {
+    fn connect_info(&self) -> PeerCertificate {
         self.identity.clone()
     }
 }

@@ -112,7 +112,7 @@ impl Transport {
             return None;
         }
         let neighbours = self.detours.neighbours.get()?()?;
-        // Only members are carried for: others cannot be told from strangers.
+        // Only members are carried for: others cannot be told from non-members.
         neighbours.members.iter().find(|(_, known)| known == address)?;
         if self.detours.is_hopeless(address) {
             return None;
@@ -267,7 +267,7 @@ async fn carry<S: tokio::io::AsyncRead + tokio::io::AsyncWrite>(
 
 /// Checks an envelope, and that the address is a member's.
 pub(crate) type AdmitTunnel =
-    Arc<dyn Fn(Option<&super::PeerIdentity>, Option<&Envelope>, &str) -> Result<(), Status> + Send + Sync>;
+    Arc<dyn Fn(Option<&super::PeerCertificate>, Option<&Envelope>, &str) -> Result<(), Status> + Send + Sync>;
 
 /// Carries bytes of other members.
 #[derive(Clone)]
@@ -297,7 +297,7 @@ impl services::relay_server::Relay for RelayService {
         tokio_stream::adapters::Map<ReceiverStream<TunnelFrame>, fn(TunnelFrame) -> Result<TunnelFrame, Status>>;
 
     async fn tunnel(&self, request: Request<Streaming<TunnelFrame>>) -> Result<Response<Self::TunnelStream>, Status> {
-        let peer = request.extensions().get::<super::PeerIdentity>().cloned();
+        let peer = request.extensions().get::<super::PeerCertificate>().cloned();
         let mut incoming = request.into_inner();
         let first = timeout(REACH_TIMEOUT, incoming.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("a tunnel without its start"))??;

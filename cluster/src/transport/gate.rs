@@ -1,7 +1,7 @@
 //! Who may call what, before anything of the call is read.
 //! Always true: whoever is not known as a member may call the membership service only, which judges each request by
 //! itself. The other services are found here by their path, so none can forget to ask.
-use super::PeerIdentity;
+use super::PeerCertificate;
 use futures_util::future::Either;
 use std::{
     future::{Ready, ready},
@@ -12,9 +12,9 @@ use tonic::{Status, codegen::http};
 use tower::Service;
 
 /// The one service for nodes that are no members (yet).
-const FOR_STRANGERS: &str = "/mosquorum.raft.v1.Membership/";
+const FOR_NON_MEMBERS: &str = "/mosquorum.raft.v1.Membership/";
 
-type Knows = Box<dyn Fn(&PeerIdentity) -> Result<(), Status> + Send + Sync>;
+type Knows = Box<dyn Fn(&PeerCertificate) -> Result<(), Status> + Send + Sync>;
 
 /// Says whether a peer is known; set once the node belongs to a cluster.
 #[derive(Default)]
@@ -26,8 +26,8 @@ impl Guard {
         let _ = self.0.set(knows);
     }
 
-    fn admit(&self, path: &str, peer: Option<&PeerIdentity>) -> Result<(), Status> {
-        if path.starts_with(FOR_STRANGERS) {
+    fn admit(&self, path: &str, peer: Option<&PeerCertificate>) -> Result<(), Status> {
+        if path.starts_with(FOR_NON_MEMBERS) {
             return Ok(());
         }
         let knows = self.0.get().ok_or_else(|| Status::unavailable("this node does not belong to a cluster yet"))?;
@@ -55,7 +55,7 @@ where
     }
 
     fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        match self.guard.admit(request.uri().path(), request.extensions().get::<PeerIdentity>()) {
+        match self.guard.admit(request.uri().path(), request.extensions().get::<PeerCertificate>()) {
             Ok(()) => Either::Left(self.inner.call(request)),
             Err(status) => Either::Right(ready(Ok(status.into_http()))),
         }
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn who_is_not_known_reaches_the_membership_service_only() {
         let guard = Guard::default();
-        let peer = PeerIdentity::default();
+        let peer = PeerCertificate::default();
         let code = |guard: &Guard, path: &str| guard.admit(path, Some(&peer)).map_err(|status| status.code());
         assert_eq!(code(&guard, "/mosquorum.raft.v1.Membership/Hello"), Ok(()));
         assert_eq!(code(&guard, "/mosquorum.raft.v1.Raft/Vote"), Err(tonic::Code::Unavailable));

@@ -1,4 +1,4 @@
-//! Log lines that strangers can cause.
+//! Log lines that unauthenticated peers can cause.
 //! Always true: at most [`LINES_MAX`] in [`WITHIN`]; those left out are counted, and the next one says how many.
 use parking_lot::Mutex;
 use std::{

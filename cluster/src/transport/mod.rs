@@ -1,7 +1,7 @@
 //! Connections between nodes: one gRPC server, and per peer a few TCP connections by purpose, so that bulk data never
 //! delays a heartbeat.
 //! Always true: without `cluster_insecure` both ends show a certificate of the cluster's own CA, for both ends' use; who
-//! somebody claims to be is checked against the names in it ([`PeerIdentity::speaks_for`]); who is no member reaches the
+//! somebody claims to be is checked against the names in it ([`PeerCertificate::is_valid_for`]); who is no member reaches the
 //! membership service only (`gate`), before anything is read; whoever refuses a certificate is left alone for a while.
 //! Not here: what is said over the connections (`raft`, `consensus`, `membership`, `live`).
 mod certificates;
@@ -9,7 +9,7 @@ mod connection;
 mod detour;
 mod gate;
 mod limited;
-mod peer_identity;
+mod peer_certificate;
 mod peer_stream;
 mod server;
 mod tls;
@@ -17,7 +17,7 @@ mod troubles;
 
 pub(crate) use detour::{AdmitTunnel, Neighbours, RelayService};
 pub(crate) use limited::Limited;
-pub(crate) use peer_identity::{PeerIdentity, host_of};
+pub(crate) use peer_certificate::{PeerCertificate, host_of};
 pub(crate) use server::serve;
 pub use tls::{PemPaths, TlsError};
 
@@ -118,7 +118,7 @@ impl Transport {
     }
 
     /// Says who is a member: nobody else may call anything but the membership service.
-    pub(crate) fn set_guard(&self, knows: impl Fn(&PeerIdentity) -> Result<(), Status> + Send + Sync + 'static) {
+    pub(crate) fn set_guard(&self, knows: impl Fn(&PeerCertificate) -> Result<(), Status> + Send + Sync + 'static) {
         self.guard.set(Box::new(knows));
     }
 
@@ -139,7 +139,7 @@ impl Transport {
         self.tls.as_ref().is_some_and(|tls| tls.revocations.lists(certificate))
     }
 
-    /// Lets go of the connections to an address that no member has any more.
+    /// Releases the connections to an address that no member has any more.
     pub fn forget(&self, address: &str) {
         self.channels.lock().retain(|(known, _), _| known != address);
     }

@@ -116,7 +116,7 @@ impl Node {
             command: Command::EndSession { client_id: format!("client-{ticket}").as_str().into() },
             reply: answers.clone(),
             ticket,
-            life: None,
+            incarnation: None,
         });
         self.consensus.submit(submissions.collect());
     }

@@ -70,12 +70,12 @@ struct State {
 
 /// Number and position, as stored in a mark.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Mark {
+struct CheckpointMarker {
     number: u64,
     last: Option<LogId>,
 }
 
-impl Mark {
+impl CheckpointMarker {
     fn encode(self) -> Bytes {
         let id = self.last.unwrap_or_default();
         let mut out = BytesMut::with_capacity(40);
@@ -85,11 +85,11 @@ impl Mark {
         out.freeze()
     }
 
-    fn decode(bytes: &[u8]) -> Option<Mark> {
+    fn decode(bytes: &[u8]) -> Option<CheckpointMarker> {
         let mut get = (bytes.len() == 40).then_some(bytes)?;
         let (number, present) = (get.get_u64_le(), get.get_u64_le() == 1);
         let id = LogId { term: get.get_u64_le(), node: get.get_u64_le(), index: get.get_u64_le() };
-        Some(Mark { number, last: present.then_some(id) })
+        Some(CheckpointMarker { number, last: present.then_some(id) })
     }
 }
 
@@ -103,8 +103,8 @@ impl StateStore {
         let state = match (&in_progress, &complete) {
             (None, None) => State { condition: StateCondition::Empty, number: 0 },
             _ => {
-                let in_progress = in_progress.as_deref().and_then(Mark::decode);
-                let complete = complete.as_deref().and_then(Mark::decode);
+                let in_progress = in_progress.as_deref().and_then(CheckpointMarker::decode);
+                let complete = complete.as_deref().and_then(CheckpointMarker::decode);
                 let number = in_progress.map_or(0, |m| m.number).max(complete.map_or(0, |m| m.number));
                 let condition = match complete {
                     Some(mark) if in_progress == complete => {
@@ -151,7 +151,7 @@ impl StateStore {
         }
         state.condition = StateCondition::Incomplete;
         state.number += 1;
-        let mark = Mark { number: state.number, last: applied.last }.encode();
+        let mark = CheckpointMarker { number: state.number, last: applied.last }.encode();
         let mut stats = CheckpointStats::default();
         let mut batch = vec![(self.key(KIND_MARK, IN_PROGRESS), Some(mark.clone()))];
         let (mut batch_bytes, mut unflushed) = (0, 0);
@@ -232,7 +232,7 @@ impl StateStore {
         let mut state = self.state.lock();
         state.condition = StateCondition::Incomplete;
         state.number += 1;
-        let mark = Mark { number: state.number, last: None }.encode();
+        let mark = CheckpointMarker { number: state.number, last: None }.encode();
         self.store
             .write(vec![(self.key(KIND_MARK, IN_PROGRESS), Some(mark)), (self.key(KIND_MARK, COMPLETE), None)])?;
         loop {

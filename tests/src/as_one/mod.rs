@@ -28,7 +28,7 @@ use std::{
 /// Enough for a quorum that survives one loss.
 const NODES: usize = 3;
 /// Until all nodes are ready.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why it could not run, and the exit code of a broker that could not.
 struct Failure {
@@ -108,14 +108,14 @@ async fn run(serve: &Serve, broker: &Path) -> Result<u8, Failure> {
 
 /// Until every node says that clients can be sent to it; a code if one ended before.
 async fn wait_ready(nodes: &mut Nodes, layout: &Layout) -> Result<Option<u8>, Failure> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     for node in 0..NODES {
         while !matches!(http::get(layout.health_address(node), "/readyz").await, Ok((200, _))) {
             if nodes.ended().is_some() {
                 return Ok(Some(nodes.end().await));
             }
             if Instant::now() > deadline {
-                return Err(Failure { text: format!("Error: The nodes are not ready after {PATIENCE:?}."), code: 1 });
+                return Err(Failure { text: format!("Error: The nodes are not ready after {TIMEOUT:?}."), code: 1 });
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -10,7 +10,7 @@ use std::{
 use tokio::process::{Child, Command};
 
 /// A broker that takes longer to stop is stuck.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 /// Between two ends for the same reason.
 const SAME_END: Duration = Duration::from_secs(1);
 
@@ -84,7 +84,7 @@ impl Nodes {
         }
         self.signal(Signal::TERM);
         for node in &mut self.processes {
-            if tokio::time::timeout(PATIENCE, node.end()).await.is_err() {
+            if tokio::time::timeout(TIMEOUT, node.end()).await.is_err() {
                 let _ = node.child.kill().await;
             }
         }

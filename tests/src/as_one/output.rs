@@ -13,7 +13,7 @@ use std::{
 use tokio::process::Child;
 
 /// How long what is left in the pipes may take at the end.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
 pub(super) struct Output {
@@ -61,7 +61,7 @@ impl Output {
     }
 
     pub(super) fn finish(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         for thread in self.threads.drain(..) {
             while !thread.is_finished() && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(1));

@@ -65,7 +65,7 @@ const PUBLISHERS_QOS1: u32 = 4;
 const PUBLISHERS_QOS2: u32 = 2;
 /// Without any arrival, nothing more is waited for.
 const SILENCE: Duration = Duration::from_secs(45);
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy)]
 enum Fault {
@@ -95,7 +95,7 @@ pub async fn run(options: &BridgedOptions) -> Measured {
     };
     let reader = Reader { name: "reader".to_owned(), filter: "x/#".to_owned(), addresses: to };
     reader.create().await?;
-    sides.bridging(PATIENCE).await?;
+    sides.bridging(TIMEOUT).await?;
     let (arrived, mut arrivals) = watch::channel(0);
     let (stop, stopped) = watch::channel(false);
     let reader = tokio::spawn(reader.run(arrived, stopped));
@@ -193,8 +193,8 @@ impl Sides {
     }
 
     /// The node that has the bridge now, and is connected.
-    async fn bridging(&mut self, patience: Duration) -> io::Result<usize> {
-        let deadline = Instant::now() + patience;
+    async fn bridging(&mut self, timeout: Duration) -> io::Result<usize> {
+        let deadline = Instant::now() + timeout;
         loop {
             for node in 0..self.site.len() {
                 let log = self.site.log(node);
@@ -232,10 +232,10 @@ impl Sides {
         }
         allow(steps);
         for node in 0..self.site.len() {
-            self.site.wait_serving(node, PATIENCE).await?;
+            self.site.wait_serving(node, TIMEOUT).await?;
         }
-        self.hub.wait_serving(0, PATIENCE).await?;
-        self.bridging(PATIENCE).await.map(|_| ())
+        self.hub.wait_serving(0, TIMEOUT).await?;
+        self.bridging(TIMEOUT).await.map(|_| ())
     }
 
     async fn inflict(&mut self, fault: Fault) -> io::Result<()> {
@@ -250,12 +250,12 @@ impl Sides {
                 self.done += usize::from(before > 0);
             }
             Fault::KillBridge => {
-                let node = self.bridging(PATIENCE).await?;
+                let node = self.bridging(TIMEOUT).await?;
                 println!("kill -9 of node {node}, which has the bridge");
                 self.done += usize::from(self.site.kill(node));
                 sleep(Duration::from_millis(self.random.between(100, 4000))).await;
                 self.site.start_node(node)?;
-                self.site.wait_serving(node, PATIENCE).await?;
+                self.site.wait_serving(node, TIMEOUT).await?;
             }
             Fault::RestartHub => {
                 println!("restart of the hub");
@@ -268,7 +268,7 @@ impl Sides {
                 }
                 sleep(Duration::from_millis(self.random.between(100, 1500))).await;
                 self.hub.start_node(0)?;
-                self.hub.wait_serving(0, PATIENCE).await?;
+                self.hub.wait_serving(0, TIMEOUT).await?;
             }
         }
         Ok(())
@@ -290,7 +290,7 @@ pub async fn outage(options: &OutageOptions) -> Measured {
     let addresses = sides.hub.addresses();
     let reader = Reader { name: "reader".to_owned(), filter: "x/#".to_owned(), addresses };
     reader.create().await?;
-    sides.bridging(PATIENCE).await?;
+    sides.bridging(TIMEOUT).await?;
     sides.proxy.set(Link::Reset);
     let (allowances, publishers) = publishers(&bridged, &sides.site.addresses());
     let began = Instant::now();

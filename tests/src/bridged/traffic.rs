@@ -12,7 +12,7 @@ use std::{
 use tokio::{sync::watch, time::sleep};
 
 const PAUSE: Duration = Duration::from_millis(100);
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What is known of a publisher's messages, by their sequence.
 #[derive(Debug, Default)]
@@ -56,7 +56,7 @@ impl Publisher {
     async fn publish(&self, address: SocketAddr, limit: u64, published: &mut Published) -> Result<()> {
         let connect = Connect::new(ProtocolVersion::V5, format!("publisher-{}", self.number));
         let (mut connection, connack) = Connection::connected(address, connect).await?;
-        connection.patience = PATIENCE;
+        connection.timeout = TIMEOUT;
         let window = self.window.min(connack.receive_maximum.map_or(usize::MAX, usize::from));
         let mut under_way: BTreeMap<PacketId, u64> = BTreeMap::new();
         while published.sent < limit || !under_way.is_empty() {

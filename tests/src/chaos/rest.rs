@@ -17,7 +17,7 @@ use tokio::{task::JoinSet, time::sleep};
 const BURST_CLIENTS: usize = 100;
 const BURST_MESSAGES: u64 = 1;
 const BURST_BYTES: usize = 400_000;
-const BURST_PATIENCE: Duration = Duration::from_secs(12);
+const BURST_TIMEOUT: Duration = Duration::from_secs(12);
 /// After a change, until the node is idle.
 const SETTLE: Duration = Duration::from_millis(1500);
 const SERVE_AGAIN_MAX: Duration = Duration::from_secs(30);
@@ -94,7 +94,7 @@ async fn burst(address: SocketAddr) {
         clients.spawn(async move {
             let client = Connect::new(ProtocolVersion::V311, format!("burst-{number}"));
             let (mut client, _) = Connection::connected(address, client).await?;
-            client.patience = BURST_PATIENCE;
+            client.timeout = BURST_TIMEOUT;
             let make = |_| {
                 let mut publish = message(&format!("burst/{number}"), vec![b'x'; BURST_BYTES], QoS::AtLeastOnce);
                 publish.retain = true;

@@ -21,7 +21,7 @@ use std::{
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 /// Longest wait for everything that is owed, counted from the last progress.
-pub(crate) const DRAIN_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same where a planted bug makes it vain.
 const DRAIN_PATIENCE_PLANTED: Duration = Duration::from_secs(6);
 
@@ -142,7 +142,7 @@ pub async fn run(options: &ChaosOptions) -> io::Result<Outcome> {
         sleep(AFTERMATH).await;
     }
     let _ = phase.send(Phase::Draining);
-    drain(&recorder, if options.plant.is_some() { DRAIN_PATIENCE_PLANTED } else { DRAIN_PATIENCE }).await;
+    drain(&recorder, if options.plant.is_some() { DRAIN_PATIENCE_PLANTED } else { DRAIN_TIMEOUT }).await;
     recorder.record(Event::Drained);
     final_reads(&stage).await;
     let _ = phase.send(Phase::Over);
@@ -178,7 +178,7 @@ pub(crate) async fn wait_subscribed(recorder: &Recorder, actors: &JoinSet<()>) {
 }
 
 /// Waits until nothing is owed any more and every publish is answered, or nothing moves for a long time.
-pub(crate) async fn drain(recorder: &Recorder, patience: Duration) {
+pub(crate) async fn drain(recorder: &Recorder, timeout: Duration) {
     let mut last = usize::MAX;
     let mut last_progress = Instant::now();
     loop {
@@ -192,7 +192,7 @@ pub(crate) async fn drain(recorder: &Recorder, patience: Duration) {
         if owed.len() < last {
             (last, last_progress) = (owed.len(), Instant::now());
         }
-        if last_progress.elapsed() > patience {
+        if last_progress.elapsed() > timeout {
             println!("  {} owed when the drain was given up:", owed.len());
             owed.iter().take(5).for_each(|text| println!("    {text}"));
             return;

@@ -1,7 +1,7 @@
 //! How long each node did not serve, as its prober saw it: a client that publishes one message at a time through one
 //! node, and connects to it again at once when the connection breaks.
 //! Always true: a node that a fault keeps from serving, or that reaches no majority, is not counted (`reach`); a prober's
-//! own patience lengthens what it sees by 2.5 s at most.
+//! own timeout lengthens what it sees by 2.5 s at most.
 use super::{Position, View, reach};
 use crate::history::{CloseKind, Event, FaultKind};
 use std::{collections::BTreeMap, time::Duration};
@@ -13,8 +13,8 @@ pub const SERVE_AGAIN: Duration = Duration::from_secs(5);
 const WORTH_TELLING: Duration = Duration::from_secs(1);
 
 /// How long a prober waits for CONNACK, and for an answer to its message.
-pub const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
-pub const ANSWER_PATIENCE: Duration = Duration::from_millis(1500);
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(1500);
 
 const PROBERS: &str = "prober-";
 

@@ -19,7 +19,7 @@ pub mod subscriber;
 
 /// How long a test waits for something that must come. Long, since machines that run tests are slow; nothing waits that
 /// long when all is well.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 
 const PACKET_SIZE_MAX: u32 = 268_435_460;
 
@@ -71,19 +71,19 @@ pub struct Connection {
     waiting: VecDeque<Packet>,
     packet_id: PacketId,
     /// Longest wait for a packet, and for room to write.
-    pub patience: Duration,
+    pub timeout: Duration,
 }
 
 impl Connection {
     /// A TCP connection without any packet yet.
     /// # Errors
-    /// When it cannot be made within the patience given.
-    pub async fn open(address: SocketAddr, version: ProtocolVersion, patience: Duration) -> Result<Self> {
-        let stream = timeout(patience, TcpStream::connect(address))
+    /// When it cannot be made within the timeout given.
+    pub async fn open(address: SocketAddr, version: ProtocolVersion, timeout: Duration) -> Result<Self> {
+        let stream = tokio::time::timeout(timeout, TcpStream::connect(address))
             .await
             .map_err(|_| ClientError::Timeout("a TCP connection"))??;
         stream.set_nodelay(true)?;
-        Ok(Self::over(stream, version, Decoder::for_client(version, PACKET_SIZE_MAX), patience))
+        Ok(Self::over(stream, version, Decoder::for_client(version, PACKET_SIZE_MAX), timeout))
     }
 
     /// The server's end of a connection that was accepted: CONNECT is read, its answer is the test's.
@@ -93,7 +93,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         // A test may ask its client for a sign of life.
         let decoder = Decoder { sender: Sender::Any, ..Decoder::for_server(PACKET_SIZE_MAX) };
-        let mut connection = Self::over(stream, ProtocolVersion::V5, decoder, PATIENCE);
+        let mut connection = Self::over(stream, ProtocolVersion::V5, decoder, TIMEOUT);
         match connection.recv().await? {
             Packet::Connect(connect) => {
                 connection.version = connect.version;
@@ -103,7 +103,7 @@ impl Connection {
         }
     }
 
-    fn over(stream: TcpStream, version: ProtocolVersion, decoder: Decoder, patience: Duration) -> Self {
+    fn over(stream: TcpStream, version: ProtocolVersion, decoder: Decoder, timeout: Duration) -> Self {
         Self {
             stream,
             version,
@@ -112,7 +112,7 @@ impl Connection {
             output: BytesMut::new(),
             waiting: VecDeque::new(),
             packet_id: 0,
-            patience,
+            timeout,
         }
     }
 
@@ -120,14 +120,14 @@ impl Connection {
     /// # Errors
     /// When no CONNACK comes.
     pub async fn connect(address: SocketAddr, connect: Connect) -> Result<(Self, ConnAck)> {
-        Self::connect_within(address, connect, PATIENCE).await
+        Self::connect_within(address, connect, TIMEOUT).await
     }
 
-    /// As [`Self::connect`], with another patience for this connection.
+    /// As [`Self::connect`], with another timeout for this connection.
     /// # Errors
     /// When no CONNACK comes.
-    pub async fn connect_within(address: SocketAddr, connect: Connect, patience: Duration) -> Result<(Self, ConnAck)> {
-        let mut connection = Self::open(address, connect.version, patience).await?;
+    pub async fn connect_within(address: SocketAddr, connect: Connect, timeout: Duration) -> Result<(Self, ConnAck)> {
+        let mut connection = Self::open(address, connect.version, timeout).await?;
         connection.send(&Packet::Connect(Box::new(connect))).await?;
         match connection.recv().await? {
             Packet::ConnAck(connack) => Ok((connection, *connack)),
@@ -190,7 +190,7 @@ impl Connection {
     /// # Errors
     /// When the connection broke or does not take bytes any more.
     pub async fn send_raw(&mut self, bytes: &[u8]) -> Result<()> {
-        timeout(self.patience, self.stream.write_all(bytes))
+        timeout(self.timeout, self.stream.write_all(bytes))
             .await
             .map_err(|_| ClientError::Timeout("room to write"))??;
         Ok(())
@@ -208,7 +208,7 @@ impl Connection {
     /// # Errors
     /// When the connection ends, nothing comes in time or it is malformed.
     pub async fn recv(&mut self) -> Result<Packet> {
-        timeout(self.patience, self.recv_forever()).await.unwrap_or(Err(ClientError::Timeout("a packet")))
+        timeout(self.timeout, self.recv_forever()).await.unwrap_or(Err(ClientError::Timeout("a packet")))
     }
 
     /// The next packet if one comes within `wait`.
@@ -261,7 +261,7 @@ impl Connection {
                 }
             }
         };
-        timeout(self.patience, all).await.map_err(|_| ClientError::Timeout("the end of the connection"))?;
+        timeout(self.timeout, all).await.map_err(|_| ClientError::Timeout("the end of the connection"))?;
         Ok(self.input.split())
     }
 

@@ -11,10 +11,7 @@ use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, time::sleep};
 
 /// How far a run is; actors look at it between their steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +80,7 @@ impl Identity {
         self.connect_with(node, packet, will, 2 * STALL, recorder).await
     }
 
-    /// As [`Self::connect`] with a CONNECT that the caller changed, and another patience for its answer.
+    /// As [`Self::connect`] with a CONNECT that the caller changed, and another timeout for its answer.
     /// # Errors
     /// When no CONNACK with success comes.
     pub async fn connect_with(
@@ -91,14 +88,14 @@ impl Identity {
         node: usize,
         packet: Connect,
         will: Option<WillPlan>,
-        patience: Duration,
+        timeout: Duration,
         recorder: &Recorder,
     ) -> Result<Recorded> {
         let expiry = if self.version.is_v5() { packet.session_expiry_interval.unwrap_or(0) } else { u32::MAX };
         let expiry = if self.durable { expiry } else { 0 };
         let number = recorder.connect(&self.client, node, packet.clean_start, self.durable, expiry, will);
         // Of the whole attempt: a node that is stopped takes a connection and answers nothing.
-        let attempt = timeout(patience, Connection::connect_within(self.nodes[node], packet, STALL)).await;
+        let attempt = tokio::time::timeout(timeout, Connection::connect_within(self.nodes[node], packet, STALL)).await;
         let attempt = attempt.unwrap_or(Err(ClientError::Timeout("CONNACK")));
         let answer = attempt.and_then(|(link, connack)| match connack.reason {
             ReasonCode::Success => Ok((link, connack)),

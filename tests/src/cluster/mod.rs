@@ -5,7 +5,7 @@
 //! Not here: what the brokers ought to do (tests), which fault comes when (`chaos`).
 use crate::{
     backlog::eventually,
-    client::{Connection, PATIENCE},
+    client::{Connection, TIMEOUT},
     costs::NodeWatch,
 };
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, ReasonCode};
@@ -166,7 +166,7 @@ impl Cluster {
         for node in 0..cluster.len() {
             cluster.start_node(node)?;
         }
-        cluster.wait_all_serving(PATIENCE * 2).await?;
+        cluster.wait_all_serving(TIMEOUT * 2).await?;
         Ok(cluster)
     }
 
@@ -315,9 +315,9 @@ impl Cluster {
 
     /// Waits until a client of this node gets a CONNACK with success.
     /// # Errors
-    /// When it takes longer than `patience`, or the process ended; with the end of the node's log.
-    pub async fn wait_serving(&mut self, node: usize, patience: Duration) -> io::Result<()> {
-        let deadline = Instant::now() + patience;
+    /// When it takes longer than `timeout`, or the process ended; with the end of the node's log.
+    pub async fn wait_serving(&mut self, node: usize, timeout: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + timeout;
         loop {
             let mut connect = Connect::new(ProtocolVersion::V5, format!("ready-{}-{node}", std::process::id()));
             connect.keep_alive_seconds = 10;
@@ -333,7 +333,7 @@ impl Cluster {
             }
             if Instant::now() > deadline {
                 return Err(io::Error::other(format!(
-                    "node {node} does not serve after {patience:?}\n{}",
+                    "node {node} does not serve after {timeout:?}\n{}",
                     self.log_tail(node, 40)
                 )));
             }
@@ -343,9 +343,9 @@ impl Cluster {
 
     /// # Errors
     /// As [`Self::wait_serving`].
-    pub async fn wait_all_serving(&mut self, patience: Duration) -> io::Result<()> {
+    pub async fn wait_all_serving(&mut self, timeout: Duration) -> io::Result<()> {
         for node in 0..self.len() {
-            self.wait_serving(node, patience).await?;
+            self.wait_serving(node, timeout).await?;
         }
         Ok(())
     }
@@ -401,14 +401,14 @@ impl Cluster {
     /// When it does not end in time (it is then killed).
     pub async fn stop_node(&mut self, node: usize) -> io::Result<Ended> {
         self.signal(node, rustix::process::Signal::TERM);
-        self.wait_end(node, PATIENCE).await
+        self.wait_end(node, TIMEOUT).await
     }
 
     /// Waits for a process to end by itself.
     /// # Errors
     /// When it does not in time (it is then killed).
-    pub async fn wait_end(&mut self, node: usize, patience: Duration) -> io::Result<Ended> {
-        let deadline = Instant::now() + patience;
+    pub async fn wait_end(&mut self, node: usize, timeout: Duration) -> io::Result<Ended> {
+        let deadline = Instant::now() + timeout;
         loop {
             let Some(process) = self.nodes[node].process.as_mut() else {
                 return Err(io::Error::other("the node does not run"));
@@ -508,7 +508,7 @@ impl Cluster {
     /// # Errors
     /// When it does not in time; with the end of the node's log.
     pub async fn wait_logged(&self, node: usize, text: &str, times: usize) -> io::Result<()> {
-        if eventually(PATIENCE, async || self.log(node).matches(text).count() >= times).await {
+        if eventually(TIMEOUT, async || self.log(node).matches(text).count() >= times).await {
             return Ok(());
         }
         Err(io::Error::other(format!("{text:?} is not in the log {times} times\n{}", self.log_tail(node, 40))))

@@ -2,7 +2,7 @@
 //! whether the file restores alone.
 use super::{Measured, durable, milliseconds, quantile, resident_mib};
 use crate::{
-    client::{Connection, PATIENCE, Result, message},
+    client::{Connection, Result, TIMEOUT, message},
     cluster::{Cluster, ClusterOptions},
 };
 use mosquorum_proto::mqtt::{Ack, Connect, Packet, ProtocolVersion, QoS};
@@ -93,7 +93,7 @@ pub async fn run(options: &CheckpointOptions) -> Measured {
     cluster.kill_all();
     let began = Instant::now();
     restored.start_node(0)?;
-    restored.wait_serving(0, PATIENCE * 4).await?;
+    restored.wait_serving(0, TIMEOUT * 4).await?;
     let start_took = began.elapsed();
     let found = count_retained(restored.address(0), pieces).await?;
     Ok(json!({

@@ -2,7 +2,7 @@
 //! through another node, to a topic that an offline durable session holds. What was acknowledged must be there at the end.
 use super::{Measured, durable, milliseconds, offline_session, quantile};
 use crate::{
-    client::{ClientError, Connection, PATIENCE, Result, message},
+    client::{ClientError, Connection, Result, TIMEOUT, message},
     cluster::{Build, Cluster, ClusterOptions},
     history::MessageId,
 };
@@ -70,7 +70,7 @@ pub async fn run(options: &FailoverOptions) -> Measured {
         eprintln!("  kill {:>2} of {}: node {leader}, {} ms", times.len() + 1, options.kills, milliseconds(time));
         times.push(time);
         cluster.start_node(leader)?;
-        cluster.wait_serving(leader, PATIENCE * 2).await?;
+        cluster.wait_serving(leader, TIMEOUT * 2).await?;
     }
     ended.store(true, Ordering::Relaxed);
     while load.join_next().await.is_some() {}

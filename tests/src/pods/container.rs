@@ -129,10 +129,10 @@ impl Container {
     /// Runs it to its end.
     /// # Errors
     /// When it cannot be started, ends with an error or takes too long; with what it printed.
-    pub async fn run(self, patience: Duration) -> io::Result<String> {
+    pub async fn run(self, timeout: Duration) -> io::Result<String> {
         let log = self.log_file();
         let mut running = self.start()?;
-        let deadline = Instant::now() + patience;
+        let deadline = Instant::now() + timeout;
         let ended = loop {
             match running.ended() {
                 Some(ended) => break Some(ended),

@@ -16,10 +16,7 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::{sync::watch, time::sleep};
 
 /// How a pod is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,8 +103,8 @@ pub(super) struct Handle(Arc<tokio::sync::Mutex<Option<Running>>>);
 
 impl Handle {
     /// `kubectl exec`: what it printed, or why it failed.
-    pub(super) async fn exec(&self, words: &[String], patience: Duration) -> Result<String, String> {
-        exec(&self.0, words, patience).await
+    pub(super) async fn exec(&self, words: &[String], timeout: Duration) -> Result<String, String> {
+        exec(&self.0, words, timeout).await
     }
 
     pub(super) async fn log(&self) -> String {
@@ -118,13 +115,14 @@ impl Handle {
 async fn exec(
     running: &tokio::sync::Mutex<Option<Running>>,
     words: &[String],
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<String, String> {
     let mut command = match running.lock().await.as_mut() {
         Some(running) => running.exec(words).map_err(|error| error.to_string())?,
         None => return Err("the container does not run".into()),
     };
-    let output = timeout(patience, command.output()).await.map_err(|_| format!("it takes more than {patience:?}"))?;
+    let output =
+        tokio::time::timeout(timeout, command.output()).await.map_err(|_| format!("it takes more than {timeout:?}"))?;
     let output = output.map_err(|error| error.to_string())?;
     let text = String::from_utf8_lossy(&[&output.stdout[..], &output.stderr].concat()).trim().to_owned();
     if output.status.success() { Ok(text) } else { Err(format!("{}: {text}", output.status)) }
@@ -294,10 +292,10 @@ impl Life {
     }
 
     async fn probe(&self, probe: &Value) -> bool {
-        let patience = Duration::from_secs(number(probe, "/timeoutSeconds", 1));
+        let timeout = Duration::from_secs(number(probe, "/timeoutSeconds", 1));
         let port = self.port(&probe["httpGet"]["port"]);
         let path = probe["httpGet"]["path"].as_str().unwrap_or("/");
-        let answer = timeout(patience, http::get(SocketAddr::new(self.address.into(), port), path)).await;
+        let answer = tokio::time::timeout(timeout, http::get(SocketAddr::new(self.address.into(), port), path)).await;
         matches!(answer, Ok(Ok((200..=399, _))))
     }
 

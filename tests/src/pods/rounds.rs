@@ -5,7 +5,7 @@ use super::{Simulator, kubelet::Tally};
 use crate::{
     chaos::{
         actors::Stage,
-        run::{DRAIN_PATIENCE, drain, final_reads, wait_subscribed},
+        run::{DRAIN_TIMEOUT, drain, final_reads, wait_subscribed},
         workload,
     },
     checker::{self, Violation},
@@ -23,7 +23,7 @@ use std::{
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
 /// For one step of the controller, all pods.
-const PATIENCE: Duration = Duration::from_secs(180);
+const TIMEOUT: Duration = Duration::from_secs(180);
 /// What the promise says; of a run that took longer the files are kept.
 pub const WITHOUT_A_NODE_MAX: Duration = Duration::from_secs(3);
 /// Load before, between and after what is done.
@@ -128,7 +128,7 @@ pub async fn run(seed: u64, rounds: &[Round], rate: u32) -> io::Result<Report> {
     ]
     .map(String::from);
     let mut random = Random::new(seed);
-    let mut simulator = Simulator::install(&settings, &[], PATIENCE).await?;
+    let mut simulator = Simulator::install(&settings, &[], TIMEOUT).await?;
     let recorder = Recorder::new(1);
     let (phase, watch) = watch::channel(Phase::Running);
     let stage = Stage::new(vec![simulator.address], recorder.clone(), watch);
@@ -153,7 +153,7 @@ pub async fn run(seed: u64, rounds: &[Round], rate: u32) -> io::Result<Report> {
         sleep(PEACE).await;
     }
     let _ = phase.send(Phase::Draining);
-    drain(&recorder, DRAIN_PATIENCE).await;
+    drain(&recorder, DRAIN_TIMEOUT).await;
     recorder.record(Event::Drained);
     final_reads(&stage).await;
     let _ = phase.send(Phase::Over);
@@ -168,24 +168,24 @@ pub async fn run(seed: u64, rounds: &[Round], rate: u32) -> io::Result<Report> {
 async fn perform(simulator: &mut Simulator, round: Round, number: usize, random: &mut Random) -> io::Result<()> {
     match round {
         Round::RollingRestart => {
-            simulator.upgrade(&[&format!("podAnnotations.round=r{number}")], PATIENCE).await?;
+            simulator.upgrade(&[&format!("podAnnotations.round=r{number}")], TIMEOUT).await?;
             expect_voters(simulator, 3).await
         }
         Round::ScaleUpAndDown => {
-            simulator.upgrade(&["replicaCount=5"], PATIENCE).await?;
+            simulator.upgrade(&["replicaCount=5"], TIMEOUT).await?;
             expect_voters(simulator, 5).await?;
             sleep(PEACE).await;
-            simulator.upgrade(&["replicaCount=3"], PATIENCE).await?;
+            simulator.upgrade(&["replicaCount=3"], TIMEOUT).await?;
             expect_voters(simulator, 3).await
         }
         Round::LostMachine => {
-            simulator.lose_machine(random.below(3) as usize, PATIENCE).await?;
+            simulator.lose_machine(random.below(3) as usize, TIMEOUT).await?;
             expect_voters(simulator, 3).await
         }
         Round::LostClaim => {
             let ordinal = random.below(3) as usize;
             let before = node_id(&simulator.status().await?, ordinal)?;
-            simulator.lose_claim(ordinal, PATIENCE).await?;
+            simulator.lose_claim(ordinal, TIMEOUT).await?;
             expect_voters(simulator, 3).await?;
             let after = node_id(&simulator.status().await?, ordinal)?;
             if after <= before {
@@ -284,7 +284,7 @@ fn without_a_node(history: &History) -> ((Duration, String), usize) {
     (longest, lost)
 }
 
-/// The longest time that a CONNECT waited for its answer or for the client's patience to end, and whose.
+/// The longest time that a CONNECT waited for its answer or for the client's timeout to end, and whose.
 fn slowest_connect(history: &History) -> (Duration, String) {
     let mut invoked = HashMap::new();
     let mut slowest = (Duration::ZERO, "nobody".to_owned());

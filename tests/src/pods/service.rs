@@ -18,7 +18,7 @@ use tokio::{
 
 /// How late.
 pub(super) const LAG: Duration = Duration::from_millis(300);
-const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Endpoints(Arc<Mutex<Vec<SocketAddr>>>);
@@ -65,7 +65,7 @@ impl Drop for Service {
 }
 
 async fn carry(mut client: TcpStream, address: SocketAddr) {
-    let Ok(Ok(mut pod)) = timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await else { return };
+    let Ok(Ok(mut pod)) = timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await else { return };
     let _ = (client.set_nodelay(true), pod.set_nodelay(true));
     if tokio::io::copy_bidirectional(&mut client, &mut pod).await.is_err() {
         // A real Service is no party to the connection: a reset reaches the client as one.

@@ -26,7 +26,7 @@ use tokio::time::sleep;
 
 const RELEASE: &str = "mq";
 const CHECK: Duration = Duration::from_millis(50);
-const EXEC_PATIENCE: Duration = Duration::from_secs(120);
+const EXEC_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 pub struct Simulator {
@@ -71,7 +71,7 @@ impl Simulator {
     pub async fn install(
         settings: &[String],
         secrets: &[(&str, &[(&str, &str)])],
-        patience: Duration,
+        timeout: Duration,
     ) -> io::Result<Self> {
         let folder = TestFolder::new("pods")?;
         let binary = binary::path(Build::Plain)?;
@@ -108,14 +108,14 @@ impl Simulator {
                 endpoints.set(now);
             }
         });
-        simulator.settle(patience).await?;
+        simulator.settle(timeout).await?;
         Ok(simulator)
     }
 
     /// `helm upgrade --reuse-values` with further settings: its hooks, then the objects; waits until all is as they say.
     /// # Errors
     /// As [`Self::install`]; also when a hook fails.
-    pub async fn upgrade(&mut self, settings: &[&str], patience: Duration) -> io::Result<()> {
+    pub async fn upgrade(&mut self, settings: &[&str], timeout: Duration) -> io::Result<()> {
         self.settings.extend(settings.iter().map(|setting| (*setting).to_owned()));
         let mut objects = Manifests::render(RELEASE, &self.settings, true).map_err(other)?;
         objects.keep_secrets(&self.objects);
@@ -126,7 +126,7 @@ impl Simulator {
             self.run_job(&job["spec"]["template"]["spec"]).await?;
         }
         self.objects = objects;
-        self.settle(patience).await
+        self.settle(timeout).await
     }
 
     async fn run_job(&mut self, spec: &Value) -> io::Result<()> {
@@ -165,7 +165,7 @@ impl Simulator {
             let pod = pods.values().find(|pod| pod.is_ready()).ok_or_else(|| io::Error::other("no pod is ready"))?;
             pod.handle()
         };
-        life.exec(command, EXEC_PATIENCE).await.map_err(other)
+        life.exec(command, EXEC_TIMEOUT).await.map_err(other)
     }
 
     /// What `mosquorum cluster status --json` says.
@@ -180,7 +180,7 @@ impl Simulator {
     /// `helm test`: what its pod printed.
     /// # Errors
     /// When it fails.
-    pub async fn test(&mut self, patience: Duration) -> io::Result<String> {
+    pub async fn test(&mut self, timeout: Duration) -> io::Result<String> {
         let pod = self.objects.only("Pod").map_err(other)?.clone();
         let main = &pod["spec"]["containers"][0];
         let network = self.namespaces.add()?;
@@ -193,7 +193,7 @@ impl Simulator {
         for (variable, value) in self.environment(main, name, "").map_err(other)? {
             container = container.variable(&variable, &value);
         }
-        let outcome = container.run(patience).await;
+        let outcome = container.run(timeout).await;
         self.namespaces.remove(network);
         outcome
     }
@@ -221,21 +221,21 @@ impl Simulator {
     /// The machine of a pod is gone, its claim stays: the pod starts on another one.
     /// # Errors
     /// As [`Self::install`].
-    pub async fn lose_machine(&mut self, ordinal: usize, patience: Duration) -> io::Result<()> {
+    pub async fn lose_machine(&mut self, ordinal: usize, timeout: Duration) -> io::Result<()> {
         self.lose(ordinal).await?;
-        self.settle(patience).await
+        self.settle(timeout).await
     }
 
     /// The machine of a pod is gone, and its disk with it.
     /// # Errors
     /// As [`Self::install`].
-    pub async fn lose_claim(&mut self, ordinal: usize, patience: Duration) -> io::Result<()> {
+    pub async fn lose_claim(&mut self, ordinal: usize, timeout: Duration) -> io::Result<()> {
         self.lose(ordinal).await?;
         let claims: Vec<PathBuf> = self.claims_of(&self.pod_name(ordinal)?)?;
         for claim in claims {
             fs::remove_dir_all(claim)?;
         }
-        self.settle(patience).await
+        self.settle(timeout).await
     }
 
     async fn lose(&mut self, ordinal: usize) -> io::Result<()> {
@@ -249,11 +249,11 @@ impl Simulator {
     }
 
     /// Waits until pods are as the objects say, and available.
-    async fn settle(&mut self, patience: Duration) -> io::Result<()> {
-        let deadline = Instant::now() + patience;
+    async fn settle(&mut self, timeout: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + timeout;
         while !self.reconcile()? {
             if Instant::now() > deadline {
-                return Err(io::Error::other(format!("not settled after {patience:?}\n{}", self.describe().await)));
+                return Err(io::Error::other(format!("not settled after {timeout:?}\n{}", self.describe().await)));
             }
             sleep(CHECK).await;
         }

@@ -1,7 +1,7 @@
 //! CONNECT, CONNACK, keep alive and takeover (MQTT 5.0 sections 3.1, 3.2, 4.13).
 use mosquorum_proto::mqtt::{Connect, Packet, ProtocolVersion, ReasonCode};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE},
+    client::{Connection, TIMEOUT},
     on_both, on_one_node,
     target::{Target, TestResult},
 };
@@ -18,7 +18,7 @@ async fn every_version_is_welcome_and_a_clean_start_finds_no_session(target: Tar
 
 /// [MQTT-3.1.0-1]
 async fn the_first_packet_must_be_connect(target: Target) -> TestResult {
-    let mut connection = Connection::open(target.a, ProtocolVersion::V311, PATIENCE).await?;
+    let mut connection = Connection::open(target.a, ProtocolVersion::V311, TIMEOUT).await?;
     connection.send(&Packet::PingReq).await?;
     assert!(connection.recv_until_closed().await?.is_empty());
     Ok(())
@@ -36,11 +36,11 @@ async fn a_second_connect_is_a_protocol_error(target: Target) -> TestResult {
 /// [MQTT-3.1.2-1] [MQTT-3.1.2-2] [3.1.1:MQTT-3.1.2-2]
 async fn an_unknown_protocol_is_refused(target: Target) -> TestResult {
     // Another name: no answer that it could understand.
-    let mut connection = Connection::open(target.a, ProtocolVersion::V311, PATIENCE).await?;
+    let mut connection = Connection::open(target.a, ProtocolVersion::V311, TIMEOUT).await?;
     connection.send_raw(b"\x10\x0d\x00\x04MQTX\x04\x02\x00\x3c\x00\x01x").await?;
     assert!(connection.recv_until_closed().await?.is_empty());
     // A later version: CONNACK 0x84, or 0x01 in the form that all versions understand.
-    let mut connection = Connection::open(target.a, ProtocolVersion::V311, PATIENCE).await?;
+    let mut connection = Connection::open(target.a, ProtocolVersion::V311, TIMEOUT).await?;
     connection.send_raw(b"\x10\x0d\x00\x04MQTT\x07\x02\x00\x3c\x00\x01x").await?;
     let answer = connection.recv_until_closed().await?;
     assert!(answer[..] == [0x20, 2, 0, 1] || answer[..] == [0x20, 3, 0, 0x84, 0], "{answer:?}");
@@ -49,7 +49,7 @@ async fn an_unknown_protocol_is_refused(target: Target) -> TestResult {
 
 /// [MQTT-3.1.2-3]
 async fn the_reserved_connect_flag_must_be_0(target: Target) -> TestResult {
-    let mut connection = Connection::open(target.a, ProtocolVersion::V311, PATIENCE).await?;
+    let mut connection = Connection::open(target.a, ProtocolVersion::V311, TIMEOUT).await?;
     connection.send_raw(b"\x10\x0d\x00\x04MQTT\x04\x03\x00\x3c\x00\x01x").await?;
     let answer = connection.recv_until_closed().await?;
     assert!(!answer.starts_with(&[0x20, 2, 0, 0]), "{answer:?}");
@@ -126,7 +126,7 @@ async fn pingreq_is_answered_and_keeps_the_connection(target: Target) -> TestRes
 
 /// [3.1.1:MQTT-3.1.2-22]
 async fn a_password_needs_a_user_name_before_5_0(target: Target) -> TestResult {
-    let mut connection = Connection::open(target.a, ProtocolVersion::V311, PATIENCE).await?;
+    let mut connection = Connection::open(target.a, ProtocolVersion::V311, TIMEOUT).await?;
     connection.send_raw(b"\x10\x10\x00\x04MQTT\x04\x42\x00\x3c\x00\x01x\x00\x01p").await?;
     let answer = connection.recv_until_closed().await?;
     assert!(!answer.starts_with(&[0x20, 2, 0, 0]), "{answer:?}");

@@ -2,7 +2,7 @@
 //! everybody else goes on (MQTT 5.0 section 4.13).
 use mosquorum_proto::mqtt::{ProtocolVersion, ReasonCode};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE},
+    client::{Connection, TIMEOUT},
     on_one_node,
     target::{Target, TestResult},
 };
@@ -64,7 +64,7 @@ async fn each_ends_the_connection_with_its_reason(target: Target) -> TestResult 
     let mut wrong = Vec::new();
     for (what, bytes, allowed) in TABLE {
         let mut client = target.at_a("sender").await?;
-        client.patience = Duration::from_secs(3);
+        client.timeout = Duration::from_secs(3);
         client.send_raw(bytes).await?;
         match client.expect_closed().await {
             Ok(Some(reason)) if allowed.contains(&reason) => {}
@@ -107,7 +107,7 @@ async fn garbage_before_connect_is_refused(target: Target) -> TestResult {
         b"\x10\x15\x00\x04MQTT\x05\x02\x00\x3c\x08\x11\x00\x00\x00\x01\x11\x00\x00\x00\x01x",
     ];
     for bytes in cases {
-        let mut connection = Connection::open(target.a, ProtocolVersion::V311, PATIENCE).await?;
+        let mut connection = Connection::open(target.a, ProtocolVersion::V311, TIMEOUT).await?;
         connection.send_raw(bytes).await?;
         let answer = connection.recv_until_closed().await?;
         assert!(answer.is_empty() || answer[0] == 0x20 && answer[3] != 0, "{bytes:?} got {answer:?}");

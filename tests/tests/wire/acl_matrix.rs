@@ -299,7 +299,7 @@ async fn observe(program: Option<&Path>) -> Result<Seen, Failure> {
     let text = std::fs::read_to_string(file)?;
     std::fs::write(file, format!("acl_file {}\n{text}", rules.display()))?;
     cluster.start_node(0)?;
-    cluster.wait_serving(0, mosquorum_tests::client::PATIENCE).await?;
+    cluster.wait_serving(0, mosquorum_tests::client::TIMEOUT).await?;
     let mut matrix = Matrix::new(&cluster).await?;
     for who in IDENTITIES {
         for topic in TOPICS {

@@ -1,7 +1,7 @@
 //! Three nodes behind one port, started with Mosquitto's words, cannot be told from one broker.
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE, message},
+    client::{Connection, TIMEOUT, message},
     cluster::{
         TestFolder,
         binary::{self, Build, is_stand_in},
@@ -46,7 +46,7 @@ impl Broker {
     }
 
     async fn connected(&self, connect: Connect) -> Result<(Connection, bool), Failure> {
-        let deadline = Instant::now() + PATIENCE * 2;
+        let deadline = Instant::now() + TIMEOUT * 2;
         loop {
             match Connection::connected(self.address, connect.clone()).await {
                 Ok((connection, connack)) => return Ok((connection, connack.session_present)),
@@ -65,7 +65,7 @@ impl Broker {
             let _ = stderr.read_to_string(&mut text);
             text
         });
-        let text = tokio::time::timeout(PATIENCE * 2, text).await??;
+        let text = tokio::time::timeout(TIMEOUT * 2, text).await??;
         Ok((self.process.wait()?, text))
     }
 }

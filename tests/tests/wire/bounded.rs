@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Publishes QoS 0 as fast as the broker takes it, until so many bytes are out or the broker stops taking them.
 async fn flood(publisher: &mut Connection, topic: &str, payload: usize, bytes_max: usize) {
-    publisher.patience = Duration::from_secs(3);
+    publisher.timeout = Duration::from_secs(3);
     let packet = Packet::Publish(message(topic, vec![b'x'; payload], QoS::AtMostOnce));
     let mut sent = 0;
     while sent < bytes_max {

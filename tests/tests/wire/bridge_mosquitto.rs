@@ -2,7 +2,7 @@
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
     backlog::eventually,
-    client::{Connection, PATIENCE, message},
+    client::{Connection, TIMEOUT, message},
     cluster::{Cluster, ClusterOptions},
     skip::skip,
 };
@@ -47,7 +47,7 @@ async fn crossing(site: Broker, hub: Broker, version: &str) {
     at_hub.unsubscribe("state/link").await.expect("unsubscribed");
     // What it asks for at the beginning follows its announcement.
     at_site.subscribe_to("in/ready", QoS::AtLeastOnce).await.expect("subscribed");
-    let came = eventually(PATIENCE, async || {
+    let came = eventually(TIMEOUT, async || {
         at_hub.publish(message("site/in/ready", "", QoS::AtLeastOnce)).await.expect("published");
         at_site.recv_within(std::time::Duration::from_millis(100)).await.expect("a connection").is_some()
     });

@@ -1,7 +1,7 @@
 //! A bridge before a remote that does what the test tells it to: what goes over the wire, and when.
 use mosquorum_proto::mqtt::{Ack, ConnAck, Connect, Disconnect, Packet, ProtocolVersion, Publish, QoS, ReasonCode};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE, message},
+    client::{Connection, TIMEOUT, message},
     cluster::{Cluster, ClusterOptions},
     remote::{Remote, grant, next_message},
 };
@@ -222,7 +222,7 @@ async fn what_the_remote_retains_is_neither_removed_nor_told_back_at_a_reconnect
         if life == 1 {
             site.stop_node(0).await.expect("it stops");
             site.start_node(0).expect("it starts");
-            site.wait_serving(0, PATIENCE).await.expect("it serves");
+            site.wait_serving(0, TIMEOUT).await.expect("it serves");
         }
         (bridge, _) = remote.accept(accepted()).await.expect("a bridge");
         // The bridge has its subscriptions when something comes by them.

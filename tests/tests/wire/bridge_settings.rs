@@ -2,7 +2,7 @@
 use mosquorum_proto::mqtt::{Ack, ConnAck, Connect, Packet, ProtocolVersion, PublishProperties, QoS, ReasonCode, Utf8};
 use mosquorum_tests::{
     backlog::eventually,
-    client::{Connection, PATIENCE, message},
+    client::{Connection, TIMEOUT, message},
     cluster::{Cluster, ClusterOptions},
     http,
     metrics::Scrape,
@@ -179,7 +179,7 @@ async fn what_does_not_fit_into_the_queue_is_counted_with_its_reason() {
         writer.publish(message("a", n.to_string(), QoS::AtLeastOnce)).await.expect("published");
     }
     let labels = [("bridge", "link"), ("reason", "queue_full")];
-    let found = eventually(PATIENCE, async || {
+    let found = eventually(TIMEOUT, async || {
         let text = http::get(site.health_address(0), "/metrics").await.expect("an answer").1;
         let dropped = Scrape::parse(&text).expect("metrics").get("mosquorum_bridge_dropped_total", &labels);
         dropped.is_some_and(|dropped| (4.0..=5.0).contains(&dropped))

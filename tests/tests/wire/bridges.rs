@@ -2,7 +2,7 @@
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
     backlog::eventually,
-    client::{Connection, PATIENCE, Result, message},
+    client::{Connection, Result, TIMEOUT, message},
     cluster::{Cluster, ClusterOptions},
     http,
     metrics::Scrape,
@@ -45,7 +45,7 @@ async fn publisher(cluster: &Cluster, node: usize, id: &str) -> Result<Connectio
 
 /// The node whose log says last that it connected the bridge.
 async fn bridging_node(cluster: &Cluster, except: Option<usize>) -> usize {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let holder = (0..cluster.len()).filter(|node| Some(*node) != except).find(|node| {
             let log = cluster.log(*node);
@@ -113,9 +113,9 @@ async fn what_is_published_while_the_hub_is_away_arrives_once_and_in_order() {
     }
     site.kill(0);
     site.start_node(0).expect("it starts");
-    site.wait_serving(0, PATIENCE).await.expect("it serves");
+    site.wait_serving(0, TIMEOUT).await.expect("it serves");
     hub.start_node(0).expect("it starts");
-    hub.wait_serving(0, PATIENCE).await.expect("it serves");
+    hub.wait_serving(0, TIMEOUT).await.expect("it serves");
     let mut reader = durable(&hub, 0, "reader", "q/#").await.expect("a reader");
     for n in 0..100 {
         let publish = reader.receive().await.expect("it arrives");
@@ -208,7 +208,7 @@ async fn a_drained_node_hands_its_bridge_over_and_runs_none_until_that_is_cancel
     let before = site.log(holder).matches("Bridge link connected").count();
     site.command(holder, "drain --cancel").await.expect("it runs").expect("it is cancelled");
     // Bridges are placed by the nodes that serve, so it comes back.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while site.log(holder).matches("Bridge link connected").count() == before {
         assert!(Instant::now() < deadline, "the bridge stays at node {heir}");
         sleep(Duration::from_millis(50)).await;
@@ -288,12 +288,12 @@ async fn removed(name: &str, restart: bool) {
         if restart {
             site.stop_node(node).await.expect("it stops");
             site.start_node(node).expect("it starts");
-            site.wait_serving(node, PATIENCE).await.expect("it serves");
+            site.wait_serving(node, TIMEOUT).await.expect("it serves");
         } else {
             site.signal(node, rustix::process::Signal::HUP);
         }
     }
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     for node in (0..3).cycle() {
         // Whoever ended it knows what it was.
         let status = site.status(node).await.expect("a status");
@@ -335,7 +335,7 @@ async fn sites(count: usize, links: &[(usize, usize)], version: &str, lines: &[&
         site.start_node(0).expect("it starts");
     }
     for (site, cluster) in sites.iter_mut().enumerate() {
-        cluster.wait_serving(0, PATIENCE).await.expect("it serves");
+        cluster.wait_serving(0, TIMEOUT).await.expect("it serves");
         let bridges = links.iter().filter(|(from, _)| *from == site).count();
         cluster.wait_logged(0, " connected to ", bridges).await.expect("all connect");
     }
@@ -343,7 +343,7 @@ async fn sites(count: usize, links: &[(usize, usize)], version: &str, lines: &[&
     for (site, cluster) in sites.iter().enumerate() {
         let wanted = links.iter().flat_map(|(from, to)| [from, to]).filter(|end| **end == site).count();
         let subscribed = async || subscriptions(cluster).await.is_some_and(|count| count >= wanted as f64);
-        assert!(eventually(PATIENCE, subscribed).await, "{:?} of {wanted} subscriptions", subscriptions(cluster).await);
+        assert!(eventually(TIMEOUT, subscribed).await, "{:?} of {wanted} subscriptions", subscriptions(cluster).await);
     }
     sites
 }
@@ -404,14 +404,14 @@ async fn in_a_ring_of_mqtt_3_what_goes_round_is_cut_and_named() {
     let sites = sites(3, &[(0, 1), (1, 2), (2, 0)], "mqttv311", &[]).await;
     let mut writer = publisher(&sites[0], 0, "writer").await.expect("a writer");
     writer.publish(message("news/a", "round", QoS::AtLeastOnce)).await.expect("published");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !sites.iter().any(|site| site.log(0).contains("goes round between the brokers")) {
         assert!(Instant::now() < deadline, "nobody noticed:\n{}", sites[0].log_tail(0, 20));
         sleep(Duration::from_millis(50)).await;
     }
     // All is calm then: a reader who comes now gets what is published now, and nothing else.
     let mut reader = durable(&sites[1], 0, "reader", "news/#").await.expect("a reader");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while let Some(packet) = reader.recv_within(Duration::from_secs(1)).await.expect("a connection") {
         assert!(Instant::now() < deadline, "it goes on");
         reader.put_back(packet);

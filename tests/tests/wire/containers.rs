@@ -1,7 +1,7 @@
 //! The image of `deploy/docker` and the services of `deploy/compose`, run as an engine would, without one.
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS, ReasonCode};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE, message},
+    client::{Connection, TIMEOUT, message},
     cluster::{
         Build, Ended, Namespaces, TestFolder,
         binary::{self, is_stand_in},
@@ -40,7 +40,7 @@ fn volume(folder: &Path, name: &str) -> PathBuf {
 }
 
 async fn serving(running: &mut Running, address: SocketAddr) {
-    let deadline = Instant::now() + PATIENCE * 2;
+    let deadline = Instant::now() + TIMEOUT * 2;
     loop {
         let connect = Connect::new(ProtocolVersion::V5, "ready");
         if let Ok((connection, connack)) = Connection::connect_within(address, connect, Duration::from_secs(1)).await
@@ -55,7 +55,7 @@ async fn serving(running: &mut Running, address: SocketAddr) {
 }
 
 async fn ended(running: &mut Running) -> Ended {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         if let Some(ended) = running.ended() {
             return ended;
@@ -130,7 +130,7 @@ async fn the_image_as_it_is_starts_and_lets_nobody_in() {
     container.network = Some(namespaces.name(0).to_owned());
     let mut running = container.start().expect("it starts");
     let address = SocketAddr::new(namespaces.address(0).into(), 1883);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let refused = loop {
         let connect = Connect::new(ProtocolVersion::V5, "anybody");
         match Connection::connect_within(address, connect, Duration::from_secs(1)).await {
@@ -207,7 +207,7 @@ async fn the_three_services_of_the_compose_file_become_one_broker() {
     certificates.command =
         [compose.list("certificates", "entrypoint"), compose.list("certificates", "command")].concat();
     certificates.user = "0:0".into();
-    certificates.run(PATIENCE).await.expect("certificates are made");
+    certificates.run(TIMEOUT).await.expect("certificates are made");
     let mut nodes = Vec::new();
     for node in 0..3 {
         let mut container = compose.container(&format!("node-{}", node + 1));

@@ -2,7 +2,7 @@
 //! outcome that the promise names.
 use mosquorum_tests::{
     backlog::{Backlog, eventually},
-    client::PATIENCE,
+    client::TIMEOUT,
     cluster::{Cluster, ClusterOptions, Ended, binary::is_stand_in},
     damage::{contents, data_directory, files, flip, log_file, scribble, used_bytes},
     skip::{has_program, skip},
@@ -33,7 +33,7 @@ async fn starts_with_everything(mut cluster: Cluster, backlog: &Backlog) -> Test
     for node in 0..cluster.len() {
         cluster.start_node(node)?;
     }
-    cluster.wait_all_serving(PATIENCE * 2).await?;
+    cluster.wait_all_serving(TIMEOUT * 2).await?;
     Ok(backlog.fetch(cluster.address(cluster.len() - 1)).await?)
 }
 
@@ -41,7 +41,7 @@ async fn starts_with_everything(mut cluster: Cluster, backlog: &Backlog) -> Test
 async fn refuses_to_start(cluster: &mut Cluster, named: &str, untouched: &Path) -> TestResult {
     let before = contents(untouched)?;
     cluster.start_node(0)?;
-    let ended = cluster.wait_end(0, PATIENCE).await?;
+    let ended = cluster.wait_end(0, TIMEOUT).await?;
     assert!(matches!(ended, Ended::Exit(code) if code != 0), "{ended:?}");
     let log = cluster.log_tail(0, 20);
     assert!(log.contains(named), "{named:?} is not in\n{log}");
@@ -125,12 +125,12 @@ async fn a_damaged_state_store_is_rebuilt() -> TestResult {
     let (mut cluster, backlog) = killed("state", 1).await?;
     // A checkpoint first, so that the store holds something.
     cluster.start_node(0)?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     cluster.signal(0, rustix::process::Signal::USR1);
     let data = data_directory(&cluster, 0)?;
     let filled =
         async || files(&data.join("state")).is_ok_and(|all| all.iter().any(|path| used_bytes(path).unwrap_or(0) > 100));
-    assert!(eventually(PATIENCE, filled).await);
+    assert!(eventually(TIMEOUT, filled).await);
     cluster.kill(0);
     for path in files(&data.join("state"))? {
         let used = used_bytes(&path)?;
@@ -152,7 +152,7 @@ async fn a_state_store_with_a_damaged_value_is_rebuilt() -> TestResult {
     backlog.publish(cluster.address(0), 5).await?;
     let blobs = data_directory(&cluster, 0)?.join("state").join("blobs");
     let written = async || files(&blobs).is_ok_and(|all| all.iter().any(|path| used_bytes(path).unwrap_or(0) > 10_000));
-    assert!(eventually(PATIENCE, written).await);
+    assert!(eventually(TIMEOUT, written).await);
     cluster.kill_all();
     for path in files(&blobs)? {
         flip(&path, 10_000)?;
@@ -167,7 +167,7 @@ async fn a_node_alone_with_a_damaged_snapshot_stops_and_changes_nothing() -> Tes
     }
     let (mut cluster, backlog) = killed("snapshot-alone", 1).await?;
     cluster.start_node(0)?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     cluster.stop_node(0).await?;
     let mut snapshots: Vec<_> = fs::read_dir(cluster.data_folder(0))?.flatten().map(|entry| entry.path()).collect();
     snapshots.retain(|path| path.is_file());
@@ -229,7 +229,7 @@ async fn after_damage_of_one_of_three(
     for node in 0..3 {
         cluster.start_node(node)?;
     }
-    cluster.wait_all_serving(PATIENCE * 2).await?;
+    cluster.wait_all_serving(TIMEOUT * 2).await?;
     let before = numbers(&cluster).await;
     assert_eq!(before.len(), 3);
     cluster.kill(2);
@@ -237,12 +237,12 @@ async fn after_damage_of_one_of_three(
     // The others go on meanwhile.
     backlog.publish(cluster.address(0), MESSAGES).await?;
     cluster.start_node(2)?;
-    cluster.wait_serving(2, PATIENCE * 2).await?;
+    cluster.wait_serving(2, TIMEOUT * 2).await?;
     let settled = async || {
         let now = numbers(&cluster).await;
         now.len() == 3 && (now == before) == keeps_its_number
     };
-    assert!(eventually(PATIENCE, settled).await, "before {before:?}, now {:?}", numbers(&cluster).await);
+    assert!(eventually(TIMEOUT, settled).await, "before {before:?}, now {:?}", numbers(&cluster).await);
     // The node that came back is a full voter: with it, another one may be missing.
     cluster.kill(1);
     backlog.publish(cluster.address(2), 10).await?;
@@ -287,10 +287,10 @@ async fn a_failed_fsync_stops_the_node_with_a_clear_line() -> TestResult {
     }
     let mut cluster = Cluster::prepare(ClusterOptions::new("eio", 1).persistent())?;
     cluster.start_node_under(0, &failing_syncs(60))?;
-    cluster.wait_serving(0, PATIENCE * 2).await?;
+    cluster.wait_serving(0, TIMEOUT * 2).await?;
     let mut backlog = Backlog::create(cluster.address(0), "away", 64).await?;
     assert!(backlog.publish_within(cluster.address(0), 10_000, Duration::from_secs(5)).await.is_err());
-    cluster.wait_end(0, PATIENCE).await?;
+    cluster.wait_end(0, TIMEOUT).await?;
     let log = cluster.log_tail(0, 20).to_lowercase();
     assert!(log.contains("error") && (log.contains("sync") || log.contains("os error 5")), "{log}");
     starts_with_everything(cluster, &backlog).await
@@ -309,14 +309,14 @@ async fn a_failed_fsync_on_one_of_three_leaves_the_others_serving() -> TestResul
     cluster.start_node(0)?;
     cluster.start_node(1)?;
     cluster.start_node_under(2, &failing_syncs(150))?;
-    cluster.wait_all_serving(PATIENCE * 2).await?;
+    cluster.wait_all_serving(TIMEOUT * 2).await?;
     let mut backlog = Backlog::create(cluster.address(0), "away", 64).await?;
     while cluster.runs(2) {
         backlog.publish(cluster.address(0), 50).await?;
     }
     backlog.publish(cluster.address(1), 50).await?;
     cluster.start_node(2)?;
-    cluster.wait_serving(2, PATIENCE * 2).await?;
+    cluster.wait_serving(2, TIMEOUT * 2).await?;
     Ok(backlog.fetch(cluster.address(2)).await?)
 }
 
@@ -371,7 +371,7 @@ async fn on_a_full_disk_nothing_new_is_acknowledged_and_nothing_acknowledged_is_
         assert!(cluster.log_tail(0, 20).to_lowercase().contains("space"), "{}", cluster.log_tail(0, 20));
         cluster.start_node(0)?;
     }
-    cluster.wait_serving(0, PATIENCE * 2).await?;
+    cluster.wait_serving(0, TIMEOUT * 2).await?;
     backlog.publish(cluster.address(0), 10).await?;
     let fetched = backlog.fetch(cluster.address(0)).await;
     drop(cluster);

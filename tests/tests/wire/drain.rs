@@ -1,7 +1,7 @@
 //! A node that is to be stopped hands over what it does: `mosquorum drain`, and SIGTERM with `shutdown_drain`.
 use mosquorum_proto::mqtt::{Ack, Connect, Packet, ProtocolVersion, Publish, QoS, ReasonCode};
 use mosquorum_tests::{
-    client::{ClientError, Connection, PATIENCE, message},
+    client::{ClientError, Connection, TIMEOUT, message},
     cluster::{Cluster, ClusterOptions, Ended, binary::is_stand_in},
     http,
     skip::skip,
@@ -111,7 +111,7 @@ async fn a_drained_node_hands_over_its_clients_and_leadership_and_nothing_acknow
     let stop = Arc::new(AtomicBool::new(false));
     let publisher = tokio::spawn(publish_until(cluster.address(0), stop.clone()));
     let mut received = Vec::new();
-    let Some(Packet::Publish(first)) = meter.recv_within(PATIENCE).await? else { panic!("a message") };
+    let Some(Packet::Publish(first)) = meter.recv_within(TIMEOUT).await? else { panic!("a message") };
     received.extend(acknowledged(&mut meter, &first).await);
     // The meter goes on reading while the node is drained.
     let reader = tokio::spawn(async move {
@@ -180,7 +180,7 @@ async fn sigterm_with_shutdown_drain_hands_clients_over_before_the_node_stops() 
             Goodbye::Silent => panic!("5.0 clients are told where to go"),
         }
     }
-    assert_eq!(cluster.wait_end(1, PATIENCE).await?, Ended::Exit(0));
+    assert_eq!(cluster.wait_end(1, TIMEOUT).await?, Ended::Exit(0));
     for node in [0, 2] {
         cluster.wait_serving(node, Duration::from_secs(10)).await?;
     }
@@ -214,7 +214,7 @@ async fn a_cancelled_drain_lets_clients_in_again() -> TestResult {
     assert!(cancelled?.is_ok_and(|text| text.contains("takes clients again")));
     let (mut late, _) = Connection::connected(cluster.address(0), durable("late")).await?;
     late.publish(message("a", "b", QoS::AtLeastOnce)).await?;
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
     while http::get(cluster.health_address(0), "/readyz").await?.0 != 200 {
         assert!(tokio::time::Instant::now() < deadline, "not ready again");
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -2,7 +2,7 @@
 //! and clients that are set up wrong, each with one clear line in the log.
 use mosquorum_proto::mqtt::{Connect, Packet, ProtocolVersion, QoS, ReasonCode};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE, message},
+    client::{Connection, TIMEOUT, message},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in},
     programs::{converse, here, libraries},
     skip::{has_program, skip},
@@ -110,7 +110,7 @@ fn free_port() -> u16 {
 
 async fn started(mut cluster: Cluster) -> Result<Cluster, Failure> {
     cluster.start_node(0)?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     Ok(cluster)
 }
 
@@ -118,7 +118,7 @@ async fn started(mut cluster: Cluster) -> Result<Cluster, Failure> {
 async fn shown(port: u16, root: &Path) -> Result<String, Failure> {
     let mut command = Command::new("openssl");
     command.args(["s_client", "-verify_return_error", "-connect", &format!("127.0.0.1:{port}"), "-CAfile"]).arg(root);
-    let output = timeout(PATIENCE, command.stdin(Stdio::null()).kill_on_drop(true).output()).await??;
+    let output = timeout(TIMEOUT, command.stdin(Stdio::null()).kill_on_drop(true).output()).await??;
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("Verify return code: 0 (ok)"), "{text}{}", String::from_utf8_lossy(&output.stderr));
     let subject = text.lines().find(|line| line.starts_with("subject=")).unwrap_or_default();
@@ -186,8 +186,8 @@ async fn certificates_that_certbot_renews_are_taken_up_by_sighup_under_traffic()
         }
     }
     sending.await??;
-    assert!(timeout(PATIENCE, publisher.wait()).await??.success());
-    let came = timeout(PATIENCE, subscriber.wait_with_output()).await??;
+    assert!(timeout(TIMEOUT, publisher.wait()).await??.success());
+    let came = timeout(TIMEOUT, subscriber.wait_with_output()).await??;
     let came: Vec<_> = String::from_utf8_lossy(&came.stdout).lines().map(str::to_owned).collect();
     assert_eq!(came, (0..300).map(|number| number.to_string()).collect::<Vec<_>>(), "on connections from before");
     // A key that does not belong to the certificate: the old ones stay, and the log says so.
@@ -239,7 +239,7 @@ async fn a_supervisor_has_the_process_it_started_its_lines_and_its_exit_code() -
     let mut lines = BufReader::new(broker.stdout.take().expect("a pipe")).lines();
     // Line by line, as they come, not when a buffer is full.
     loop {
-        let line = timeout(PATIENCE, lines.next_line()).await??.expect("a line");
+        let line = timeout(TIMEOUT, lines.next_line()).await??.expect("a line");
         if line.contains("running") {
             break;
         }
@@ -248,12 +248,12 @@ async fn a_supervisor_has_the_process_it_started_its_lines_and_its_exit_code() -
     let (_client, _) = Connection::connected(cluster.address(0), Connect::new(ProtocolVersion::V5, "watched")).await?;
     kill_process(Pid::from_raw(i32::try_from(id)?).expect("a process"), Signal::TERM)?;
     let mut rest = Vec::new();
-    while let Some(line) = timeout(PATIENCE, lines.next_line()).await?? {
+    while let Some(line) = timeout(TIMEOUT, lines.next_line()).await?? {
         rest.push(line);
     }
     assert!(rest.iter().any(|line| line.contains("New client connected from 127.")), "{rest:#?}");
     assert!(rest.iter().any(|line| line.contains("terminating")), "{rest:#?}");
-    assert_eq!(timeout(PATIENCE, broker.wait()).await??.code(), Some(0));
+    assert_eq!(timeout(TIMEOUT, broker.wait()).await??.code(), Some(0));
     Ok(())
 }
 
@@ -269,7 +269,7 @@ async fn a_log_pipe_that_nobody_reads_stops_nothing() -> TestResult {
     command.arg("-c").arg(cluster.configuration_file(0)).stdin(Stdio::null()).stdout(Stdio::null());
     let mut broker = command.stderr(Stdio::piped()).kill_on_drop(true).spawn()?;
     let mut pipe = broker.stderr.take().expect("a pipe");
-    let deadline = std::time::Instant::now() + PATIENCE;
+    let deadline = std::time::Instant::now() + TIMEOUT;
     let mut client = loop {
         match Connection::connected(cluster.address(0), Connect::new(ProtocolVersion::V5, "talks")).await {
             Ok((client, _)) => break client,
@@ -292,7 +292,7 @@ async fn a_log_pipe_that_nobody_reads_stops_nothing() -> TestResult {
     // Read at last: what was dropped is told.
     let (mut text, mut buffer) = (Vec::new(), vec![0; 65536]);
     while !String::from_utf8_lossy(&text).contains(" log lines were dropped") {
-        let read = timeout(PATIENCE, pipe.read(&mut buffer)).await??;
+        let read = timeout(TIMEOUT, pipe.read(&mut buffer)).await??;
         assert!(read > 0, "it ended without a word of what was dropped");
         // The words may come in two pieces.
         text.drain(..text.len().saturating_sub(100));
@@ -301,7 +301,7 @@ async fn a_log_pipe_that_nobody_reads_stops_nothing() -> TestResult {
     // Nobody reads any more, and it ends all the same.
     let id = i32::try_from(broker.id().expect("it runs"))?;
     kill_process(Pid::from_raw(id).expect("a process"), Signal::TERM)?;
-    assert_eq!(timeout(PATIENCE, broker.wait()).await??.code(), Some(0));
+    assert_eq!(timeout(TIMEOUT, broker.wait()).await??.code(), Some(0));
     Ok(())
 }
 
@@ -310,7 +310,7 @@ async fn says(address: SocketAddr, bytes: &[u8]) -> TestResult {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(bytes).await?;
     let mut answer = Vec::new();
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await?;
+    let _ = timeout(TIMEOUT, stream.read_to_end(&mut answer)).await?;
     Ok(())
 }
 

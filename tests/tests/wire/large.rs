@@ -14,7 +14,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 const MESSAGE_BYTES: usize = 10_000_000;
 /// Whatever else the nodes do meanwhile is in it, in a build without optimisation.
 const TIMES_MAX: f64 = 3.0;
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Who gets the messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ async fn growth(cluster: &Cluster, from: usize, to: usize, receiver: Receiver, c
         if receiver == Receiver::Away {
             reader.disconnect().await?;
         } else {
-            reader.patience = PATIENCE;
+            reader.timeout = TIMEOUT;
             tasks.spawn(async move {
                 for _ in 0..count {
                     assert_eq!(reader.receive().await?.payload.len(), MESSAGE_BYTES);
@@ -70,7 +70,7 @@ async fn growth(cluster: &Cluster, from: usize, to: usize, receiver: Receiver, c
         let mut publish =
             message(&format!("{topic}/{number}"), vec![number as u8 + 1; MESSAGE_BYTES], QoS::AtLeastOnce);
         publish.retain = receiver == Receiver::Retained;
-        publisher.patience = PATIENCE;
+        publisher.timeout = TIMEOUT;
         tasks.spawn(async move { publisher.publish(publish).await.map(drop).map_err(Into::into) });
     }
     while let Some(done) = tasks.join_next().await {

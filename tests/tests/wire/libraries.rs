@@ -1,7 +1,7 @@
 //! Programs that were written for common client libraries work unchanged: paho-mqtt 1 and 2 from Python, MQTT.js from
 //! Node.js and from a page in a browser.
 use mosquorum_tests::{
-    client::PATIENCE,
+    client::TIMEOUT,
     cluster::{Cluster, ClusterOptions, TestFolder},
     programs::{converse, here, libraries},
     skip::{has_program, skip},
@@ -53,7 +53,7 @@ async fn with_websockets(name: &str, page: &Path) -> Result<(Cluster, SocketAddr
     let (port, host, page) = (address.port(), address.ip(), page.display());
     std::fs::write(configuration, format!("{text}listener {port} {host}\nprotocol websockets\nhttp_dir {page}\n"))?;
     cluster.start_node(0)?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     Ok((cluster, address))
 }
 

@@ -1,7 +1,7 @@
 //! Listeners other than plain MQTT: behind a balancer and over HTTP; requests to the broker itself.
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE, message},
+    client::{Connection, TIMEOUT, message},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in},
     skip::skip,
     target::{Failure, TestResult},
@@ -29,7 +29,7 @@ async fn with_listeners(name: &str, listeners: &[&str]) -> Result<(Cluster, Vec<
     }
     std::fs::write(cluster.configuration_file(0), text)?;
     cluster.start_node(0)?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     Ok((cluster, addresses))
 }
 
@@ -38,7 +38,7 @@ async fn answered(address: SocketAddr, bytes: &[u8]) -> Result<Vec<u8>, Failure>
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(bytes).await?;
     let mut answer = vec![0; 4];
-    let read = timeout(PATIENCE, stream.read(&mut answer)).await?;
+    let read = timeout(TIMEOUT, stream.read(&mut answer)).await?;
     answer.truncate(read.unwrap_or(0));
     Ok(answer)
 }
@@ -47,7 +47,7 @@ async fn asked(address: SocketAddr, request: &str) -> Result<String, Failure> {
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
-    timeout(PATIENCE, stream.read_to_string(&mut answer)).await??;
+    timeout(TIMEOUT, stream.read_to_string(&mut answer)).await??;
     Ok(answer)
 }
 
@@ -62,13 +62,13 @@ async fn a_websocket_is_opened_over_the_http_1_0_of_a_proxy() -> TestResult {
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(timeout(PATIENCE, stream.read_u8()).await??);
+        answer.push(timeout(TIMEOUT, stream.read_u8()).await??);
     }
     assert!(answer.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&answer));
     // One binary frame whose mask changes nothing.
     stream.write_all(&[&[0x82, 0x80 | 15, 0, 0, 0, 0], CONNECT].concat()).await?;
     let mut frame = [0; 6];
-    timeout(PATIENCE, stream.read_exact(&mut frame)).await??;
+    timeout(TIMEOUT, stream.read_exact(&mut frame)).await??;
     assert_eq!(frame, [0x82, 4, 0x20, 2, 0, 0]);
     Ok(())
 }

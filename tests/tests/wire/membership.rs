@@ -2,7 +2,7 @@
 use mosquorum_proto::mqtt::{Connect, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, Will};
 use mosquorum_tests::{
     backlog::eventually,
-    client::{ClientError, Connection, PATIENCE, message, topic_name},
+    client::{ClientError, Connection, TIMEOUT, message, topic_name},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in},
     http,
     skip::skip,
@@ -35,7 +35,7 @@ async fn voters(cluster: &Cluster, node: usize) -> BTreeMap<String, u64> {
 }
 
 async fn wait_voters(cluster: &Cluster, node: usize, wanted: usize) -> BTreeMap<String, u64> {
-    let deadline = Instant::now() + 2 * PATIENCE;
+    let deadline = Instant::now() + 2 * TIMEOUT;
     loop {
         let voters = voters(cluster, node).await;
         if voters.len() == wanted {
@@ -78,7 +78,7 @@ async fn a_cluster_shrinks_from_its_last_node_on_and_numbers_are_never_used_agai
     assert!(answer.as_ref().is_ok_and(|text| text.contains("1 nodes vote")), "{answer:?}");
     let left: Vec<String> = wait_voters(&cluster, 0, 1).await.into_keys().collect();
     assert_eq!(left, ["node-0"]);
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     for node in [1, 2] {
         cluster.stop_node(node).await?;
         lose_data(&cluster, node)?;
@@ -89,7 +89,7 @@ async fn a_cluster_shrinks_from_its_last_node_on_and_numbers_are_never_used_agai
     for name in ["node-1", "node-2"] {
         assert!(after[name] > before.values().copied().max().unwrap_or(0), "{before:?} {after:?}");
     }
-    cluster.wait_all_serving(PATIENCE).await?;
+    cluster.wait_all_serving(TIMEOUT).await?;
     Ok(())
 }
 
@@ -206,7 +206,7 @@ async fn a_survivor_of_a_lost_majority_is_made_a_cluster_that_has_what_it_had_an
     let (done, said) = recover(&cluster, 0, true).await?;
     assert!(done && said.contains("other members: none"), "{said}");
     cluster.start_node(0)?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     assert_eq!(wait_voters(&cluster, 0, 1).await["node-0"], before["node-0"]);
     for name in ["meter", "elsewhere"] {
         let (mut session, connack) = Connection::connected(cluster.address(0), durable(name)).await?;
@@ -222,7 +222,7 @@ async fn a_survivor_of_a_lost_majority_is_made_a_cluster_that_has_what_it_had_an
     }
     let after = wait_voters(&cluster, 0, 3).await;
     assert!(after["node-1"] > before["node-1"] && after["node-2"] > before["node-2"], "{before:?} {after:?}");
-    cluster.wait_all_serving(PATIENCE).await?;
+    cluster.wait_all_serving(TIMEOUT).await?;
     let (mut reader, _) =
         Connection::connected(cluster.address(2), Connect::new(ProtocolVersion::V5, "reader")).await?;
     reader.subscribe_to("kept/b", QoS::AtMostOnce).await?;
@@ -233,7 +233,7 @@ async fn a_survivor_of_a_lost_majority_is_made_a_cluster_that_has_what_it_had_an
 /// Waits until `/readyz` of a node says 503 with a line that has all of this in it.
 async fn wait_kept_out(cluster: &Cluster, node: usize, parts: &[&str]) {
     let last = std::cell::RefCell::default();
-    let said = eventually(2 * PATIENCE, async || {
+    let said = eventually(2 * TIMEOUT, async || {
         let answer = http::get(cluster.health_address(node), "/readyz").await;
         let has_it = |body: &str| body.lines().any(|line| parts.iter().all(|part| line.contains(part)));
         let said = answer.as_ref().is_ok_and(|(status, body)| *status == 503 && has_it(body));
@@ -280,13 +280,13 @@ async fn a_node_that_lists_nobody_waits_to_be_added_and_the_log_tells_what_happe
     for node in [0, 1] {
         cluster.start_node(node)?;
     }
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     cluster.wait_logged(0, "Cluster: this node forms the cluster", 1).await?;
     cluster.wait_logged(1, &format!("mosquorum cluster add node-1 {}", cluster.cluster_address(1)), 1).await?;
     assert_eq!(wait_voters(&cluster, 0, 1).await.len(), 1);
     let added = cluster.operate(0, &format!("add node-1 {}", cluster.cluster_address(1))).await?;
     assert!(added.as_ref().is_ok_and(|text| text.contains("2 nodes do")), "{added:?}");
-    cluster.wait_serving(1, PATIENCE).await?;
+    cluster.wait_serving(1, TIMEOUT).await?;
     for line in ["is admitted as n", ", 2 nodes vote"] {
         cluster.wait_logged(0, line, 1).await?;
     }
@@ -305,7 +305,7 @@ async fn a_node_that_lists_nobody_waits_to_be_added_and_the_log_tells_what_happe
     assert_eq!(wait_voters(&cluster, 0, 1).await.len(), 1);
     let added = cluster.operate(0, &format!("add node-1 {}", cluster.cluster_address(1))).await?;
     assert!(added.is_ok(), "{added:?}");
-    cluster.wait_serving(1, PATIENCE).await?;
+    cluster.wait_serving(1, TIMEOUT).await?;
     assert_eq!(cluster.log(0).matches("`node-1` was removed from the cluster").count(), 1);
     Ok(())
 }
@@ -320,7 +320,7 @@ async fn a_node_of_a_foreign_authority_says_why_it_waits_to_whoever_asks_whether
     list(&cluster, 0, &[], &["cluster_new true"]);
     list(&cluster, 1, &[0], &[]);
     cluster.start_node(0)?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     // Of another authority than what node 0 has read.
     cluster.renew_certificates()?;
     cluster.start_node(1)?;
@@ -346,14 +346,14 @@ async fn a_member_with_the_data_of_another_one_or_of_a_former_cluster_says_so() 
     lose_data(&cluster, 2)?;
     copy(cluster.data_folder(1), cluster.data_folder(2))?;
     cluster.start_node(1)?;
-    cluster.wait_serving(1, PATIENCE).await?;
+    cluster.wait_serving(1, TIMEOUT).await?;
     cluster.start_node(2)?;
     wait_kept_out(&cluster, 2, &["this node finds no majority", "a copy cannot be another node"]).await;
     cluster.kill_all();
     let (done, said) = recover(&cluster, 0, true).await?;
     assert!(done, "{said}");
     cluster.start_node(0)?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     cluster.start_node(1)?;
     wait_kept_out(&cluster, 1, &["this node finds no majority", "belongs to another cluster"]).await;
     Ok(())

@@ -1,7 +1,7 @@
 //! What operators see of a broker beside MQTT: probes and metrics on `health_listener`.
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE, message},
+    client::{Connection, TIMEOUT, message},
     cluster::{Cluster, ClusterOptions, Wiring, binary::is_stand_in, why_no_namespaces},
     http,
     metrics::Scrape,
@@ -22,11 +22,7 @@ async fn wait_readiness(cluster: &Cluster, node: usize, wanted: u16) -> (Duratio
         {
             return (since.elapsed(), body.clone());
         }
-        assert!(
-            since.elapsed() < 2 * PATIENCE,
-            "node {node}: {answer:?}, not {wanted}\n{}",
-            cluster.log_tail(node, 30)
-        );
+        assert!(since.elapsed() < 2 * TIMEOUT, "node {node}: {answer:?}, not {wanted}\n{}", cluster.log_tail(node, 30));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -58,7 +54,7 @@ async fn a_node_is_alive_from_its_start_and_ready_when_it_serves() {
     }
     for node in 0..3 {
         wait_readiness(&cluster, node, 200).await;
-        cluster.wait_serving(node, PATIENCE).await.expect("a ready node serves");
+        cluster.wait_serving(node, TIMEOUT).await.expect("a ready node serves");
     }
     assert_eq!(health_check(&cluster, 2, "/readyz").await, (true, "ready".to_owned()));
     // Without --url, where the configuration file says.

@@ -2,7 +2,7 @@
 //! and watching its log over MQTT.
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE},
+    client::{Connection, TIMEOUT},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in},
     skip::skip,
     target::TestResult,
@@ -24,7 +24,7 @@ fn list_peers(cluster: &Cluster, node: usize, peers: &[usize]) {
 }
 
 async fn wait_leader(cluster: &mut Cluster, wanted: usize) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while cluster.leader().await != Some(wanted) {
         assert!(Instant::now() < deadline, "node {wanted} does not lead");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -46,13 +46,13 @@ async fn a_node_is_added_made_the_leader_and_removed_while_the_cluster_runs() {
         cluster.start_node(node).expect("a process");
     }
     for node in 0..3 {
-        cluster.wait_serving(node, PATIENCE * 2).await.expect("three nodes form the cluster");
+        cluster.wait_serving(node, TIMEOUT * 2).await.expect("three nodes form the cluster");
     }
     let nowhere = cluster.operate(1, &format!("add node-4 {}", cluster.cluster_address(4))).await.expect("an answer");
     assert!(nowhere.as_ref().is_err_and(|text| text.contains("no node answers")), "{nowhere:?}");
     let added = cluster.operate(1, &format!("add node-3 {}", cluster.cluster_address(3))).await.expect("an answer");
     assert!(added.as_ref().is_ok_and(|text| text.contains("4 nodes do")), "{added:?}");
-    cluster.wait_serving(3, PATIENCE).await.expect("the added node serves");
+    cluster.wait_serving(3, TIMEOUT).await.expect("the added node serves");
     cluster.operate(0, "transfer-leader node-3").await.expect("an answer").expect("it leads");
     wait_leader(&mut cluster, 3).await;
     cluster.operate(0, "transfer-leader node-2").await.expect("an answer").expect("it leads");
@@ -96,11 +96,11 @@ async fn certificates_between_nodes_are_renewed_by_a_reload() {
     // One that knows only the new authority gets in; it would be refused by nodes that know only the old one.
     assert!(cluster.kill(2));
     cluster.start_node(2).expect("a process");
-    cluster.wait_serving(2, PATIENCE).await.expect("it is let in");
+    cluster.wait_serving(2, TIMEOUT).await.expect("it is let in");
     std::fs::write(cluster.folder().join("ca.pem"), "not a certificate").expect("written");
     cluster.signal(0, rustix::process::Signal::HUP);
     cluster.wait_logged(0, "the certificates between nodes stay as they were", 1).await.expect("it says so");
-    cluster.wait_serving(0, PATIENCE).await.expect("it goes on");
+    cluster.wait_serving(0, TIMEOUT).await.expect("it goes on");
 }
 
 /// `mosquorum <words>` with a node's configuration.
@@ -108,7 +108,7 @@ async fn run(cluster: &Cluster, node: usize, words: &str) -> Output {
     let mut command = tokio::process::Command::new(cluster.binary());
     command.args(words.split(' ')).arg("-c").arg(cluster.configuration_file(node));
     let output = command.kill_on_drop(true).stdin(Stdio::null()).output();
-    tokio::time::timeout(PATIENCE * 4, output).await.expect("an end in time").expect("it runs")
+    tokio::time::timeout(TIMEOUT * 4, output).await.expect("an end in time").expect("it runs")
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -126,7 +126,7 @@ fn member<'a>(status: &'a Value, name: &str) -> &'a Value {
 
 /// The status as a node tells it once it says something.
 async fn status_with(cluster: &Cluster, node: usize, holds: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let status = cluster.status(node).await.unwrap_or_default();
         if holds(&status) {
@@ -264,7 +264,7 @@ async fn a_node_says_that_it_is_ready_to_the_service_manager_and_to_who_waits_wh
     let socket = std::env::temp_dir().join(format!("mosquorum-ready-{}", std::process::id()));
     options.environment.push(("NOTIFY_SOCKET".into(), socket.display().to_string()));
     let listening = UnixDatagram::bind(&socket)?;
-    listening.set_read_timeout(Some(PATIENCE))?;
+    listening.set_read_timeout(Some(TIMEOUT))?;
     let told = || {
         let mut buffer = [0; 4096];
         let length = listening.recv(&mut buffer).expect("a notification in time");

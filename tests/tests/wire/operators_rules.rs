@@ -3,7 +3,7 @@
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS, ReasonCode, Utf8, Will};
 use mosquorum_tests::{
     backlog::eventually,
-    client::{Connection, PATIENCE, Result, message, topic_name},
+    client::{Connection, Result, TIMEOUT, message, topic_name},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in},
     skip::{has_program, skip},
     target::{Failure, TestResult},
@@ -21,7 +21,7 @@ async fn started(name: &str, option: &str, text: &str) -> std::result::Result<Cl
     let lines = std::fs::read_to_string(configuration)?;
     std::fs::write(configuration, format!("{option} {}\n{lines}", file(&cluster).display()))?;
     cluster.start_node(0)?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     Ok(cluster)
 }
 
@@ -99,7 +99,7 @@ async fn a_will_whose_client_lost_the_right_to_its_topic_is_not_published_at_a_t
     let mut observer = joined(&cluster, user("observer", "writer")).await?;
     observer.subscribe_to("w", QoS::AtLeastOnce).await?;
     reload(&mut cluster, &format!("topic readwrite other\n{writer_only}"))?;
-    let told = eventually(PATIENCE, async || {
+    let told = eventually(TIMEOUT, async || {
         let reason = first.publish(message("denied", "x", QoS::AtLeastOnce)).await;
         reason.expect("an answer") == ReasonCode::NotAuthorized
     });
@@ -129,7 +129,7 @@ async fn an_empty_client_identifier_follows_the_rules_although_the_user_name_rep
     let mut cluster = Cluster::prepare(options)?;
     cluster.start_node(0)?;
     // It lets in nobody without a user name, so it cannot be asked in the usual way.
-    let serves = eventually(PATIENCE, async || tokio::net::TcpStream::connect(cluster.address(0)).await.is_ok());
+    let serves = eventually(TIMEOUT, async || tokio::net::TcpStream::connect(cluster.address(0)).await.is_ok());
     assert!(serves.await);
     for (version, clean_start, refused) in [
         (ProtocolVersion::V31, true, true),
@@ -255,7 +255,7 @@ async fn what_a_node_creates_is_for_its_owner_alone_whatever_the_umask_is() -> T
     std::fs::write(&configuration, format!("pid_file {folder}/pid\nlog_dest file {folder}/node.log\n{lines}"))?;
     let words = ["sh", "-c", "umask 022 && exec \"$0\" \"$@\""];
     cluster.start_node_under(0, &words.map(str::to_owned))?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     let mut connect = Connect::new(ProtocolVersion::V5, "kept");
     connect.session_expiry_interval = Some(3600);
     let mut kept = joined(&cluster, connect).await?;
@@ -288,7 +288,7 @@ async fn puid_without_pgid_keeps_no_group_of_root() -> TestResult {
     let mut cluster = Cluster::prepare(options)?;
     let words = ["setpriv", "--groups", "0,4,20", "--"];
     cluster.start_node_under(0, &words.map(str::to_owned))?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     let process = cluster.process_id(0).ok_or("it does not run")?;
     let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
     let field = |name: &str| {

@@ -2,7 +2,7 @@
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
     backlog::Backlog,
-    client::{Connection, PATIENCE, message},
+    client::{Connection, TIMEOUT, message},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in},
     skip::skip,
     target::TestResult,
@@ -33,7 +33,7 @@ async fn the_persistence_file_copied_away_alone_restores_sessions_queues_and_ret
     fs::copy(&copy, restored.data_folder(0).join("backup.db"))?;
     drop(original);
     restored.start_node(0)?;
-    restored.wait_serving(0, PATIENCE).await?;
+    restored.wait_serving(0, TIMEOUT).await?;
     backlog.fetch(restored.address(0)).await?;
     let (mut reader, _) = Connection::connected(restored.address(0), client).await?;
     reader.subscribe_to("kept/#", QoS::AtLeastOnce).await?;

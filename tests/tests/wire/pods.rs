@@ -2,7 +2,7 @@
 //! `cargo run --release -p mosquorum-tests --bin pods` does it as often as you like. `MOSQUORUM_SEED` gives a run back.
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, ReasonCode};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE},
+    client::{Connection, TIMEOUT},
     cluster::binary::is_stand_in,
     pods::{
         Simulator,
@@ -58,14 +58,14 @@ async fn the_helm_test_passes_and_a_secret_that_changes_needs_no_restart() {
     .map(String::from);
     let credentials: &[(&str, &str)] = &[("username", "meter"), ("password", "first")];
     let secrets: &[(&str, &[(&str, &str)])] = &[("mqtt-users", &[("passwords", METER)]), ("mqtt-test", credentials)];
-    let mut simulator = Simulator::install(&settings, secrets, PATIENCE * 4).await.expect("pods are ready");
-    let said = simulator.test(PATIENCE * 2).await.expect("helm test passes");
+    let mut simulator = Simulator::install(&settings, secrets, TIMEOUT * 4).await.expect("pods are ready");
+    let said = simulator.test(TIMEOUT * 2).await.expect("helm test passes");
     assert!(said.contains("published hello, got hello"), "{said}");
 
     assert_eq!(answer(simulator.address, "reader", "second").await, Some(ReasonCode::NotAuthorized));
     let both = format!("{METER}{READER}");
     simulator.change_secret("mqtt-users", &[("passwords", &both)]).expect("written");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     // Each pod gets the signal by itself: all of them, in turn, have to know.
     let mut known = 0;
     while known < 6 {

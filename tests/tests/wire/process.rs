@@ -1,7 +1,7 @@
 //! The process as operators and service managers meet it: signals, notification, rights.
 use mosquorum_proto::mqtt::{Ack, Connect, Packet, ProtocolVersion, QoS};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE, message},
+    client::{Connection, TIMEOUT, message},
     cluster::{Cluster, ClusterOptions, Ended, binary::is_stand_in},
     skip::skip,
     target::{Failure, TestResult},
@@ -38,7 +38,7 @@ impl Drop for Process {
 }
 
 async fn connected(cluster: &Cluster, name: &str) -> Result<Connection, Failure> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let mut connect = Connect::new(ProtocolVersion::V5, name);
         connect.session_expiry_interval = Some(if name == "kept" { 60 } else { 0 });
@@ -77,7 +77,7 @@ async fn sigusr2_prints_subscriptions_and_where_retained_messages_are() -> TestR
         }
         seen
     });
-    let lines = tokio::time::timeout(PATIENCE, lines).await??;
+    let lines = tokio::time::timeout(TIMEOUT, lines).await??;
     for expected in ["        two (kept, 2)", "        one (clean, 1)", "      three [retained]"] {
         assert!(lines.iter().any(|line| line == expected), "{expected:?} in {lines:#?}");
     }
@@ -92,7 +92,7 @@ async fn the_service_manager_hears_of_start_life_reload_and_stop() -> TestResult
     let cluster = Cluster::prepare(ClusterOptions::new("notify", 1))?;
     let path = cluster.folder().join("notify");
     let listening = UnixDatagram::bind(&path)?;
-    listening.set_read_timeout(Some(PATIENCE))?;
+    listening.set_read_timeout(Some(TIMEOUT))?;
     let process = Process::start(&cluster, |command| {
         command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "100000");
     });
@@ -133,9 +133,9 @@ async fn acknowledgements_that_cross_the_end_of_a_stopping_node_hold_after_it() 
     subscriber.queue(&Packet::PubAck(Ack::new(once.packet_id)));
     subscriber.queue(&Packet::PubRec(Ack::new(exactly_once.packet_id)));
     subscriber.close_sending().await?;
-    assert_eq!(cluster.wait_end(0, PATIENCE).await?, Ended::Exit(0));
+    assert_eq!(cluster.wait_end(0, TIMEOUT).await?, Ended::Exit(0));
     cluster.start_node(0)?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     let mut connect = Connect::new(ProtocolVersion::V5, "kept");
     connect.clean_start = false;
     connect.session_expiry_interval = Some(60);
@@ -170,7 +170,7 @@ async fn acknowledgements_heard_before_a_stop_hold_after_it() -> TestResult {
     while subscriber.recv().await? != Packet::PingResp {}
     assert_eq!(cluster.stop_node(0).await?, Ended::Exit(0));
     cluster.start_node(0)?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     let (mut subscriber, connack) = Connection::connected(cluster.address(0), session()).await?;
     assert!(connack.session_present);
     subscriber.expect_nothing().await?;
@@ -219,7 +219,7 @@ async fn a_start_with_a_bad_password_file_ends_with_mosquittos_exit_code_and_one
         std::fs::write(&changed, text)?;
         let mut command = tokio::process::Command::new(cluster.binary());
         command.arg("-c").arg(&changed).stdin(Stdio::null()).kill_on_drop(true);
-        let output = tokio::time::timeout(PATIENCE, command.output()).await??;
+        let output = tokio::time::timeout(TIMEOUT, command.output()).await??;
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(code), "{text}");
         let lines: Vec<&str> = text.lines().filter(|line| line.contains("rror")).collect();

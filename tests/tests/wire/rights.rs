@@ -2,7 +2,7 @@
 //! a cluster they are.
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS, ReasonCode, Utf8, Will};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE, Result, message, topic_name},
+    client::{Connection, Result, TIMEOUT, message, topic_name},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in},
     skip::skip,
     target::{Failure, TestResult},
@@ -22,7 +22,7 @@ async fn ruled(name: &str, nodes: usize, rules: &str) -> std::result::Result<Clu
         std::fs::write(configuration, format!("acl_file {}\n{lines}", file.display()))?;
         cluster.start_node(node)?;
     }
-    cluster.wait_all_serving(PATIENCE).await?;
+    cluster.wait_all_serving(TIMEOUT).await?;
     Ok(cluster)
 }
 

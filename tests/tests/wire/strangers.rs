@@ -3,7 +3,7 @@
 use mosquorum_proto::mqtt::{Connect, Packet, ProtocolVersion, QoS, ReasonCode, encode};
 use mosquorum_tests::{
     backlog::eventually,
-    client::{Connection, PATIENCE, message},
+    client::{Connection, TIMEOUT, message},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in, why_no_namespaces},
     http,
     measure::resident_mib,
@@ -82,7 +82,7 @@ async fn a_connect_that_announces_a_megabyte_is_refused_before_it_is_sent() -> T
     let mut stream = TcpStream::connect(cluster.address(0)).await?;
     stream.write_all(&announced(1_000_000)).await?;
     let mut rest = Vec::new();
-    timeout(PATIENCE, stream.read_to_end(&mut rest)).await?.unwrap_or_default();
+    timeout(TIMEOUT, stream.read_to_end(&mut rest)).await?.unwrap_or_default();
     Ok(())
 }
 
@@ -142,7 +142,7 @@ async fn a_storm_of_logins_stops_nobodys_keep_alive() -> TestResult {
     let stored = format!("slow:$7$50000$AAAAAAAAAAAAAAAA${hash}\n");
     let mut cluster = prepared("storm", "passwords", &stored, |path| format!("password_file {path}"))?;
     cluster.start_node(0)?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     let mut calm = Connect::new(ProtocolVersion::V5, "calm");
     calm.keep_alive_seconds = 1;
     let (mut calm, _) = Connection::connected(cluster.address(0), calm).await?;
@@ -153,7 +153,7 @@ async fn a_storm_of_logins_stops_nobodys_keep_alive() -> TestResult {
         connect.user_name = Some(if number % 2 == 0 { "slow" } else { "unknown" }.into());
         connect.password = Some(bytes::Bytes::from_static(b"wrong"));
         let address = cluster.address(0);
-        storm.spawn(async move { Connection::connect_within(address, connect, PATIENCE * 10).await });
+        storm.spawn(async move { Connection::connect_within(address, connect, TIMEOUT * 10).await });
     }
     // If checks kept the threads that serve connections, all of them would be over before these came back.
     for _ in 0..10 {
@@ -185,7 +185,7 @@ async fn answer_to(address: SocketAddr, from: &str) -> Result<Vec<u8>, Failure> 
     // It may be closed by then.
     let _ = stream.write_all(&[0x10, 13, 0, 4, b'M', b'Q', b'T', b'T', 4, 2, 0, 60, 0, 1, b'x']).await;
     let mut answer = vec![0; 4];
-    let read = timeout(PATIENCE, stream.read(&mut answer)).await?;
+    let read = timeout(TIMEOUT, stream.read(&mut answer)).await?;
     answer.truncate(read.unwrap_or(0));
     Ok(answer)
 }
@@ -207,7 +207,7 @@ async fn hosts_deny_keeps_out_whom_it_names_and_a_reload_reads_it_again() -> Tes
     std::fs::write(cluster.folder().join("etc.deny"), "mosquitto: 127.0.0.2\n")?;
     let words = ["unshare", "--mount", "sh", "-c", script, &etc.display().to_string()];
     cluster.start_node_under(0, &words.map(str::to_owned))?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     let address = cluster.address(0);
     let accepted = [0x20, 2, 0, 0];
     assert_eq!(answer_to(address, "127.0.0.2").await?, b"");
@@ -240,7 +240,7 @@ async fn above_memory_limit_nothing_is_taken_in_and_who_is_there_stays() -> Test
     let lines = std::fs::read_to_string(configuration)?;
     std::fs::write(configuration, format!("memory_limit {}\n{lines}", (idle + 40) << 20))?;
     cluster.start_node(0)?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     let target = Target::of(&cluster);
     let mut resident = target.at_a("resident").await?;
     let mut writer = target.at_a("writer").await?;
@@ -275,7 +275,7 @@ async fn with_slow_logins(name: &str) -> Result<Cluster, Failure> {
     let stored = format!("{KNOWN}\nslow:$7$1000000$AAAAAAAAAAAAAAAA${}==\n", "A".repeat(86));
     let mut cluster = prepared(name, "passwords", &stored, |path| format!("password_file {path}"))?;
     cluster.start_node(0)?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     Ok(cluster)
 }
 
@@ -322,14 +322,14 @@ async fn a_login_does_not_wait_for_a_storm_from_another_address_and_the_storm_en
         let mut stream = sent_from("127.0.0.2", address, &[Packet::Connect(Box::new(connect))]).await?;
         storm.spawn(async move {
             let mut answer = Vec::new();
-            let read = timeout(PATIENCE * 2, stream.read_to_end(&mut answer)).await;
+            let read = timeout(TIMEOUT * 2, stream.read_to_end(&mut answer)).await;
             read.map(|_| answer.get(3).copied())
         });
     }
     let connect = login("real", "real", "test");
     let mut stream = sent_from("127.0.0.3", address, &[Packet::Connect(Box::new(connect))]).await?;
     let mut answer = [0; 4];
-    timeout(PATIENCE, stream.read_exact(&mut answer)).await??;
+    timeout(TIMEOUT, stream.read_exact(&mut answer)).await??;
     assert_eq!(answer[3], 0, "{answer:?}");
     let mut early = 0;
     while storm.try_join_next().is_some() {
@@ -390,7 +390,7 @@ async fn a_clean_start_that_waited_for_a_leader_ends_no_session_after_its_client
     let packets = [Packet::Connect(Box::new(durable(true)))];
     drop(sent_from("127.0.0.1", cluster.address(stale), &packets).await?);
     // Whatever comes of it has come of it then.
-    let ended = eventually(2 * PATIENCE, async || {
+    let ended = eventually(2 * TIMEOUT, async || {
         let log = cluster.log(stale);
         log.lines().any(|line| line.contains("gave-up") && line.contains("connection closed by client"))
     });
@@ -458,7 +458,7 @@ async fn idle_strangers_take_no_descriptor_that_the_log_needs() -> TestResult {
     let mut cluster = Cluster::prepare(options)?;
     let words = ["sh", "-c", &format!("ulimit -S -n 256 && ulimit -H -n {LIMIT} && exec \"$0\" \"$@\"")];
     cluster.start_node_under(0, &words.map(str::to_owned))?;
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     cluster
         .wait_logged(0, "Up to 512 file descriptors may be open (ulimit -n, LimitNOFILE); 128 of them are kept", 1)
         .await?;
@@ -477,7 +477,7 @@ async fn idle_strangers_take_no_descriptor_that_the_log_needs() -> TestResult {
     assert!(log.matches("Client connections are refused").count() <= 2, "one line a minute: {log}");
     assert!(!log.contains("Too many open files"), "{log}");
     drop(strangers);
-    cluster.wait_serving(0, PATIENCE).await?;
+    cluster.wait_serving(0, TIMEOUT).await?;
     Ok(())
 }
 

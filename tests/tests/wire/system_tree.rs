@@ -1,7 +1,7 @@
 //! `$SYS`: every number that Mosquitto documents, and what nodes of a cluster say about themselves and each other.
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE},
+    client::{Connection, TIMEOUT},
     cluster::{Cluster, ClusterOptions, binary::is_stand_in},
     skip::skip,
     target::{Failure, TestResult},
@@ -86,7 +86,7 @@ async fn values(client: &mut Connection, wanted: &[String]) -> Result<BTreeMap<S
         }
         Ok::<(), Failure>(())
     };
-    if timeout(PATIENCE, all).await.is_err() {
+    if timeout(TIMEOUT, all).await.is_err() {
         let missing: Vec<&String> = wanted.iter().filter(|topic| !seen.contains_key(*topic)).collect();
         panic!("these did not come: {missing:?}");
     }

@@ -1,7 +1,7 @@
 //! OpenTelemetry: what a collector gets of a message that is followed, and of the figures.
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, Publish, PublishProperties, QoS};
 use mosquorum_tests::{
-    client::{Connection, PATIENCE, message},
+    client::{Connection, TIMEOUT, message},
     cluster::{Cluster, ClusterOptions, TestFolder, binary::is_stand_in},
     otlp::Collector,
     skip::skip,
@@ -59,7 +59,7 @@ async fn a_sampled_message_is_followed_over_commit_to_delivery_and_others_are_no
     assert_eq!(traceparent(&first), format!("00-{TRACE}-{PARENT}-00"));
     let second = subscriber.receive().await?;
     let carried = traceparent(&second);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     let spans = loop {
         let spans = collector.spans();
         if spans.len() >= 3 {
@@ -99,7 +99,7 @@ async fn a_sampled_message_is_followed_over_commit_to_delivery_and_others_are_no
 
 /// The last one that counted anything.
 async fn histogram(collector: &Collector, name: &str) -> HistogramDataPoint {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let metrics = collector.metrics();
         let found = metrics.iter().rev().find(|metric| metric.name == name).and_then(|metric| metric.data.clone());
@@ -149,7 +149,7 @@ async fn a_trace_goes_on_over_a_bridge_and_collectors_are_reached_by_tls() -> Te
     let (mut publisher, _) = Connection::connected(site.address(0), connect("publisher")).await?;
     publisher.publish(traced("sampled", "01")).await?;
     let carried = traceparent(&subscriber.receive().await?);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let spans = collector.spans();
         assert!(spans.iter().all(|span| hex(&span.trace_id) == TRACE));

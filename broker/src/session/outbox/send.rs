@@ -1,7 +1,7 @@
 //! One PUBLISH to the client.
 //! Always true: rights are asked for last, here.
 use crate::{
-    live::{marks, outgoing::SHARED_BYTES_MIN},
+    live::{loop_ids, outgoing::SHARED_BYTES_MIN},
     session::{Denied, Env, SessionOptions, aliases::OutboundAliases},
 };
 use mosquorum_cluster::state::{DeliveryOptions, Message};
@@ -43,7 +43,7 @@ pub(super) fn send(
     };
     let topic = stripped.as_ref().unwrap_or(&message.topic);
     let marked =
-        (options.marks && options.version == ProtocolVersion::V5).then(|| marks::with_mark(message, env.origin()));
+        (options.marks && options.version == ProtocolVersion::V5).then(|| loop_ids::with_mark(message, env.origin()));
     let mut parts = PublishParts {
         dup,
         qos: delivery.qos,

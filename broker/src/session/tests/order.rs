@@ -150,7 +150,7 @@ fn a_message_that_waits_behind_a_subscription_goes_its_way_though_the_client_has
     session.on_packet(publish(QoS::AtMostOnce, 0, "x", false), &mut env).unwrap();
     session.on_packet(disconnect(ReasonCode::Success), &mut env).unwrap();
     assert!(session.has_unrouted(), "the connection must not end before");
-    let said = session.deferred_goodbye(&mut env);
+    let said = session.deferred_disconnect(&mut env);
     assert_eq!(said, Some(SessionError::Disconnected { with_will: false }));
     let ticket = env.submitted[0].1;
     answer(&mut session, ticket, subscribed(), &mut env);

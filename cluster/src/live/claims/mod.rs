@@ -17,5 +17,5 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use claimer::{Claimer, Do};
+pub(crate) use claimer::{Action, Claimer};
 pub(crate) use table::{ClaimTable, Grant, Request};

@@ -26,8 +26,8 @@ pub(crate) struct Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Grant {
     pub(crate) to: NodeId,
-    /// The life that asked; a later one must not get it.
-    pub(crate) life: Incarnation,
+    /// The incarnation that asked; a later one must not get it.
+    pub(crate) incarnation: Incarnation,
     pub(crate) request: u64,
     pub(crate) term: u64,
     pub(crate) epoch: Epoch,
@@ -143,7 +143,7 @@ impl ClaimTable {
         if !ended && !owners.contains(&owner) {
             owners.push(owner);
         }
-        Grant { to: from, life: owner.incarnation, request, term, epoch, previous }
+        Grant { to: from, incarnation: owner.incarnation, request, term, epoch, previous }
     }
 
     /// The owner is gone.

@@ -1,4 +1,4 @@
-//! Claims under random delays, changes of the leader (the old one unaware), deaths and new lives of nodes: never two
+//! Claims under random delays, changes of the leader (the old one unaware), deaths and new incarnations of nodes: never two
 //! owners of one identifier.
 use super::*;
 use crate::{
@@ -49,13 +49,13 @@ fn a_claim_waits_for_each_former_owner_and_tells_the_leader_who_is_gone() {
     let previous = vec![owner(1, 1, 5), owner(3, 1, 6), owner(4, 1, 1)];
     claimer.node_ended(NodeId(4), Incarnation(1));
     let fences = claimer.granted(request, 3, Epoch(9), previous);
-    let [Do::Fence { request: first, .. }, Do::Fence { request: second, .. }] = fences[..] else {
+    let [Action::Fence { request: first, .. }, Action::Fence { request: second, .. }] = fences[..] else {
         panic!("expected two fences, got {fences:?}")
     };
     assert!(claimer.fence_done(first).is_empty());
     assert!(claimer.fence_done(first).is_empty());
     let todo = claimer.node_ended(NodeId(3), Incarnation(1));
-    assert_eq!(todo[0], Do::Resolve { waiter: "w", epoch: Some(Epoch(9)) });
+    assert_eq!(todo[0], Action::Resolve { waiter: "w", epoch: Some(Epoch(9)) });
     assert_eq!(todo.len(), 4);
     assert!(claimer.fence_done(second).is_empty());
     assert_eq!(claimer.pending(), 0);
@@ -69,7 +69,7 @@ fn a_waiting_claim_that_is_fenced_is_lost() {
     claimer.granted(request, 1, Epoch(1), vec![owner(1, 1, 1)]);
     assert_eq!(claimer.announce(1, NodeId(1)).0, [(Utf8::from("c"), owner(2, 1, 7))]);
     assert_eq!(claimer.fenced(owner(2, 1, 8)), None);
-    assert_eq!(claimer.fenced(owner(2, 1, 7)), Some(Do::Resolve { waiter: "w", epoch: None }));
+    assert_eq!(claimer.fenced(owner(2, 1, 7)), Some(Action::Resolve { waiter: "w", epoch: None }));
     assert_eq!(claimer.pending(), 0);
 }
 
@@ -80,15 +80,15 @@ fn a_claim_on_another_users_client_is_refused_and_leaves_nothing_behind() {
     let only = Some(crate::facade::OnlyUser(Some("alice".into())));
     let (request, _) = claimer.claim("c".into(), owner(2, 1, 7), only.clone(), "w");
     let fences = claimer.granted(request, 1, Epoch(1), vec![owner(1, 1, 1), owner(3, 1, 1)]);
-    let [Do::Fence { request: first, only: told, .. }, Do::Fence { request: second, .. }] = &fences[..] else {
+    let [Action::Fence { request: first, only: told, .. }, Action::Fence { request: second, .. }] = &fences[..] else {
         panic!("expected two fences, got {fences:?}")
     };
     assert_eq!(*told, only);
-    let Do::Fence { only: again, .. } = &claimer.relink(NodeId(1))[0] else { panic!("expected a fence") };
+    let Action::Fence { only: again, .. } = &claimer.relink(NodeId(1))[0] else { panic!("expected a fence") };
     assert_eq!(*again, only, "it is told again when the link begins anew");
     assert!(claimer.fence_done(*second).is_empty());
-    let release = Do::Release { leader: NodeId(1), client_id: "c".into(), owner: owner(2, 1, 7) };
-    assert_eq!(claimer.fence_refused(*first), [release, Do::Refuse { waiter: "w" }]);
+    let release = Action::Release { leader: NodeId(1), client_id: "c".into(), owner: owner(2, 1, 7) };
+    assert_eq!(claimer.fence_refused(*first), [release, Action::Refuse { waiter: "w" }]);
     assert_eq!((claimer.pending(), claimer.fence_refused(*first).len()), (0, 0));
     assert!(claimer.announce(1, NodeId(1)).0.is_empty());
 }
@@ -98,7 +98,7 @@ enum Message {
     Claim(Request),
     Granted(Grant),
     Release(Utf8, Owner),
-    Fence { from: NodeId, life: Incarnation, request: u64, owner: Owner },
+    Fence { from: NodeId, incarnation: Incarnation, request: u64, owner: Owner },
     FenceDone(u64),
     Announce { leader: NodeId, term: u64 },
     Announced { from: NodeId, term: u64, clients: Vec<(Utf8, Owner)>, last: bool },
@@ -112,9 +112,9 @@ struct Node {
     table: ClaimTable,
     /// Client and whether it owns it.
     connections: BTreeMap<ConnectionId, (Utf8, bool)>,
-    /// How much of the log this node has applied, and the lives it knows of.
+    /// How much of the log this node has applied, and the incarnations it knows of.
     applied: usize,
-    lives: HashMap<NodeId, Incarnation>,
+    incarnations: HashMap<NodeId, Incarnation>,
 }
 
 #[derive(Debug, Clone)]
@@ -129,7 +129,7 @@ type Link = VecDeque<(Incarnation, Incarnation, Message)>;
 struct World {
     random: Random,
     nodes: Vec<Node>,
-    /// Between two nodes, in order, each with the lives it is from and for.
+    /// Between two nodes, in order, each with the incarnations it is from and for.
     links: BTreeMap<(NodeId, NodeId), Link>,
     log: Vec<Entry>,
     serving: BTreeMap<NodeId, Incarnation>,
@@ -147,7 +147,7 @@ impl World {
         let (links, log) = (BTreeMap::new(), vec![]);
         let mut world = Self { random, nodes, links, log, serving, term: 0, connection: 0, won: 0, taken_over: 0 };
         for node in &mut world.nodes {
-            node.lives = world.serving.clone().into_iter().collect();
+            node.incarnations = world.serving.clone().into_iter().collect();
         }
         world.elect(0);
         world
@@ -162,19 +162,19 @@ impl World {
             table: ClaimTable::default(),
             connections: BTreeMap::new(),
             applied: 0,
-            lives: HashMap::new(),
+            incarnations: HashMap::new(),
         }
     }
 
     fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
         let node = &self.nodes[from.0 as usize - 1];
-        let life = *node.lives.get(&to).unwrap_or(&node.incarnation);
-        self.answer(from, to, life, message);
+        let incarnation = *node.incarnations.get(&to).unwrap_or(&node.incarnation);
+        self.answer(from, to, incarnation, message);
     }
 
-    fn answer(&mut self, from: NodeId, to: NodeId, life: Incarnation, message: Message) {
+    fn answer(&mut self, from: NodeId, to: NodeId, remote: Incarnation, message: Message) {
         let incarnation = self.nodes[from.0 as usize - 1].incarnation;
-        self.links.entry((from, to)).or_default().push_back((incarnation, life, message));
+        self.links.entry((from, to)).or_default().push_back((incarnation, remote, message));
     }
 
     fn elect(&mut self, at: usize) {
@@ -205,7 +205,7 @@ impl World {
                 }
                 Entry::Up { node: up, incarnation } => {
                     self.ended(at, up, Incarnation(incarnation.0 - 1));
-                    self.nodes[at].lives.insert(up, incarnation);
+                    self.nodes[at].incarnations.insert(up, incarnation);
                     let todo = self.nodes[at].claimer.relink(up);
                     self.act(id, todo);
                 }
@@ -223,24 +223,26 @@ impl World {
     }
 
     fn grant(&mut self, leader: NodeId, grants: Vec<Grant>) {
-        grants.into_iter().for_each(|grant| self.answer(leader, grant.to, grant.life, Message::Granted(grant)));
+        grants.into_iter().for_each(|grant| self.answer(leader, grant.to, grant.incarnation, Message::Granted(grant)));
     }
 
-    fn act(&mut self, id: NodeId, todo: Vec<Do<Owner>>) {
+    fn act(&mut self, id: NodeId, todo: Vec<Action<Owner>>) {
         for each in todo {
             match each {
-                Do::Ask { leader, request, client_id, owner } => {
+                Action::Ask { leader, request, client_id, owner } => {
                     self.send(id, leader, Message::Claim(Request { from: id, request, client_id, owner }));
                 }
-                Do::Fence { request, owner, .. } => {
-                    let life = self.nodes[id.0 as usize - 1].incarnation;
-                    self.send(id, owner.node, Message::Fence { from: id, life, request, owner });
+                Action::Fence { request, owner, .. } => {
+                    let incarnation = self.nodes[id.0 as usize - 1].incarnation;
+                    self.send(id, owner.node, Message::Fence { from: id, incarnation, request, owner });
                 }
-                Do::Release { leader, client_id, owner } => self.send(id, leader, Message::Release(client_id, owner)),
-                Do::Resolve { waiter, epoch: None } | Do::Refuse { waiter } => {
+                Action::Release { leader, client_id, owner } => {
+                    self.send(id, leader, Message::Release(client_id, owner))
+                }
+                Action::Resolve { waiter, epoch: None } | Action::Refuse { waiter } => {
                     self.nodes[id.0 as usize - 1].connections.remove(&waiter.connection);
                 }
-                Do::Resolve { waiter, epoch: Some(_) } => {
+                Action::Resolve { waiter, epoch: Some(_) } => {
                     if let Some(connection) = self.nodes[id.0 as usize - 1].connections.get_mut(&waiter.connection) {
                         connection.1 = true;
                         self.won += 1;
@@ -273,7 +275,7 @@ impl World {
                 self.act(id, todo);
             }
             Message::Release(client_id, owner) => node.table.release(&client_id, owner),
-            Message::Fence { from, life, request, owner } => {
+            Message::Fence { from, incarnation, request, owner } => {
                 let lost = node.claimer.fenced(owner);
                 self.act(id, lost.into_iter().collect());
                 if owner.incarnation == self.nodes[id.0 as usize - 1].incarnation {
@@ -281,7 +283,7 @@ impl World {
                     self.taken_over += usize::from(closed.is_some());
                     self.nodes[id.0 as usize - 1].claimer.closed(owner);
                 }
-                self.answer(id, from, life, Message::FenceDone(request));
+                self.answer(id, from, incarnation, Message::FenceDone(request));
             }
             Message::FenceDone(request) => {
                 let todo = node.claimer.fence_done(request);
@@ -354,7 +356,7 @@ impl World {
         let incarnation = self.nodes[at].incarnation;
         self.serving.insert(id, incarnation);
         self.log.push(Entry::Up { node: id, incarnation });
-        self.nodes[at].lives = (1..=4).map(|id| (NodeId(id), Incarnation(1))).collect();
+        self.nodes[at].incarnations = (1..=4).map(|id| (NodeId(id), Incarnation(1))).collect();
         self.apply(at, usize::MAX);
     }
 

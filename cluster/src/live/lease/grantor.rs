@@ -34,7 +34,7 @@ pub(crate) struct Grantor {
 }
 
 impl Grantor {
-    /// `refused` is what earlier lives of this node refused.
+    /// `refused` is what earlier incarnations of this node refused.
     pub(crate) fn new(
         now: Duration,
         me: NodeId,
@@ -98,7 +98,7 @@ impl Grantor {
             return false;
         }
         match self.granted.get(&node) {
-            // A later life pings only after this one is over.
+            // A later incarnation pings only after this one is over.
             Some(granted) if granted.incarnation > incarnation => true,
             Some(granted) if granted.incarnation == incarnation => now >= granted.last + quiet,
             _ => true,

@@ -6,7 +6,7 @@
 //! then on refuses it for ever (on disk before it says so). With yes from a majority the leader proposes `NodeDown`.
 //!
 //! **Always true: while an incarnation's lease is valid, no `NodeDown` of it is decided.** Why: a majority G granted and
-//! a majority W refused, so some Q is in both, and Q is not the node itself (it never refuses its own current life).
+//! a majority W refused, so some Q is in both, and Q is not the node itself (it never refuses its own current incarnation).
 //! Q's refusal is for ever, so its grant came before; the ping was sent before it was granted, at s, and the lease
 //! ends at s + length by the node's clock. Q refused at least length + margin after the grant by its own clock. Clocks
 //! need not agree, only run at the same rate to within margin / length (7 %), and count suspended time
@@ -33,7 +33,7 @@ mod tests;
 pub(crate) use grantor::{Grantor, Question};
 pub(crate) use holder::{LeaseHolder, Standing};
 pub use refusals::{RefusalFile, RefusalStore, RefusalsInMemory};
-pub(crate) use suspicion::{Ask, Suspicions, Watched};
+pub(crate) use suspicion::{Action, Suspicions, Watched};
 
 use crate::ids::NodeId;
 use std::time::Duration;

@@ -31,8 +31,8 @@ struct Round {
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Ask {
-    /// Ask these voters (this node among them); `refuse` as in the message.
+pub(crate) enum Action {
+    /// Action these voters (this node among them); `refuse` as in the message.
     Voters { of: Vec<NodeId>, node: NodeId, incarnation: Incarnation, voters_index: u64, refuse: bool },
     /// Propose `NodeDown` in this term.
     Propose { node: NodeId, incarnation: Incarnation },
@@ -60,7 +60,8 @@ impl Suspicions {
     /// Called often on every node, with who serves.
     pub(crate) fn see(&mut self, now: Duration, serving: impl Iterator<Item = (NodeId, Incarnation)>) {
         let before = std::mem::take(&mut self.first_seen);
-        self.first_seen = serving.map(|life| (life, before.get(&life).copied().unwrap_or(now))).collect();
+        self.first_seen =
+            serving.map(|incarnation| (incarnation, before.get(&incarnation).copied().unwrap_or(now))).collect();
     }
 
     /// This node does not lead.
@@ -77,7 +78,7 @@ impl Suspicions {
         term: u64,
         voters: &VoterSets,
         serving: &[Watched],
-    ) -> Vec<Ask> {
+    ) -> Vec<Action> {
         if term != self.term || *voters != self.voters {
             self.term = term;
             self.voters = voters.clone();
@@ -100,7 +101,7 @@ impl Suspicions {
         asks
     }
 
-    fn pursue(&mut self, now: Duration, watched: Watched) -> Option<Ask> {
+    fn pursue(&mut self, now: Duration, watched: Watched) -> Option<Action> {
         let Watched { node, incarnation, .. } = watched;
         let fresh = !self.rounds.contains_key(&node);
         let round = self.rounds.entry(node).or_insert_with(|| Round {
@@ -115,14 +116,14 @@ impl Suspicions {
         }
         round.last = now;
         Some(match round.phase {
-            Phase::Proposed => Ask::Propose { node, incarnation },
+            Phase::Proposed => Action::Propose { node, incarnation },
             phase => Self::ask(&self.voters, node, incarnation, phase == Phase::Refusing, &round.yes),
         })
     }
 
-    fn ask(voters: &VoterSets, node: NodeId, incarnation: Incarnation, refuse: bool, yes: &BTreeSet<NodeId>) -> Ask {
+    fn ask(voters: &VoterSets, node: NodeId, incarnation: Incarnation, refuse: bool, yes: &BTreeSet<NodeId>) -> Action {
         let of = voters.all().into_iter().filter(|voter| *voter != node && !yes.contains(voter)).collect();
-        Ask::Voters { of, node, incarnation, voters_index: voters.index, refuse }
+        Action::Voters { of, node, incarnation, voters_index: voters.index, refuse }
     }
 
     /// A voter said yes to a question of this term and these voters.
@@ -134,7 +135,7 @@ impl Suspicions {
         from: NodeId,
         question: super::Question,
         refuse: bool,
-    ) -> Option<Ask> {
+    ) -> Option<Action> {
         let round = self.rounds.get_mut(&question.node)?;
         let expected = if refuse { Phase::Refusing } else { Phase::Asking };
         if term != self.term
@@ -153,7 +154,7 @@ impl Suspicions {
         let (node, incarnation) = (question.node, question.incarnation);
         if refuse {
             round.phase = Phase::Proposed;
-            return Some(Ask::Propose { node, incarnation });
+            return Some(Action::Propose { node, incarnation });
         }
         round.phase = Phase::Refusing;
         Some(Self::ask(&self.voters, node, incarnation, true, &round.yes))

@@ -87,7 +87,7 @@ enum Event {
     Tick(usize),
     Ping { from: usize, to: usize, incarnation: Incarnation, sent: Duration },
     Pong { to: usize, from: NodeId, incarnation: Incarnation, sent: Duration, index: u64, granted: bool },
-    Ask { from: usize, to: usize, term: u64, question: Question, refuse: bool },
+    Action { from: usize, to: usize, term: u64, question: Question, refuse: bool },
     Yes { to: usize, from: NodeId, term: u64, question: Question, refuse: bool },
 }
 
@@ -295,17 +295,17 @@ impl World {
         asks.into_iter().for_each(|ask| self.act(at, ask));
     }
 
-    fn act(&mut self, at: usize, ask: Ask) {
+    fn act(&mut self, at: usize, ask: Action) {
         let term = self.term;
         match ask {
-            Ask::Voters { of, node, incarnation, voters_index, refuse } => {
+            Action::Voters { of, node, incarnation, voters_index, refuse } => {
                 let question = Question { node, incarnation, voters_index };
                 for voter in of {
-                    let ask = Event::Ask { from: at, to: voter.0 as usize - 1, term, question, refuse };
+                    let ask = Event::Action { from: at, to: voter.0 as usize - 1, term, question, refuse };
                     if voter == self.nodes[at].id { self.at(Duration::ZERO, ask) } else { self.send(ask) }
                 }
             }
-            Ask::Propose { node, incarnation } => {
+            Action::Propose { node, incarnation } => {
                 // A leader has every committed entry.
                 let complete = self.nodes[at].known == self.log.len();
                 if at == self.leader && complete && self.serving.get(&node) == Some(&incarnation) {
@@ -319,7 +319,7 @@ impl World {
     fn handle(&mut self, event: Event) {
         let at = match &event {
             Event::Tick(at) | Event::Ping { to: at, .. } | Event::Pong { to: at, .. } => *at,
-            Event::Ask { to, .. } | Event::Yes { to, .. } => *to,
+            Event::Action { to, .. } | Event::Yes { to, .. } => *to,
         };
         if self.nodes[at].paused_until > self.now {
             let wait = self.nodes[at].paused_until - self.now;
@@ -343,7 +343,7 @@ impl World {
                     node.holder.refused(from);
                 }
             }
-            Event::Ask { from, term, question, refuse, .. } => {
+            Event::Action { from, term, question, refuse, .. } => {
                 let yes = if refuse {
                     node.grantor.refuse(clock, question)
                 } else {

@@ -5,7 +5,7 @@ use crate::ids::Incarnation;
 
 pub(crate) const LANES: usize = 2;
 
-/// The other end does not keep to the rules (or a stream is left over from a former life): the stream is closed.
+/// The other end does not keep to the rules (or a stream is left over from a former incarnation): the stream is closed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum LinkError {
     #[error("item {number} acknowledged, but {acknowledged} were before and {sent} were sent")]
@@ -29,7 +29,7 @@ pub(crate) struct Inbox {
 /// A greeting that was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Accepted {
-    /// The sender begins anew: forget what an earlier life told.
+    /// The sender begins anew: forget what an earlier incarnation told.
     pub(crate) fresh: bool,
     /// Everything up to here is handled.
     pub(crate) received: u64,
@@ -82,7 +82,7 @@ impl Inbox {
         (self.incarnation > self.ended).then_some(self.incarnation)
     }
 
-    /// This node begins another life: every sender begins anew with it.
+    /// This node begins another incarnation: every sender begins anew with it.
     pub(crate) fn restart(&mut self) {
         self.incarnation = Incarnation(0);
         self.received = [0; LANES];

@@ -92,7 +92,7 @@ impl<T> Outbox<T> {
         Ok(self.remove((number - self.acknowledged) as usize))
     }
 
-    /// One of the ends has begun a new life: numbering starts again, nothing held is sent any more.
+    /// One of the ends has begun a new incarnation: numbering starts again, nothing held is sent any more.
     pub(crate) fn reset(&mut self) -> VecDeque<(T, u32)> {
         std::mem::take(self).items
     }

@@ -1,4 +1,4 @@
-//! Links under loss, repetition, broken connections and new lives of both ends.
+//! Links under loss, repetition, broken connections and new incarnations of both ends.
 use super::*;
 use crate::{ids::Incarnation, live::testing::Random};
 

@@ -1,4 +1,4 @@
-//! Leases between nodes: who is cut off ends its life before it is declared down, and comes back as another.
+//! Leases between nodes: who is cut off ends its incarnation before it is declared down, and comes back as another.
 use super::world::World;
 use crate::{
     facade::Peers,
@@ -27,7 +27,7 @@ fn a_node_that_is_cut_off_stops_serving_before_it_is_down_and_comes_back() {
     world.isolate(3, false);
     // The stand-in for consensus: it sees itself down.
     world.shared.down(NodeId(3), Incarnation(1));
-    crate::live::needs::Ground::incarnation_over(&*world.nodes[&3].ground, Incarnation(1));
+    crate::live::context::ClusterContext::incarnation_over(&*world.nodes[&3].ground, Incarnation(1));
     world.wait("node 3 serves again", |world| world.nodes[&3].peers.may_serve());
     assert_eq!(world.owner(3, 1).incarnation, Incarnation(2));
     world.subscribe(3, &["a"]);

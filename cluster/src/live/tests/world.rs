@@ -5,11 +5,11 @@ use crate::{
     ids::{ConnectionId, Incarnation, NodeId},
     live::{
         LiveSettings, PeerLinks,
+        context::{ClusterContext, ClusterView, NodeIncarnations},
         lease::{RefusalsInMemory, VoterSets},
-        needs::{ClusterView, Ground, Life},
     },
     state::{Effect, Message, Origin, Owner},
-    transport::{self, PeerIdentity, Purpose, Transport},
+    transport::{self, PeerCertificate, Purpose, Transport},
 };
 use mosquorum_proto::mqtt::{TopicFilter, Utf8};
 use parking_lot::Mutex;
@@ -43,7 +43,7 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Agreed {
     members: Vec<NodeId>,
-    lives: BTreeMap<NodeId, Life>,
+    lives: BTreeMap<NodeId, NodeIncarnations>,
     incarnations: BTreeMap<NodeId, Incarnation>,
     term: u64,
     leader: Option<NodeId>,
@@ -96,7 +96,7 @@ impl Shared {
                 me: Origin { node: *node, incarnation },
                 members: agreed.members.clone(),
                 voters: VoterSets { index: 1, sets: vec![agreed.members.clone()] },
-                lives: agreed.lives.clone(),
+                incarnations: agreed.lives.clone(),
                 term: agreed.term,
                 leader: agreed.leader,
                 leading: (agreed.leader == Some(*node)).then_some(agreed.term),
@@ -112,7 +112,7 @@ impl Shared {
             if life.serving != Some(incarnation) {
                 return;
             }
-            *life = Life { ended: incarnation, serving: None };
+            *life = NodeIncarnations { ended: incarnation, serving: None };
             agreed.downs.push((node, incarnation, Instant::now()));
         }
         self.publish();
@@ -125,7 +125,7 @@ impl Shared {
             incarnation.0 += 1;
             let incarnation = *incarnation;
             let ended = Incarnation(incarnation.0 - 1);
-            agreed.lives.insert(node, Life { ended, serving: Some(incarnation) });
+            agreed.lives.insert(node, NodeIncarnations { ended, serving: Some(incarnation) });
         }
         self.publish();
     }
@@ -142,7 +142,7 @@ impl Shared {
     }
 }
 
-impl Ground for TestGround {
+impl ClusterContext for TestGround {
     fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
         self.view.clone()
     }
@@ -173,7 +173,7 @@ impl Ground for TestGround {
         b"test".to_vec()
     }
 
-    fn admit(&self, _: Option<&PeerIdentity>, cluster: &[u8], _: NodeId, to: NodeId) -> Result<(), Status> {
+    fn admit(&self, _: Option<&PeerCertificate>, cluster: &[u8], _: NodeId, to: NodeId) -> Result<(), Status> {
         if cluster == b"test" && to == self.node { Ok(()) } else { Err(Status::failed_precondition("not for here")) }
     }
 }

@@ -168,7 +168,7 @@ fn check_groups(state: &State) {
             queues_qos0: found.iter().any(DurableMatch::queues_qos0),
             connected: connected.into_iter().collect(),
         };
-        assert_eq!(group.members.standing(|life| state.is_over(life)), standing);
+        assert_eq!(group.members.standing(|incarnation| state.is_over(incarnation)), standing);
         for (node, members) in &standing.connected {
             let turn = |turn| -> Vec<_> {
                 state.connected_members(filter, *node, turn).map(|found| found.session.client_id().clone()).collect()
@@ -287,8 +287,8 @@ pub(super) fn message(topic: &str, payload: &str, qos: u8) -> Message {
 }
 
 /// From another site, over a bridge.
-pub(super) fn relayed(topic: &str, number: u64, admit: Admit) -> Command {
-    let mark = Some(Box::new(Mark { origin: [1; 16], number }));
+pub(super) fn relayed(topic: &str, number: u64, admit: LoopCheck) -> Command {
+    let mark = Some(Box::new(LoopId { origin: [1; 16], number }));
     let Command::Publish(publish) = publish(Message { mark, ..message(topic, "relayed", 1) }) else { unreachable!() };
     Command::Publish(PublishCommand { admit, ..publish })
 }

@@ -100,7 +100,7 @@ impl Clients {
                 1..6 => Whom::but(&self.some(random)),
                 _ => Whom::All,
             },
-            admit: Admit::Always,
+            admit: LoopCheck::Always,
             live: Live::ByOrigin,
         })
     }
@@ -308,7 +308,7 @@ fn used(store: &BTreeMap<Vec<u8>, Vec<u8>>, state: &State) -> BTreeMap<Vec<u8>, 
     store.iter().filter(|(key, _)| !unused(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 
-/// All records of a state, with the messages that it has put out.
+/// All records of a state, with the messages that it has evicted.
 fn whole(state: &State, store: &BTreeMap<Vec<u8>, Vec<u8>>) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut records: BTreeMap<_, _> = state.full_records().into_iter().collect();
     let entries = state.sessions().flat_map(|session| session.queue().iter_from(0));
@@ -323,7 +323,7 @@ fn whole(state: &State, store: &BTreeMap<Vec<u8>, Vec<u8>>) -> BTreeMap<Vec<u8>,
 }
 
 fn put_out(state: &mut State, budget: u64) {
-    let mut at = PutOut::default();
+    let mut at = Evicted::default();
     while state.put_out(budget, &mut at).is_some() {}
 }
 

@@ -166,15 +166,15 @@ fn of_one_mark_only_the_first_is_delivered_even_by_a_state_that_was_loaded() {
     let mut world = World::new();
     world.sleeper("c", &["a"]);
     let once = Outcome::Published { matched: 1, duplicate: false };
-    assert_eq!(world.apply(relayed("a", 1, Admit::FirstOfMark)), once);
-    assert_eq!(world.apply(relayed("a", 1, Admit::FirstOfMark)), Outcome::KnownMark);
-    assert_eq!(world.apply(relayed("a", 2, Admit::FirstOfMark)), once);
-    assert_eq!(world.apply(relayed("a", 3, Admit::Never)), Outcome::KnownMark);
-    assert_eq!(world.apply(relayed("a", 1, Admit::Always)), once, "published here, not relayed");
+    assert_eq!(world.apply(relayed("a", 1, LoopCheck::FirstOfMark)), once);
+    assert_eq!(world.apply(relayed("a", 1, LoopCheck::FirstOfMark)), Outcome::KnownMark);
+    assert_eq!(world.apply(relayed("a", 2, LoopCheck::FirstOfMark)), once);
+    assert_eq!(world.apply(relayed("a", 3, LoopCheck::Never)), Outcome::KnownMark);
+    assert_eq!(world.apply(relayed("a", 1, LoopCheck::Always)), once, "published here, not relayed");
     assert_eq!(world.queue("c").len(), 3);
     world.state = State::load(LogIndex(world.index), world.state.full_records()).unwrap();
-    assert_eq!(world.apply(relayed("a", 2, Admit::FirstOfMark)), Outcome::KnownMark);
-    assert_eq!(world.apply(relayed("a", 4, Admit::FirstOfMark)), once);
+    assert_eq!(world.apply(relayed("a", 2, LoopCheck::FirstOfMark)), Outcome::KnownMark);
+    assert_eq!(world.apply(relayed("a", 4, LoopCheck::FirstOfMark)), once);
 }
 
 /// [MQTT-4.3.2-2], [MQTT-4.3.3-2]

@@ -27,7 +27,7 @@ fn busy() -> World {
     let (epoch, ..) = world.connect(connect("publisher"));
     let Command::Publish(publish) = publish(message("a", "3", 2)) else { unreachable!() };
     world.apply(Command::Publish(PublishCommand { epoch: Some(epoch), packet_id: Some(1), ..publish }));
-    world.apply(relayed("a/c", 7, Admit::FirstOfMark));
+    world.apply(relayed("a/c", 7, LoopCheck::FirstOfMark));
     world.apply(Command::NodeAdded { name: "node-4".into(), host: "d.example".into() });
     world.apply(Command::NameRemoved { name: "node-3".into() });
     world
@@ -132,11 +132,14 @@ fn messages_that_wait_are_put_out_oldest_sessions_first_until_memory_is_within_i
         entries.filter(|entry| matches!(state.body(entry), Body::Here(_))).count()
     };
     let all = world.state.totals().message_memory;
-    assert!(world.state.put_out(0, &mut PutOut::default()).is_some_and(|freed| freed.is_empty()), "nothing is written");
+    assert!(
+        world.state.put_out(0, &mut Evicted::default()).is_some_and(|freed| freed.is_empty()),
+        "nothing is written"
+    );
     write(&mut BTreeMap::new(), &mut world.state);
     world.publish(message("a", "not written", 1));
-    assert!(world.state.put_out(all * 2, &mut PutOut::default()).is_none(), "within its budget");
-    let freed = world.state.put_out(0, &mut PutOut::default()).unwrap();
+    assert!(world.state.put_out(all * 2, &mut Evicted::default()).is_none(), "within its budget");
+    let freed = world.state.put_out(0, &mut Evicted::default()).unwrap();
     // The first of a queue, what is not written, and what may move to another member of its group stay.
     assert_eq!((freed.len(), here(&world.state, "c"), here(&world.state, "shared")), (9, 2, 11));
     check(&world.state);

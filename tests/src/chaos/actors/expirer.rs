@@ -10,7 +10,7 @@ use std::{
 };
 use tokio::time::sleep;
 
-const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `seconds`: how long its session outlives the connection.
 pub async fn expirer(stage: Stage, name: String, seconds: u32, mut random: Random) {
@@ -20,8 +20,7 @@ pub async fn expirer(stage: Stage, name: String, seconds: u32, mut random: Rando
         let mut packet = identity.connect_packet(None);
         packet.session_expiry_interval = Some(seconds);
         let node = stage.any_node(&mut random);
-        let Ok(mut recorded) = identity.connect_with(node, packet, None, CONNECT_PATIENCE, &stage.recorder).await
-        else {
+        let Ok(mut recorded) = identity.connect_with(node, packet, None, CONNECT_TIMEOUT, &stage.recorder).await else {
             sleep(Duration::from_millis(random.between(50, 200))).await;
             continue;
         };

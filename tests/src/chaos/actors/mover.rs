@@ -26,8 +26,8 @@ const BURST: (u64, u64) = (3, 8);
 const UNFINISHED_MAX: usize = 8;
 const WINDOW: usize = 20;
 /// Shorter than others have: a mover that waits moves nothing.
-const CONNECT_PATIENCE: Duration = Duration::from_millis(1500);
-const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The topic of a mover.
 #[must_use]
@@ -113,7 +113,7 @@ impl Mover {
         let mut packet = self.identity.connect_packet(None);
         packet.clean_start |= self.given_up.len() + self.under_way.len() > UNFINISHED_MAX;
         let recorder = &self.stage.recorder;
-        self.identity.connect_with(node, packet, None, CONNECT_PATIENCE, recorder).await.ok()
+        self.identity.connect_with(node, packet, None, CONNECT_TIMEOUT, recorder).await.ok()
     }
 
     /// From what was left unanswered to the moment at which the connection is to end.
@@ -204,7 +204,7 @@ impl Mover {
     }
 
     async fn until_answered(&mut self, recorded: &mut Recorded) -> Result<()> {
-        let deadline = Instant::now() + ANSWER_PATIENCE;
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
         while !self.under_way.is_empty() {
             let wait = deadline.saturating_duration_since(Instant::now());
             let packet = recorded.link.recv_within(wait).await?.ok_or(ClientError::Timeout("an answer"))?;

@@ -3,7 +3,7 @@
 //! Always true: a message without an answer is never sent again; the next one has a new number.
 use super::{Stage, send_recorded};
 use crate::{
-    checker::pauses::{ANSWER_PATIENCE, CONNECT_PATIENCE, prober as client_identifier},
+    checker::pauses::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, prober as client_identifier},
     client::{
         ClientError, Result,
         session::{Phase, Recorded},
@@ -28,7 +28,7 @@ pub async fn prober(stage: Stage, node: usize, mut random: Random) {
     let (publisher, mut sequence) = (stage.next_number(), 0);
     while stage.is(Phase::Running) {
         let packet = identity.connect_packet(None);
-        let recorded = identity.connect_with(node, packet, None, CONNECT_PATIENCE, &stage.recorder).await;
+        let recorded = identity.connect_with(node, packet, None, CONNECT_TIMEOUT, &stage.recorder).await;
         let Ok(mut recorded) = recorded else {
             // A node that is down refuses at once: this is no load, and much finer than what is measured.
             sleep(Duration::from_millis(random.between(80, 120))).await;
@@ -56,7 +56,7 @@ async fn probe(recorded: &mut Recorded, message: MessageId, topic: &Arc<str>) ->
     let connection = recorded.number;
     let packet_id = send_recorded(recorded, message, topic);
     recorded.link.flush().await?;
-    let mut until = Instant::now() + ANSWER_PATIENCE;
+    let mut until = Instant::now() + ANSWER_TIMEOUT;
     let mut answered = false;
     loop {
         match recorded.link.recv_within(until.saturating_duration_since(Instant::now())).await? {

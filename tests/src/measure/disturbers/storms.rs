@@ -32,7 +32,7 @@ const STATE_MESSAGES: u64 = 20_000;
 /// Clients that come at the same time.
 const AT_ONCE: usize = 300;
 /// For all of them.
-const STORM_PATIENCE: Duration = Duration::from_secs(60);
+const STORM_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn client(name: String) -> Connect {
     Connect::new(ProtocolVersion::V311, name)
@@ -170,7 +170,7 @@ async fn fill(target: SocketAddr, count: u64, topic: fn(u64) -> String, bytes: u
 /// Sixty filters that match nothing of what is retained but have to look for it, again and again.
 async fn scan(target: SocketAddr) -> Result<()> {
     let (mut scanner, _) = Connection::connected(target, client("scanner".into())).await?;
-    scanner.patience = STORM_PATIENCE;
+    scanner.timeout = STORM_TIMEOUT;
     for round in 0.. {
         let filter = |number| Subscription::new(topic_filter(&format!("+/+/zz{round}-{number}")), QoS::AtMostOnce);
         scanner.subscribe((0..FILTERS).map(filter).collect()).await?;
@@ -192,7 +192,7 @@ async fn wrong_login(target: SocketAddr, number: usize) -> Result<()> {
 
 async fn heavy(target: SocketAddr, number: usize) -> Result<()> {
     let (mut publisher, _) = Connection::connected(target, client(format!("heavy-{number}"))).await?;
-    publisher.patience = STORM_PATIENCE;
+    publisher.timeout = STORM_TIMEOUT;
     let make = |_| message(&format!("heavy/{number}"), vec![b'h'; HEAVY_BYTES], QoS::AtLeastOnce);
     publisher.publish_many(HEAVY_MESSAGES, HEAVY_WINDOW, make).await?;
     publisher.disconnect().await
@@ -201,7 +201,7 @@ async fn heavy(target: SocketAddr, number: usize) -> Result<()> {
 /// For the reader that does not read.
 async fn flood(target: SocketAddr, qos: QoS) -> Result<()> {
     let (mut publisher, _) = Connection::connected(target, client(format!("flood-{}", qos as u8))).await?;
-    publisher.patience = STORM_PATIENCE;
+    publisher.timeout = STORM_TIMEOUT;
     loop {
         publisher.publish(message("slow/flood", vec![b's'; FLOOD_BYTES], qos)).await?;
         sleep(FLOOD_PAUSE).await;
@@ -227,7 +227,7 @@ where
         };
         tasks.spawn_on(one, handle);
     }
-    let until = Instant::now() + STORM_PATIENCE;
+    let until = Instant::now() + STORM_TIMEOUT;
     let mut failed = 0;
     while let Ok(Some(one)) = timeout(until - Instant::now(), tasks.join_next()).await {
         match one {

@@ -1,4 +1,4 @@
-//! Marks for messages that are published on this node.
+//! LoopIds for messages that are published on this node.
 //! Always true: no two messages get the same mark, but for one chance in 2^64, and none can be guessed; a mark names this cluster, so that a message that comes back is known
 //! without having been remembered.
 use crate::random;
@@ -6,7 +6,7 @@ use mosquorum_bridge::MARK;
 use mosquorum_cluster::{
     fnv::fnv1a,
     ids::Millis,
-    state::{Mark, Message},
+    state::{LoopId, Message},
 };
 use mosquorum_proto::mqtt::{PublishProperties, Utf8};
 use std::{
@@ -17,16 +17,16 @@ use std::{
     },
 };
 
-pub struct Marks {
+pub struct LoopIds {
     /// Some bridge needs them; stays so until the end of the process.
     wanted: AtomicBool,
     next: AtomicU64,
-    /// Makes numbers that nobody can tell in advance of those that were seen, and that differ between nodes and lives.
+    /// Makes numbers that nobody can tell in advance of those that were seen, and that differ between nodes and incarnations.
     key: RandomState,
     stand_in: OnceLock<[u8; 16]>,
 }
 
-impl Default for Marks {
+impl Default for LoopIds {
     fn default() -> Self {
         Self {
             wanted: AtomicBool::new(false),
@@ -37,7 +37,7 @@ impl Default for Marks {
     }
 }
 
-impl Marks {
+impl LoopIds {
     /// From now on messages are marked.
     pub fn want(&self) {
         self.wanted.store(true, Relaxed);
@@ -52,8 +52,8 @@ impl Marks {
         })
     }
 
-    pub fn next(&self, cluster_id: impl FnOnce() -> Option<[u8; 16]>) -> Option<Mark> {
-        self.wanted.load(Relaxed).then(|| Mark { origin: self.origin(cluster_id()), number: self.number() })
+    pub fn next(&self, cluster_id: impl FnOnce() -> Option<[u8; 16]>) -> Option<LoopId> {
+        self.wanted.load(Relaxed).then(|| LoopId { origin: self.origin(cluster_id()), number: self.number() })
     }
 
     /// Whoever could guess the numbers to come could have the messages that get them taken for repetitions.
@@ -73,10 +73,10 @@ pub fn with_mark(message: &Message, origin: [u8; 16]) -> PublishProperties {
 
 /// For a message that was not marked when it came (a will, or one from before marks were wanted): the same on every node
 /// and for every bridge.
-fn late(message: &Message, origin: [u8; 16]) -> Mark {
+fn late(message: &Message, origin: [u8; 16]) -> LoopId {
     let Millis(received) = message.received_at;
     let parts: [&[u8]; 4] =
         [&received.to_be_bytes(), message.publisher_id.as_bytes(), message.topic.as_str().as_bytes(), &message.payload];
     let number = fnv1a(parts.into_iter().flat_map(|part| part.iter().copied().chain([0xff])));
-    Mark { origin, number }
+    LoopId { origin, number }
 }

@@ -1,20 +1,20 @@
 //! What the live side needs of consensus, by consensus itself.
-//! Always true: the lives in a view are the state at one place of the log; `leading` is said only of a term in which this
+//! Always true: the incarnations in a view are the state at one place of the log; `leading` is said only of a term in which this
 //! node was the leader, after everything committed before was applied here.
 use super::{
     PeerLinks,
+    context::{ClusterContext, ClusterView, NodeIncarnations},
     lease::{RefusalFile, RefusalStore},
-    needs::{ClusterView, Ground, Life},
 };
 use crate::{
     Alone,
-    consensus::LifeEvent,
+    consensus::IncarnationEvent,
     facade::{LiveSide, Peers},
     ids::{Incarnation, NodeId},
     node::{Fatal, RaftConsensus, RaftSettings, StartError, shared::Shared, walls::Clocks},
     raft::Engine,
     state::{Command, Origin, Standing, State},
-    transport::{PeerIdentity, Purpose},
+    transport::{PeerCertificate, Purpose},
 };
 use mosquorum_proto::peer::raft as wire;
 use std::{
@@ -35,12 +35,12 @@ const PAUSE: Duration = Duration::from_millis(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 
-pub(super) struct RaftGround {
+pub(super) struct RaftContext {
     shared: Arc<Shared>,
     view: watch::Receiver<Arc<ClusterView>>,
 }
 
-impl RaftGround {
+impl RaftContext {
     pub(super) fn start(consensus: &RaftConsensus) -> Arc<Self> {
         let shared = consensus.shared.clone();
         let (publish, view) = watch::channel(Arc::new(ClusterView::default()));
@@ -53,7 +53,7 @@ impl RaftGround {
     }
 }
 
-impl Ground for RaftGround {
+impl ClusterContext for RaftContext {
     fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
         self.view.clone()
     }
@@ -69,7 +69,7 @@ impl Ground for RaftGround {
     }
 
     fn incarnation_over(&self, incarnation: Incarnation) {
-        self.shared.hub.report(LifeEvent::Ended(incarnation));
+        self.shared.hub.report(IncarnationEvent::Ended(incarnation));
     }
 
     fn channel(&self, node: NodeId, purpose: Purpose) -> Option<Channel> {
@@ -93,7 +93,7 @@ impl Ground for RaftGround {
         self.shared.identity().map_or_else(Vec::new, |identity| identity.cluster.to_vec())
     }
 
-    fn admit(&self, peer: Option<&PeerIdentity>, cluster: &[u8], from: NodeId, to: NodeId) -> Result<(), Status> {
+    fn admit(&self, peer: Option<&PeerCertificate>, cluster: &[u8], from: NodeId, to: NodeId) -> Result<(), Status> {
         let engine = self.engine().ok_or_else(|| Status::unavailable("this node does not belong to a cluster yet"))?;
         let cluster = bytes::Bytes::copy_from_slice(cluster);
         engine.check_envelope(peer, Some(&wire::Envelope { cluster, from: from.0, to: to.0 }))
@@ -143,21 +143,23 @@ fn look(shared: &Shared, engine: &Engine, leading: Option<u64>) -> ClusterView {
         me: shared.proposer.origin().unwrap_or(nobody),
         members: glance.members.iter().map(|member| NodeId(member.node)).collect(),
         voters: engine.voters(),
-        lives: lives(&shared.state.read()),
+        incarnations: incarnations(&shared.state.read()),
         term: leadership.term.max(glance.term),
         leader: leadership.leader.map(NodeId),
         leading: leading.filter(|term| leadership.is_self && leadership.term == *term),
     }
 }
 
-fn lives(state: &State) -> BTreeMap<NodeId, Life> {
+fn incarnations(state: &State) -> BTreeMap<NodeId, NodeIncarnations> {
     let before = |incarnation: Incarnation| Incarnation(incarnation.0.saturating_sub(1));
-    let life = |incarnation, standing| match standing {
-        Standing::Serving | Standing::Draining => Life { ended: before(incarnation), serving: Some(incarnation) },
-        Standing::Known => Life { ended: before(incarnation), serving: None },
-        Standing::Down | Standing::Removed => Life { ended: incarnation, serving: None },
+    let incarnation = |incarnation, standing| match standing {
+        Standing::Serving | Standing::Draining => {
+            NodeIncarnations { ended: before(incarnation), serving: Some(incarnation) }
+        }
+        Standing::Known => NodeIncarnations { ended: before(incarnation), serving: None },
+        Standing::Down | Standing::Removed => NodeIncarnations { ended: incarnation, serving: None },
     };
-    state.nodes().map(|(node, record)| (node, life(record.incarnation, record.standing))).collect()
+    state.nodes().map(|(node, record)| (node, incarnation(record.incarnation, record.standing))).collect()
 }
 
 /// Whether this node knows, as leader of a term, everything committed before it.
@@ -266,9 +268,9 @@ pub async fn start(
 }
 
 impl PeerLinks {
-    pub(super) fn over(consensus: &RaftConsensus) -> (Arc<dyn Ground>, Arc<dyn RefusalStore>) {
+    pub(super) fn over(consensus: &RaftConsensus) -> (Arc<dyn ClusterContext>, Arc<dyn RefusalStore>) {
         (
-            RaftGround::start(consensus),
+            RaftContext::start(consensus),
             Arc::new(InDataDirectory { shared: consensus.shared.clone(), file: OnceLock::new() }),
         )
     }

@@ -32,7 +32,7 @@ pub(super) enum Ended<T> {
 }
 
 /// Runs until the end. `stop` interrupts it; `other` does so too and its value is handed back.
-pub(super) async fn carry<T>(
+pub(super) async fn relay_packets<T>(
     relay: &mut Relay,
     local: LocalWire,
     remote: Wire<Stream>,

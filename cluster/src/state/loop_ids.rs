@@ -1,4 +1,4 @@
-//! Marks of messages that travel over bridges, and which of them have been here.
+//! LoopIds of messages that travel over bridges, and which of them have been here.
 //! Always true: the last [`SEEN_MAX`] marks are remembered, in the order in which they came; of one mark that is
 //! remembered only the first message is delivered. Older ones are forgotten: a message that is still going round then
 //! is delivered again, once per [`SEEN_MAX`] others.
@@ -7,17 +7,17 @@ use hashbrown::HashSet;
 use serde::{Deserialize, Serialize};
 use std::{fmt, str::FromStr};
 
-/// Marks remembered; about 5 MiB.
+/// LoopIds remembered; about 5 MiB.
 pub const SEEN_MAX: usize = 65_536;
 
 /// What makes a message recognisable wherever it comes by: the cluster that it was published to, and a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Mark {
+pub struct LoopId {
     pub origin: [u8; 16],
     pub number: u64,
 }
 
-impl Mark {
+impl LoopId {
     /// 24 bytes.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 24] {
@@ -35,7 +35,7 @@ impl Mark {
 }
 
 /// Hexadecimal, origin and number joined by a hyphen.
-impl fmt::Display for Mark {
+impl fmt::Display for LoopId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}-{:x}", u128::from_be_bytes(self.origin), self.number)
     }
@@ -45,7 +45,7 @@ impl fmt::Display for Mark {
 #[derive(Debug, PartialEq, Eq)]
 pub struct NoMark;
 
-impl FromStr for Mark {
+impl FromStr for LoopId {
     type Err = NoMark;
 
     fn from_str(text: &str) -> Result<Self, NoMark> {
@@ -64,8 +64,8 @@ impl FromStr for Mark {
 /// A ring: the n-th mark is in slot n modulo [`SEEN_MAX`].
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
-    ring: Vec<Mark>,
-    known: HashSet<Mark, RandomState>,
+    ring: Vec<LoopId>,
+    known: HashSet<LoopId, RandomState>,
     /// How many came so far.
     count: u64,
     /// The first that is not yet written.
@@ -74,7 +74,7 @@ pub(super) struct Seen {
 
 impl Seen {
     /// `false` if it was here before.
-    pub(super) fn insert(&mut self, mark: Mark) -> bool {
+    pub(super) fn insert(&mut self, mark: LoopId) -> bool {
         if !self.known.insert(mark) {
             return false;
         }
@@ -89,16 +89,16 @@ impl Seen {
     }
 
     /// Slot, number of the mark and mark, from the first that is remembered and not before `from`.
-    fn from(&self, from: u64) -> impl Iterator<Item = (u32, (u64, Mark))> + '_ {
+    fn from(&self, from: u64) -> impl Iterator<Item = (u32, (u64, LoopId))> + '_ {
         let first = self.count.saturating_sub(self.ring.len() as u64).max(from);
         (first..self.count).map(|number| (slot(number) as u32, (number, self.ring[slot(number)])))
     }
 
-    pub(super) fn all(&self) -> impl Iterator<Item = (u32, (u64, Mark))> + '_ {
+    pub(super) fn all(&self) -> impl Iterator<Item = (u32, (u64, LoopId))> + '_ {
         self.from(0)
     }
 
-    pub(super) fn take_unwritten(&mut self) -> Vec<(u32, (u64, Mark))> {
+    pub(super) fn take_unwritten(&mut self) -> Vec<(u32, (u64, LoopId))> {
         let from = std::mem::replace(&mut self.unwritten, self.count);
         self.from(from).collect()
     }
@@ -107,12 +107,12 @@ impl Seen {
         self.unwritten = self.count;
     }
 
-    /// Marks with their numbers, in any order.
-    pub(super) fn restore(&mut self, mut marks: Vec<(u64, Mark)>) {
+    /// LoopIds with their numbers, in any order.
+    pub(super) fn restore(&mut self, mut marks: Vec<(u64, LoopId)>) {
         marks.sort_unstable_by_key(|(number, _)| *number);
         let Some((first, _)) = marks.first().copied() else { return };
         // Slots before the first were never used, or all are.
-        self.ring = vec![Mark { origin: [0; 16], number: 0 }; marks.len()];
+        self.ring = vec![LoopId { origin: [0; 16], number: 0 }; marks.len()];
         for (number, mark) in &marks {
             let slot = slot(*number);
             if let Some(place) = self.ring.get_mut(slot) {
@@ -133,19 +133,19 @@ fn slot(number: u64) -> usize {
 mod tests {
     use super::*;
 
-    fn mark(number: u64) -> Mark {
-        Mark { origin: [7; 16], number }
+    fn mark(number: u64) -> LoopId {
+        LoopId { origin: [7; 16], number }
     }
 
     #[test]
     fn a_mark_reads_as_it_was_written() {
-        let mark = Mark { origin: *b"0123456789abcdef", number: u64::MAX };
+        let mark = LoopId { origin: *b"0123456789abcdef", number: u64::MAX };
         assert_eq!(mark.to_string().parse(), Ok(mark));
-        assert_eq!(Mark::from_bytes(&mark.to_bytes()), Some(mark));
+        assert_eq!(LoopId::from_bytes(&mark.to_bytes()), Some(mark));
         for wrong in ["", "-", "00-1", "0x123456789abcdef0123456789abcdef0-1", "00000000000000000000000000000000-"] {
-            assert_eq!(wrong.parse::<Mark>(), Err(NoMark), "{wrong}");
+            assert_eq!(wrong.parse::<LoopId>(), Err(NoMark), "{wrong}");
         }
-        assert_eq!(Mark::from_bytes(&[0; 23]), None);
+        assert_eq!(LoopId::from_bytes(&[0; 23]), None);
     }
 
     #[test]

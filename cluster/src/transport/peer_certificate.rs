@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 /// The other end of an accepted connection.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct PeerIdentity {
+pub(crate) struct PeerCertificate {
     /// `None`: the cluster runs without TLS.
     pub(super) certificate: Option<Arc<CertificateDer<'static>>>,
 }
 
-impl PeerIdentity {
+impl PeerCertificate {
     /// Whether the certificate is valid for the member of this name or address. Always, without TLS.
-    pub(crate) fn speaks_for(&self, name: &str, address: &str) -> bool {
+    pub(crate) fn is_valid_for(&self, name: &str, address: &str) -> bool {
         !self.proven([name, host_of(address)]).is_empty()
     }
 

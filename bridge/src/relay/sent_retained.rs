@@ -15,7 +15,7 @@ const TOPICS_MAX: usize = 65_536;
 
 /// Outlives the connections of a bridge on one node. Topics are those of this side.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct SentRetained {
     /// Whether all that the remote was told is in here.
     known: bool,
     /// `None`: not sure.
@@ -34,7 +34,7 @@ struct Heard {
     before: Option<Option<u64>>,
 }
 
-impl Told {
+impl SentRetained {
     /// Whether differences mean something; otherwise everything is told.
     #[must_use]
     pub fn is_known(&self) -> bool {
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn what_was_answered_is_told_and_what_was_not_is_told_again() {
-        let mut told = Told::default();
+        let mut told = SentRetained::default();
         told.begin();
         told.sent(&name("a"), b"1");
         told.ask();
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_removed_value_is_forgotten_once_the_remote_knows() {
-        let mut told = Told::default();
+        let mut told = SentRetained::default();
         told.begin();
         told.heard(&name("a"), b"1");
         told.confirm(&name("a"), Some(b"1"), false);
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn what_the_remote_said_counts_only_if_it_is_kept_here() {
-        let mut told = Told::default();
+        let mut told = SentRetained::default();
         told.begin();
         for topic in ["kept", "late", "lost", "older"] {
             if topic == "older" {
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn what_the_remote_removed_is_not_noted_any_more() {
-        let mut told = Told::default();
+        let mut told = SentRetained::default();
         told.begin();
         told.heard(&name("a"), b"1");
         told.confirm(&name("a"), Some(b"1"), false);
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn beyond_the_bound_nothing_is_known() {
-        let mut told = Told::default();
+        let mut told = SentRetained::default();
         told.begin();
         for number in 0..=TOPICS_MAX {
             told.heard(&name(&number.to_string()), b"1");

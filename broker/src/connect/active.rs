@@ -110,7 +110,7 @@ pub(super) fn connack(broker: &Broker, listener: &Listener, client: &Client, ses
 }
 
 /// A client that was let in, until it has left.
-pub struct Attended {
+pub struct ActiveConnection {
     service: Service,
     durable: bool,
     peer: Peer,
@@ -118,7 +118,7 @@ pub struct Attended {
     presence: Presence,
 }
 
-impl Attended {
+impl ActiveConnection {
     pub(super) fn new(mut connection: Connection, client: Client, admission: Admission, peer: Peer) -> Self {
         let (broker, listener) = (connection.broker.clone(), connection.listener.clone());
         let options = session_options(&broker, &listener, &client, &admission);

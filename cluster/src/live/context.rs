@@ -4,21 +4,21 @@ use crate::{
     ids::{Incarnation, NodeId},
     node::walls::Clocks,
     state::Origin,
-    transport::{PeerIdentity, Purpose},
+    transport::{PeerCertificate, Purpose},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::sync::watch;
 use tonic::{Status, transport::Channel};
 
-/// The cluster as one node knows it. All of it belongs together: `lives` is the state at one place of the log.
+/// The cluster as one node knows it. All of it belongs together: `incarnations` is the state at one place of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClusterView {
-    /// Node 0: belongs to no cluster yet. Incarnation 0: between two lives.
+    /// Node 0: belongs to no cluster yet. Incarnation 0: between two incarnations.
     pub(crate) me: Origin,
     /// Voters or not.
     pub(crate) members: Vec<NodeId>,
     pub(crate) voters: VoterSets,
-    pub(crate) lives: BTreeMap<NodeId, Life>,
+    pub(crate) incarnations: BTreeMap<NodeId, NodeIncarnations>,
     /// The latest term seen in votes or entries.
     pub(crate) term: u64,
     pub(crate) leader: Option<NodeId>,
@@ -26,9 +26,9 @@ pub(crate) struct ClusterView {
     pub(crate) leading: Option<u64>,
 }
 
-/// What the state knows of a node's lives.
+/// What the state knows of a node's incarnations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Life {
+pub(crate) struct NodeIncarnations {
     /// All incarnations up to this one are over.
     pub(crate) ended: Incarnation,
     /// The one that serves, if one does.
@@ -41,7 +41,7 @@ impl Default for ClusterView {
             me: Origin { node: NodeId(0), incarnation: Incarnation(0) },
             members: Vec::new(),
             voters: VoterSets::default(),
-            lives: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
             term: 0,
             leader: None,
             leading: None,
@@ -52,18 +52,18 @@ impl Default for ClusterView {
 impl ClusterView {
     /// Every serving node but this one, with its incarnation.
     pub(crate) fn others_serving(&self) -> impl Iterator<Item = (NodeId, Incarnation)> {
-        let others = self.lives.iter().filter(|(node, _)| **node != self.me.node);
-        others.filter_map(|(node, life)| life.serving.map(|incarnation| (*node, incarnation)))
+        let others = self.incarnations.iter().filter(|(node, _)| **node != self.me.node);
+        others.filter_map(|(node, known)| known.serving.map(|incarnation| (*node, incarnation)))
     }
 
-    /// Whether the state knows this life of this node as serving.
+    /// Whether the state knows this incarnation of this node as serving.
     pub(crate) fn is_up(&self) -> bool {
-        self.lives.get(&self.me.node).is_some_and(|life| life.serving == Some(self.me.incarnation))
+        self.incarnations.get(&self.me.node).is_some_and(|known| known.serving == Some(self.me.incarnation))
     }
 }
 
 /// Implemented by consensus, and by a stand-in for tests.
-pub(crate) trait Ground: Send + Sync + 'static {
+pub(crate) trait ClusterContext: Send + Sync + 'static {
     fn view(&self) -> watch::Receiver<Arc<ClusterView>>;
 
     /// Proposes `NodeDown` as leader of this term, or not at all.
@@ -97,5 +97,5 @@ pub(crate) trait Ground: Send + Sync + 'static {
     /// # Errors
     /// What to answer.
     #[allow(clippy::result_large_err)] // tonic's own type
-    fn admit(&self, peer: Option<&PeerIdentity>, cluster: &[u8], from: NodeId, to: NodeId) -> Result<(), Status>;
+    fn admit(&self, peer: Option<&PeerCertificate>, cluster: &[u8], from: NodeId, to: NodeId) -> Result<(), Status>;
 }
