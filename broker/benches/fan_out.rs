@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use divan::{Bencher, counter::ItemsCount};
 use mosquorum::{
-    broker::LiveHub,
     live::{Counters, Inbox, Mailbox, Router, Wakeups, subscriptions::LiveSubscription},
+    live_hub::LiveHub,
 };
 use mosquorum_cluster::{
     Alone,

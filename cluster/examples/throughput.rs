@@ -65,7 +65,7 @@ fn main() {
         command: publish(ticket, &payload, &topics[(ticket % 1000) as usize], true),
         reply: answers.clone(),
         ticket,
-        life: None,
+        incarnation: None,
     };
     let mut sent_at: Vec<Instant> = Vec::new();
     let mut latencies = Vec::new();
