@@ -102,7 +102,7 @@ async fn change(broker: &Arc<Broker>, words: &[&str]) -> Result<String, String> 
         },
         words => return Err(format!("unknown request {:?}", words.join(" "))),
     };
-    broker.consensus.admin(request).await
+    broker.consensus.admin(request).await.map_err(|error| error.to_string())
 }
 
 fn seconds_of(word: &str) -> Result<Duration, String> {

@@ -2,6 +2,7 @@
 //! Always true: no call here waits (but for a read of the store); answers come through [`Completion`] or a future. Alone in memory, alone on disk and
 //! many nodes look the same from here.
 use crate::{
+    admin_error::AdminError,
     ids::{ConnectionId, Epoch, Incarnation, LogIndex, Millis, NodeId},
     metrics::{ConsensusMetrics, PeerMetrics},
     state::{Command, Effect, Message, MessageId, Origin, Outcome, Owner, Standing, State},
@@ -126,7 +127,7 @@ pub trait Consensus: Send + Sync {
     }
 
     /// Membership change asked for over the admin socket; the text is for the operator.
-    fn admin(&self, request: AdminRequest) -> BoxFuture<'static, Result<String, String>>;
+    fn admin(&self, request: AdminRequest) -> BoxFuture<'static, Result<String, AdminError>>;
 
     /// Flushes and stops; no answer comes after it.
     fn shutdown(&self) -> BoxFuture<'static, ()>;

@@ -1,5 +1,6 @@
 //! What nodes agree on: the replicated state, Raft around it, and the links between nodes.
 //! Always true: only `raft` knows the Raft library; `state` has no I/O, no clock, no randomness and no locks.
+mod admin_error;
 mod alone;
 mod consensus;
 mod entry;
@@ -24,6 +25,7 @@ pub mod state;
 pub mod subscription_tree;
 pub mod transport;
 
+pub use admin_error::AdminError;
 pub use alone::Alone;
 pub use facade::*;
 pub use node::{AddServices, Fatal, Persistence, RaftConsensus, RaftSettings, StartError};

@@ -1,6 +1,7 @@
 //! A node alone without persistence: commands are applied where they are submitted, nothing is kept.
 //! Always true: the answer to a submission is given before `submit` returns; everything else is as with a log.
 use crate::{
+    admin_error::AdminError,
     facade::{
         AdminRequest, Answer, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Pressure,
         Submission,
@@ -133,10 +134,12 @@ impl Consensus for MemoryConsensus {
         }
     }
 
-    fn admin(&self, request: AdminRequest) -> BoxFuture<'static, Result<String, String>> {
+    fn admin(&self, request: AdminRequest) -> BoxFuture<'static, Result<String, AdminError>> {
         let answer = match request {
             AdminRequest::Status => Ok("a node alone, without persistence".to_owned()),
-            _ => Err("this node is alone and has no persistence: there is no cluster to change".to_owned()),
+            _ => Err(AdminError::Refused(
+                "this node is alone and has no persistence: there is no cluster to change".into(),
+            )),
         };
         Box::pin(async { answer })
     }

@@ -3,6 +3,7 @@
 //! answer only its name is noted, which may join from then on, so a mistyped address costs no majority.
 use super::{changes::decide, forming::hello, own_address};
 use crate::{
+    admin_error::AdminError,
     node::shared::Shared,
     state::Command,
     transport::{Purpose, host_of, services::raft::membership_client::MembershipClient},
@@ -15,27 +16,27 @@ use tokio::time::{Instant, sleep, timeout};
 pub(crate) const JOIN_WAIT: Duration = Duration::from_secs(120);
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(crate) async fn add(shared: &Arc<Shared>, node: &wire::AddNode) -> Result<String, String> {
+pub(crate) async fn add(shared: &Arc<Shared>, node: &wire::AddNode) -> Result<String, AdminError> {
     let (name, address) = (&node.name, &node.address);
-    let identity = shared.identity().ok_or("this node does not belong to a cluster yet")?;
+    let identity = shared.identity().ok_or_else(AdminError::no_cluster)?;
     let added = Command::NodeAdded { name: name.as_str().into(), host: host_of(address).into() };
     let found = match hello(shared, address).await {
         Ok(found) => found,
         Err(reason) => {
             decide(shared, added).await?;
-            return Err(format!(
+            return Err(AdminError::Unavailable(format!(
                 "no node answers at {address}: {reason}; `{name}` may join from now on: start it with cluster_listener, and \
                  run this again unless it lists a member as its cluster_peer"
-            ));
+            )));
         }
     };
     if found.name != *name {
-        return Err(format!("the node at {address} is named `{}`, not `{name}`", found.name));
+        return Err(AdminError::Refused(format!("the node at {address} is named `{}`, not `{name}`", found.name)));
     }
     if !found.cluster.is_empty() && found.cluster[..] != identity.cluster {
-        return Err(format!(
+        return Err(AdminError::Refused(format!(
             "`{name}` belongs to another cluster: move its data directory away to let it join this one"
-        ));
+        )));
     }
     decide(shared, added).await?;
     invite(shared, address, &identity.cluster).await?;
@@ -47,18 +48,20 @@ pub(crate) async fn add(shared: &Arc<Shared>, node: &wire::AddNode) -> Result<St
         }
         sleep(Duration::from_millis(50)).await;
     }
-    Err(format!("`{name}` was invited and goes on joining; `cluster status` shows when it votes"))
+    Err(AdminError::Unavailable(format!(
+        "`{name}` was invited and goes on joining; `cluster status` shows when it votes"
+    )))
 }
 
 /// Gives the members' addresses to a node that looks for its cluster.
-async fn invite(shared: &Shared, address: &str, cluster: &[u8]) -> Result<(), String> {
+async fn invite(shared: &Shared, address: &str, cluster: &[u8]) -> Result<(), AdminError> {
     let addresses = shared.view().members.iter().map(|m| m.address.clone()).collect();
     let mut client = MembershipClient::new(shared.transport.channel(address, Purpose::Control));
     let (cluster, name) = (cluster.to_vec().into(), shared.settings.name.clone());
     let request = wire::InviteRequest { cluster, addresses, name, address: own_address(shared) };
     match timeout(CALL_TIMEOUT, client.invite(request)).await {
         Ok(Ok(_)) => Ok(()),
-        Ok(Err(status)) => Err(format!("{address} refuses: {}", status.message())),
-        Err(_) => Err(format!("{address} does not answer in time")),
+        Ok(Err(status)) => Err(AdminError::Refused(format!("{address} refuses: {}", status.message()))),
+        Err(_) => Err(AdminError::Unavailable(format!("{address} does not answer in time"))),
     }
 }

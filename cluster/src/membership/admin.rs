@@ -1,8 +1,9 @@
-//! What an operator asks for: `mosquorum cluster status | add | remove | transfer-leader | resize`.
+//! What an operator asks for: `mosquorum cluster status | add | remove | transfer-leader | resize | accept-time`.
 //! Always true: without a majority an answer comes within 3 s and says who is missing; a change that was begun by then
 //! goes on, since half a change is worse.
 use super::{add, ask_first, changes, leave, neighbours::survey};
 use crate::{
+    admin_error::AdminError,
     facade::{AdminRequest, Survey},
     node::{shared::Shared, timekeeping},
     raft::{MemberView, View},
@@ -12,16 +13,13 @@ use mosquorum_proto::peer::raft as wire;
 use std::{collections::BTreeSet, fmt::Write, sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 
-/// A refusal that asking again, at the new leader, settles.
-const ASK_AGAIN: &str = "leadership moved";
-
 /// How long an operator waits for a majority to come back: an election takes less. Members have a second of that to say
 /// that they are there; a majority that was lost just now is missed after 1.1 s more.
 const MAJORITY_TIMEOUT: Duration = Duration::from_millis(1500);
 const MAJORITY_CHECK: Duration = Duration::from_millis(50);
 
 /// Does what is asked, here if this node leads and through the leader otherwise.
-pub(crate) async fn admin(shared: Arc<Shared>, request: AdminRequest) -> Result<String, String> {
+pub(crate) async fn admin(shared: Arc<Shared>, request: AdminRequest) -> Result<String, AdminError> {
     use wire::admin_request::Request;
     let hand_over = match &request {
         AdminRequest::Remove { hand_over, .. } | AdminRequest::Resize { hand_over, .. } => *hand_over,
@@ -44,7 +42,7 @@ pub(crate) async fn admin(shared: Arc<Shared>, request: AdminRequest) -> Result<
                 forward(&shared, request.clone(), hand_over).await
             };
             match answer {
-                Err(reason) if reason.contains(ASK_AGAIN) && Instant::now() < deadline => {
+                Err(AdminError::NotLeader(_)) if Instant::now() < deadline => {
                     sleep(Duration::from_millis(100)).await;
                 }
                 answer => return answer,
@@ -54,7 +52,7 @@ pub(crate) async fn admin(shared: Arc<Shared>, request: AdminRequest) -> Result<
     tokio::select! {
         biased;
         answer = asking => answer,
-        reason = without_majority(&shared) => Err(reason),
+        reason = without_majority(&shared) => Err(AdminError::Unavailable(reason)),
     }
 }
 
@@ -99,15 +97,45 @@ fn why_no_majority(found: &Survey) -> String {
     format!("no majority of the cluster: {there} of {all} voters answer, {needed} are needed{who}")
 }
 
+fn leadership_moved() -> AdminError {
+    AdminError::NotLeader("leadership moved".into())
+}
+
+/// An answer as it travels between nodes.
+pub(crate) fn to_wire(answer: Result<String, AdminError>) -> wire::AdminReply {
+    use wire::admin_reply::Failure;
+    let (failure, text) = match answer {
+        Ok(text) => return wire::AdminReply { done: true, text, failure: Failure::Unspecified.into() },
+        Err(AdminError::Refused(text)) => (Failure::Refused, text),
+        Err(AdminError::NotLeader(text)) => (Failure::NotLeader, text),
+        Err(AdminError::Unavailable(text)) => (Failure::Unavailable, text),
+        Err(AdminError::Internal(text)) => (Failure::Internal, text),
+    };
+    wire::AdminReply { done: false, text, failure: failure.into() }
+}
+
+fn from_wire(reply: wire::AdminReply) -> Result<String, AdminError> {
+    use wire::admin_reply::Failure;
+    if reply.done {
+        return Ok(reply.text);
+    }
+    Err(match reply.failure() {
+        Failure::NotLeader => AdminError::NotLeader(reply.text),
+        Failure::Unavailable => AdminError::Unavailable(reply.text),
+        Failure::Internal => AdminError::Internal(reply.text),
+        Failure::Refused | Failure::Unspecified => AdminError::Refused(reply.text),
+    })
+}
+
 async fn forward(
     shared: &Shared,
     request: wire::admin_request::Request,
     hand_over: Duration,
-) -> Result<String, String> {
+) -> Result<String, AdminError> {
     let request = wire::AdminRequest { request: Some(request), hand_over_ms: hand_over.as_millis() as u64 };
     let view = shared.view();
     let Some(leader) = view.leader.and_then(|leader| view.member(leader)) else {
-        return Err(format!("no leader is known, {ASK_AGAIN}"));
+        return Err(AdminError::NotLeader("no leader is known".into()));
     };
     let mut client = MembershipClient::new(shared.transport.channel(&leader.address, Purpose::Control));
     let timeout = match &request.request {
@@ -122,10 +150,10 @@ async fn forward(
     match tokio::time::timeout(timeout, client.admin(request)).await {
         Ok(Ok(reply)) => {
             let reply = reply.into_inner();
-            if reply.done { Ok(reply.text) } else { Err(reply.text) }
+            from_wire(reply)
         }
-        Ok(Err(status)) => Err(format!("{}: {}, {ASK_AGAIN}", leader.address, status.message())),
-        Err(_) => Err(format!("{} does not answer in time", leader.address)),
+        Ok(Err(status)) => Err(AdminError::NotLeader(format!("{}: {}", leader.address, status.message()))),
+        Err(_) => Err(AdminError::Unavailable(format!("{} does not answer in time", leader.address))),
     }
 }
 
@@ -134,20 +162,22 @@ pub(crate) async fn lead(
     shared: &Arc<Shared>,
     request: wire::admin_request::Request,
     hand_over: Duration,
-) -> Result<String, String> {
+) -> Result<String, AdminError> {
     // Nothing is begun without a majority.
     tokio::select! {
         biased;
         () = majority(shared) => {}
-        reason = without_majority(shared) => return Err(reason),
+        reason = without_majority(shared) => return Err(AdminError::Unavailable(reason)),
     }
     let for_task = shared.clone();
     let done = tokio::spawn(async move { carry_out(&for_task, request, hand_over).await });
     tokio::select! {
         biased;
-        done = done => done.unwrap_or_else(|error| Err(error.to_string())),
+        done = done => done.unwrap_or_else(|error| Err(AdminError::of_task(&error))),
         reason = without_majority(shared) => {
-            Err(format!("{reason}. What was asked for may still be done when there is one again"))
+            Err(AdminError::Unavailable(format!(
+                "{reason}. What was asked for may still be done when there is one again"
+            )))
         }
     }
 }
@@ -156,10 +186,10 @@ async fn carry_out(
     shared: &Arc<Shared>,
     request: wire::admin_request::Request,
     hand_over: Duration,
-) -> Result<String, String> {
+) -> Result<String, AdminError> {
     use wire::admin_request::Request;
     if !shared.view().is_leader {
-        return Err(ASK_AGAIN.into());
+        return Err(leadership_moved());
     }
     match request {
         Request::Add(node) => add::add(shared, &node).await,
@@ -179,12 +209,12 @@ async fn carry_out(
 }
 
 /// By its name, or by its number as `n12`; the newest of several.
-fn find(view: &View, name: &str) -> Result<MemberView, String> {
+fn find(view: &View, name: &str) -> Result<MemberView, AdminError> {
     let newest = view.members.iter().filter(|m| m.name == name).max_by_key(|m| m.node);
     let number = || name.strip_prefix('n').and_then(|digits| digits.parse().ok()).and_then(|node| view.member(node));
     newest.or_else(number).cloned().ok_or_else(|| {
         let names: Vec<&str> = view.members.iter().map(|m| m.name.as_str()).collect();
-        format!("no node is named `{name}`; there are {}", names.join(", "))
+        AdminError::Refused(format!("no node is named `{name}`; there are {}", names.join(", ")))
     })
 }
 
@@ -197,14 +227,14 @@ fn called(view: &View, node: u64) -> String {
 }
 
 /// What the operator should know besides.
-async fn remove(shared: &Arc<Shared>, node: u64, hand_over: Duration) -> Result<String, String> {
+async fn remove(shared: &Arc<Shared>, node: u64, hand_over: Duration) -> Result<String, AdminError> {
     let view = shared.view();
     if view.member(node).is_some_and(|m| m.voter) && view.voters() == 1 {
-        return Err("the last voter cannot leave".into());
+        return Err(AdminError::Refused("the last voter cannot leave".into()));
     }
     if view.leader == Some(node) {
         transfer(shared, None).await?;
-        return Err(ASK_AGAIN.into());
+        return Err(leadership_moved());
     }
     let nodes = BTreeSet::from([node]);
     let handed_over = leave::hand_over(shared, &nodes, hand_over).await?;
@@ -214,8 +244,8 @@ async fn remove(shared: &Arc<Shared>, node: u64, hand_over: Duration) -> Result<
 }
 
 /// Hands leadership over, to the voter that is furthest unless one is named.
-async fn transfer(shared: &Arc<Shared>, to: Option<u64>) -> Result<u64, String> {
-    let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
+async fn transfer(shared: &Arc<Shared>, to: Option<u64>) -> Result<u64, AdminError> {
+    let engine = shared.engine.load_full().ok_or_else(AdminError::no_cluster)?;
     let view = engine.view();
     if to.is_some() && to == view.leader {
         return Ok(engine.node());
@@ -223,21 +253,24 @@ async fn transfer(shared: &Arc<Shared>, to: Option<u64>) -> Result<u64, String> 
     let candidates = view.members.iter().filter(|m| m.voter && m.node != engine.node());
     let to = match to {
         Some(to) if view.member(to).is_some_and(|m| m.voter) => to,
-        Some(to) => return Err(format!("{} does not vote", called(&view, to))),
-        None => candidates.max_by_key(|m| m.matched).map(|m| m.node).ok_or("there is no other voter")?,
+        Some(to) => return Err(AdminError::Refused(format!("{} does not vote", called(&view, to)))),
+        None => candidates
+            .max_by_key(|m| m.matched)
+            .map(|m| m.node)
+            .ok_or_else(|| AdminError::Refused("there is no other voter".into()))?,
     };
-    engine.transfer_leader(to).await.map_err(|e| e.to_string())?;
+    engine.transfer_leader(to).await?;
     let mut leadership = engine.leadership();
     let moved = leadership.wait_for(|now| now.leader == Some(to));
     match timeout(shared.settings.commit_timeout, moved).await {
         Ok(Ok(_)) => Ok(to),
-        _ => Err(format!("{} has not taken over", called(&view, to))),
+        _ => Err(AdminError::Unavailable(format!("{} has not taken over", called(&view, to)))),
     }
 }
 
-async fn resize(shared: &Arc<Shared>, wanted: usize, hand_over: Duration) -> Result<String, String> {
+async fn resize(shared: &Arc<Shared>, wanted: usize, hand_over: Duration) -> Result<String, AdminError> {
     if wanted == 0 {
-        return Err("a cluster has at least one voter".into());
+        return Err(AdminError::Refused("a cluster has at least one voter".into()));
     }
     let mut names: Vec<(String, u64)> =
         shared.view().members.iter().filter(|m| m.voter).map(|m| (m.name.clone(), m.node)).collect();
@@ -249,7 +282,7 @@ async fn resize(shared: &Arc<Shared>, wanted: usize, hand_over: Duration) -> Res
     if leaving.iter().any(|(_, node)| shared.view().leader == Some(*node)) {
         // Before anybody leaves: whoever asks may be among them. The lowest-named stays in any case.
         transfer(shared, names.first().map(|(_, node)| *node)).await?;
-        return Err(ASK_AGAIN.into());
+        return Err(leadership_moved());
     }
     let nodes = leaving.iter().map(|(_, node)| *node).collect();
     let leave::HandedOver { nodes: without_clients, notes: mut text } =
@@ -314,7 +347,7 @@ mod tests {
         let found = |name| find(&view, name).map(|member| named(&member));
         assert_eq!(found("a"), Ok("a (n9)".to_owned()));
         assert_eq!(found("n7"), Ok("b (n7)".to_owned()));
-        assert_eq!(found("c"), Err("no node is named `c`; there are a, b, a".to_owned()));
+        assert_eq!(found("c"), Err(AdminError::Refused("no node is named `c`; there are a, b, a".to_owned())));
         assert_eq!(called(&view, 4), "n4");
     }
 
@@ -356,5 +389,18 @@ mod tests {
         let mut names = ["node-10", "node-9", "b", "node-1.zone-2", "node-1.zone-10", "node"];
         names.sort_by_key(|name| natural(name));
         assert_eq!(names, ["b", "node", "node-1.zone-2", "node-1.zone-10", "node-9", "node-10"]);
+    }
+
+    #[test]
+    fn an_answer_keeps_its_kind_between_nodes() {
+        for answer in [
+            Ok("done".to_owned()),
+            Err(AdminError::Refused("a".to_owned())),
+            Err(AdminError::NotLeader("b".to_owned())),
+            Err(AdminError::Unavailable("c".to_owned())),
+            Err(AdminError::Internal("d".to_owned())),
+        ] {
+            assert_eq!(from_wire(to_wire(answer.clone())), answer);
+        }
     }
 }

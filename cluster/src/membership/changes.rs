@@ -7,10 +7,11 @@ use super::{
 };
 use crate::events::EVENTS;
 use crate::{
+    admin_error::AdminError,
     facade::{Answer, Completion, Submission},
     ids::NodeId,
     node::shared::Shared,
-    raft::{Engine, EngineError, MemberView},
+    raft::{Engine, MemberView},
     state::Command,
     transport::host_of,
 };
@@ -31,13 +32,13 @@ const CATCH_UP_ENTRIES: u64 = 64;
 const RUNNING: Duration = Duration::from_secs(2);
 
 /// Has the cluster note something, and waits until it has.
-pub(crate) async fn decide(shared: &Shared, command: Command) -> Result<(), String> {
+pub(crate) async fn decide(shared: &Shared, command: Command) -> Result<(), AdminError> {
     let (reply, applied) = oneshot::channel();
     let reply = Arc::new(Decided(Mutex::new(Some(reply))));
     shared.proposer.submit(vec![Submission { command, reply, ticket: 0, incarnation: None }]);
     match timeout(shared.settings.commit_timeout, applied).await {
         Ok(Ok(())) => Ok(()),
-        _ => Err("the cluster did not agree in time; nothing is lost by asking again".into()),
+        _ => Err(AdminError::Unavailable("the cluster did not agree in time; nothing is lost by asking again".into())),
     }
 }
 
@@ -51,10 +52,11 @@ impl Completion for Decided {
 }
 
 /// Whether this node may join; if not, the log says so once.
-fn judge(shared: &Shared, engine: &Engine, claim: &Claim<'_>) -> Result<(), String> {
-    Rules::of(shared, Some(engine)).judge(claim).inspect_err(|reason| {
+fn judge(shared: &Shared, engine: &Engine, claim: &Claim<'_>) -> Result<(), AdminError> {
+    let judged = Rules::of(shared, Some(engine)).judge(claim).inspect_err(|reason| {
         engine.introductions.refusals.once(reason, |more| warn!(target: EVENTS, "a node is refused: {reason}{more}"));
-    })
+    });
+    judged.map_err(AdminError::Refused)
 }
 
 /// A member speaks for itself: nobody takes its number.
@@ -64,12 +66,12 @@ fn is_member_itself(known: &MemberView, name: &str, proven: &[String]) -> bool {
 }
 
 /// Gives a number to a new node: the index of an entry committed for it.
-pub(crate) async fn admit(shared: &Arc<Shared>, request: &wire::AdmitRequest) -> Result<wire::AdmitReply, String> {
-    let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
+pub(crate) async fn admit(shared: &Arc<Shared>, request: &wire::AdmitRequest) -> Result<wire::AdmitReply, AdminError> {
+    let engine = shared.engine.load_full().ok_or_else(AdminError::no_cluster)?;
     let claim = Claim { name: &request.name, address: &request.address, proven: &request.proven };
     judge(shared, &engine, &claim)?;
     refuse_running_namesake(shared, &request.name, 0)?;
-    let node = engine.commit_blank().await.map_err(|e| e.to_string())?;
+    let node = engine.commit_blank().await?;
     info!(target: EVENTS, "{} at {} is admitted as n{node}", request.name, request.address);
     Ok(wire::AdmitReply { cluster: engine.identity.cluster.to_vec().into(), node })
 }
@@ -81,7 +83,7 @@ fn runs(member: &MemberView, leader: u64) -> bool {
 
 /// A member moves to another address when it comes back there. While another process answers under its number where it
 /// was, who asks from elsewhere has a copy of its data directory: two nodes of one number would vote twice.
-pub(crate) async fn refuse_copy(shared: &Shared, request: &wire::JoinRequest) -> Result<(), String> {
+pub(crate) async fn refuse_copy(shared: &Shared, request: &wire::JoinRequest) -> Result<(), AdminError> {
     let view = shared.view();
     let Some(known) = view.member(request.node).filter(|known| known.address != request.address) else { return Ok(()) };
     let own = shared.identity().map_or(0, |identity| identity.node);
@@ -91,10 +93,10 @@ pub(crate) async fn refuse_copy(shared: &Shared, request: &wire::JoinRequest) ->
     };
     match is_copy(known, said, &request.address) {
         false => Ok(()),
-        true => Err(format!(
+        true => Err(AdminError::Refused(format!(
             "n{} `{}` runs at {}: a copy of its data directory cannot be another node",
             known.node, known.name, known.address
-        )),
+        ))),
     }
 }
 
@@ -108,37 +110,42 @@ fn is_copy(known: &MemberView, said: Option<(u64, String)>, wanted: &str) -> boo
 }
 
 /// A lost disk is replaced under the same name; two running nodes of one name are a mistake.
-fn refuse_running_namesake(shared: &Shared, name: &str, node: u64) -> Result<(), String> {
+fn refuse_running_namesake(shared: &Shared, name: &str, node: u64) -> Result<(), AdminError> {
     let view = shared.view();
     let own = shared.identity().map_or(0, |identity| identity.node);
     let namesake = view.members.iter().find(|m| m.name == name && m.node != node && m.voter && runs(m, own));
     match namesake {
-        Some(m) => Err(format!("a node named `{name}` runs at {} (n{}): names must differ", m.address, m.node)),
+        Some(m) => Err(AdminError::Refused(format!(
+            "a node named `{name}` runs at {} (n{}): names must differ",
+            m.address, m.node
+        ))),
         None => Ok(()),
     }
 }
 
 /// Adds an admitted node as learner, waits until it has caught up, and makes it a voter in place of earlier nodes of
 /// its name. Returns whether it is one; if not, it asks again.
-pub(crate) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> Result<bool, String> {
-    let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
+pub(crate) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> Result<bool, AdminError> {
+    let engine = shared.engine.load_full().ok_or_else(AdminError::no_cluster)?;
     if request.cluster[..] != engine.identity.cluster {
-        return Err("the node belongs to another cluster".into());
+        return Err(AdminError::Refused("the node belongs to another cluster".into()));
     }
-    let text = |e: EngineError| e.to_string();
     let node = request.node;
     refuse_running_namesake(shared, &request.name, node)?;
     {
         let _one_at_a_time = shared.changing.lock().await;
         let view = engine.view();
         if !view.is_leader {
-            return Err("this node does not lead the cluster".into());
+            return Err(AdminError::NotLeader("this node does not lead the cluster".into()));
         }
         if let Some(newer) = view.members.iter().find(|m| m.name == request.name && m.node > node) {
-            return Err(format!("n{node} was replaced by n{}: move its data directory away", newer.node));
+            return Err(AdminError::Refused(format!(
+                "n{node} was replaced by n{}: move its data directory away",
+                newer.node
+            )));
         }
         if node > view.last {
-            return Err(format!("n{node} is no number of this cluster"));
+            return Err(AdminError::Refused(format!("n{node} is no number of this cluster")));
         }
         let claim = Claim { name: &request.name, address: &request.address, proven: &request.proven };
         match view.member(node) {
@@ -149,21 +156,25 @@ pub(crate) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> R
         }
         match view.member(node) {
             Some(known) if known.address != request.address => {
-                engine.set_address(node, &request.name, &request.address).await.map_err(text)?;
+                engine.set_address(node, &request.name, &request.address).await?;
             }
             Some(known) if known.voter => return Ok(true),
             Some(_) => {}
             None if request.was_member => {
-                return Err(format!("n{node} was removed from the cluster: move its data directory away"));
+                return Err(AdminError::Refused(format!(
+                    "n{node} was removed from the cluster: move its data directory away"
+                )));
             }
-            None => engine.add_learner(node, &request.name, &request.address).await.map_err(text)?,
+            None => engine.add_learner(node, &request.name, &request.address).await?,
         }
     }
     let goal = engine.view().last;
     let since = Instant::now();
     loop {
         let view = engine.view();
-        let Some(member) = view.member(node) else { return Err(format!("n{node} was removed")) };
+        let Some(member) = view.member(node) else {
+            return Err(AdminError::Refused(format!("n{node} was removed")));
+        };
         if member.voter {
             return Ok(true);
         }
@@ -181,23 +192,23 @@ pub(crate) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> R
         view.members.iter().filter(|m| m.name == request.name && m.node != node).map(|m| m.node).collect();
     // One may have come back meanwhile.
     refuse_running_namesake(shared, &request.name, node)?;
-    engine.promote(node, replaced).await.map_err(text)?;
+    engine.promote(node, replaced).await?;
     Ok(true)
 }
 
 /// Nobody joins under the node's name any more, until it is added. Before it is taken out, so that it does not come back in
 /// between. Not for a cluster that gets smaller: its nodes may come again when it gets larger.
-pub(crate) async fn bar(shared: &Shared, node: u64) -> Result<(), String> {
+pub(crate) async fn bar(shared: &Shared, node: u64) -> Result<(), AdminError> {
     let view = shared.view();
     let Some(member) = view.member(node) else { return Ok(()) };
     decide(shared, Command::NameRemoved { name: member.name.as_str().into() }).await
 }
 
 /// Takes a node out of the cluster. One with clients is forgotten later.
-pub(crate) async fn remove(shared: &Arc<Shared>, node: u64, without_clients: bool) -> Result<(), String> {
-    let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
+pub(crate) async fn remove(shared: &Arc<Shared>, node: u64, without_clients: bool) -> Result<(), AdminError> {
+    let engine = shared.engine.load_full().ok_or_else(AdminError::no_cluster)?;
     let _one_at_a_time = shared.changing.lock().await;
-    engine.remove(BTreeSet::from([node])).await.map_err(|e| e.to_string())?;
+    engine.remove(BTreeSet::from([node])).await?;
     if without_clients {
         forget::now(shared, NodeId(node));
     }

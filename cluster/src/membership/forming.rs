@@ -4,7 +4,7 @@ use crate::events::EVENTS;
 use crate::{
     node::shared::Shared,
     raft::View,
-    transport::{Purpose, services::raft::membership_client::MembershipClient},
+    transport::{CallError, Purpose, services::raft::membership_client::MembershipClient},
 };
 use mosquorum_proto::peer::raft as wire;
 use rustls::crypto::ring;
@@ -168,21 +168,27 @@ async fn look(shared: &Arc<Shared>, others: &[String], invited: Vec<String>) -> 
     }
 }
 
-pub(crate) async fn hello(shared: &Shared, address: &str) -> Result<wire::HelloReply, String> {
+pub(crate) async fn hello(shared: &Shared, address: &str) -> Result<wire::HelloReply, CallError> {
     let mut client = MembershipClient::new(shared.transport.channel(address, Purpose::Control));
     let request = wire::HelloRequest { name: shared.settings.name.clone(), address: own_address(shared) };
     match timeout(HELLO_TIMEOUT, client.hello(request)).await {
         Ok(Ok(reply)) => Ok(reply.into_inner()),
         Ok(Err(status)) => Err(why(shared, address, &status)),
-        Err(_) => Err(shared.transport.trouble(address).unwrap_or_else(|| "no answer in time".into())),
+        Err(_) => {
+            let late = || CallError::Unreachable("no answer in time".into());
+            Err(shared.transport.trouble(address).unwrap_or_else(late))
+        }
     }
 }
 
 /// What a call failed for: the connection's trouble says more than the call's.
-pub(crate) fn why(shared: &Shared, address: &str, status: &Status) -> String {
+pub(crate) fn why(shared: &Shared, address: &str, status: &Status) -> CallError {
     let of_connection = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
     let trouble = of_connection.then(|| shared.transport.trouble(address)).flatten();
-    trouble.unwrap_or_else(|| status.message().to_owned())
+    trouble.unwrap_or_else(|| match of_connection {
+        true => CallError::Unreachable(status.message().to_owned()),
+        false => CallError::Refused(status.message().to_owned()),
+    })
 }
 
 /// What others say of a node that has no majority.
@@ -200,12 +206,11 @@ pub(crate) async fn ask_standing(shared: &Shared, view: &View) -> Standing {
     for address in ask_first(shared, view) {
         let reply = match hello(shared, &address).await {
             Ok(reply) => reply,
-            Err(reason) => {
-                if reason.contains("certificate") {
-                    odd.get_or_insert(format!("{address}: {reason}"));
-                }
+            Err(CallError::Refused(reason)) => {
+                odd.get_or_insert(format!("{address}: {reason}"));
                 continue;
             }
+            Err(CallError::Unreachable(_)) => continue,
         };
         if reply.cluster[..] != identity.cluster {
             if !reply.cluster.is_empty() {
@@ -239,7 +244,7 @@ async fn ask_admission(shared: &Shared, address: &str) -> Result<Admitted, Strin
         wire::AdmitRequest { name: shared.settings.name.clone(), address: own_address(shared), ..Default::default() };
     let reply = match timeout(ADMIT_TIMEOUT, client.admit(request)).await {
         Ok(Ok(reply)) => reply.into_inner(),
-        Ok(Err(status)) => return Err(why(shared, address, &status)),
+        Ok(Err(status)) => return Err(why(shared, address, &status).to_string()),
         Err(_) => return Err("no answer in time".into()),
     };
     let cluster = reply.cluster[..].try_into().map_err(|_| "the answer names no cluster".to_owned())?;

@@ -3,6 +3,7 @@
 //! it has read counts; afterwards it can propose nothing any more, and nobody else may speak for its incarnation. A node
 //! that does not answer is taken for dead: its sessions end uncleanly, as they would without the change.
 use crate::{
+    admin_error::AdminError,
     ids::NodeId,
     node::shared::Shared,
     transport::{Purpose, services::raft::membership_client::MembershipClient},
@@ -31,7 +32,7 @@ pub(crate) async fn hand_over(
     shared: &Arc<Shared>,
     nodes: &BTreeSet<u64>,
     within: Duration,
-) -> Result<HandedOver, String> {
+) -> Result<HandedOver, AdminError> {
     let (view, mut asked) = (shared.view(), JoinSet::new());
     for member in view.members.iter().filter(|member| nodes.contains(&member.node)) {
         let serves = shared.state.read().serving(NodeId(member.node)).is_some();
@@ -58,7 +59,7 @@ pub(crate) async fn hand_over(
                 continue;
             }
             Ok(Err(status)) if status.code() == Code::FailedPrecondition => {
-                return Err(format!("{name} stays: {}", status.message()));
+                return Err(AdminError::Refused(format!("{name} stays: {}", status.message())));
             }
             Ok(Err(status)) => status.message().to_owned(),
             Err(_) => "no answer in time".to_owned(),
@@ -70,16 +71,17 @@ pub(crate) async fn hand_over(
 }
 
 /// The side of the node that leaves.
-pub(crate) async fn prepare(shared: &Arc<Shared>, request: wire::LeaveRequest) -> Result<(), String> {
-    let own = shared.identity().ok_or("this node belongs to no cluster")?;
+pub(crate) async fn prepare(shared: &Arc<Shared>, request: wire::LeaveRequest) -> Result<(), AdminError> {
+    let own = shared.identity().ok_or_else(AdminError::no_cluster)?;
     if request.cluster[..] != own.cluster || request.node != own.node {
-        return Err(format!("this is n{} of its cluster, not n{}", own.node, request.node));
+        return Err(AdminError::Refused(format!("this is n{} of its cluster, not n{}", own.node, request.node)));
     }
     info!("this node is about to be taken out of the cluster, clients are handed over");
     let leaving = request.leaving.into_iter().map(NodeId).collect();
-    shared.live.hand_over(leaving, Duration::from_millis(request.hand_over_ms)).await?;
+    let handed_over = shared.live.hand_over(leaving, Duration::from_millis(request.hand_over_ms)).await;
+    handed_over.map_err(AdminError::Refused)?;
     if !shared.proposer.settle(shared.settings.commit_timeout).await {
-        return Err("what its clients said is not committed".into());
+        return Err(AdminError::Unavailable("what its clients sent is not committed".into()));
     }
     Ok(())
 }

@@ -72,6 +72,7 @@ async fn ask_all(shared: &Arc<Shared>) -> BTreeMap<u64, Result<wire::HelloReply,
         let shared = shared.clone();
         asked.spawn(async move {
             let answer = hello(&shared, &member.address).await;
+            let answer = answer.map_err(|error| error.to_string());
             (member.node, answer.and_then(|reply| from_member(&shared, member.node, reply)))
         });
     }

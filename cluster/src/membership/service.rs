@@ -2,6 +2,7 @@
 use super::{admin, changes, leave, neighbours, rules::Rules};
 use crate::events::EVENTS;
 use crate::{
+    admin_error::AdminError,
     node::shared::Shared,
     raft::peer_of,
     transport::{
@@ -80,8 +81,12 @@ async fn check_leads(shared: &Shared, peer: Option<&PeerCertificate>) -> Result<
     }
 }
 
-fn refused(reason: String) -> Status {
-    Status::failed_precondition(reason)
+/// The kind of the error goes with it as far as a status has words for it.
+fn refused(error: AdminError) -> Status {
+    match error {
+        AdminError::Internal(text) => Status::internal(text),
+        error => Status::failed_precondition(error.to_string()),
+    }
 }
 
 #[tonic::async_trait]
@@ -152,7 +157,7 @@ impl membership_server::Membership for MembershipService {
             )));
         }
         if shared.identity().is_some_and(|identity| identity.cluster != cluster[..]) {
-            return Err(refused("this node belongs to another cluster".into()));
+            return Err(refused(AdminError::Refused("this node belongs to another cluster".into())));
         }
         tracing::info!(target: EVENTS, "{name} at {address} invites this node into its cluster");
         addresses.truncate(INVITATION_MAX);
@@ -168,7 +173,7 @@ impl membership_server::Membership for MembershipService {
         let request = request.into_inner();
         // Finished even if the leader stops waiting: the next one asks again.
         let done = tokio::spawn(async move { leave::prepare(&shared, request).await }).await;
-        done.unwrap_or_else(|e| Err(e.to_string())).map_err(refused)?;
+        done.unwrap_or_else(|e| Err(AdminError::of_task(&e))).map_err(refused)?;
         Ok(Response::new(wire::LeaveReply {}))
     }
 
@@ -182,10 +187,6 @@ impl membership_server::Membership for MembershipService {
         // Finished even if the operator's node stops waiting: half a change is worse.
         let done =
             tokio::spawn(async move { admin::lead(&shared, request, Duration::from_millis(hand_over_ms)).await }).await;
-        let reply = match done.unwrap_or_else(|e| Err(e.to_string())) {
-            Ok(text) => wire::AdminReply { done: true, text },
-            Err(text) => wire::AdminReply { done: false, text },
-        };
-        Ok(Response::new(reply))
+        Ok(Response::new(admin::to_wire(done.unwrap_or_else(|e| Err(AdminError::of_task(&e))))))
     }
 }

@@ -172,14 +172,14 @@ async fn ask_to_join(shared: &Arc<Shared>, engine: &Engine) -> Result<(), String
         ..Default::default()
     };
     if engine.is_leader() {
-        return changes::join(shared, &request).await.map(drop);
+        return changes::join(shared, &request).await.map(drop).map_err(|error| error.to_string());
     }
     let mut last = Err("no listed peer answers".to_owned());
     for address in ask_first(shared, &engine.view()) {
         let mut client = MembershipClient::new(shared.transport.channel(&address, Purpose::Control));
         last = match timeout(CALL_TIMEOUT, client.join(request.clone())).await {
             Ok(Ok(_)) => return Ok(()),
-            Ok(Err(status)) => Err(forming::why(shared, &address, &status)),
+            Ok(Err(status)) => Err(forming::why(shared, &address, &status).to_string()),
             Err(_) => Err(format!("{address} does not answer in time")),
         };
     }

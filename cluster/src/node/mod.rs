@@ -16,6 +16,7 @@ pub use shared::Fatal;
 pub(crate) use open::{Disk, Opened};
 
 use crate::{
+    admin_error::AdminError,
     consensus::{Hub, IncarnationEvent, ProposalService, Proposer},
     facade::{
         AdminRequest, BoxFuture, ClusterStatus, Completion, Consensus, LiveSide, MemberStatus, Neighbour, Pressure,
@@ -301,9 +302,11 @@ impl Consensus for RaftConsensus {
         Box::pin(async move { task.await.unwrap_or_default() })
     }
 
-    fn admin(&self, request: AdminRequest) -> BoxFuture<'static, Result<String, String>> {
+    fn admin(&self, request: AdminRequest) -> BoxFuture<'static, Result<String, AdminError>> {
         let task = self.shared.handle.spawn(membership::admin(self.shared.clone(), request));
-        Box::pin(async move { task.await.unwrap_or_else(|_| Err("the node is shutting down".into())) })
+        Box::pin(async move {
+            task.await.unwrap_or_else(|_| Err(AdminError::Unavailable("the node is shutting down".into())))
+        })
     }
 
     fn shutdown(&self) -> BoxFuture<'static, ()> {

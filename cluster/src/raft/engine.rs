@@ -9,6 +9,7 @@ use super::{
     types::{Member, Proposal, TypeConfig},
 };
 use crate::{
+    admin_error::AdminError,
     metrics::Role,
     replica::{Replica, clock::ClusterClock},
     transport::{Neighbours, Transport},
@@ -69,12 +70,23 @@ pub(crate) struct NotLeader {
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum EngineError {
-    #[error("this node does not lead the cluster, leadership moved")]
+    #[error("this node does not lead the cluster")]
     NotLeader(Option<u64>),
     #[error("{0}")]
     Refused(String),
     #[error("Raft has stopped: {0}")]
     Stopped(String),
+}
+
+impl From<EngineError> for AdminError {
+    fn from(error: EngineError) -> Self {
+        let text = error.to_string();
+        match error {
+            EngineError::NotLeader(_) => Self::NotLeader(text),
+            EngineError::Refused(_) => Self::Refused(text),
+            EngineError::Stopped(_) => Self::Internal(text),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

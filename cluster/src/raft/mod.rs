@@ -12,7 +12,7 @@ mod snapshot;
 mod types;
 mod voters;
 
-pub(crate) use engine::{Engine, EngineError, EngineStart, Leadership, MemberView, NotLeader, View};
+pub(crate) use engine::{Engine, EngineStart, Leadership, MemberView, NotLeader, View};
 pub(crate) use network::PeerIdentity;
 pub(crate) use service::{RaftService, START_TIMEOUT, collect_parts, peer_of};
 pub(crate) use types::vote_after_snapshot;

@@ -20,6 +20,7 @@ pub(crate) use limited::Limited;
 pub(crate) use peer_certificate::{PeerCertificate, host_of};
 pub(crate) use server::serve;
 pub use tls::{PemPaths, TlsError};
+pub(crate) use troubles::CallError;
 
 use connection::Connection;
 use detour::Detours;
@@ -123,7 +124,7 @@ impl Transport {
     }
 
     /// What went wrong on the way to this address a moment ago.
-    pub(crate) fn trouble(&self, address: &str) -> Option<String> {
+    pub(crate) fn trouble(&self, address: &str) -> Option<CallError> {
         self.troubles.recent(address, Instant::now())
     }
 

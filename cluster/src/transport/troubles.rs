@@ -13,6 +13,17 @@ const PAUSE_MAX: Duration = Duration::from_secs(3);
 const RECENT: Duration = Duration::from_secs(10);
 const ADDRESSES_MAX: usize = 256;
 
+/// Why a call to another node has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum CallError {
+    /// One of the two ends does not accept the other.
+    #[error("{0}")]
+    Refused(String),
+    /// It was not reached, or did not answer in time.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
 #[derive(Default)]
 pub(super) struct Troubles(Mutex<HashMap<String, Trouble>>);
 
@@ -47,10 +58,14 @@ impl Troubles {
     }
 
     /// What went wrong there a moment ago.
-    pub(super) fn recent(&self, address: &str, now: Instant) -> Option<String> {
+    pub(super) fn recent(&self, address: &str, now: Instant) -> Option<CallError> {
         let known = self.0.lock();
         let trouble = known.get(address)?;
-        (now.saturating_duration_since(trouble.at) < RECENT).then(|| trouble.why.clone())
+        let is_recent = now.saturating_duration_since(trouble.at) < RECENT;
+        is_recent.then(|| match trouble.pause.is_zero() {
+            true => CallError::Unreachable(trouble.why.clone()),
+            false => CallError::Refused(trouble.why.clone()),
+        })
     }
 
     fn note(&self, address: &str, trouble: Trouble) {
@@ -79,7 +94,7 @@ mod tests {
             now += Duration::from_millis(1);
         }
         assert!((10..20).contains(&attempts), "{attempts} attempts in 30 s");
-        assert_eq!(troubles.recent("a:1", now).as_deref(), Some("BadCertificate"));
+        assert_eq!(troubles.recent("a:1", now), Some(CallError::Refused("BadCertificate".into())));
         troubles.works("a:1");
         assert!(troubles.pause("a:1", now).is_none() && troubles.recent("a:1", now).is_none());
     }
