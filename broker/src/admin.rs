@@ -23,7 +23,8 @@ use tokio::{
 };
 
 const REQUEST_BYTES_MAX: u64 = 4096;
-/// A membership change may have to copy the state first.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Without news. A membership change may have to copy the state first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 /// A node that does not say how it is for so long does not work.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
@@ -49,8 +50,9 @@ pub async fn serve(broker: Arc<Broker>, listener: UnixListener) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let broker = broker.clone();
+                // Who asked may stop waiting: what was begun goes on.
                 tokio::spawn(async move {
-                    let _ = tokio::time::timeout(ANSWER_TIMEOUT, answer(&broker, stream)).await;
+                    let _ = answer(&broker, stream).await;
                 });
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -61,7 +63,8 @@ pub async fn serve(broker: Arc<Broker>, listener: UnixListener) {
 async fn answer(broker: &Arc<Broker>, mut stream: UnixStream) -> io::Result<()> {
     let mut line = String::new();
     let (read, mut write) = stream.split();
-    BufReader::new(read.take(REQUEST_BYTES_MAX)).read_line(&mut line).await?;
+    let mut read = BufReader::new(read.take(REQUEST_BYTES_MAX));
+    tokio::time::timeout(REQUEST_TIMEOUT, read.read_line(&mut line)).await.map_err(io::Error::other)??;
     let words: Vec<&str> = line.split_whitespace().collect();
     let (result, majority) = match words.as_slice() {
         ["status", how @ ..] if matches!(how, [] | ["json"]) => {

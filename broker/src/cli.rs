@@ -373,7 +373,7 @@ const RECOVER_HELP: &str = "\
 Usage: mosquorum recover -c FILE [--force-new-cluster] [--json]
 
 For a stopped node of a cluster whose majority is lost for good. Says what the node has and what may be
-lost; changes nothing unless told to.
+lost; changes nothing of the cluster unless told to.
 
  -c FILE                 the node's configuration file.
  --force-new-cluster     make this node the only member of a new cluster that has what the node has.
@@ -398,8 +398,9 @@ const CLUSTER_HELP: &str = "\
 Usage: mosquorum cluster COMMAND [--socket PATH | -c FILE] [--json]
 
  status                  members, leader, and how far each node is.
- add NAME HOST:PORT      have a running node that found no cluster join this one; it votes once it has
-                         caught up. A node whose cluster_peer names a member joins by itself.
+ add NAME HOST:PORT      let a node of this name join: at once if it runs and found no cluster, or else
+                         when it is started. It votes once it has caught up. A node that the members list
+                         (cluster_peer, cluster_allow) joins by itself.
  remove NAME             take a node out for good; its clients go to other nodes before that.
  transfer-leader [NAME]  make NAME, or the node that is furthest, the leader.
  resize N                go to N voters, an odd number; the nodes of the last names leave in this way.

@@ -36,7 +36,7 @@ fn report(survivor: &Survivor) -> String {
             hex(made)
         )),
         None => text.push_str(
-            "nothing was changed. If the majority is lost for good, and no other member runs or will ever be started\n\
+            "nothing of the cluster was changed. If the majority is lost for good, and no other member runs or will ever be started\n\
              with its old data, repeat this with --force-new-cluster.",
         ),
     }

@@ -80,7 +80,7 @@ pub struct Limits {
     pub message_size_limit_bytes: Option<NonZeroU32>,
     /// `max_keepalive`: seconds. `None` (written 0) means no limit. Default none.
     pub max_keepalive_seconds: Option<NonZeroU16>,
-    /// `global_max_clients`: sessions, connected or kept, on this node. `None` (0 or less) means no limit. Default none.
+    /// `global_max_clients`: clean sessions of this node and recorded ones of the cluster, connected or kept. `None` (0 or less) means no limit. Default none.
     pub global_max_clients: Option<NonZeroUsize>,
     /// `global_max_connections`: open connections of this node. `None` (0 or less) means no limit. Default none.
     pub global_max_connections: Option<NonZeroUsize>,

@@ -4,6 +4,7 @@
 //! that does not answer is taken for dead: its sessions end uncleanly, as they would without the change.
 use crate::{
     admin_error::AdminError,
+    events::EVENTS,
     ids::NodeId,
     node::shared::Shared,
     transport::{Purpose, services::raft::membership_client::MembershipClient},
@@ -76,7 +77,7 @@ pub(crate) async fn prepare(shared: &Arc<Shared>, request: wire::LeaveRequest) -
     if request.cluster[..] != own.cluster || request.node != own.node {
         return Err(AdminError::Refused(format!("this is n{} of its cluster, not n{}", own.node, request.node)));
     }
-    info!("this node is about to be taken out of the cluster, clients are handed over");
+    info!(target: EVENTS, "this node is about to be taken out of the cluster, clients are handed over");
     let leaving = request.leaving.into_iter().map(NodeId).collect();
     let handed_over = shared.live.hand_over(leaving, Duration::from_millis(request.hand_over_ms)).await;
     handed_over.map_err(AdminError::Refused)?;

@@ -4,6 +4,7 @@
 use super::settings::{Persistence, RaftSettings};
 use crate::{
     entry::MembershipAt,
+    events::EVENTS,
     ids::NodeId,
     raft::vote_after_snapshot,
     replica::{Observer, Position, Replica, ReplicaError, ReplicaParts, SHARD, fill_store, load_state},
@@ -160,7 +161,7 @@ impl Disk {
         let identity = self.directory.identity().cloned().expect("callers open a node after it got its identity");
         let (log, recovered) = Log::open(self.fs.clone(), &self.directory.log_dir(), LogOptions::default())?;
         if recovered.truncated_torn_tail_bytes > 0 {
-            info!(bytes = recovered.truncated_torn_tail_bytes, "cut off log records that a crash had torn");
+            info!(target: EVENTS, bytes = recovered.truncated_torn_tail_bytes, "cut off log records that a crash had torn");
         }
         let snapshot_path = match &self.snapshot_path {
             Some(path) => path.clone(),
@@ -172,7 +173,7 @@ impl Disk {
             && !self.log_was_used()?
         {
             restart_log(&log, last)?;
-            info!(snapshot = %snapshot_path.display(), "restoring the node from its persistence file alone");
+            info!(target: EVENTS, snapshot = %snapshot_path.display(), "restoring the node from its persistence file alone");
         }
         let bounds = log.bounds();
         let pristine = bounds.last.is_none() && bounds.purged.is_none() && log.vote().is_none();
@@ -356,7 +357,7 @@ impl Disk {
         }
         match snapshot {
             Some((last, _)) if reaches(*last) => {
-                info!(snapshot = %path.display(), "state store rebuilt from the snapshot");
+                info!(target: EVENTS, snapshot = %path.display(), "state store rebuilt from the snapshot");
                 snapshot::verify(&*self.fs, path)?;
                 Ok((fill_store(&*self.fs, path, store)?, true))
             }

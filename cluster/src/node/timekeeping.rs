@@ -9,6 +9,7 @@
 //! left to the operator.
 use super::{shared::Shared, walls::Clocks};
 use crate::{
+    events::EVENTS,
     ids::NodeId,
     machine_clock,
     raft::Engine,
@@ -110,6 +111,7 @@ fn lead(shared: &Shared, engine: &Engine) {
     if voters.len() > 1 && median.agreed || u128::from(ahead) <= STEP_ALONE_MAX.as_millis() && voters.len() == 1 {
         if ahead > STEP_LOGGED {
             info!(
+                target: EVENTS,
                 seconds = ahead / 1000,
                 voters = voters.len(),
                 "the cluster was down: its time goes on so much later"
@@ -124,7 +126,7 @@ pub(crate) fn accept(shared: &Shared) -> String {
     let (wall, before) = (machine_clock::wall(), shared.clock.now());
     shared.clock.step_to(wall);
     let ahead = wall.0.saturating_sub(before.0) / 1000;
-    info!(seconds = ahead, "an operator had the cluster's time go on so much later");
+    info!(target: EVENTS, seconds = ahead, "an operator had the cluster's time go on so much later");
     format!("the cluster's time went forward by {ahead} s")
 }
 

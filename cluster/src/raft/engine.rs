@@ -150,7 +150,7 @@ fn config() -> Config {
         max_payload_entries: 1024,
         // Log entries as long as there are any: a snapshot is for what was purged.
         replication_lag_threshold: u64::MAX / 2,
-        // When to take snapshots and how much log to keep behind them is decided by bytes, in `consensus::checkpoint`.
+        // When to take snapshots and how much log to keep behind them is decided by bytes, in `node::duties`.
         snapshot_policy: SnapshotPolicy::Never,
         max_in_snapshot_log_to_keep: u64::MAX / 2,
         quorum_loss_probe_interval: Some(4 * ELECTION_MAX_MS),

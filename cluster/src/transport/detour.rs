@@ -3,6 +3,7 @@
 //! ends); a detour is not part of another one; the straight way is tried first, and again once it has worked for a while.
 //! Not here: who is a member, and what is said.
 use super::{Purpose, Transport, connect, peer_stream::PeerStream, services::raft as services};
+use crate::events::EVENTS;
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use mosquorum_proto::peer::raft::{Envelope, TunnelFrame, TunnelStart, tunnel_frame::Content};
@@ -130,7 +131,7 @@ impl Transport {
         };
         let (end, began) = self.detours.begin(address);
         if began {
-            info!(peer = address, through, "a node is not reached straight any more, it is reached through another");
+            info!(target: EVENTS, peer = address, through, "a node is not reached straight any more, it is reached through another");
             tokio::spawn(look_again(self.this.clone(), address.to_owned()));
         }
         let (ours, theirs) = duplex(WAITING_BYTES);
@@ -221,7 +222,7 @@ async fn look_again(transport: Weak<Transport>, address: String) {
         }
     }
     if let Some(transport) = transport.upgrade() {
-        info!(peer = address, "a node is reached straight again");
+        info!(target: EVENTS, peer = address, "a node is reached straight again");
         transport.detours.finish(&address);
     }
 }
