@@ -35,7 +35,7 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     created(path, PRIVATE)?.write_all(content)
 }
 
-/// As [`write`], but readable for those whom the umask at the start lets read it, as Mosquitto's pid file is. Devices and
+/// As [`write()`], but readable for those whom the umask at the start lets read it, as Mosquitto's pid file is. Devices and
 /// links that [`append`] would follow are written to; and where the folder takes no new file, one of this name that is
 /// there for the purpose.
 /// # Errors

@@ -1,5 +1,6 @@
 //! Measures commands per second and their latency through one node or three on loopback, with real files.
 //! Usage: throughput <nodes> <concurrent submitters> <seconds> [payload bytes] [submit at: leader|follower]
+#![allow(clippy::unwrap_used)] // what fails ends the test
 use bytes::Bytes;
 use mosquorum_cluster::{
     Answer, BoxFuture, Completion, Consensus, FenceReason, LiveSide, RaftConsensus, RaftSettings, Submission,

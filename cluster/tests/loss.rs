@@ -1,4 +1,6 @@
 //! Nodes die while they are written to; whatever was answered stays.
+#![allow(clippy::disallowed_methods)] // threads of tests may wait
+#![allow(clippy::unwrap_used)] // what fails ends the test
 mod common;
 use bytes::Bytes;
 use common::*;

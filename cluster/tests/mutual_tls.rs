@@ -1,4 +1,5 @@
 //! Connections between nodes need a certificate of the cluster's own authority, valid for who shows it.
+#![allow(clippy::unwrap_used)] // what fails ends the test
 mod common;
 use common::*;
 use mosquorum_cluster::{AdminRequest, Answer, Consensus, transport::PemPaths};

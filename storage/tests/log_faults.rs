@@ -1,4 +1,6 @@
 //! The log on a disk that fails, fills up or changes bytes, and its everyday behaviour with a writer thread.
+#![allow(clippy::disallowed_methods)] // threads of tests may wait
+#![allow(clippy::unwrap_used)] // what fails ends the test
 
 mod common;
 

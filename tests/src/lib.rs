@@ -1,6 +1,7 @@
 //! Behaviour over the wire, with real processes: an MQTT client under full control, a harness that runs brokers and
 //! breaks them, a recorded history, and one checker per promise.
 //! Always true: checkers are pure functions of a history; what a lost connection left open is unknown, never failed.
+#![allow(clippy::disallowed_methods)] // threads of tests may wait
 pub mod as_one;
 pub mod backlog;
 pub mod bridged;

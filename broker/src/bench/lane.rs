@@ -110,6 +110,7 @@ impl Pacer {
                     lanes[(message % schedule.lanes) as usize].wake();
                 }
                 let wait = schedule.due_of(next).saturating_sub(clock.now());
+                #[allow(clippy::disallowed_methods)] // a thread of its own
                 thread::sleep(Duration::from_nanos(wait.min(100_000_000)));
             }
         });

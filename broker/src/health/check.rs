@@ -15,6 +15,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Asks until the status is 200, for so long at most; once at least. `Ok` holds the answer's text.
 /// # Errors
 /// One line: what was answered last, or why there is no answer.
+#[allow(clippy::disallowed_methods)] // a program of its own
 pub fn ask_within(url: &str, timeout: Duration) -> Result<String, String> {
     let (authority, path) = split(url)?;
     let since = Instant::now();

@@ -184,6 +184,7 @@ fn put(queue: &SyncSender<Job>, mut job: Job, deadline: Instant) -> bool {
             Ok(()) => return true,
             Err(TrySendError::Full(back)) if Instant::now() < deadline => {
                 job = back;
+                #[allow(clippy::disallowed_methods)] // only when the log is full, and for a bounded time
                 std::thread::sleep(Duration::from_millis(5));
             }
             Err(_) => return false,

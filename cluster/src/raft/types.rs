@@ -21,7 +21,7 @@ pub(crate) type Membership = openraft::Membership<u64, Member>;
 pub(crate) type StoredMembership = alias::StoredMembershipOf<TypeConfig>;
 pub(crate) type SnapshotMeta = alias::SnapshotMetaOf<TypeConfig>;
 
-/// A batch as the log holds it (see [`super::encoding`]).
+/// A batch as the log holds it (see [`crate::entry`]).
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Proposal(pub(crate) mosquorum_storage::log::Payload);
 

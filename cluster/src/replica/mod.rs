@@ -426,6 +426,7 @@ impl Replica {
             if key != MEMBERSHIP_KEY {
                 writer.add(&key, &value)?;
                 if pace.is_due(writer.written()) {
+                    #[allow(clippy::disallowed_methods)] // on a blocking thread
                     std::thread::sleep(pace.pause(writer.written(), began.elapsed(), self.is_pressed(memory)));
                 }
             }

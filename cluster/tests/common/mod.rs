@@ -1,4 +1,5 @@
 //! Nodes in one process, on loopback, with directories of their own.
+#![allow(clippy::unwrap_used)] // what fails ends the test
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
 use mosquorum_cluster::{

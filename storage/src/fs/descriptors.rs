@@ -26,6 +26,7 @@ pub(super) fn is_shortage(error: &io::Error) -> bool {
 /// nothing when it fails so. The calling thread sleeps between the attempts, at most 1 s.
 /// # Errors
 /// Those of the operation, without a lack of descriptors.
+#[allow(clippy::disallowed_methods)] // callers are on threads that may wait for a disk
 pub(crate) fn with_descriptor<T>(path: &Path, operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     with_pauses(path, operation, std::thread::sleep)
 }

@@ -243,6 +243,7 @@ impl Writer {
         self.finish_batch()?;
         if self.acknowledge_before_sync {
             std::mem::take(&mut self.waiters).into_iter().for_each(|done| done(Ok(Durable(()))));
+            #[allow(clippy::disallowed_methods)] // the log has a thread of its own
             std::thread::sleep(self.planted_delay);
         }
         self.sync()?;

@@ -1,4 +1,5 @@
 //! Bridges between us and Eclipse Mosquitto, whoever dials: what crosses, in each version, direction and QoS.
+#![allow(clippy::unwrap_used)] // what fails ends the test
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
     backlog::eventually,

@@ -1,5 +1,6 @@
 //! Behaviour over the wire, with real processes: what users, operators and other programs see. One program, so that it is
 //! linked once and tests of all kinds run beside each other.
+#![allow(clippy::disallowed_methods)] // threads of tests may wait
 mod acl_matrix;
 mod as_one;
 mod bench;
