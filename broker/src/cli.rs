@@ -168,6 +168,8 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, CliEr
             "-h" | "--help" => return Ok(Command::Print(help(&program))),
             "--version" => return Ok(Command::Print(version())),
             "--options" => return Ok(Command::Print(crate::config::options::print())),
+            "--options=markdown" => return Ok(Command::Print(crate::config::options::reference::markdown())),
+            "--options=man" => return Ok(Command::Print(crate::config::options::reference::man())),
             "-d" | "--daemon" => run.daemon = true,
             "-q" | "--quiet" => run.log_all = Some(false),
             "-v" | "--verbose" => run.log_all = run.log_all.or(Some(true)),

@@ -36,7 +36,7 @@ pub struct Settings {
     /// `health_listener PORT [ADDRESS]` (ours): HTTP for probes and metrics, without credentials; loopback unless an
     /// address is given. Default none.
     pub health_listener: Option<SocketAddr>,
-    /// `shutdown_drain SECONDS` (ours): SIGTERM hands the clients over within this time before the node stops. Default 0:
+    /// `shutdown_drain SECONDS` (ours): SIGTERM and SIGINT hand the clients over within this time before the node stops. Default 0:
     /// it stops at once.
     pub shutdown_drain: Duration,
     /// `server_reference HOST|none` (ours): where clients of other nodes are sent when those hand them over; the

@@ -103,7 +103,7 @@ fn build(
         bind_address: values.string("bridge_bind_address")?.filter(|address| address != ANY_ADDRESS),
         tcp_keepalive: tcp_keepalive(values)?,
         tcp_user_timeout: ranged(values, "bridge_tcp_user_timeout", 0, i32::MAX)?.map(Duration::from_millis),
-        tls: tls(values)?,
+        tls: tls(values, notes)?,
         password,
         password_file,
     })
@@ -290,7 +290,7 @@ fn tcp_keepalive(values: Values<'_>) -> Result<Option<TcpKeepAlive>, ConfigError
     })
 }
 
-fn tls(values: Values<'_>) -> Result<Option<BridgeTls>, ConfigError> {
+fn tls(values: Values<'_>, notes: &mut Vec<Note>) -> Result<Option<BridgeTls>, ConfigError> {
     let (certfile, keyfile) = (values.path("bridge_certfile")?, values.path("bridge_keyfile")?);
     let known = [("tlsv1.2", TlsVersion::V12), ("tlsv1.3", TlsVersion::V13)];
     let min_version = choice(values, "bridge_tls_version", &known)?.unwrap_or(TlsVersion::V12);
@@ -313,6 +313,13 @@ fn tls(values: Values<'_>) -> Result<Option<BridgeTls>, ConfigError> {
     if !on && tls.identity.is_some() {
         let why = "Error: bridge_certfile needs bridge_cafile, bridge_capath or bridge_tls_use_os_certs.";
         return Err(ConfigError::new(why));
+    }
+    for name in ["bridge_insecure", "bridge_alpn", "bridge_ciphers", "bridge_ciphers_tls1.3", "bridge_tls_version"] {
+        if !on && values.has(name) {
+            notes.push(Note::warning(format!(
+                "Warning: {name} has no effect on a bridge without bridge_cafile, bridge_capath or bridge_tls_use_os_certs."
+            )));
+        }
     }
     Ok(on.then_some(tls))
 }

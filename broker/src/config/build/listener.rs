@@ -82,9 +82,15 @@ impl Context<'_> {
                 .filter(|qos| *qos <= 2)
                 .ok_or_else(|| ConfigError::new("Error: 'max_qos' must be between 0 and 2 inclusive."))
         })?;
+        let protocol = protocol(values)?;
+        for name in ["websockets_origin", "http_dir"] {
+            if values.has(name) && protocol == ListenerProtocol::Mqtt {
+                notes.push(Note::warning(format!("Warning: {name} has no effect on a listener with protocol mqtt.")));
+            }
+        }
         Ok(ListenerSettings {
             address,
-            protocol: protocol(values)?,
+            protocol,
             versions: versions(values)?,
             max_connections: values.limit("max_connections")?,
             max_qos: qos.unwrap_or(2),
@@ -304,6 +310,13 @@ fn tls(values: Values<'_>, notes: &mut Vec<Note>) -> Result<Option<TlsSettings>,
                         .at(name, ConfigError::new(format!("Error: {name} specified without certfile and keyfile."))));
                 }
             }
+            for name in ["crlfile", "ciphers", "ciphers_tls1.3", "tls_version", "disable_client_cert_date_checks"] {
+                if values.has(name) {
+                    notes.push(Note::warning(format!(
+                        "Warning: {name} has no effect on a listener without certfile and keyfile."
+                    )));
+                }
+            }
             let is_proxied = values.has("enable_proxy_protocol");
             if !is_proxied && (require_certificate || use_identity_as_username || use_subject_as_username) {
                 notes.push(Note::warning(
@@ -318,6 +331,12 @@ fn tls(values: Values<'_>, notes: &mut Vec<Note>) -> Result<Option<TlsSettings>,
             return Err(values.at(name, ConfigError::new(error)));
         }
     };
+    if !require_certificate && (use_identity_as_username || use_subject_as_username) {
+        notes.push(Note::warning(
+            "Warning: use_identity_as_username and use_subject_as_username need require_certificate true: without it no client \
+             is asked for a certificate, and none gets in.",
+        ));
+    }
     Ok(Some(TlsSettings {
         certfile,
         keyfile,

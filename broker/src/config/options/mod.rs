@@ -1,6 +1,7 @@
 //! The one table of options: all 141 of Mosquitto 2.1 and ours.
 //! Always true: each name stands here once, with what becomes of it; parser, defaults, environment, reload and
 //! `--options` read this table and nothing else.
+pub mod reference;
 mod table;
 
 use std::fmt::Write;

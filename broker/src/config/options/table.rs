@@ -148,13 +148,14 @@ pub(super) const TABLE: &[OptionSpec] = &[
         .takes("a text of at most 50 bytes")
         .means("Beginning of generated client identifiers; a UUID follows. Default: auto-."),
     g("autosave_interval", "1800")
+        .fixed()
         .takes("seconds, or log entries with `autosave_on_changes true`; 0 or less: never by itself")
         .means(
             "How often a changed state is written as a snapshot, on a node alone to `persistence_file`. \
              Acknowledged messages do not depend on it; a growing log, SIGUSR1 and the normal stop of a node \
              alone write a snapshot too. Read at start only.",
         ),
-    g("autosave_on_changes", "false").takes("`true` or `false`").means(
+    g("autosave_on_changes", "false").fixed().takes("`true` or `false`").means(
         "With `true`, `autosave_interval` counts entries of the log instead of seconds. Under load one \
          entry holds many changes. Read at start only.",
     ),
