@@ -90,6 +90,11 @@ pub(crate) trait ClusterContext: Send + Sync + 'static {
         None
     }
 
+    /// As [`ClusterContext::applied`] is now; 0 without a log.
+    fn applied_index(&self) -> u64 {
+        self.applied().map_or(0, |applied| *applied.borrow())
+    }
+
     /// Which cluster messages are for.
     fn cluster(&self) -> Vec<u8>;
 

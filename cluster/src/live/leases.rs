@@ -3,7 +3,9 @@
 //! Always true: `valid_until` is the end of the lease of the present incarnation if this node may serve, and zero if not.
 use super::{
     context::{ClusterContext, ClusterView},
-    lease::{Action, Grantor, LeaseHolder, LeaseTimes, Question, RefusalStore, Standing, Suspicions, Watched},
+    lease::{
+        Action, Grantor, LAG_MAX, Lag, LeaseHolder, LeaseTimes, Question, RefusalStore, Standing, Suspicions, Watched,
+    },
 };
 use crate::{
     facade::LiveSide,
@@ -53,6 +55,7 @@ struct Inner {
     /// The incarnation whose end was told.
     ended: Incarnation,
     refused_since: Option<Duration>,
+    lag: Lag,
     /// `None` until this node knows who it is and what it refused before.
     grantor: Option<Grantor>,
 }
@@ -70,6 +73,7 @@ impl Leases {
             holder: LeaseHolder::new(me.node, times),
             ended: Incarnation(0),
             refused_since: None,
+            lag: Lag::default(),
             grantor: None,
         };
         Arc::new(Self {
@@ -124,6 +128,7 @@ impl Leases {
             self.ready.store(false, Ordering::Release);
             inner.me = view.me;
             inner.refused_since = None;
+            inner.lag = Lag::default();
             inner.holder = LeaseHolder::new(view.me.node, self.times);
             if inner.grantor.is_none() && view.me.node != NodeId(0) {
                 inner.grantor = self.load_grantor(now, view.me);
@@ -233,6 +238,7 @@ impl Leases {
         if inner.me != me {
             return;
         }
+        inner.lag.heard(sent, reply.applied, self.context.applied_index());
         if reply.granted {
             inner.holder.granted(clock::now(), node, sent, reply.voters_index);
         } else {
@@ -282,6 +288,11 @@ impl Leases {
             Standing::Valid { .. } | Standing::Starting if refused => {
                 info!(incarnation = incarnation.0, "some voters refuse this incarnation, another one begins");
             }
+            Standing::Valid { .. } if inner.lag.is_too_long(now, self.context.applied_index()) => warn!(
+                incarnation = incarnation.0,
+                "entries that other nodes applied {} s ago do not arrive here: another incarnation begins",
+                LAG_MAX.as_secs()
+            ),
             _ => return None,
         }
         inner.ended = incarnation;

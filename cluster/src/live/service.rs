@@ -46,7 +46,8 @@ impl peer_server::Peer for PeerService {
         let (granted, voters_index) = self.peers.leases.grant(from, Incarnation(incarnation))?;
         let Clocks { time, wall, sure } = self.peers.context.clocks();
         let clocks = Some(mosquorum_proto::peer::live::Clocks { time: time.0, wall: wall.0, sure });
-        Ok(Response::new(PingReply { granted, voters_index, clocks }))
+        let applied = self.peers.context.applied_index();
+        Ok(Response::new(PingReply { granted, voters_index, clocks, applied }))
     }
 
     async fn suspect(&self, request: Request<SuspectRequest>) -> Result<Response<SuspectReply>, Status> {

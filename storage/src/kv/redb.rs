@@ -1,4 +1,4 @@
-//! redb behind the trait: the second engine, kept working in CI. The only module that knows it.
+//! redb behind the trait: the second engine, tested in CI. The only module that knows it.
 //! Always true: batches are committed without durability; a flush is an empty commit with it.
 
 use std::ops::Bound;

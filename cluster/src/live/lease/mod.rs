@@ -25,6 +25,7 @@
 //! refusals are on disk ([`RefusalStore`]). Not here: sending anything, and clocks.
 mod grantor;
 mod holder;
+mod lag;
 mod refusals;
 mod suspicion;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod tests;
 
 pub(crate) use grantor::{Grantor, Question};
 pub(crate) use holder::{LeaseHolder, Standing};
+pub(crate) use lag::{LAG_MAX, Lag};
 pub use refusals::{RefusalFile, RefusalStore, RefusalsInMemory};
 pub(crate) use suspicion::{Action, Suspicions, Watched};
 

@@ -4,7 +4,10 @@ use crate::{
     facade::Peers,
     ids::{Incarnation, NodeId},
 };
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 #[test]
 fn a_node_that_is_cut_off_stops_serving_before_it_is_down_and_comes_back() {
@@ -32,6 +35,22 @@ fn a_node_that_is_cut_off_stops_serving_before_it_is_down_and_comes_back() {
     assert_eq!(world.owner(3, 1).incarnation, Incarnation(2));
     world.subscribe(3, &["a"]);
     assert_eq!(world.routes(1, "a"), [NodeId(3)]);
+}
+
+#[test]
+fn a_node_that_is_pinged_but_does_not_get_what_others_applied_ends_its_incarnation() {
+    let world = World::new(3);
+    let applied = |node: u64, index: u64| world.nodes[&node].ground.applied.store(index, Ordering::Relaxed);
+    (1..=3).for_each(|node| applied(node, 7));
+    (1..=2).for_each(|node| applied(node, 9));
+    let since = Instant::now();
+    world.wait("its connections are closed", |world| *world.nodes[&3].live.lost.lock() == [Incarnation(1)]);
+    let after = since.elapsed();
+    assert!(after > Duration::from_millis(2500) && after < Duration::from_millis(5000), "{after:?}");
+    assert!(world.nodes[&1].peers.may_serve() && world.nodes[&2].peers.may_serve());
+    applied(3, 9);
+    world.wait("node 3 serves again", |world| world.nodes[&3].peers.may_serve());
+    assert_eq!(world.owner(3, 1).incarnation, Incarnation(2));
 }
 
 #[test]

@@ -64,6 +64,8 @@ pub(super) struct TestGround {
     shared: Arc<Shared>,
     transport: Arc<Transport>,
     view: watch::Receiver<Arc<ClusterView>>,
+    /// How far the log is applied here.
+    pub(super) applied: std::sync::atomic::AtomicU64,
 }
 
 /// The message, whether for ordinary subscribers, and the groups served.
@@ -169,6 +171,10 @@ impl ClusterContext for TestGround {
         Some(self.transport.channel(&address.to_string(), purpose))
     }
 
+    fn applied_index(&self) -> u64 {
+        self.applied.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     fn cluster(&self) -> Vec<u8> {
         b"test".to_vec()
     }
@@ -246,7 +252,13 @@ impl World {
         transport.set_guard(|_| Ok(()));
         let (sender, view) = watch::channel(Arc::new(ClusterView::default()));
         self.shared.views.lock().insert(id, sender);
-        let ground = Arc::new(TestGround { node: id, shared: self.shared.clone(), transport: transport.clone(), view });
+        let ground = Arc::new(TestGround {
+            node: id,
+            shared: self.shared.clone(),
+            transport: transport.clone(),
+            view,
+            applied: Default::default(),
+        });
         let live = Arc::new(Live::default());
         let settings = LiveSettings::new(runtime.handle().clone());
         let refusals = Arc::new(RefusalsInMemory::default());
