@@ -90,9 +90,15 @@ impl LiveHub {
                     broker.dropping.note(&client_id);
                 }
             }
-            Effect::NodeChanged { node, up: true, .. } if node == broker.consensus.origin().node => {
+            Effect::NodeChanged { node, incarnation, up } if node == broker.consensus.origin().node => {
                 let broker = broker.clone();
-                broker.clone().defer(move || broker.obey_rules());
+                let over = if up { Incarnation(incarnation.0.saturating_sub(1)) } else { incarnation };
+                broker.clone().defer(move || {
+                    broker.registry.incarnation_over(over);
+                    if up {
+                        broker.obey_rules();
+                    }
+                });
             }
             Effect::NodeChanged { .. } => {}
         }

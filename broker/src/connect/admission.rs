@@ -192,6 +192,8 @@ struct Joining {
 
 impl Completion for Joining {
     fn complete(&self, _ticket: u64, answer: Answer) {
+        // One that gets no answer is owed it until the log knows the incarnation as over: it may be on its way to the leader.
+        self.mailbox.answered();
         let Answer::Applied { outcome: Outcome::Connected { epoch, session_present, previous }, .. } = answer else {
             let sender = self.sender.lock().take();
             if let (Some(sender), Answer::Applied { outcome: Outcome::OtherUsers, .. }) = (sender, answer) {
@@ -205,13 +207,6 @@ impl Completion for Joining {
             let (broker, client_id) = (self.broker.clone(), self.client_id.clone());
             broker.clone().defer(move || abandon(&broker, &client_id, epoch));
         }
-    }
-}
-
-/// With the answer, or with the incarnation that it was submitted in: either way nothing comes of it later.
-impl Drop for Joining {
-    fn drop(&mut self) {
-        self.mailbox.answered();
     }
 }
 

@@ -75,7 +75,7 @@ pub struct Inbox {
     delivery_bytes: usize,
     waker: Option<Waker>,
     closed: bool,
-    /// Of an incarnation that is over: nothing it wrote is taken any more, so nothing is waited for.
+    /// Of an incarnation that the log knows as over: nothing it wrote is taken any more, so nothing is waited for.
     given_up: bool,
     when_settled: Option<Box<dyn FnOnce() + Send>>,
 }
@@ -130,8 +130,14 @@ impl Mailbox {
         }
     }
 
+    /// The log knows the incarnation of this connection as over.
+    pub fn give_up(&self) {
+        self.settle(true);
+    }
+
     /// Does something once, when nothing that the client wrote can take effect any more: at once, or with the last answer,
-    /// or when this incarnation of the node is over.
+    /// or when the log knows this incarnation of the node as over. A lost lease alone is not enough: what was proposed before
+    /// may still be on its way to the leader.
     pub fn when_settled(&self, work: impl FnOnce() + Send + 'static) {
         let mut inbox = self.inbox.lock();
         if inbox.given_up || self.unanswered.load(Acquire) == 0 || !planted::fences_proposals() {
@@ -174,9 +180,6 @@ impl Mailbox {
                 inbox.order = Some(order);
             }
         });
-        if order == Order::LeaseLost {
-            self.settle(true);
-        }
     }
 
     pub fn queue_grew(&self) {
@@ -290,15 +293,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_waited_for_once_the_life_is_over() {
+    fn nothing_is_waited_for_once_the_log_knows_the_incarnation_as_over_and_a_lost_lease_is_not_enough() {
         let (before, after) = (Mailbox::new(0), Mailbox::new(0));
         before.owe();
         after.owe();
         let (first, work) = counting();
         before.when_settled(work);
         before.order(Order::LeaseLost);
+        assert_eq!(first.load(Relaxed), 0, "what it wrote may still be on its way to the leader");
+        before.give_up();
         let (second, work) = counting();
         after.order(Order::LeaseLost);
+        after.give_up();
         after.when_settled(work);
         assert_eq!((first.load(Relaxed), second.load(Relaxed)), (1, 1));
     }

@@ -2,7 +2,11 @@
 //! Always true: a client identifier has at most one entry; a connection that was told to go stays in it until its task
 //! has sent its last byte, and `gone` resolves only then.
 use super::mailbox::{Mailbox, Order};
-use mosquorum_cluster::{OnlyUser, ids::ConnectionId, state::Owner};
+use mosquorum_cluster::{
+    OnlyUser,
+    ids::{ConnectionId, Incarnation},
+    state::Owner,
+};
 use mosquorum_proto::mqtt::Utf8;
 use parking_lot::Mutex;
 use std::{collections::HashMap, sync::Arc};
@@ -142,12 +146,22 @@ impl Registry {
             }
             table.clients.values().map(|entry| (entry.mailbox.clone(), entry.gone.clone())).collect()
         };
-        // Without the lock: who has left but for its answers leaves the table at once when they are given up.
         let each = all.into_iter().map(|(mailbox, gone)| {
             mailbox.order(order);
             gone
         });
         each.collect()
+    }
+
+    /// The log knows these incarnations of this node as over: what their connections wrote is applied, or never will be. Who has
+    /// left but for that leaves the table.
+    pub fn incarnation_over(&self, incarnation: Incarnation) {
+        let all: Vec<_> = {
+            let table = self.table.lock();
+            let over = table.clients.values().filter(|entry| entry.owner.incarnation <= incarnation);
+            over.map(|entry| entry.mailbox.clone()).collect()
+        };
+        all.iter().for_each(|mailbox| mailbox.give_up());
     }
 
     /// Clients that were not told to go to another node yet.
@@ -187,5 +201,40 @@ impl Registry {
     pub fn clean_clients(&self) -> Vec<(Utf8, Owner)> {
         let table = self.table.lock();
         table.clients.iter().filter(|(_, entry)| entry.clean).map(|(id, entry)| (id.clone(), entry.owner)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mosquorum_cluster::ids::NodeId;
+
+    fn owner(incarnation: u64, connection: u64) -> Owner {
+        Owner { node: NodeId(1), incarnation: Incarnation(incarnation), connection: ConnectionId(connection) }
+    }
+
+    #[test]
+    fn who_has_left_with_something_unanswered_keeps_its_name_until_the_log_knows_its_incarnation_as_over() {
+        let registry = Arc::new(Registry::default());
+        let client = Utf8::from("c");
+        let enter = |owner: Owner| {
+            let (presence, mailbox) = (registry.apply(owner.connection, None), Mailbox::new(0));
+            let entered = registry.enter(&client, owner, None, mailbox.clone(), true);
+            (entered, presence, mailbox)
+        };
+        let (entered, presence, mailbox) = enter(owner(7, 1));
+        assert!(entered.is_ok());
+        mailbox.owe();
+        let left = registry.clone();
+        mailbox.when_settled(move || {
+            left.leave("c", ConnectionId(1));
+            drop(presence);
+        });
+        registry.order_all(Order::LeaseLost);
+        assert!(matches!(enter(owner(8, 2)).0, Err(NotEntered::Held(_))));
+        registry.incarnation_over(Incarnation(6));
+        assert!(matches!(enter(owner(8, 3)).0, Err(NotEntered::Held(_))));
+        registry.incarnation_over(Incarnation(7));
+        assert!(enter(owner(8, 4)).0.is_ok());
     }
 }

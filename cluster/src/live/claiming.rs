@@ -177,13 +177,15 @@ impl PeerLinks {
         }
         let lost = self.claimer.lock().fenced(owner);
         self.perform(lost.into_iter().collect());
-        // Of an earlier incarnation nothing is left once a later one has begun.
-        let over = self.me().is_some_and(|me| owner.incarnation < me.incarnation);
-        let closed = (!over).then(|| self.live.fence(client_id, owner.connection, FenceReason::TakenOver));
+        // What an incarnation proposed before it ended may still be on its way to the leader.
+        let has_ended = self.me().is_none_or(|me| me.incarnation != owner.incarnation);
+        let closed = self.live.fence(client_id, owner.connection, FenceReason::TakenOver);
+        let mut view = self.context.view();
         let peers: Weak<Self> = self.this.clone();
         let done = async move {
-            if let Some(closed) = closed {
-                closed.await;
+            closed.await;
+            if has_ended && view.wait_for(|view| view.is_over(owner.node, owner.incarnation)).await.is_err() {
+                return;
             }
             let Some(peers) = peers.upgrade() else { return };
             peers.claimer.lock().closed(owner);

@@ -56,6 +56,11 @@ impl ClusterView {
         others.filter_map(|(node, known)| known.serving.map(|incarnation| (*node, incarnation)))
     }
 
+    /// Whether the log knows the incarnation as over: nothing that it proposed is applied from there on.
+    pub(crate) fn is_over(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        self.incarnations.get(&node).is_some_and(|known| known.ended >= incarnation)
+    }
+
     /// Whether the state knows this incarnation of this node as serving.
     pub(crate) fn is_up(&self) -> bool {
         self.incarnations.get(&self.me.node).is_some_and(|known| known.serving == Some(self.me.incarnation))
