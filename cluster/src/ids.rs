@@ -12,17 +12,17 @@ pub struct NodeId(pub u64);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 
-/// Lives under one start of the process: as many leases as it may lose.
-const LIFE_BITS: u32 = 20;
+/// Incarnations under one start of the process: as many leases as it may lose.
+const INCARNATION_BITS: u32 = 20;
 
 impl Incarnation {
     pub(crate) fn new(boots: u64, incarnation: u64) -> Self {
-        Self((boots << LIFE_BITS) | incarnation)
+        Self((boots << INCARNATION_BITS) | incarnation)
     }
 
     /// The start of the process that it belongs to.
     pub(crate) fn boots(self) -> u64 {
-        self.0 >> LIFE_BITS
+        self.0 >> INCARNATION_BITS
     }
 }
 

@@ -192,6 +192,7 @@ fn leave(
     }
     side.finish_round();
     broker.redispatch_all(side.mailbox.close());
+    broker.registry.depart(&side.client_id, owner.connection);
     let (broker, client_id) = (broker.clone(), side.client_id.clone());
     side.mailbox.when_settled(move || {
         broker.registry.leave(&client_id, owner.connection);

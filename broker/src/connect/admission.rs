@@ -58,6 +58,11 @@ pub(super) async fn admit(connection: &mut Connection, client: &Client) -> Resul
     let origin = broker.consensus.origin();
     let owner = Owner { node: origin.node, incarnation: origin.incarnation, connection: broker.next_connection() };
     let presence = broker.registry.apply(owner.connection, client.username.clone());
+    // Whoever ended the incarnation a moment ago did not see this connection.
+    if broker.consensus.origin() != origin {
+        broker.registry.leave(&client.id, owner.connection);
+        return Err(Refusal::unavailable());
+    }
     let wait = broker.settings.load().cluster.commit_timeout;
     let mailbox = Mailbox::new(MAILBOX_BYTES_MAX);
     let joined = tokio::time::timeout(wait, take_over(connection, client, owner, &mailbox)).await;

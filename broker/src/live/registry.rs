@@ -20,6 +20,8 @@ struct Entry {
     clean: bool,
     /// Told to go to another node.
     drained: bool,
+    /// Its connection has ended; something that it wrote is not answered.
+    departed: bool,
     gone: Gone,
 }
 
@@ -43,6 +45,8 @@ struct Applicant {
 struct Table {
     clients: HashMap<Utf8, Entry>,
     applicants: HashMap<ConnectionId, Applicant>,
+    /// How many of `clients` have departed.
+    departed: usize,
 }
 
 #[derive(Default)]
@@ -123,17 +127,32 @@ impl Registry {
         }
         if let Some(applicant) = table.applicants.remove(&owner.connection) {
             let Applicant { user, gone, .. } = applicant;
-            table.clients.insert(client_id.clone(), Entry { owner, user, mailbox, clean, drained: false, gone });
+            table.clients.insert(
+                client_id.clone(),
+                Entry { owner, user, mailbox, clean, drained: false, departed: false, gone },
+            );
         }
         Ok(())
+    }
+
+    /// The connection has ended. Its entry stays until what it wrote is answered ([`Mailbox::when_settled`]); nobody waits for
+    /// the client to go any more.
+    pub fn depart(&self, client_id: &str, connection: ConnectionId) {
+        let mut table = self.table.lock();
+        let entry = table.clients.get_mut(client_id).filter(|entry| entry.owner.connection == connection);
+        if entry.is_some_and(|entry| !std::mem::replace(&mut entry.departed, true)) {
+            table.departed += 1;
+        }
     }
 
     /// Removes the connection's entry; its `Presence` is dropped by the caller afterwards.
     pub fn leave(&self, client_id: &str, connection: ConnectionId) {
         let mut table = self.table.lock();
         table.applicants.remove(&connection);
-        if table.clients.get(client_id).is_some_and(|entry| entry.owner.connection == connection) {
-            table.clients.remove(client_id);
+        if table.clients.get(client_id).is_some_and(|entry| entry.owner.connection == connection)
+            && let Some(entry) = table.clients.remove(client_id)
+        {
+            table.departed -= usize::from(entry.departed);
         }
     }
 
@@ -167,12 +186,14 @@ impl Registry {
     /// Clients that were not told to go to another node yet.
     pub fn undrained(&self) -> Vec<(Utf8, ConnectionId)> {
         let table = self.table.lock();
-        let staying = table.clients.iter().filter(|(_, entry)| !entry.drained);
+        let staying = table.clients.iter().filter(|(_, entry)| !entry.drained && !entry.departed);
         staying.map(|(id, entry)| (id.clone(), entry.owner.connection)).collect()
     }
 
+    /// Clients with a connection.
     pub fn len(&self) -> usize {
-        self.table.lock().clients.len()
+        let table = self.table.lock();
+        table.clients.len() - table.departed
     }
 
     /// Nobody is here, and nobody is about to be.

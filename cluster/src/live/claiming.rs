@@ -178,12 +178,17 @@ impl PeerLinks {
         let lost = self.claimer.lock().fenced(owner);
         self.perform(lost.into_iter().collect());
         // What an incarnation proposed before it ended may still be on its way to the leader.
-        let has_ended = self.me().is_none_or(|me| me.incarnation != owner.incarnation);
-        let closed = self.live.fence(client_id, owner.connection, FenceReason::TakenOver);
+        let me = self.me();
+        let has_ended = me.is_none_or(|me| owner.incarnation < me.incarnation);
+        // Numbers of connections begin anew with the process.
+        let of_this_process = me.is_none_or(|me| owner.incarnation.boots() == me.incarnation.boots());
+        let closed = of_this_process.then(|| self.live.fence(client_id, owner.connection, FenceReason::TakenOver));
         let mut view = self.context.view();
         let peers: Weak<Self> = self.this.clone();
         let done = async move {
-            closed.await;
+            if let Some(closed) = closed {
+                closed.await;
+            }
             if has_ended && view.wait_for(|view| view.is_over(owner.node, owner.incarnation)).await.is_err() {
                 return;
             }
@@ -251,7 +256,7 @@ impl PeerLinks {
                     .into_iter()
                     .map(|each| Some((client_id_from_wire(&each.client_id)?, owner_from_wire(each.owner?))));
                 let clients: Vec<_> = clients.collect::<Option<_>>()?;
-                let grants = self.table.lock().announced(from, term, clients, last);
+                let grants = self.table.lock().announced((from, incarnation), term, clients, last);
                 self.answer_claims(grants);
             }
             _ => return None,
@@ -279,7 +284,8 @@ impl PeerLinks {
         let grants = self.table.lock().lead(term, waiting);
         self.answer_claims(grants);
         let own = self.announcement(term, me);
-        let grants = self.table.lock().announced(me, term, own, true);
+        let incarnation = self.me().map_or(Incarnation(0), |me| me.incarnation);
+        let grants = self.table.lock().announced((me, incarnation), term, own, true);
         self.answer_claims(grants);
         for node in others {
             self.tell(node, Body::Announce(AnnounceRequest { term }));

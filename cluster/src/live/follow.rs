@@ -55,13 +55,12 @@ impl PeerLinks {
 
     /// Nothing of an earlier incarnation goes on, but for what others are told of routes: that starts again.
     fn begin_incarnation(&self, view: &ClusterView) {
-        debug!(incarnation = view.me.incarnation.0, "live side begins a life");
+        debug!(incarnation = view.me.incarnation.0, "live side begins an incarnation");
         // Routes are the broker's: it takes back those of the connections that it closes.
         self.links.load().values().for_each(|link| link.restart());
         let inbound: Vec<_> = self.inbound.lock().values().cloned().collect();
         for inbound in inbound {
-            inbound.restart();
-            self.forget_routes(inbound.node);
+            inbound.restart(view.me.incarnation, || self.forget_routes(inbound.node));
         }
         let lost = self.claimer.lock().begin_incarnation();
         self.perform(lost);
@@ -154,6 +153,7 @@ impl PeerLinks {
     #[allow(clippy::result_large_err)] // tonic's own type
     pub(super) fn greet(
         &self,
+        me: Incarnation,
         from: NodeId,
         incarnation: Incarnation,
         lane: usize,
@@ -164,7 +164,7 @@ impl PeerLinks {
             inbound.end(over, || self.forget_routes(from));
         }
         let received = inbound
-            .hello(incarnation, lane, || self.forget_routes(from))
+            .hello(me, incarnation, lane, || self.forget_routes(from))
             .map_err(|error: ReceiveError| Status::failed_precondition(error.to_string()))?;
         if let Some(link) = self.links.load().get(&from) {
             self.settle(link.observe(incarnation));

@@ -32,6 +32,8 @@ const WATCH_INTERVAL: Duration = Duration::from_millis(20);
 const SUSPECT_TIMEOUT: Duration = Duration::from_millis(400);
 /// Pings to one node on their way at most.
 const PINGS_MAX: usize = 4;
+/// What a ping takes at most, as far as the lag of a node is concerned.
+const PING_TRIP: Duration = Duration::from_millis(300);
 /// How long an incarnation goes on that some voter refuses while a majority still grants.
 const REFUSED_GRACE: Duration = Duration::from_secs(2);
 
@@ -107,6 +109,8 @@ impl Leases {
         let mut inner = self.inner.lock();
         if inner.me.incarnation == incarnation {
             self.ready.store(true, Ordering::Release);
+            // What it lacked before it served anybody was to be expected.
+            inner.lag = Lag::default();
             self.publish(&mut inner);
         }
     }
@@ -238,7 +242,7 @@ impl Leases {
         if inner.me != me {
             return;
         }
-        inner.lag.heard(sent, reply.applied, self.context.applied_index());
+        inner.lag.heard(sent.max(clock::now().saturating_sub(PING_TRIP)), reply.applied, self.context.applied_index());
         if reply.granted {
             inner.holder.granted(clock::now(), node, sent, reply.voters_index);
         } else {
@@ -288,11 +292,13 @@ impl Leases {
             Standing::Valid { .. } | Standing::Starting if refused => {
                 info!(incarnation = incarnation.0, "some voters refuse this incarnation, another one begins");
             }
-            Standing::Valid { .. } if inner.lag.is_too_long(now, self.context.applied_index()) => warn!(
-                incarnation = incarnation.0,
-                "entries that other nodes applied {} s ago do not arrive here: another incarnation begins",
-                LAG_MAX.as_secs()
-            ),
+            Standing::Valid { .. } if self.is_ready() && inner.lag.is_too_long(now, self.context.applied_index()) => {
+                warn!(
+                    incarnation = incarnation.0,
+                    "entries that other nodes applied {} s ago do not arrive here: another incarnation begins",
+                    LAG_MAX.as_secs()
+                )
+            }
             _ => return None,
         }
         inner.ended = incarnation;

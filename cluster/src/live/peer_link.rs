@@ -273,7 +273,7 @@ impl PeerLink {
         true
     }
 
-    /// Tells the other end once that it is waited for from here on, if it incarnations under this incarnation and is synced.
+    /// Tells the other end once that it is waited for from here on, if it lives under this incarnation and is synced.
     pub(crate) fn tell_complete(&self, incarnation: Incarnation, body: link_item::Body) {
         let mut inner = self.inner.lock();
         if inner.synced && !inner.told_complete && inner.remote == incarnation {

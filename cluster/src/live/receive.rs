@@ -50,12 +50,13 @@ impl Inbound {
     /// A stream begins; the number of the last item handled on its lane. `forget` is called when the sender begins anew.
     pub(crate) fn hello(
         &self,
+        me: Incarnation,
         incarnation: Incarnation,
         lane: usize,
         forget: impl FnOnce(),
     ) -> Result<u64, ReceiveError> {
         let mut handling = self.lanes.each_ref().map(|lane| lane.lock());
-        let accepted = self.inbox.lock().hello(incarnation, lane)?;
+        let accepted = self.inbox.lock().hello(me, incarnation, lane)?;
         if accepted.fresh {
             handling.iter_mut().for_each(|parts| parts.pieces.clear());
             self.complete.store(0, Ordering::Release);
@@ -73,12 +74,14 @@ impl Inbound {
         }
     }
 
-    /// This node begins another incarnation.
-    pub(crate) fn restart(&self) {
+    /// This node begins another incarnation. `forget` is called unless a sender has greeted it under that one already.
+    pub(crate) fn restart(&self, me: Incarnation, forget: impl FnOnce()) {
         let mut handling = self.lanes.each_ref().map(|lane| lane.lock());
-        handling.iter_mut().for_each(|parts| parts.pieces.clear());
-        self.complete.store(0, Ordering::Release);
-        self.inbox.lock().restart();
+        if self.inbox.lock().restart(me) {
+            handling.iter_mut().for_each(|parts| parts.pieces.clear());
+            self.complete.store(0, Ordering::Release);
+            forget();
+        }
     }
 
     pub(crate) fn is_complete(&self, incarnation: Incarnation) -> bool {
@@ -89,7 +92,7 @@ impl Inbound {
     pub(crate) fn receive(
         &self,
         peers: &PeerLinks,
-        incarnation: Incarnation,
+        (me, incarnation): (Incarnation, Incarnation),
         lane: usize,
         first: u64,
         items: Vec<LinkItem>,
@@ -97,7 +100,7 @@ impl Inbound {
         let mut parts = self.lanes[lane].lock();
         let (known, received) = {
             let mut inbox = self.inbox.lock();
-            let known = inbox.receive(incarnation, lane, first, items.len())?;
+            let known = inbox.receive((me, incarnation), lane, first, items.len())?;
             (known, inbox.received(lane))
         };
         for item in items.into_iter().skip(known) {

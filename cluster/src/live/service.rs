@@ -75,7 +75,7 @@ impl peer_server::Peer for PeerService {
         }
         let me = self.peers.me().ok_or_else(|| Status::unavailable("this node is between two incarnations"))?;
         let incarnation = Incarnation(hello.incarnation);
-        let (inbound, received) = self.peers.greet(from, incarnation, lane)?;
+        let (inbound, received) = self.peers.greet(me.incarnation, from, incarnation, lane)?;
         let reply = Some(LinkReply { incarnation: me.incarnation.0, received });
         let peers = self.peers.clone();
         Ok(Response::new(Receiving {
@@ -145,11 +145,11 @@ impl Receiving {
     #[allow(clippy::result_large_err)]
     fn handle(&mut self, batch: LinkBatch) -> Result<(), Status> {
         if self.peers.me().is_none_or(|me| me.incarnation != self.me) {
-            return Err(Status::aborted("this node began another life"));
+            return Err(Status::aborted("this node began another incarnation"));
         }
         let received = self
             .inbound
-            .receive(&self.peers, self.incarnation, self.lane, batch.first, batch.items)
+            .receive(&self.peers, (self.me, self.incarnation), self.lane, batch.first, batch.items)
             .map_err(|error| Status::failed_precondition(error.to_string()))?;
         self.reply = Some(LinkReply { incarnation: self.me.0, received });
         Ok(())

@@ -73,10 +73,12 @@ impl ClaimTable {
         self.waiting.contains_key(&node)
     }
 
-    /// A part of a node's announcement; the `last` one completes it.
+    /// A part of the announcement of a node's incarnation; the `last` one completes it. A later incarnation does not speak for
+    /// the one that is waited for, which may have proposed something that is not in the log yet: that one is waited for until
+    /// the log knows it as over.
     pub(crate) fn announced(
         &mut self,
-        from: NodeId,
+        (from, incarnation): (NodeId, Incarnation),
         term: u64,
         clients: impl IntoIterator<Item = (Utf8, Owner)>,
         last: bool,
@@ -93,7 +95,7 @@ impl ClaimTable {
                 owners.push(owner);
             }
         }
-        if last {
+        if last && self.waiting.get(&from) == Some(&incarnation) {
             self.waiting.remove(&from);
         }
         self.answer_queued()

@@ -24,9 +24,9 @@ fn epochs_grow_over_terms_and_a_new_leader_waits_for_announcements() {
     };
     assert_eq!(table.claim(request(1, 7)), None);
     assert!(table.lead(3, BTreeMap::from([(NodeId(1), Incarnation(1)), (NodeId(2), Incarnation(1))])).is_empty());
-    assert!(table.announced(NodeId(2), 3, [], true).is_empty());
-    assert!(table.announced(NodeId(1), 2, [], true).is_empty(), "of another term");
-    let granted = table.announced(NodeId(1), 3, [("c".into(), owner(1, 1, 5))], true);
+    assert!(table.announced((NodeId(2), Incarnation(1)), 3, [], true).is_empty());
+    assert!(table.announced((NodeId(1), Incarnation(1)), 2, [], true).is_empty(), "of another term");
+    let granted = table.announced((NodeId(1), Incarnation(1)), 3, [("c".into(), owner(1, 1, 5))], true);
     assert_eq!(granted.len(), 1);
     assert_eq!((granted[0].request, granted[0].previous.clone()), (1, vec![owner(1, 1, 5)]));
     let second = table.claim(request(2, 8)).expect("nothing is missing");
@@ -37,6 +37,17 @@ fn epochs_grow_over_terms_and_a_new_leader_waits_for_announcements() {
     assert_eq!(table.len(), 0);
     table.lead(4, BTreeMap::new());
     assert!(table.claim(request(3, 9)).expect("nothing is missing").epoch > second.epoch);
+}
+
+#[test]
+fn a_later_incarnation_does_not_announce_for_the_one_that_is_waited_for() {
+    let mut table = ClaimTable::default();
+    table.lead(3, BTreeMap::from([(NodeId(1), Incarnation(1))]));
+    let request = Request { from: NodeId(2), request: 1, client_id: "c".into(), owner: owner(2, 1, 7) };
+    assert_eq!(table.claim(request), None);
+    let restarted = (NodeId(1), Incarnation(9));
+    assert!(table.announced(restarted, 3, [], true).is_empty(), "what the first one proposed may be on its way");
+    assert_eq!(table.node_ended(NodeId(1), Incarnation(1)).len(), 1);
 }
 
 #[test]
@@ -297,7 +308,7 @@ impl World {
                 self.act(id, todo);
             }
             Message::Announced { from, term, clients, last } => {
-                let grants = node.table.announced(from, term, clients, last);
+                let grants = node.table.announced((from, sender), term, clients, last);
                 self.grant(id, grants);
             }
         }

@@ -3,7 +3,8 @@
 //! long; a node without news of others has none.
 //!
 //! Pings may pass where entries do not (packet loss, a link cut one way): such a node would keep its lease, and its
-//! clients would wait for what others have long got. It ends its incarnation instead; they come back elsewhere.
+//! clients would wait for what others have long got. It ends its incarnation instead; they come back elsewhere. Who serves
+//! nobody yet may lag as long as it takes.
 use std::time::Duration;
 
 pub(crate) const LAG_MAX: Duration = Duration::from_secs(3);

@@ -20,6 +20,8 @@ pub(crate) enum LinkError {
 
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
+    /// This node's own incarnation, under which it hears.
+    me: Incarnation,
     incarnation: Incarnation,
     /// Incarnations up to this one are over.
     ended: Incarnation,
@@ -36,10 +38,19 @@ pub(crate) struct Accepted {
 }
 
 impl Inbox {
-    /// The first message of a stream.
+    /// The first message of a stream, which this node hears under its incarnation `me`.
     /// # Errors
     /// [`LinkError::Over`].
-    pub(crate) fn hello(&mut self, incarnation: Incarnation, lane: usize) -> Result<Accepted, LinkError> {
+    pub(crate) fn hello(
+        &mut self,
+        me: Incarnation,
+        incarnation: Incarnation,
+        lane: usize,
+    ) -> Result<Accepted, LinkError> {
+        self.restart(me);
+        if me < self.me {
+            return Err(LinkError::Over(me));
+        }
         if incarnation < self.incarnation || incarnation <= self.ended {
             return Err(LinkError::Over(incarnation));
         }
@@ -56,11 +67,14 @@ impl Inbox {
     /// [`LinkError::Over`], [`LinkError::Gap`].
     pub(crate) fn receive(
         &mut self,
-        incarnation: Incarnation,
+        (me, incarnation): (Incarnation, Incarnation),
         lane: usize,
         first: u64,
         count: usize,
     ) -> Result<usize, LinkError> {
+        if me != self.me {
+            return Err(LinkError::Over(me));
+        }
         if incarnation != self.incarnation || incarnation <= self.ended {
             return Err(LinkError::Over(incarnation));
         }
@@ -82,10 +96,15 @@ impl Inbox {
         (self.incarnation > self.ended).then_some(self.incarnation)
     }
 
-    /// This node begins another incarnation: every sender begins anew with it.
-    pub(crate) fn restart(&mut self) {
-        self.incarnation = Incarnation(0);
-        self.received = [0; LANES];
+    /// This node begins another incarnation: every sender begins anew with it. Whether it is news: a greeting under the new one
+    /// may come before.
+    pub(crate) fn restart(&mut self, me: Incarnation) -> bool {
+        let is_news = me > self.me;
+        if is_news {
+            (self.me, self.incarnation) = (me, Incarnation(0));
+            self.received = [0; LANES];
+        }
+        is_news
     }
 
     /// The log says that the sender's incarnations up to this one are over. Whether one was heard until now.

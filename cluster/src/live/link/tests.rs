@@ -2,6 +2,8 @@
 use super::*;
 use crate::{ids::Incarnation, live::testing::Random};
 
+const ME: Incarnation = Incarnation(7);
+
 #[test]
 fn batches_keep_to_their_bounds_but_always_move() {
     let mut outbox = Outbox::default();
@@ -25,17 +27,31 @@ fn batches_keep_to_their_bounds_but_always_move() {
 #[test]
 fn a_sender_that_is_over_is_not_heard() {
     let mut inbox = Inbox::default();
-    assert_eq!(inbox.hello(Incarnation(3), 0), Ok(Accepted { fresh: true, received: 0 }));
-    assert_eq!(inbox.receive(Incarnation(3), 0, 1, 4), Ok(0));
-    assert_eq!(inbox.hello(Incarnation(3), 1), Ok(Accepted { fresh: false, received: 0 }));
-    assert_eq!(inbox.hello(Incarnation(3), 0), Ok(Accepted { fresh: false, received: 4 }));
-    assert_eq!(inbox.receive(Incarnation(3), 0, 3, 4), Ok(2));
-    assert_eq!(inbox.receive(Incarnation(3), 0, 9, 1), Err(LinkError::Gap { first: 9, expected: 7 }));
+    assert_eq!(inbox.hello(ME, Incarnation(3), 0), Ok(Accepted { fresh: true, received: 0 }));
+    assert_eq!(inbox.receive((ME, Incarnation(3)), 0, 1, 4), Ok(0));
+    assert_eq!(inbox.hello(ME, Incarnation(3), 1), Ok(Accepted { fresh: false, received: 0 }));
+    assert_eq!(inbox.hello(ME, Incarnation(3), 0), Ok(Accepted { fresh: false, received: 4 }));
+    assert_eq!(inbox.receive((ME, Incarnation(3)), 0, 3, 4), Ok(2));
+    assert_eq!(inbox.receive((ME, Incarnation(3)), 0, 9, 1), Err(LinkError::Gap { first: 9, expected: 7 }));
     assert!(inbox.end(Incarnation(3)));
-    assert_eq!(inbox.receive(Incarnation(3), 0, 7, 1), Err(LinkError::Over(Incarnation(3))));
-    assert_eq!(inbox.hello(Incarnation(3), 0), Err(LinkError::Over(Incarnation(3))));
-    assert_eq!(inbox.hello(Incarnation(4), 0), Ok(Accepted { fresh: true, received: 0 }));
-    assert_eq!(inbox.hello(Incarnation(2), 0), Err(LinkError::Over(Incarnation(2))));
+    assert_eq!(inbox.receive((ME, Incarnation(3)), 0, 7, 1), Err(LinkError::Over(Incarnation(3))));
+    assert_eq!(inbox.hello(ME, Incarnation(3), 0), Err(LinkError::Over(Incarnation(3))));
+    assert_eq!(inbox.hello(ME, Incarnation(4), 0), Ok(Accepted { fresh: true, received: 0 }));
+    assert_eq!(inbox.hello(ME, Incarnation(2), 0), Err(LinkError::Over(Incarnation(2))));
+}
+
+#[test]
+fn what_came_under_a_new_incarnation_of_this_node_before_it_began_is_kept() {
+    let mut inbox = Inbox::default();
+    let later = Incarnation(8);
+    assert_eq!(inbox.hello(ME, Incarnation(3), 0), Ok(Accepted { fresh: true, received: 0 }));
+    assert_eq!(inbox.receive((ME, Incarnation(3)), 0, 1, 4), Ok(0));
+    assert_eq!(inbox.hello(later, Incarnation(3), 0), Ok(Accepted { fresh: true, received: 0 }));
+    assert_eq!(inbox.receive((later, Incarnation(3)), 0, 1, 2), Ok(0));
+    assert!(!inbox.restart(later), "it has begun with the greeting");
+    assert_eq!(inbox.hello(later, Incarnation(3), 0), Ok(Accepted { fresh: false, received: 2 }));
+    assert_eq!(inbox.hello(ME, Incarnation(3), 0), Err(LinkError::Over(ME)));
+    assert_eq!(inbox.receive((ME, Incarnation(3)), 0, 3, 1), Err(LinkError::Over(ME)));
 }
 
 /// A connection that may break at any moment: then what is under way in both directions is lost, cut off at one point.
@@ -49,7 +65,7 @@ fn items_arrive_once_and_in_order_over_broken_connections() {
         let mut under_way: Vec<(u64, Vec<u64>)> = Vec::new();
         let mut acks: Vec<u64> = Vec::new();
         let mut floor = 0;
-        inbox.hello(incarnation, 0).expect("first life");
+        inbox.hello(ME, incarnation, 0).expect("the first incarnation");
         for _ in 0..2000 {
             match random.below(10) {
                 0..3 => {
@@ -64,7 +80,7 @@ fn items_arrive_once_and_in_order_over_broken_connections() {
                 }
                 5..7 if !under_way.is_empty() => {
                     let (first, items) = under_way.remove(0);
-                    let known = inbox.receive(incarnation, 0, first, items.len()).expect("in order");
+                    let known = inbox.receive((ME, incarnation), 0, first, items.len()).expect("in order");
                     handled.extend(&items[known..]);
                     acks.push(inbox.received(0));
                 }
@@ -79,21 +95,23 @@ fn items_arrive_once_and_in_order_over_broken_connections() {
                         outbox.reset();
                         floor = pushed;
                     }
-                    let hello = inbox.hello(incarnation, 0).expect("the latest life");
+                    let hello = inbox.hello(ME, incarnation, 0).expect("the latest incarnation");
                     outbox.resume(hello.received).expect("of what was sent");
                 }
                 _ => {}
             }
         }
         under_way.clear();
-        outbox.resume(inbox.hello(incarnation, 0).expect("the latest life").received).expect("of what was sent");
+        outbox
+            .resume(inbox.hello(ME, incarnation, 0).expect("the latest incarnation").received)
+            .expect("of what was sent");
         let mut rest = Vec::new();
         while let Some(first) = outbox.next_batch(40, 8, |item| rest.push(*item)) {
-            let known = inbox.receive(incarnation, 0, first, rest.len()).expect("in order");
+            let known = inbox.receive((ME, incarnation), 0, first, rest.len()).expect("in order");
             handled.extend(rest.drain(..).skip(known));
         }
         assert!(handled.is_sorted_by(|a, b| a < b), "seed {seed}: repeated or out of order");
-        let last_life: Vec<_> = handled.into_iter().filter(|item| *item >= floor).collect();
-        assert_eq!(last_life, (floor..pushed).collect::<Vec<_>>(), "seed {seed}");
+        let last: Vec<_> = handled.into_iter().filter(|item| *item >= floor).collect();
+        assert_eq!(last, (floor..pushed).collect::<Vec<_>>(), "seed {seed}");
     }
 }
