@@ -1,7 +1,7 @@
 //! From the written text of one value to its type, with Mosquitto's rules: a number may be decimal, 0x hexadecimal or
 //! 0 octal. Where a value ends is known before ([`lines`]).
 use super::section::{Section, Text};
-use super::{ConfigError, HostPort, lines};
+use super::{ConfigError, HostPort, Note, lines};
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
@@ -76,6 +76,13 @@ impl<'a> Values<'a> {
     pub(super) fn limit(self, name: &str) -> Result<Option<NonZeroUsize>, ConfigError> {
         let value = self.number(name)?.unwrap_or(0);
         Ok(usize::try_from(value).ok().and_then(NonZeroUsize::new))
+    }
+}
+
+/// Says of each of these options, if it is written, that it has no effect where it stands.
+pub(super) fn note_without_effect(values: Values<'_>, names: &[&str], place: &str, notes: &mut Vec<Note>) {
+    for name in names.iter().filter(|name| values.has(name)) {
+        notes.push(Note::warning(format!("Warning: {name} has no effect on {place}.")));
     }
 }
 

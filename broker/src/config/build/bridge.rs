@@ -3,7 +3,7 @@ use super::remote_address;
 use crate::config::lines::words;
 use crate::config::section::{BridgeSection, Section, Text};
 use crate::config::settings::ANY_ADDRESS;
-use crate::config::values::{Values, invalid, leading_number, number, word};
+use crate::config::values::{Values, invalid, leading_number, note_without_effect, number, word};
 use crate::config::{
     BridgeConfig, BridgeTls, ConfigError, Limits, Note, RemoteAddress, Secret, TcpKeepAlive, TlsVersion,
 };
@@ -314,12 +314,10 @@ fn tls(values: Values<'_>, notes: &mut Vec<Note>) -> Result<Option<BridgeTls>, C
         let why = "Error: bridge_certfile needs bridge_cafile, bridge_capath or bridge_tls_use_os_certs.";
         return Err(ConfigError::new(why));
     }
-    for name in ["bridge_insecure", "bridge_alpn", "bridge_ciphers", "bridge_ciphers_tls1.3", "bridge_tls_version"] {
-        if !on && values.has(name) {
-            notes.push(Note::warning(format!(
-                "Warning: {name} has no effect on a bridge without bridge_cafile, bridge_capath or bridge_tls_use_os_certs."
-            )));
-        }
+    if !on {
+        let names = ["bridge_insecure", "bridge_alpn", "bridge_ciphers", "bridge_ciphers_tls1.3", "bridge_tls_version"];
+        let place = "a bridge without bridge_cafile, bridge_capath or bridge_tls_use_os_certs";
+        note_without_effect(values, &names, place, notes);
     }
     Ok(on.then_some(tls))
 }

@@ -83,10 +83,9 @@ impl Context<'_> {
                 .ok_or_else(|| ConfigError::new("Error: 'max_qos' must be between 0 and 2 inclusive."))
         })?;
         let protocol = protocol(values)?;
-        for name in ["websockets_origin", "http_dir"] {
-            if values.has(name) && protocol == ListenerProtocol::Mqtt {
-                notes.push(Note::warning(format!("Warning: {name} has no effect on a listener with protocol mqtt.")));
-            }
+        if protocol == ListenerProtocol::Mqtt {
+            let names = ["websockets_origin", "http_dir"];
+            values::note_without_effect(values, &names, "a listener with protocol mqtt", notes);
         }
         Ok(ListenerSettings {
             address,
@@ -310,13 +309,8 @@ fn tls(values: Values<'_>, notes: &mut Vec<Note>) -> Result<Option<TlsSettings>,
                         .at(name, ConfigError::new(format!("Error: {name} specified without certfile and keyfile."))));
                 }
             }
-            for name in ["crlfile", "ciphers", "ciphers_tls1.3", "tls_version", "disable_client_cert_date_checks"] {
-                if values.has(name) {
-                    notes.push(Note::warning(format!(
-                        "Warning: {name} has no effect on a listener without certfile and keyfile."
-                    )));
-                }
-            }
+            let names = ["crlfile", "ciphers", "ciphers_tls1.3", "tls_version", "disable_client_cert_date_checks"];
+            values::note_without_effect(values, &names, "a listener without certfile and keyfile", notes);
             let is_proxied = values.has("enable_proxy_protocol");
             if !is_proxied && (require_certificate || use_identity_as_username || use_subject_as_username) {
                 notes.push(Note::warning(

@@ -39,10 +39,6 @@ const INTRODUCTION: [&str; 4] = [
     "SIGHUP reads the file again. An option that is read at the start only keeps its value then, and the log says so.",
 ];
 
-fn default(spec: &OptionSpec) -> &'static str {
-    if spec.default.is_empty() { "" } else { spec.default }
-}
-
 /// What becomes of an option that is not simply supported.
 fn remark(spec: &OptionSpec) -> Option<(&'static str, &'static str)> {
     match spec.state {
@@ -64,8 +60,7 @@ pub fn markdown() -> String {
         let _ = writeln!(text, "## {heading}\n\n{about}\n");
         text.push_str("| option | value | default | SIGHUP | meaning |\n|---|---|---|---|---|\n");
         for spec in all().filter(|spec| belongs(spec)) {
-            let default = default(spec);
-            let default = if default.is_empty() { String::new() } else { format!("`{default}`") };
+            let default = if spec.default.is_empty() { String::new() } else { format!("`{}`", spec.default) };
             let reload = if spec.reload { "yes" } else { "no" };
             let remark = remark(spec).map_or(String::new(), |(what, why)| format!(" **{what}**: {why}."));
             let ours = if spec.ours && spec.scope != Scope::Global { " Not in Mosquitto." } else { "" };
@@ -92,8 +87,8 @@ pub fn man() -> String {
         for spec in all().filter(|spec| belongs(spec)) {
             let _ = writeln!(text, ".TP\n.B {}\n{}.", roff(spec.name), roff(spec.values));
             let _ = writeln!(text, "{}", roff(spec.meaning));
-            if !default(spec).is_empty() {
-                let _ = writeln!(text, "Default: {}.", roff(default(spec)));
+            if !spec.default.is_empty() {
+                let _ = writeln!(text, "Default: {}.", roff(spec.default));
             }
             if !spec.reload {
                 text.push_str("Read at the start only.\n");

@@ -32,7 +32,7 @@ struct Round {
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Action these voters (this node among them); `refuse` as in the message.
+    /// Ask these voters (this node among them); `refuse` as in the message.
     Voters { of: Vec<NodeId>, node: NodeId, incarnation: Incarnation, voters_index: u64, refuse: bool },
     /// Propose `NodeDown` in this term.
     Propose { node: NodeId, incarnation: Incarnation },

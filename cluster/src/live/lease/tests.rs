@@ -87,7 +87,7 @@ enum Event {
     Tick(usize),
     Ping { from: usize, to: usize, incarnation: Incarnation, sent: Duration },
     Pong { to: usize, from: NodeId, incarnation: Incarnation, sent: Duration, index: u64, granted: bool },
-    Action { from: usize, to: usize, term: u64, question: Question, refuse: bool },
+    Ask { from: usize, to: usize, term: u64, question: Question, refuse: bool },
     Yes { to: usize, from: NodeId, term: u64, question: Question, refuse: bool },
 }
 
@@ -301,7 +301,7 @@ impl World {
             Action::Voters { of, node, incarnation, voters_index, refuse } => {
                 let question = Question { node, incarnation, voters_index };
                 for voter in of {
-                    let ask = Event::Action { from: at, to: voter.0 as usize - 1, term, question, refuse };
+                    let ask = Event::Ask { from: at, to: voter.0 as usize - 1, term, question, refuse };
                     if voter == self.nodes[at].id { self.at(Duration::ZERO, ask) } else { self.send(ask) }
                 }
             }
@@ -319,7 +319,7 @@ impl World {
     fn handle(&mut self, event: Event) {
         let at = match &event {
             Event::Tick(at) | Event::Ping { to: at, .. } | Event::Pong { to: at, .. } => *at,
-            Event::Action { to, .. } | Event::Yes { to, .. } => *to,
+            Event::Ask { to, .. } | Event::Yes { to, .. } => *to,
         };
         if self.nodes[at].paused_until > self.now {
             let wait = self.nodes[at].paused_until - self.now;
@@ -343,7 +343,7 @@ impl World {
                     node.holder.refused(from);
                 }
             }
-            Event::Action { from, term, question, refuse, .. } => {
+            Event::Ask { from, term, question, refuse, .. } => {
                 let yes = if refuse {
                     node.grantor.refuse(clock, question)
                 } else {
