@@ -15,12 +15,6 @@ pub enum RestartTimeout {
     },
 }
 
-impl Default for RestartTimeout {
-    fn default() -> Self {
-        Self::Jitter { base: Duration::from_secs(5), cap: Duration::from_secs(30), stable: Duration::from_secs(10) }
-    }
-}
-
 #[derive(Debug, Clone)]
 pub struct Backoff {
     timeout: RestartTimeout,

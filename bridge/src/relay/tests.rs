@@ -25,7 +25,7 @@ fn settings(lines: &[&str]) -> BridgeSettings {
         receive_maximum: None,
         session_expiry_seconds: 0,
         start_type: StartType::Automatic,
-        restart_timeout: RestartTimeout::default(),
+        restart_timeout: RestartTimeout::Constant(Duration::from_secs(5)),
         reload_type: ReloadType::Lazy,
         round_robin: false,
     }

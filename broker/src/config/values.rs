@@ -1,7 +1,7 @@
 //! From the written text of one value to its type, with Mosquitto's rules: a number may be decimal, 0x hexadecimal or
 //! 0 octal. Where a value ends is known before ([`lines`]).
 use super::section::{Section, Text};
-use super::{ConfigError, HostPort, Note, lines};
+use super::{ConfigError, HostPort, Note, lines, options};
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,8 +14,9 @@ impl<'a> Values<'a> {
     pub(super) fn texts(self, name: &str) -> &'a [Text] {
         self.0.get(name).map_or(&[], Vec::as_slice)
     }
+    /// Whether somebody wrote it.
     pub(super) fn has(self, name: &str) -> bool {
-        !self.texts(name).is_empty()
+        self.texts(name).iter().any(|text| text.origin.is_some())
     }
     /// Puts the place of the last value of `name` on an error.
     pub(super) fn at(self, name: &str, error: ConfigError) -> ConfigError {
@@ -48,6 +49,18 @@ impl<'a> Values<'a> {
     ) -> Result<Option<T>, ConfigError> {
         Ok(self.all(name, parse)?.pop())
     }
+    /// The value that counts, or else the one that the option table names.
+    pub(super) fn value<T>(self, name: &str, parse: impl Fn(&str) -> Result<T, ConfigError>) -> Result<T, ConfigError> {
+        match self.last(name, &parse)? {
+            Some(value) => Ok(value),
+            None => parse(options::find(name).map_or("", |spec| spec.default)),
+        }
+    }
+    /// A switch, or else its default of the option table.
+    pub(super) fn is_on(self, name: &str) -> Result<bool, ConfigError> {
+        self.value(name, |text| switch(name, text))
+    }
+    /// A switch, if it is written.
     pub(super) fn switch(self, name: &str) -> Result<Option<bool>, ConfigError> {
         self.last(name, |text| switch(name, text))
     }
@@ -66,8 +79,8 @@ impl<'a> Values<'a> {
         self,
         name: &str,
         complaint: impl Fn(i32) -> String,
-    ) -> Result<Option<T>, ConfigError> {
-        self.last(name, |text| {
+    ) -> Result<T, ConfigError> {
+        self.value(name, |text| {
             let value = number(name, text)?;
             T::try_from(value).map_err(|_| ConfigError::new(complaint(value)))
         })

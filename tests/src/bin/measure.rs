@@ -9,6 +9,7 @@ use mosquorum_tests::{
         disturbers::{self, DisturbersOptions},
         enqueue::{self, EnqueueOptions},
         failover::{self, FailoverOptions},
+        restart::{self, RestartOptions},
     },
 };
 use std::{process::ExitCode, str::FromStr};
@@ -21,6 +22,8 @@ measure: what the promises cost, on a cluster of processes that this starts (MOS
       --megabytes N (500)  --rate N (10000)  --seconds N of the time before (10)  --durable
   enqueue     QoS 1 for offline durable sessions: PUBACKs per second, and everything fetched afterwards
       --nodes N (3)  --sessions N (10)  --messages N for each (10000)  --payload BYTES (64)  --window N (200)
+  restart     many durable sessions that wait, all nodes killed and started again: until each serves
+      --nodes N (1)  --sessions N (100000)  --orderly: ended by SIGTERM
   bridged     a cluster bridged to a hub: link cut, bridging node killed, hub restarted; what was lost, repeated, out of order
       --mosquitto as the hub  --version mqttv311|mqttv50 (mqttv311)  --inwards  --nodes N (3)  --qos1 N (100000)
       --qos2 N (20000)  --cuts N (20)  --kills N (5)  --restarts N (3)  --seed N (1)
@@ -30,7 +33,7 @@ measure: what the promises cost, on a cluster of processes that this starts (MOS
       --rounds N (10)  --seconds N of a turn (3)  --rate N (5000)  --bridges N (4)
   disturbers  who disturbs whom: pauses of a flow of 1,000 QoS 1 messages per second beside each disturber, and costs of each node
       --single: one node instead of three  --seconds N of a row (8)  --only NAME,NAME  --retained N (200000)
-      --reconnects N (18000)
+      --reconnects N (18000)  --sleepers N (100000)
   --json      one line of JSON instead of a table
 exit code: 0 measured, 1 failed, 3 usage";
 
@@ -90,6 +93,19 @@ async fn measured(words: &mut Words) -> Result<Measured, String> {
             }
             Ok(enqueue::run(&options).await)
         }
+        "restart" => {
+            let mut options = RestartOptions::default();
+            while let Some(option) = words.words.next() {
+                match option.as_str() {
+                    "--nodes" => options.nodes = words.number(&option)?,
+                    "--sessions" => options.sessions = words.number(&option)?,
+                    "--orderly" => options.orderly = true,
+                    "--json" => words.json = true,
+                    _ => return Err(HELP.into()),
+                }
+            }
+            Ok(restart::run(&options).await)
+        }
         "outage" => {
             let mut options = OutageOptions { nodes: 1, messages: 1_000_000 };
             while let Some(option) = words.words.next() {
@@ -125,6 +141,7 @@ async fn measured(words: &mut Words) -> Result<Measured, String> {
                     "--only" => options.only = Some(words.words.next().ok_or("--only needs names")?),
                     "--retained" => options.retained = words.number(&option)?,
                     "--reconnects" => options.reconnects = words.number(&option)?,
+                    "--sleepers" => options.sleepers = words.number(&option)?,
                     "--json" => words.json = true,
                     _ => return Err(HELP.into()),
                 }

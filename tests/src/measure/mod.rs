@@ -7,6 +7,7 @@ pub mod dead_remote;
 pub mod disturbers;
 pub mod enqueue;
 pub mod failover;
+pub mod restart;
 
 use crate::{
     client::{Connection, Result},

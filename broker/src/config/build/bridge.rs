@@ -58,7 +58,7 @@ fn build(
         None => format!("{}.{}", super::cluster::host_name(), section.name),
     };
     let Login { remote_username, password, password_file } = login(values, version)?;
-    let clean_session = values.switch("cleansession")?.unwrap_or(false);
+    let clean_session = values.is_on("cleansession")?;
     let start_type = start_type(values, notes)?;
     // Only what is kept while the bridge is away can start it.
     let local_clean_session =
@@ -76,15 +76,17 @@ fn build(
         remote_username: remote_username.map(Utf8::from),
         clean_session,
         local_clean_session,
-        notifications_local_only: values.switch("notifications_local_only")?.unwrap_or(false),
-        keep_alive_seconds: raised(values, "keepalive_interval", 5, 65535, notes)?.unwrap_or(60),
-        loop_mark: values.switch("bridge_loop_mark")?.unwrap_or(false),
-        try_private: values.switch("try_private")?.unwrap_or(true),
-        attempt_unsubscribe: values.switch("bridge_attempt_unsubscribe")?.unwrap_or(true),
-        outgoing_retain: values.switch("bridge_outgoing_retain")?.unwrap_or(true),
-        max_packet_size: raised(values, "bridge_max_packet_size", 0, i32::MAX, notes)?.unwrap_or(0),
-        max_topic_alias: ranged(values, "bridge_max_topic_alias", 0, 65535)?.unwrap_or(10),
-        receive_maximum: ranged(values, "bridge_receive_maximum", 1, 65535)?
+        notifications_local_only: values.is_on("notifications_local_only")?,
+        keep_alive_seconds: raised(values, "keepalive_interval", 5, 65535, notes)?,
+        loop_mark: values.is_on("bridge_loop_mark")?,
+        try_private: values.is_on("try_private")?,
+        attempt_unsubscribe: values.is_on("bridge_attempt_unsubscribe")?,
+        outgoing_retain: values.is_on("bridge_outgoing_retain")?,
+        max_packet_size: raised(values, "bridge_max_packet_size", 0, i32::MAX, notes)?,
+        max_topic_alias: values
+            .value("bridge_max_topic_alias", |text| ranged("bridge_max_topic_alias", text, 0, 65535))?,
+        receive_maximum: values
+            .last("bridge_receive_maximum", |text| ranged("bridge_receive_maximum", text, 1, 65535))?
             .or(limits.max_inflight_messages.map(std::num::NonZeroU16::get)),
         session_expiry_seconds: session_expiry(values)?,
         start_type,
@@ -93,16 +95,17 @@ fn build(
             values,
             "bridge_reload_type",
             &[("lazy", ReloadType::Lazy), ("immediate", ReloadType::Immediate)],
-        )?
-        .unwrap_or(ReloadType::Lazy),
-        round_robin: values.switch("round_robin")?.unwrap_or(false),
+        )?,
+        round_robin: values.is_on("round_robin")?,
     };
     Ok(BridgeConfig {
         settings: Arc::new(settings),
         addresses: addresses(values)?,
         bind_address: values.string("bridge_bind_address")?.filter(|address| address != ANY_ADDRESS),
         tcp_keepalive: tcp_keepalive(values)?,
-        tcp_user_timeout: ranged(values, "bridge_tcp_user_timeout", 0, i32::MAX)?.map(Duration::from_millis),
+        tcp_user_timeout: values
+            .last("bridge_tcp_user_timeout", |text| ranged("bridge_tcp_user_timeout", text, 0, i32::MAX))?
+            .map(Duration::from_millis),
         tls: tls(values, notes)?,
         password,
         password_file,
@@ -137,22 +140,20 @@ fn refuse_what_rustls_lacks(values: Values<'_>) -> Result<(), ConfigError> {
             return Err(values.at(name, ConfigError::refused(name, why)));
         }
     }
-    if values.switch("bridge_require_ocsp")? == Some(true) {
+    if values.is_on("bridge_require_ocsp")? {
         let why = "stapled OCSP answers are not checked by rustls";
         return Err(values.at("bridge_require_ocsp", ConfigError::refused("bridge_require_ocsp", why)));
     }
     Ok(())
 }
 
-fn ranged<T: TryFrom<i32>>(values: Values<'_>, name: &str, min: i32, max: i32) -> Result<Option<T>, ConfigError> {
-    values.last(name, |text| {
-        let value = number(name, text)?;
-        let wrong = || invalid(name, &value.to_string(), &format!("{min} to {max}"));
-        if value < min || value > max {
-            return Err(wrong());
-        }
-        T::try_from(value).map_err(|_| wrong())
-    })
+fn ranged<T: TryFrom<i32>>(name: &str, text: &str, min: i32, max: i32) -> Result<T, ConfigError> {
+    let value = number(name, text)?;
+    let wrong = || invalid(name, &value.to_string(), &format!("{min} to {max}"));
+    if value < min || value > max {
+        return Err(wrong());
+    }
+    T::try_from(value).map_err(|_| wrong())
 }
 
 /// As `ranged`, but what is below the range is raised to it.
@@ -162,16 +163,16 @@ fn raised<T: TryFrom<i32>>(
     min: i32,
     max: i32,
     notes: &mut Vec<Note>,
-) -> Result<Option<T>, ConfigError> {
-    let found = ranged::<i32>(values, name, i32::MIN, max)?;
-    if let Some(written) = found.filter(|written| *written < min) {
+) -> Result<T, ConfigError> {
+    let written = values.value(name, |text| ranged::<i32>(name, text, i32::MIN, max))?;
+    if written < min {
         notes.push(clamped(values, name, written, min));
     }
-    Ok(found.and_then(|written| T::try_from(written.max(min)).ok()))
+    T::try_from(written.max(min)).map_err(|_| invalid(name, &written.to_string(), &format!("{min} to {max}")))
 }
 
-fn choice<T: Copy>(values: Values<'_>, name: &str, known: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
-    values.last(name, |text| {
+fn choice<T: Copy>(values: Values<'_>, name: &str, known: &[(&str, T)]) -> Result<T, ConfigError> {
+    values.value(name, |text| {
         let written = word(name, text)?;
         let found = known.iter().find(|(word, _)| *word == written);
         let names: Vec<_> = known.iter().map(|(word, _)| *word).collect();
@@ -182,20 +183,20 @@ fn choice<T: Copy>(values: Values<'_>, name: &str, known: &[(&str, T)]) -> Resul
 fn version(values: Values<'_>) -> Result<ProtocolVersion, ConfigError> {
     let known =
         [("mqttv31", ProtocolVersion::V31), ("mqttv311", ProtocolVersion::V311), ("mqttv50", ProtocolVersion::V5)];
-    Ok(choice(values, "bridge_protocol_version", &known)?.unwrap_or(ProtocolVersion::V311))
+    choice(values, "bridge_protocol_version", &known)
 }
 
 fn start_type(values: Values<'_>, notes: &mut Vec<Note>) -> Result<StartType, ConfigError> {
-    let idle: u64 = raised(values, "idle_timeout", 1, i32::MAX, notes)?.unwrap_or(60);
+    let idle: u64 = raised(values, "idle_timeout", 1, i32::MAX, notes)?;
     let lazy = StartType::Lazy {
-        threshold: raised(values, "threshold", 1, i32::MAX, notes)?.unwrap_or(10),
+        threshold: raised(values, "threshold", 1, i32::MAX, notes)?,
         idle_timeout: Duration::from_secs(idle),
     };
     let known = [("automatic", StartType::Automatic), ("lazy", lazy), ("once", StartType::Once)];
     if let Some("manual") = values.texts("start_type").last().map(|text| text.text.as_str()) {
         return Err(values.at("start_type", ConfigError::new("Error: Manual start_type is not supported.")));
     }
-    Ok(choice(values, "start_type", &known)?.unwrap_or(StartType::Automatic))
+    choice(values, "start_type", &known)
 }
 
 fn topics(values: Values<'_>) -> Result<Topics, ConfigError> {
@@ -207,7 +208,7 @@ fn topics(values: Values<'_>) -> Result<Topics, ConfigError> {
 
 fn notification_topic(values: Values<'_>, client_id: &str) -> Result<Option<TopicName>, ConfigError> {
     let written = values.string("notification_topic")?;
-    if values.switch("notifications")? == Some(false) {
+    if !values.is_on("notifications")? {
         return Ok(None);
     }
     let text = written.unwrap_or_else(|| format!("$SYS/broker/connection/{client_id}/state"));
@@ -219,19 +220,17 @@ fn notification_topic(values: Values<'_>, client_id: &str) -> Result<Option<Topi
 
 fn session_expiry(values: Values<'_>) -> Result<u32, ConfigError> {
     let name = "bridge_session_expiry_interval";
-    let seconds = values.last(name, |text| {
+    values.value(name, |text| {
         let value = crate::config::values::long_number(name, text)?;
         u32::try_from(value).map_err(|_| invalid(name, &value.to_string(), "0 to 4294967295"))
-    })?;
-    Ok(seconds.unwrap_or(0))
+    })
 }
 
 /// One word is a constant; two or three are base and cap of a wait that grows, and what counts as stable.
 fn restart_timeout(values: Values<'_>, notes: &mut Vec<Note>) -> Result<RestartTimeout, ConfigError> {
     let name = "restart_timeout";
     let mut used = Vec::new();
-    let timeout = values.last(name, |text| words(text).map(|word| leading_number(name, word)).collect())?;
-    let Some(written): Option<Vec<i32>> = timeout else { return Ok(RestartTimeout::default()) };
+    let written: Vec<i32> = values.value(name, |text| words(text).map(|word| leading_number(name, word)).collect())?;
     let wrong = |expected: &str| {
         let text = values.texts(name).last().map_or("", |text| text.text.as_str());
         values.at(name, invalid(name, text, expected))
@@ -293,17 +292,17 @@ fn tcp_keepalive(values: Values<'_>) -> Result<Option<TcpKeepAlive>, ConfigError
 fn tls(values: Values<'_>, notes: &mut Vec<Note>) -> Result<Option<BridgeTls>, ConfigError> {
     let (certfile, keyfile) = (values.path("bridge_certfile")?, values.path("bridge_keyfile")?);
     let known = [("tlsv1.2", TlsVersion::V12), ("tlsv1.3", TlsVersion::V13)];
-    let min_version = choice(values, "bridge_tls_version", &known)?.unwrap_or(TlsVersion::V12);
+    let min_version = choice(values, "bridge_tls_version", &known)?;
     let tls = BridgeTls {
         cafile: values.path("bridge_cafile")?,
         capath: values.path("bridge_capath")?,
-        os_certs: values.switch("bridge_tls_use_os_certs")?.unwrap_or(false),
+        os_certs: values.is_on("bridge_tls_use_os_certs")?,
         identity: match (certfile, keyfile) {
             (Some(certfile), Some(keyfile)) => Some((certfile, keyfile)),
             (None, None) => None,
             _ => return Err(ConfigError::new("Error: bridge_certfile and bridge_keyfile must both be given.")),
         },
-        insecure: values.switch("bridge_insecure")?.unwrap_or(false),
+        insecure: values.is_on("bridge_insecure")?,
         alpn: values.string("bridge_alpn")?,
         min_version,
         ciphers: values.string("bridge_ciphers")?,

@@ -20,7 +20,7 @@ pub(super) fn build(values: Values<'_>, persistence_location: &Path) -> Result<C
         }
         Ok(name)
     })?;
-    let timeout = values.last("cluster_commit_timeout", |text| {
+    let timeout = values.value("cluster_commit_timeout", |text| {
         let seconds = values::number("cluster_commit_timeout", text)?;
         u64::try_from(seconds)
             .ok()
@@ -31,7 +31,7 @@ pub(super) fn build(values: Values<'_>, persistence_location: &Path) -> Result<C
     let advertised = links.as_ref().map(|links| links.advertise.host.clone());
     Ok(ClusterSettings {
         name: name.or(advertised).unwrap_or_else(host_name),
-        commit_timeout: Duration::from_secs(timeout.unwrap_or(10)),
+        commit_timeout: Duration::from_secs(timeout),
         admin_socket: admin_socket.or_else(|| links.is_some().then(|| persistence_location.join(ADMIN_SOCKET))),
         links,
     })
@@ -113,7 +113,7 @@ fn links(values: Values<'_>) -> Result<Option<ClusterLinks>, ConfigError> {
     })?;
     Ok(Some(ClusterLinks {
         allow,
-        new: values.switch("cluster_new")?.unwrap_or(false),
+        new: values.is_on("cluster_new")?,
         port,
         bind,
         advertise: advertise.unwrap_or_else(|| HostPort { host: host_name(), port }),
@@ -128,7 +128,7 @@ fn host_port(name: &str, text: &str) -> Result<HostPort, ConfigError> {
 }
 
 fn tls(values: Values<'_>) -> Result<Option<ClusterTls>, ConfigError> {
-    let insecure = values.switch("cluster_insecure")?.unwrap_or(false);
+    let insecure = values.is_on("cluster_insecure")?;
     let cafile = values.path("cluster_cafile")?;
     let certfile = values.path("cluster_certfile")?;
     let keyfile = values.path("cluster_keyfile")?;

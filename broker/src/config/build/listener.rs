@@ -11,7 +11,6 @@ use super::super::{
 
 /// `auto_id_prefix` bytes.
 const PREFIX_BYTES_MAX: usize = 50;
-const PORT_DEFAULT: u16 = 1883;
 
 /// Nothing in the file says where to listen.
 pub(super) fn is_local_only(raw: &Raw) -> bool {
@@ -43,7 +42,7 @@ pub(super) fn build_all(
     // Only loopback. Options that made a default listener, such as max_connections, hold for these.
     let none = Section::new();
     let values = Values(raw.listeners.first().unwrap_or(&none));
-    let ports: &[u16] = if sources.ports.is_empty() { &[PORT_DEFAULT] } else { &sources.ports };
+    let ports = if sources.ports.is_empty() { &vec![default_listeners_port(values)?] } else { &sources.ports };
     let mut listeners = Vec::with_capacity(2 * ports.len());
     for port in ports {
         for host in ["127.0.0.1", "::1"] {
@@ -76,7 +75,7 @@ impl Context<'_> {
         local_only: bool,
         notes: &mut Vec<Note>,
     ) -> Result<ListenerSettings, ConfigError> {
-        let qos = values.last("max_qos", |text| {
+        let max_qos = values.value("max_qos", |text| {
             u8::try_from(values::number("max_qos", text)?)
                 .ok()
                 .filter(|qos| *qos <= 2)
@@ -92,11 +91,11 @@ impl Context<'_> {
             protocol,
             versions: versions(values)?,
             max_connections: values.limit("max_connections")?,
-            max_qos: qos.unwrap_or(2),
+            max_qos,
             max_topic_alias: topic_alias(values, "max_topic_alias")?,
             max_topic_alias_broker: topic_alias(values, "max_topic_alias_broker")?,
             mount_point: mount_point(values)?,
-            use_username_as_clientid: values.switch("use_username_as_clientid")?.unwrap_or(false),
+            use_username_as_clientid: values.is_on("use_username_as_clientid")?,
             websockets_origins: values.all("websockets_origin", |text| values::string("websockets_origin", text))?,
             http_dir: values.path("http_dir")?,
             proxy: proxy(values)?,
@@ -113,18 +112,17 @@ impl Context<'_> {
     ) -> Result<SecuritySettings, ConfigError> {
         let shared = if self.per_listener { values } else { self.globals };
         let anonymous = values.switch("listener_allow_anonymous")?;
-        let prefix = prefix(values, "listener_auto_id_prefix", "'listener_auto_id_prefix' length")?.or(prefix(
-            self.globals,
-            "auto_id_prefix",
-            "auto_id_prefix length",
-        )?);
+        let name = "listener_auto_id_prefix";
+        let own = values.last(name, |text| prefix(name, text, "'listener_auto_id_prefix' length"))?;
+        let common =
+            self.globals.value("auto_id_prefix", |text| prefix("auto_id_prefix", text, "auto_id_prefix length"))?;
         Ok(SecuritySettings {
             allow_anonymous: match anonymous {
                 Some(allowed) => allowed,
                 None => shared.switch("allow_anonymous")?.unwrap_or(local_only),
             },
-            allow_zero_length_clientid: shared.switch("allow_zero_length_clientid")?.unwrap_or(true),
-            auto_id_prefix: prefix.unwrap_or_else(|| "auto-".to_owned()),
+            allow_zero_length_clientid: shared.is_on("allow_zero_length_clientid")?,
+            auto_id_prefix: own.unwrap_or(common),
             password_file: self.file(values, plugins::PASSWORD_FILE, "password_file", notes)?,
             acl_file: self.file(values, plugins::ACL_FILE, "acl_file", notes)?,
         })
@@ -173,16 +171,18 @@ fn address(values: Values<'_>) -> Result<ListenAddress, ConfigError> {
         Some((0, path)) => ListenAddress::Unix(path.unwrap_or_default().into()),
         Some((port, host)) => ListenAddress::Tcp { port, host, interface, domain },
         None => {
-            let port = values.last("port", |text| {
-                let value = values::number("port", text)?;
-                u16::try_from(value)
-                    .ok()
-                    .filter(|port| *port > 0)
-                    .ok_or_else(|| invalid("port", &value.to_string(), "1 to 65535"))
-            })?;
+            let port = default_listeners_port(values)?;
             let host = values.string("bind_address")?.filter(|host| host != ANY_ADDRESS);
-            ListenAddress::Tcp { port: port.unwrap_or(PORT_DEFAULT), host, interface, domain }
+            ListenAddress::Tcp { port, host, interface, domain }
         }
+    })
+}
+
+fn default_listeners_port(values: Values<'_>) -> Result<u16, ConfigError> {
+    values.value("port", |text| {
+        let value = values::number("port", text)?;
+        let port = u16::try_from(value).ok().filter(|port| *port > 0);
+        port.ok_or_else(|| invalid("port", &value.to_string(), "1 to 65535"))
     })
 }
 
@@ -197,13 +197,12 @@ fn domain(values: Values<'_>) -> Result<Option<SocketDomain>, ConfigError> {
 }
 
 fn protocol(values: Values<'_>) -> Result<ListenerProtocol, ConfigError> {
-    let protocol = values.last("protocol", |text| match word("protocol", text)? {
+    values.value("protocol", |text| match word("protocol", text)? {
         "mqtt" => Ok(ListenerProtocol::Mqtt),
         "websockets" => Ok(ListenerProtocol::Websockets),
         "http_api" => Ok(ListenerProtocol::HttpApi),
         other => Err(invalid("protocol", other, "mqtt, websockets or http_api")),
-    })?;
-    Ok(protocol.unwrap_or(ListenerProtocol::Mqtt))
+    })
 }
 
 fn proxy(values: Values<'_>) -> Result<Option<ProxyRules>, ConfigError> {
@@ -213,7 +212,7 @@ fn proxy(values: Values<'_>) -> Result<Option<ProxyRules>, ConfigError> {
         2 => Ok(ProxyVersion::V2),
         _ => Err(ConfigError::new("Error: enable_proxy_protocol must be 1 or 2.")),
     })?;
-    let switch = |name| Ok(values.switch(name)?.unwrap_or(false));
+    let switch = |name| values.is_on(name);
     let require_tls = switch("proxy_protocol_v2_require_tls")?;
     let Some(version) = version else { return Ok(None) };
     if version == ProxyVersion::V2 {
@@ -238,7 +237,7 @@ fn proxy(values: Values<'_>) -> Result<Option<ProxyRules>, ConfigError> {
 
 fn versions(values: Values<'_>) -> Result<ProtocolVersions, ConfigError> {
     const NAME: &str = "accept_protocol_versions";
-    let versions = values.last(NAME, |text| {
+    values.value(NAME, |text| {
         let mut accepted = ProtocolVersions { v3: false, v4: false, v5: false };
         for word in lines::words(text).flat_map(|word| word.split(',')).filter(|word| !word.is_empty()) {
             match word {
@@ -252,14 +251,11 @@ fn versions(values: Values<'_>) -> Result<ProtocolVersions, ConfigError> {
             ProtocolVersions { v3: false, v4: false, v5: false } => Err(ConfigError::empty(NAME)),
             accepted => Ok(accepted),
         }
-    })?;
-    Ok(versions.unwrap_or(ProtocolVersions { v3: true, v4: true, v5: true }))
+    })
 }
 
 fn topic_alias(values: Values<'_>, name: &str) -> Result<u16, ConfigError> {
-    let aliases =
-        values.bounded(name, |_| format!("Error: Invalid '{name}' value in configuration. Expected 0 to 65535."))?;
-    Ok(aliases.unwrap_or(10))
+    values.bounded(name, |_| format!("Error: Invalid '{name}' value in configuration. Expected 0 to 65535."))
 }
 
 fn mount_point(values: Values<'_>) -> Result<Option<String>, ConfigError> {
@@ -276,18 +272,16 @@ fn mount_point(values: Values<'_>) -> Result<Option<String>, ConfigError> {
     })
 }
 
-fn prefix(values: Values<'_>, name: &str, named: &str) -> Result<Option<String>, ConfigError> {
-    values.last(name, |text| {
-        let text = values::string(name, text)?;
-        if text.len() > PREFIX_BYTES_MAX {
-            return Err(ConfigError::new(format!("Error: {named} must be <= {PREFIX_BYTES_MAX}.")));
-        }
-        Ok(text)
-    })
+fn prefix(name: &str, text: &str, named: &str) -> Result<String, ConfigError> {
+    let text = values::string(name, text)?;
+    if text.len() > PREFIX_BYTES_MAX {
+        return Err(ConfigError::new(format!("Error: {named} must be <= {PREFIX_BYTES_MAX}.")));
+    }
+    Ok(text)
 }
 
 fn tls(values: Values<'_>, notes: &mut Vec<Note>) -> Result<Option<TlsSettings>, ConfigError> {
-    let min_version = values.last("tls_version", |text| match text {
+    let min_version = values.value("tls_version", |text| match text {
         "tlsv1.3" => Ok(TlsVersion::V13),
         "tlsv1.2" => Ok(TlsVersion::V12),
         other => {
@@ -295,10 +289,10 @@ fn tls(values: Values<'_>, notes: &mut Vec<Note>) -> Result<Option<TlsSettings>,
                 .at_start())
         }
     })?;
-    let require_certificate = values.switch("require_certificate")?.unwrap_or(false);
-    let use_identity_as_username = values.switch("use_identity_as_username")?.unwrap_or(false);
-    let use_subject_as_username = values.switch("use_subject_as_username")?.unwrap_or(false);
-    let no_date_checks = values.switch("disable_client_cert_date_checks")?.unwrap_or(false);
+    let require_certificate = values.is_on("require_certificate")?;
+    let use_identity_as_username = values.is_on("use_identity_as_username")?;
+    let use_subject_as_username = values.is_on("use_subject_as_username")?;
+    let no_date_checks = values.is_on("disable_client_cert_date_checks")?;
     let (cafile, capath) = (values.path("cafile")?, values.path("capath")?);
     let (certfile, keyfile) = match (values.path("certfile")?, values.path("keyfile")?) {
         (Some(certfile), Some(keyfile)) => (certfile, keyfile),
@@ -338,7 +332,7 @@ fn tls(values: Values<'_>, notes: &mut Vec<Note>) -> Result<Option<TlsSettings>,
         capath,
         crlfile: values.path("crlfile")?,
         require_certificate,
-        min_version: min_version.unwrap_or(TlsVersion::V12),
+        min_version,
         ciphers: values.string("ciphers")?,
         ciphers_tls13: values.string("ciphers_tls1.3")?,
         use_identity_as_username,

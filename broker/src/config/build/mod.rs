@@ -19,7 +19,7 @@ use std::time::Duration;
 pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError> {
     let values = Values(&raw.globals);
     let mut notes = raw.notes.clone();
-    let per_listener_settings = values.switch("per_listener_settings")?.unwrap_or(false);
+    let per_listener_settings = values.is_on("per_listener_settings")?;
     let mut persistence = persistence(values)?;
     let cluster = cluster::build(values, &persistence.location)?;
     if cluster.links.is_some() && !persistence.enabled {
@@ -41,8 +41,8 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
         limits,
         delivery: delivery(values)?,
         retain: retain(values, &mut notes)?,
-        tcp_wrappers: values.switch("tcp_wrappers")?.unwrap_or(false),
-        control_api: values.switch("enable_control_api")?.unwrap_or(false),
+        tcp_wrappers: values.is_on("tcp_wrappers")?,
+        control_api: values.is_on("enable_control_api")?,
         persistence,
         log: log(values)?,
         process: process(values)?,
@@ -51,15 +51,11 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
         shutdown_drain: shutdown_drain(values)?,
         server_reference,
         sys_interval: sys_interval(values)?,
-        packet_buffer_size_bytes: values
-            .bounded("packet_buffer_size", |_| {
-                "Error: Packet buffer size must be between 0 and 65535 inclusive.".to_owned()
-            })?
-            .unwrap_or(4096),
+        packet_buffer_size_bytes: values.bounded("packet_buffer_size", |_| {
+            "Error: Packet buffer size must be between 0 and 65535 inclusive.".to_owned()
+        })?,
         bridge_loop_mark_users: values.all("bridge_loop_mark_user", |text| Ok(text.to_owned()))?,
-        bridge_orphan_expiry: values
-            .last("bridge_orphan_expiry", |text| expiration("bridge_orphan_expiry", text))?
-            .unwrap_or(Duration::from_secs(86_400)),
+        bridge_orphan_expiry: values.value("bridge_orphan_expiry", |text| expiration("bridge_orphan_expiry", text))?,
         bridges,
         notes,
         raw,
@@ -69,44 +65,44 @@ pub(super) fn build(raw: Raw, sources: &Sources) -> Result<Settings, ConfigError
 
 fn limits(values: Values<'_>) -> Result<Limits, ConfigError> {
     let inflight =
-        values.last("max_inflight_messages", |text| match values::number("max_inflight_messages", text)? {
+        values.value("max_inflight_messages", |text| match values::number("max_inflight_messages", text)? {
             value if value <= 0 || value == i32::from(u16::MAX) => Ok(0),
             value => {
                 u16::try_from(value).map_err(|_| ConfigError::new("Error: 'max_inflight_messages' must be <= 65535."))
             }
         })?;
-    let packet = values.last("max_packet_size", |text| {
+    let packet = values.value("max_packet_size", |text| {
         let value = values::number("max_packet_size", text)?;
         match u32::try_from(value) {
             Ok(value) if value >= 20 => Ok(value),
             _ => Err(ConfigError::new("Error: 'max_packet_size' must be >= 20.")),
         }
     })?;
-    let payload = values.last("message_size_limit", |text| {
+    let payload = values.value("message_size_limit", |text| {
         let value = values::number("message_size_limit", text)?;
         match u32::try_from(value) {
             Ok(value) if value <= PAYLOAD_BYTES_MAX => Ok(value),
             _ => Err(invalid("message_size_limit", &value.to_string(), "0 to 268435455")),
         }
     })?;
-    let memory = values.last("memory_limit", |text| {
+    let memory = values.value("memory_limit", |text| {
         let value = values::long_number("memory_limit", text)?;
         usize::try_from(value).map_err(|_| invalid("memory_limit", &value.to_string(), "a number of bytes, or 0"))
     })?;
-    let keepalive: Option<u16> = values.bounded("max_keepalive", |value| {
+    let keepalive: u16 = values.bounded("max_keepalive", |value| {
         format!("Error: Invalid 'max_keepalive' value ({value}). Expected 0 to 65535.")
     })?;
     Ok(Limits {
-        max_inflight_messages: inflight.and_then(NonZeroU16::new),
+        max_inflight_messages: NonZeroU16::new(inflight),
         max_inflight_bytes: values.limit("max_inflight_bytes")?,
         max_queued_messages: values.limit("max_queued_messages")?,
         max_queued_bytes: values.limit("max_queued_bytes")?,
-        max_packet_size_bytes: packet.unwrap_or(2_000_000),
-        message_size_limit_bytes: payload.and_then(NonZeroU32::new),
-        max_keepalive_seconds: keepalive.and_then(NonZeroU16::new),
+        max_packet_size_bytes: packet,
+        message_size_limit_bytes: NonZeroU32::new(payload),
+        max_keepalive_seconds: NonZeroU16::new(keepalive),
         global_max_clients: values.limit("global_max_clients")?,
         global_max_connections: values.limit("global_max_connections")?,
-        memory_limit_bytes: memory.and_then(NonZeroUsize::new),
+        memory_limit_bytes: NonZeroUsize::new(memory),
     })
 }
 
@@ -116,13 +112,13 @@ const PAYLOAD_BYTES_MAX: u32 = 268_435_455;
 fn delivery(values: Values<'_>) -> Result<Delivery, ConfigError> {
     let name = "persistent_client_expiration";
     Ok(Delivery {
-        allow_duplicate_messages: values.switch("allow_duplicate_messages")?.unwrap_or(true),
-        sessions_are_users: values.last("session_owner", session_owner)?.unwrap_or(false),
-        shared_offline_members: values.switch("shared_offline_members")?.unwrap_or(false),
-        queue_qos0_messages: values.switch("queue_qos0_messages")?.unwrap_or(false),
-        upgrade_outgoing_qos: values.switch("upgrade_outgoing_qos")?.unwrap_or(false),
+        allow_duplicate_messages: values.is_on("allow_duplicate_messages")?,
+        sessions_are_users: values.value("session_owner", session_owner)?,
+        shared_offline_members: values.is_on("shared_offline_members")?,
+        queue_qos0_messages: values.is_on("queue_qos0_messages")?,
+        upgrade_outgoing_qos: values.is_on("upgrade_outgoing_qos")?,
         persistent_client_expiration: values.last(name, |text| expiration(name, text))?,
-        connection_messages: values.switch("connection_messages")?.unwrap_or(true),
+        connection_messages: values.is_on("connection_messages")?,
     })
 }
 
@@ -147,19 +143,19 @@ fn retain(values: Values<'_>, notes: &mut Vec<Note>) -> Result<RetainSettings, C
         notes.push(Note::warning("Warning: retain_expiry_interval being capped at 19 years."));
     }
     Ok(RetainSettings {
-        available: values.switch("retain_available")?.unwrap_or(true),
-        check_source: values.switch("check_retain_source")?.unwrap_or(true),
+        available: values.is_on("retain_available")?,
+        check_source: values.is_on("check_retain_source")?,
     })
 }
 
 fn persistence(values: Values<'_>) -> Result<PersistenceSettings, ConfigError> {
-    let on_changes = values.switch("autosave_on_changes")?.unwrap_or(false);
-    let interval = values.number("autosave_interval")?.unwrap_or(1800);
+    let on_changes = values.is_on("autosave_on_changes")?;
+    let interval = values.value("autosave_interval", |text| values::number("autosave_interval", text))?;
     let interval = u32::try_from(interval).ok().and_then(NonZeroU32::new);
     Ok(PersistenceSettings {
-        enabled: values.switch("persistence")?.unwrap_or(false),
+        enabled: values.is_on("persistence")?,
         location: values.path("persistence_location")?.unwrap_or_default(),
-        file: values.string("persistence_file")?.unwrap_or_else(|| "mosquitto.db".to_owned()),
+        file: values.value("persistence_file", |text| values::string("persistence_file", text))?,
         autosave: match interval {
             None => Autosave::Never,
             Some(changes) if on_changes => Autosave::AfterChanges(changes),
@@ -181,11 +177,11 @@ fn process(values: Values<'_>) -> Result<ProcessSettings, ConfigError> {
 const SHUTDOWN_DRAIN_MAX: i32 = 3600;
 
 fn shutdown_drain(values: Values<'_>) -> Result<Duration, ConfigError> {
-    let seconds = values.last("shutdown_drain", |text| match values::number("shutdown_drain", text)? {
+    let seconds = values.value("shutdown_drain", |text| match values::number("shutdown_drain", text)? {
         seconds @ 0..=SHUTDOWN_DRAIN_MAX => Ok(seconds.unsigned_abs()),
         seconds => Err(invalid("shutdown_drain", &seconds.to_string(), "0 to 3600 seconds")),
     })?;
-    Ok(Duration::from_secs(seconds.unwrap_or(0).into()))
+    Ok(Duration::from_secs(seconds.into()))
 }
 
 fn server_reference(values: Values<'_>, cluster: &ClusterSettings) -> Result<Option<String>, ConfigError> {
@@ -219,10 +215,9 @@ fn health_listener(values: Values<'_>) -> Result<Option<SocketAddr>, ConfigError
 }
 
 fn sys_interval(values: Values<'_>) -> Result<Option<Duration>, ConfigError> {
-    let seconds: Option<u16> = values.bounded("sys_interval", |value| {
+    let seconds: u16 = values.bounded("sys_interval", |value| {
         format!("Error: Invalid 'sys_interval' value ({value}). Expected 0 to 65535.")
     })?;
-    let seconds = seconds.unwrap_or(10);
     Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
 }
 
@@ -243,7 +238,7 @@ fn log(values: Values<'_>) -> Result<LogSettings, ConfigError> {
             Err(invalid(name, &pattern, "a strftime pattern"))
         }
     })?;
-    let json = values.last("log_format", |text| match word("log_format", text)? {
+    let json = values.value("log_format", |text| match word("log_format", text)? {
         "text" => Ok(false),
         "json" => Ok(true),
         other => Err(invalid("log_format", other, "text or json")),
@@ -251,10 +246,10 @@ fn log(values: Values<'_>) -> Result<LogSettings, ConfigError> {
     Ok(LogSettings {
         types: log_types(values)?,
         destinations: log_destinations(values)?,
-        timestamp: values.switch("log_timestamp")?.unwrap_or(true),
+        timestamp: values.is_on("log_timestamp")?,
         timestamp_format,
         facility,
-        json: json.unwrap_or(false),
+        json,
     })
 }
 

@@ -64,6 +64,11 @@ impl OptionSpec {
         self.meaning = meaning;
         self
     }
+    /// For options of a listener or bridge, and for security options.
+    const fn defaults(mut self, default: &'static str) -> Self {
+        self.default = default;
+        self
+    }
     const fn once(mut self) -> Self {
         self.repeat = Repeat::Error;
         self
@@ -138,15 +143,16 @@ pub(super) const TABLE: &[OptionSpec] = &[
          subscriptions match, with the highest QoS among them. MQTT 5.0 clients always get one per \
          subscription. Deprecated.",
     ),
-    s("allow_zero_length_clientid").takes("`true` or `false`").means(
+    s("allow_zero_length_clientid").defaults("true").takes("`true` or `false`").means(
         "Whether a client may send an empty client identifier and get a generated one. MQTT 3.1 clients \
-         never may, MQTT 3.1.1 clients only with a clean session. Default: true.",
+         never may, MQTT 3.1.1 clients only with a clean session.",
     ),
     s("auto_id_prefix")
+        .defaults("auto-")
         .line()
         .once()
         .takes("a text of at most 50 bytes")
-        .means("Beginning of generated client identifiers; a UUID follows. Default: auto-."),
+        .means("Beginning of generated client identifiers; a UUID follows."),
     g("autosave_interval", "1800")
         .fixed()
         .takes("seconds, or log entries with `autosave_on_changes true`; 0 or less: never by itself")
@@ -372,13 +378,10 @@ pub(super) const TABLE: &[OptionSpec] = &[
         .takes("the name of a `plugin_load` line")
         .means("Uses that plugin for the `listener` above."),
     // Listeners.
-    row("accept_protocol_versions", Scope::Listener(Place::Explicit), "", true)
+    row("accept_protocol_versions", Scope::Listener(Place::Explicit), "3,4,5", true)
         .words(usize::MAX)
         .takes("`3` (MQTT 3.1), `4` (3.1.1) and `5` (5.0), separated by commas or blanks")
-        .means(
-            "Protocol versions that the listener accepts; a client with another one is refused. Default: all \
-             three.",
-        ),
+        .means("Protocol versions that the listener accepts; a client with another one is refused."),
     structure("bind_address")
         .word()
         .once()
@@ -422,9 +425,10 @@ pub(super) const TABLE: &[OptionSpec] = &[
         .takes("anything; it is not read")
         .means("In Mosquitto: Diffie-Hellman parameters for TLS."),
     la("disable_client_cert_date_checks")
+        .defaults("false")
         .reloads()
         .takes("`true` or `false`")
-        .means("Accepts client certificates that have expired or are not valid yet. Default: false."),
+        .means("Accepts client certificates that have expired or are not valid yet."),
     la("enable_proxy_protocol").takes("`1` or `2`").means(
         "Every connection has to begin with a PROXY header of this version, whose statement about the \
          client is trusted: let only the load balancer reach the listener. Version 2 excludes \
@@ -463,17 +467,18 @@ pub(super) const TABLE: &[OptionSpec] = &[
         "Open connections of this listener, on this node. Further ones are closed at once. Default: no \
          limit.",
     ),
-    l("max_qos").reloads().takes("0 to 2").means(
+    l("max_qos").defaults("2").reloads().takes("0 to 2").means(
         "Highest QoS with which clients may publish, announced to MQTT 5.0 clients; one that exceeds it \
-         is disconnected. Applies from a client's next CONNECT on. Default: 2.",
+         is disconnected. Applies from a client's next CONNECT on.",
     ),
-    la("max_topic_alias").reloads().takes("0 to 65535").means(
-        "Topic aliases that an MQTT 5.0 client may set up. Applies from a client's next CONNECT on. \
-         Default: 10.",
-    ),
-    la("max_topic_alias_broker").reloads().takes("0 to 65535").means(
+    la("max_topic_alias")
+        .defaults("10")
+        .reloads()
+        .takes("0 to 65535")
+        .means("Topic aliases that an MQTT 5.0 client may set up. Applies from a client's next CONNECT on."),
+    la("max_topic_alias_broker").defaults("10").reloads().takes("0 to 65535").means(
         "Topic aliases that the broker sets up towards an MQTT 5.0 client, if the client allows as many. \
-         Applies from a client's next CONNECT on. Default: 10.",
+         Applies from a client's next CONNECT on.",
     ),
     l("maximum_qos").as_("max_qos").reloads().takes("0 to 2").means("Another name of `max_qos`."),
     la("mount_point").line().takes("a text without `+` and `#`, and with at most 200 `/`").means(
@@ -481,25 +486,25 @@ pub(super) const TABLE: &[OptionSpec] = &[
          changed.",
     ),
     structure("port")
+        .defaults("1883")
         .takes("1 to 65535")
-        .means("Port of the default listener. Deprecated, use `listener`. Default: 1883."),
-    l("protocol").takes("`mqtt`, `websockets` or `http_api`").means(
+        .means("Port of the default listener. Deprecated, use `listener`."),
+    l("protocol").defaults("mqtt").takes("`mqtt`, `websockets` or `http_api`").means(
         "What the listener serves: MQTT, MQTT over WebSockets, or the read-only HTTP API below `/api/v1` \
-         and the files of `http_dir`. Default: mqtt.",
+         and the files of `http_dir`.",
     ),
-    la("proxy_protocol_v2_require_tls").takes("`true` or `false`").means(
-        "With `enable_proxy_protocol 2`, refuses clients that reached the load balancer without TLS. \
-         Default: false.",
-    ),
+    la("proxy_protocol_v2_require_tls")
+        .defaults("false")
+        .takes("`true` or `false`")
+        .means("With `enable_proxy_protocol 2`, refuses clients that reached the load balancer without TLS."),
     l("psk_hint")
         .line()
         .refused(NO_PSK)
         .takes("a text")
         .means("In Mosquitto: switches on TLS with pre-shared keys; the text is sent to clients."),
-    l("require_certificate").reloads().takes("`true` or `false`").means(
+    l("require_certificate").defaults("false").reloads().takes("`true` or `false`").means(
         "Every client has to present a certificate that is valid by `cafile` or `capath`; with \
-         `enable_proxy_protocol 2`, the header has to say that the load balancer verified one. Default: \
-         false.",
+         `enable_proxy_protocol 2`, the header has to say that the load balancer verified one.",
     ),
     l("socket_domain").takes("`ipv4` or `ipv6`").means("Listens on addresses of this family only. Default: both."),
     l("tls_engine")
@@ -519,23 +524,23 @@ pub(super) const TABLE: &[OptionSpec] = &[
         .takes("`pem` or `engine`; only `pem` is possible")
         .means("Form of `keyfile`. Default: pem."),
     la("tls_version")
+        .defaults("tlsv1.2")
         .word()
         .once()
         .takes("`tlsv1.2` or `tlsv1.3`")
-        .means("Lowest TLS version that is accepted. Default: tlsv1.2."),
-    l("use_identity_as_username").reloads().takes("`true` or `false`").means(
+        .means("Lowest TLS version that is accepted."),
+    l("use_identity_as_username").defaults("false").reloads().takes("`true` or `false`").means(
         "The user name is the common name of the client's certificate, and no password is checked. Needs \
          `require_certificate true`; a client without a common name is refused. Behind \
-         `enable_proxy_protocol 2` the name comes from the header, and the usual login rules decide. \
-         Default: false.",
+         `enable_proxy_protocol 2` the name comes from the header, and the usual login rules decide.",
     ),
-    l("use_subject_as_username").reloads().takes("`true` or `false`").means(
+    l("use_subject_as_username").defaults("false").reloads().takes("`true` or `false`").means(
         "The user name is the whole subject of the client's certificate (RFC 2253). Needs \
-         `require_certificate true`; `use_identity_as_username` takes precedence. Default: false.",
+         `require_certificate true`; `use_identity_as_username` takes precedence.",
     ),
-    l("use_username_as_clientid").reloads().takes("`true` or `false`").means(
+    l("use_username_as_clientid").defaults("false").reloads().takes("`true` or `false`").means(
         "The user name takes the place of the client identifier; a client without a user name is \
-         refused. Default: false.",
+         refused.",
     ),
     la("websockets_origin").list().reloads().takes("one word; repeatable").means(
         "Origin header that WebSocket requests may have; requests without the header are accepted. \
@@ -555,9 +560,9 @@ pub(super) const TABLE: &[OptionSpec] = &[
         .takes("one or more `HOST[:PORT]`; an IPv6 address needs its port, as in `[::1]:1883`")
         .means("Another name of `address`."),
     b("bridge_alpn").line().once().takes("a text").means("Protocol name that is offered to the remote with ALPN."),
-    b("bridge_attempt_unsubscribe").takes("`true` or `false`").means(
+    b("bridge_attempt_unsubscribe").defaults("true").takes("`true` or `false`").means(
         "Sends UNSUBSCRIBE for topics that only go out, at each connection, so that nothing comes in \
-         from earlier subscriptions. Default: true.",
+         from earlier subscriptions.",
     ),
     b("bridge_bind_address")
         .word()
@@ -592,32 +597,33 @@ pub(super) const TABLE: &[OptionSpec] = &[
         .refused(NO_PSK)
         .takes("a text")
         .means("In Mosquitto: the identity of the bridge for TLS with a pre-shared key."),
-    b("bridge_insecure").takes("`true` or `false`").means(
+    b("bridge_insecure").defaults("false").takes("`true` or `false`").means(
         "Accepts a certificate of the remote that does not name its host. The chain is verified all the \
-         same. Default: false.",
+         same.",
     ),
     b("bridge_keyfile").line().takes("a path").means(
         "PEM file of the private key of `bridge_certfile`. Encrypted keys and keys on the curve P-521 \
          are not supported.",
     ),
-    b("bridge_loop_mark").not_mosquittos().takes("`true` or `false`").means(
+    b("bridge_loop_mark").defaults("false").not_mosquittos().takes("`true` or `false`").means(
         "Marks messages, so that each site of a ring or mesh gets each of them once. MQTT 5.0 only; a \
-         site accepts marks from the users in its `bridge_loop_mark_user`. Default: false.",
+         site accepts marks from the users in its `bridge_loop_mark_user`.",
     ),
-    b("bridge_max_packet_size").takes("a number of bytes up to 2147483647; 0 or less: no limit").means(
+    b("bridge_max_packet_size").defaults("0").takes("a number of bytes up to 2147483647; 0 or less: no limit").means(
         "Largest packet sent to the remote, unless its own limit is lower. Larger messages are dropped \
-         and counted. Default: 0.",
+         and counted.",
     ),
-    b("bridge_max_topic_alias").takes("0 to 65535").means(
-        "Topic aliases in either direction over MQTT 5.0; towards the remote as far as it allows them. \
-         Default: 10.",
-    ),
+    b("bridge_max_topic_alias")
+        .defaults("10")
+        .takes("0 to 65535")
+        .means("Topic aliases in either direction over MQTT 5.0; towards the remote as far as it allows them."),
     b("bridge_outgoing_retain")
+        .defaults("true")
         .takes("`true` or `false`")
-        .means("With `false`, messages leave without the RETAIN flag. Default: true."),
-    b("bridge_protocol_version").word().takes("`mqttv31`, `mqttv311` or `mqttv50`").means(
+        .means("With `false`, messages leave without the RETAIN flag."),
+    b("bridge_protocol_version").defaults("mqttv311").word().takes("`mqttv31`, `mqttv311` or `mqttv50`").means(
         "Protocol version towards the remote. If the remote refuses MQTT 5.0, the bridge falls back to \
-         MQTT 3.1.1. Default: mqttv311.",
+         MQTT 3.1.1.",
     ),
     b("bridge_psk")
         .line()
@@ -629,18 +635,19 @@ pub(super) const TABLE: &[OptionSpec] = &[
         "Receive Maximum announced to the remote over MQTT 5.0. Default: the value of \
          `max_inflight_messages`.",
     ),
-    b("bridge_reload_type").takes("`lazy` or `immediate`").means(
-        "When settings that a reload changed apply: at the next reconnect, or at once by a reconnect. \
-         Default: lazy.",
-    ),
+    b("bridge_reload_type")
+        .defaults("lazy")
+        .takes("`lazy` or `immediate`")
+        .means("When settings that a reload changed apply: at the next reconnect, or at once by a reconnect."),
     b("bridge_require_ocsp")
+        .defaults("false")
         .refused("stapled OCSP answers are not checked by rustls")
         .harmless("false")
         .takes("`true` or `false`; only `false` is possible")
-        .means("In Mosquitto: the remote has to send a stapled OCSP response. Default: false."),
-    b("bridge_session_expiry_interval").takes("0 to 4294967295 seconds; 4294967295: never").means(
+        .means("In Mosquitto: the remote has to send a stapled OCSP response."),
+    b("bridge_session_expiry_interval").defaults("0").takes("0 to 4294967295 seconds; 4294967295: never").means(
         "Session Expiry Interval requested from the remote over MQTT 5.0. With 0 the remote drops its \
-         session, and what would wait in it, at every disconnect. Default: 0.",
+         session, and what would wait in it, at every disconnect.",
     ),
     b("bridge_tcp_keepalive")
         .words(3)
@@ -650,18 +657,19 @@ pub(super) const TABLE: &[OptionSpec] = &[
         "How long sent data may stay unacknowledged by the remote's host before the connection counts as \
          broken (TCP_USER_TIMEOUT). Default: the system's.",
     ),
-    b("bridge_tls_use_os_certs").takes("`true` or `false`").means(
-        "Verifies the remote's certificate against the CA certificates of the system. Switches TLS on. \
-         Default: false.",
-    ),
+    b("bridge_tls_use_os_certs")
+        .defaults("false")
+        .takes("`true` or `false`")
+        .means("Verifies the remote's certificate against the CA certificates of the system. Switches TLS on."),
     b("bridge_tls_version")
+        .defaults("tlsv1.2")
         .word()
         .once()
         .takes("`tlsv1.2` or `tlsv1.3`")
-        .means("Lowest TLS version towards the remote. Default: tlsv1.2."),
-    b("cleansession").takes("`true` or `false`").means(
+        .means("Lowest TLS version towards the remote."),
+    b("cleansession").defaults("false").takes("`true` or `false`").means(
         "Whether the remote starts a new session at each connection. With `false` over MQTT 5.0 it keeps \
-         one only with `bridge_session_expiry_interval`. Default: false.",
+         one only with `bridge_session_expiry_interval`.",
     ),
     b("clientid").line().as_("remote_clientid").once().takes("a text").means("Another name of `remote_clientid`."),
     b("connection").list().takes("a name of one word, different for each bridge").means(
@@ -669,11 +677,12 @@ pub(super) const TABLE: &[OptionSpec] = &[
          block, and one node at a time runs the bridge.",
     ),
     b("idle_timeout")
+        .defaults("60")
         .takes("a number of seconds up to 2147483647; below 1: 1")
-        .means("Time without messages after which a bridge with `start_type lazy` disconnects. Default: 60."),
-    b("keepalive_interval").takes("a number of seconds up to 65535; below 5: 5").means(
+        .means("Time without messages after which a bridge with `start_type lazy` disconnects."),
+    b("keepalive_interval").defaults("60").takes("a number of seconds up to 65535; below 5: 5").means(
         "Keep alive towards the remote. The bridge sends a ping whenever the remote has sent nothing for \
-         so long. Default: 60.",
+         so long.",
     ),
     b("local_cleansession").takes("`true` or `false`").means(
         "With `true`, the local session ends with the connection to the remote, and nothing waits for it \
@@ -699,13 +708,14 @@ pub(super) const TABLE: &[OptionSpec] = &[
         .once()
         .takes("a topic name")
         .means("Topic for the state of the bridge. Default: `$SYS/broker/connection/<remote_clientid>/state`."),
-    b("notifications").takes("`true` or `false`").means(
+    b("notifications").defaults("true").takes("`true` or `false`").means(
         "Publishes whether the bridge is connected as a retained 1 or 0 on both sides; the 0 is the \
-         will. Default: true.",
+         will.",
     ),
     b("notifications_local_only")
+        .defaults("false")
         .takes("`true` or `false`")
-        .means("Publishes the state in this broker only. Default: false."),
+        .means("Publishes the state in this broker only."),
     b("password").line().as_("remote_password").once().takes("a text").means("Another name of `remote_password`."),
     b("remote_clientid").line().once().takes("a text").means(
         "Client identifier at the remote. Required in a cluster, and equal on all nodes. Default on a \
@@ -721,6 +731,7 @@ pub(super) const TABLE: &[OptionSpec] = &[
     ),
     b("remote_username").line().once().takes("a text").means("User name at the remote."),
     b("restart_timeout")
+        .defaults("5 30")
         .words(3)
         .takes(
             "`SECONDS`, or `BASE CAP [STABLE]` in seconds; the first from 1 to 3600, CAP from BASE to 7200, \
@@ -728,20 +739,20 @@ pub(super) const TABLE: &[OptionSpec] = &[
         )
         .means(
             "Wait before the next attempt to connect: constant, or random and growing from BASE to CAP. A \
-             connection that stood for STABLE seconds, by default twice BASE, starts again at BASE. Default: \
-             5 30.",
+             connection that stood for STABLE seconds, by default twice BASE, starts again at BASE.",
         ),
-    b("round_robin").takes("`true` or `false`").means(
+    b("round_robin").defaults("false").takes("`true` or `false`").means(
         "With `true`, all addresses are equal and tried in turn. With `false`, the first is preferred, \
-         and the bridge returns to it once it answers. Default: false.",
+         and the bridge returns to it once it answers.",
     ),
-    b("start_type").takes("`automatic`, `lazy` or `once`").means(
+    b("start_type").defaults("automatic").takes("`automatic`, `lazy` or `once`").means(
         "`automatic` connects at the start and after every loss, `lazy` when `threshold` messages wait, \
-         `once` at the start only. Default: automatic.",
+         `once` at the start only.",
     ),
     b("threshold")
+        .defaults("10")
         .takes("a number of messages; below 1: 1")
-        .means("Queued messages at which a bridge with `start_type lazy` connects. Default: 10."),
+        .means("Queued messages at which a bridge with `start_type lazy` connects."),
     b("topic")
         .topic()
         .list()
@@ -754,9 +765,9 @@ pub(super) const TABLE: &[OptionSpec] = &[
              wildcards, and an empty PATTERN needs both. At least one line is required. Default: out, QoS 0, \
              no prefixes.",
         ),
-    b("try_private").takes("`true` or `false`").means(
+    b("try_private").defaults("true").takes("`true` or `false`").means(
         "Tells a remote before MQTT 5.0 that this is a bridge. Dropped at the next attempt if the remote \
-         refuses it. Default: true.",
+         refuses it.",
     ),
     b("username").line().as_("remote_username").once().takes("a text").means("Another name of `remote_username`."),
     // Ours.
@@ -826,9 +837,9 @@ pub(super) const TABLE: &[OptionSpec] = &[
         "Name of this node. Its certificate has to be valid for this name or for the host of \
          `cluster_advertise`. Default: the host of `cluster_advertise`, otherwise the host name.",
     ),
-    ours("cluster_new", "").takes("`true` or `false`").means(
+    ours("cluster_new", "false").takes("`true` or `false`").means(
         "With `true`, a node with an empty data directory and no other `cluster_peer` forms a cluster of \
-         its own. Otherwise it waits to be added. Needs `cluster_listener`. Default: false.",
+         its own. Otherwise it waits to be added. Needs `cluster_listener`.",
     ),
     ours("cluster_peer", "").list().takes("`HOST:PORT`; an IPv6 address in brackets; repeatable").means(
         "Initial nodes, this one may be among them; for a node that joins later, members to ask. The \

@@ -111,6 +111,34 @@ fn every_supported_option_changes_what_the_broker_is_told() {
     assert_eq!(unheard, [""; 0], "options without an effect on the settings");
 }
 
+#[test]
+fn a_default_of_the_option_table_is_what_holds_when_nothing_is_written() {
+    let folder = Folder::new();
+    let mut compared = 0;
+    for spec in options::all().filter(|spec| spec.state == State::Supported && !spec.default.is_empty()) {
+        // One line for each value of a list; a port has to belong to the default listener.
+        let values: Vec<&str> = if spec.is_list() { spec.default.split(' ').collect() } else { vec![spec.default] };
+        let lines: String = values.iter().map(|value| format!("{} {value}\n", spec.name)).collect();
+        let surroundings = match spec.scope {
+            Scope::Bridge => BRIDGES.map(|lines| format!("listener 1883\nconnection b\n{lines}")).to_vec(),
+            Scope::Structure => vec!["bind_address 127.0.0.1\n".to_owned()],
+            _ => SURROUNDINGS.map(str::to_owned).to_vec(),
+        };
+        for start in surroundings {
+            let rest = without(&start, spec);
+            let with = match spec.scope {
+                Scope::Listener(_) | Scope::Bridge | Scope::Structure => format!("{rest}{lines}"),
+                _ => format!("{lines}{rest}"),
+            };
+            if let (Some(without), Some(with)) = (said(&folder, &rest), said(&folder, with)) {
+                assert_eq!(without, with, "{} {}", spec.name, spec.default);
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 100, "{compared} comparisons");
+}
+
 fn sources_below(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).expect("a folder of sources") {
         let path = entry.expect("an entry").path();

@@ -44,11 +44,13 @@ pub struct DisturbersOptions {
     pub retained: u64,
     /// Clients that lose their connections and come back.
     pub reconnects: usize,
+    /// Durable sessions without a connection that all get one message.
+    pub sleepers: usize,
 }
 
 impl Default for DisturbersOptions {
     fn default() -> Self {
-        Self { single: false, seconds: 8, only: None, retained: 200_000, reconnects: 18_000 }
+        Self { single: false, seconds: 8, only: None, retained: 200_000, reconnects: 18_000, sleepers: 100_000 }
     }
 }
 
@@ -68,10 +70,11 @@ enum Disturber {
     Checkpoint,
     Drain,
     Reconnects,
+    Broadcast,
 }
 
 impl Disturber {
-    const ALL: [(Self, &str); 13] = [
+    const ALL: [(Self, &str); 14] = [
         (Self::Nobody, "nobody"),
         (Self::NobodyOfTwo, "nobody-of-two"),
         (Self::DeadPeer, "dead-peer"),
@@ -85,6 +88,7 @@ impl Disturber {
         (Self::Checkpoint, "checkpoint"),
         (Self::Drain, "drain"),
         (Self::Reconnects, "reconnects"),
+        (Self::Broadcast, "broadcast"),
     ];
 
     fn needs_peers(self) -> bool {
@@ -110,6 +114,7 @@ struct Disturbed {
     victim: usize,
     retained: u64,
     reconnects: usize,
+    sleepers: usize,
     connections: Vec<Connection>,
     strangers: Vec<TcpStream>,
     clients: Option<tokio::runtime::Runtime>,
@@ -155,9 +160,8 @@ pub async fn run(options: &DisturbersOptions) -> Measured {
         eprintln!("  {}", text(&row));
         rows.push(row);
     }
-    Ok(
-        json!({ "nodes": nodes, "rate": LIVE_RATE, "retained": options.retained, "reconnects": reconnects, "rows": rows }),
-    )
+    Ok(json!({ "nodes": nodes, "rate": LIVE_RATE, "retained": options.retained, "reconnects": reconnects,
+            "sleepers": options.sleepers, "rows": rows }))
 }
 
 /// Raises the limit of this process, which brokers inherit, if it may; returns what it is.
@@ -254,6 +258,7 @@ async fn lay_out(
         victim,
         retained: options.retained,
         reconnects: options.reconnects,
+        sleepers: options.sleepers,
         connections: Vec::new(),
         strangers: Vec::new(),
         clients: Some(clients),

@@ -16,6 +16,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+const BROADCASTS: usize = 5;
 const STRANGERS: usize = 1200;
 const FILTERS: usize = 60;
 const WRONG_LOGINS: usize = 2000;
@@ -32,7 +33,7 @@ const STATE_MESSAGES: u64 = 20_000;
 /// Clients that come at the same time.
 const AT_ONCE: usize = 300;
 /// For all of them.
-const STORM_TIMEOUT: Duration = Duration::from_secs(60);
+const STORM_TIMEOUT: Duration = Duration::from_secs(300);
 
 fn client(name: String) -> Connect {
     Connect::new(ProtocolVersion::V311, name)
@@ -84,6 +85,14 @@ pub(super) async fn prepare(ground: &mut Disturbed) -> std::result::Result<(), F
             let count = ground.reconnects;
             ground.connections = connect_all(&ground.cluster.addresses(), count, &ground.handle()).await?;
         }
+        Disturber::Broadcast => {
+            let nodes = ground.cluster.addresses();
+            let sleeper = move |number: usize| {
+                let (target, name) = (nodes[number % nodes.len()], format!("sleeper-{number}"));
+                async move { offline_session(target, &name, "broadcast").await }
+            };
+            many(ground.sleepers, &tokio::runtime::Handle::current(), sleeper).await?;
+        }
         Disturber::Nobody
         | Disturber::NobodyOfTwo
         | Disturber::IdleStrangers
@@ -134,6 +143,15 @@ pub(super) async fn disturb(
         }
         Disturber::Drain => {
             ground.cluster.command(ground.victim, "drain").await??;
+        }
+        Disturber::Broadcast => {
+            let (mut publisher, _) = Connection::connected(target, client("broadcaster".into())).await?;
+            publisher.timeout = STORM_TIMEOUT;
+            for _ in 0..BROADCASTS {
+                publisher.publish(message("broadcast", vec![b'b'; 64], QoS::AtLeastOnce)).await?;
+                sleep(Duration::from_secs(1)).await;
+            }
+            publisher.disconnect().await?;
         }
         Disturber::Reconnects => {
             let (nodes, count) = (ground.cluster.addresses(), ground.reconnects);
