@@ -1,4 +1,4 @@
-//! What the broker is told to do, as validated types. Each field names its mosquitto.conf option, unit and default.
+//! What the broker is told to do, as validated types. Each field names its mosquitto.conf option and unit; defaults stand in the option table.
 //! Always true: a value of these types has passed every check that needs no other file and no network; nothing below
 //! `main` reads the configuration file or the environment.
 //! Not here: how text becomes these types (`build`), what a password or ACL file contains (`auth`).
@@ -25,9 +25,9 @@ pub struct Settings {
     pub limits: Limits,
     pub delivery: Delivery,
     pub retain: RetainSettings,
-    /// `tcp_wrappers` (ours, default false): /etc/hosts.allow and /etc/hosts.deny are obeyed.
+    /// `tcp_wrappers` (ours): /etc/hosts.allow and /etc/hosts.deny are obeyed.
     pub tcp_wrappers: bool,
-    /// `enable_control_api` (default false): requests on `$CONTROL/broker/v1` are answered.
+    /// `enable_control_api`: requests on `$CONTROL/broker/v1` are answered.
     pub control_api: bool,
     pub persistence: PersistenceSettings,
     pub log: LogSettings,
@@ -91,9 +91,9 @@ pub struct Limits {
 /// What is delivered to whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// `allow_duplicate_messages`: once per overlapping subscription (true, default) or once per client.
+    /// `allow_duplicate_messages`: once per overlapping subscription (true) or once per client.
     pub allow_duplicate_messages: bool,
-    /// `session_owner user|none` (ours, default none as Mosquitto): a client identifier that is connected or has a session is
+    /// `session_owner user|none` (ours): a client identifier that is connected or has a session is
     /// its user's; who comes under another user name, or none, is turned away.
     pub sessions_are_users: bool,
     /// `shared_offline_members` (ours): members of shared groups that are away take their turn all the same, and keep what
@@ -112,16 +112,16 @@ pub struct Delivery {
 /// Retained messages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetainSettings {
-    /// `retain_available` (default true): publishing one when false disconnects the client.
+    /// `retain_available`: publishing one when false disconnects the client.
     pub available: bool,
-    /// `check_retain_source` (default true, as Mosquitto's manual says): recheck the publisher's rights at delivery.
+    /// `check_retain_source`: recheck the publisher's rights at delivery.
     pub check_source: bool,
 }
 
 /// What is kept on disk, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PersistenceSettings {
-    /// `persistence` (default false); always true in a cluster.
+    /// `persistence`; always true in a cluster.
     pub enabled: bool,
     /// `persistence_location`: folder. Default: the current one (an empty path).
     pub location: PathBuf,
@@ -159,13 +159,13 @@ pub struct LogSettings {
     /// `log_type`, or all with `-v`, or none with `-q`. Default error, warning, notice, information.
     pub types: LogTypes,
     pub destinations: LogDestinations,
-    /// `log_timestamp` (default true).
+    /// `log_timestamp`.
     pub timestamp: bool,
     /// `log_timestamp_format`: strftime pattern, local time. Default none: seconds since 1970.
     pub timestamp_format: Option<String>,
     /// `log_facility`: 0 to 7 for local0 to local7. Default none: daemon.
     pub facility: Option<u8>,
-    /// `log_format` (ours): `text` (default) or `json`.
+    /// `log_format` (ours): `text` or `json`.
     pub json: bool,
 }
 
@@ -195,9 +195,9 @@ pub struct ProcessSettings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerSettings {
     pub address: ListenAddress,
-    /// `protocol` (default mqtt).
+    /// `protocol`.
     pub protocol: ListenerProtocol,
-    /// `accept_protocol_versions` (default all).
+    /// `accept_protocol_versions`.
     pub versions: ProtocolVersions,
     /// `max_connections`: open at once. `None` (0 or less) means no limit. Default none.
     pub max_connections: Option<NonZeroUsize>,
@@ -209,9 +209,9 @@ pub struct ListenerSettings {
     pub max_topic_alias_broker: u16,
     /// `mount_point`: put before the topics of this listener's clients. Default none.
     pub mount_point: Option<String>,
-    /// `use_username_as_clientid` (default false).
+    /// `use_username_as_clientid`.
     pub use_username_as_clientid: bool,
-    /// `websockets_origin`: allowed Origin headers; empty (default) allows any.
+    /// `websockets_origin`: allowed Origin headers; empty allows any.
     pub websockets_origins: Vec<String>,
     /// `http_dir`: files that websockets and http_api listeners serve. Default none.
     pub http_dir: Option<PathBuf>,
@@ -289,7 +289,7 @@ pub enum ProxyVersion {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProxyRules {
     pub version: ProxyVersion,
-    /// `proxy_protocol_v2_require_tls` (default false).
+    /// `proxy_protocol_v2_require_tls`.
     pub require_tls: bool,
     /// `require_certificate`: the header must say that the client's certificate was verified.
     pub require_certificate: bool,
@@ -318,7 +318,7 @@ pub struct TlsSettings {
     pub capath: Option<PathBuf>,
     /// `crlfile`: PEM revocation list.
     pub crlfile: Option<PathBuf>,
-    /// `require_certificate` (default false).
+    /// `require_certificate`.
     pub require_certificate: bool,
     /// `tls_version`: lowest version. Default 1.2.
     pub min_version: TlsVersion,
@@ -326,11 +326,11 @@ pub struct TlsSettings {
     pub ciphers: Option<String>,
     /// `ciphers_tls1.3`
     pub ciphers_tls13: Option<String>,
-    /// `use_identity_as_username` (default false): user name is the certificate's common name.
+    /// `use_identity_as_username`: user name is the certificate's common name.
     pub use_identity_as_username: bool,
-    /// `use_subject_as_username` (default false): user name is its subject (RFC 2253).
+    /// `use_subject_as_username`: user name is its subject (RFC 2253).
     pub use_subject_as_username: bool,
-    /// `disable_client_cert_date_checks` (default false).
+    /// `disable_client_cert_date_checks`.
     pub disable_client_cert_date_checks: bool,
 }
 
@@ -345,7 +345,7 @@ pub enum TlsVersion {
 pub struct SecuritySettings {
     /// `allow_anonymous` or `listener_allow_anonymous`. Default false, but true in the local-only mode.
     pub allow_anonymous: bool,
-    /// `allow_zero_length_clientid` (default true).
+    /// `allow_zero_length_clientid`.
     pub allow_zero_length_clientid: bool,
     /// `listener_auto_id_prefix`, else `auto_id_prefix`: at most 50 bytes. Default `auto-`.
     pub auto_id_prefix: String,
