@@ -4,7 +4,7 @@
 //! delivered, or when (retained messages, QoS 2 of durable sessions, marks of bridges), comes to live subscribers from there,
 //! on every node by its own apply: whoever dies, and in one order for all. A message without durable receivers is acknowledged only behind a read
 //! barrier where other nodes exist.
-use super::{Denied, Env, Session, SessionError};
+use super::{Denied, Env, Session, SessionError, requests::Request};
 use crate::{
     control,
     live::router::{Choice, Targets},
@@ -307,7 +307,7 @@ impl Session {
 
     fn quota_exceeded(&self, qos: QoS, packet_id: u16) -> bool {
         let maximum = usize::from(self.options.receive_maximum);
-        if maximum == 0 || !self.is_v5() {
+        if maximum == 0 || !self.options.is_v5() {
             return false;
         }
         let repeated = qos == QoS::ExactlyOnce && self.received.contains(&packet_id);
@@ -329,7 +329,7 @@ impl Session {
     fn refuse(&mut self, qos: QoS, packet_id: u16, reason: ReasonCode, topic: &TopicName, env: &mut impl Env) {
         let what = if reason == ReasonCode::NotAuthorized { Denied::Publish } else { Denied::LargePublish };
         env.denied(what, topic.as_str());
-        let reason = if self.is_v5() { reason } else { ReasonCode::Success };
+        let reason = if self.options.is_v5() { reason } else { ReasonCode::Success };
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => {
@@ -347,9 +347,9 @@ impl Session {
     /// The client uses the packet identifier again, after PUBREL before MQTT 5. A durable session may have it from a packet
     /// that was taken on an earlier connection and comes again: the next one must not be taken for that.
     fn forget_refused(&mut self, packet_id: u16, env: &mut impl Env) {
-        match (self.options.durable, self.is_v5()) {
+        match (self.options.durable, self.options.is_v5()) {
             (true, true) => {
-                let number = self.request(super::Request::Ignored);
+                let number = self.requests.add(Request::Ignored);
                 env.submit(self.release(packet_id), number);
             }
             // Its PUBREL goes the same way.
@@ -417,7 +417,7 @@ impl Session {
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => {
-                let known = reached || !self.is_v5();
+                let known = reached || !self.options.is_v5();
                 let reason = if known { ReasonCode::Success } else { ReasonCode::NoMatchingSubscribers };
                 env.count().pubacks_sent += 1;
                 if reason == ReasonCode::Success {
@@ -600,7 +600,7 @@ impl Session {
 
     pub(super) fn on_pubrel(&mut self, ack: Ack, env: &mut impl Env) -> Result<(), SessionError> {
         if self.options.durable && !self.received.contains(&ack.packet_id) {
-            let number = self.request(super::Request::PubRel { packet_id: ack.packet_id, since: env.now() });
+            let number = self.requests.add(Request::PubRel { packet_id: ack.packet_id, since: env.now() });
             env.submit(self.release(ack.packet_id), number);
             return Ok(());
         }

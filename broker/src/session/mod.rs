@@ -12,26 +12,30 @@ mod filters;
 mod inbound;
 mod mount_point;
 mod outbox;
-mod subscribe;
+mod outgoing;
+mod requests;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 
 use crate::{live::Delivery, ticket};
-use aliases::{InboundAliases, OutboundAliases};
+use aliases::InboundAliases;
 use filters::Filters;
 use inbound::Pipeline;
 use mosquorum_cluster::{
     Answer,
     ids::{Epoch, Millis},
-    state::{Command, DisconnectCommand, QueueLimits},
+    state::{Command, DisconnectCommand, Outcome, QueueLimits},
 };
-use mosquorum_proto::mqtt::{Ack, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, TopicFilter, Utf8, encode};
-use outbox::{Acks, Held, Outbox};
+use mosquorum_proto::mqtt::{Ack, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, Utf8, encode};
+use outbox::Acks;
+use outgoing::{Outgoing, Sending};
+use requests::{Request, Requests};
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
-use subscribe::{Replay, Request};
+use subscriptions::Subscriptions;
 
 pub use env::{Denied, Env};
 pub(crate) use inbound::is_expiry;
@@ -74,6 +78,12 @@ pub struct SessionOptions {
     pub limits: QueueLimits,
 }
 
+impl SessionOptions {
+    fn is_v5(&self) -> bool {
+        self.version == ProtocolVersion::V5
+    }
+}
+
 /// Why the session ends the connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
@@ -91,22 +101,15 @@ pub enum SessionError {
 pub struct Session {
     pub options: SessionOptions,
     pipeline: Pipeline,
-    outbox: Outbox,
     aliases_in: InboundAliases,
-    aliases_out: OutboundAliases,
     /// QoS 2 packet identifiers received from a client without a durable session, until PUBREL.
     received: BTreeSet<u16>,
     /// Those that came again on this connection, each with a hash of what came.
     repeated: BTreeMap<u16, u64>,
     /// Packets that wait until what came before them has taken effect.
     deferred: VecDeque<Packet>,
-    requests: BTreeMap<u64, Request>,
-    /// How many of `requests` are SUBSCRIBEs and UNSUBSCRIBEs.
-    subscribing: u32,
-    unsubscribing: u32,
-    next_request: u64,
-    replays: VecDeque<Replay>,
-    held: Held,
+    requests: Requests,
+    sending: Sending,
     /// Live subscriptions (of sessions that are not durable).
     live: Filters,
 }
@@ -115,25 +118,31 @@ impl Session {
     pub fn new(options: SessionOptions) -> Self {
         Self {
             pipeline: Pipeline::default(),
-            outbox: Outbox::new(&options),
             aliases_in: InboundAliases::new(options.topic_alias_maximum_in),
-            aliases_out: OutboundAliases::new(options.topic_alias_maximum_out),
             received: BTreeSet::new(),
             repeated: BTreeMap::new(),
             deferred: VecDeque::new(),
-            requests: BTreeMap::new(),
-            subscribing: 0,
-            unsubscribing: 0,
-            next_request: 0,
-            replays: VecDeque::new(),
-            held: Held::default(),
+            requests: Requests::default(),
+            sending: Sending::new(&options),
             live: Filters::default(),
             options,
         }
     }
 
-    fn is_v5(&self) -> bool {
-        self.options.version == ProtocolVersion::V5
+    #[inline]
+    fn subscriptions<'a, E: Env>(&'a mut self, env: &'a mut E) -> Subscriptions<'a, E> {
+        Subscriptions {
+            options: &self.options,
+            live: &mut self.live,
+            requests: &mut self.requests,
+            sending: &mut self.sending,
+            env,
+        }
+    }
+
+    #[inline]
+    fn outgoing<'a, E: Env>(&'a mut self, env: &'a mut E) -> Outgoing<'a, E> {
+        Outgoing { options: &self.options, sending: &mut self.sending, env }
     }
 
     /// A packet of the client, checked by the decoder.
@@ -158,9 +167,9 @@ impl Session {
     /// messages before them. Several of one kind go together.
     fn must_wait(&self, packet: &Packet) -> bool {
         match packet {
-            Packet::Publish(_) => self.subscribing + self.unsubscribing > 0,
-            Packet::Subscribe(_) => self.unsubscribing > 0 || self.pipeline.has_unrouted(),
-            Packet::Unsubscribe(_) => self.subscribing > 0 || self.pipeline.has_unrouted(),
+            Packet::Publish(_) => self.requests.is_subscribing() || self.requests.is_unsubscribing(),
+            Packet::Subscribe(_) => self.requests.is_unsubscribing() || self.pipeline.has_unrouted(),
+            Packet::Unsubscribe(_) => self.requests.is_subscribing() || self.pipeline.has_unrouted(),
             _ => false,
         }
     }
@@ -187,11 +196,11 @@ impl Session {
             Packet::Publish(publish) => self.on_publish(publish, env),
             Packet::PubAck(ack) => {
                 env.count().pubacks_received += 1;
-                self.on_puback(ack)
+                self.outgoing(env).on_puback(ack)
             }
             Packet::PubRec(ack) => {
                 env.count().pubrecs_received += 1;
-                self.on_pubrec(ack, env)
+                self.outgoing(env).on_pubrec(ack)
             }
             Packet::PubRel(ack) => {
                 env.count().pubrels_received += 1;
@@ -199,15 +208,15 @@ impl Session {
             }
             Packet::PubComp(ack) => {
                 env.count().pubcomps_received += 1;
-                self.on_pubcomp(ack)
+                self.outgoing(env).on_pubcomp(ack)
             }
             Packet::Subscribe(subscribe) => {
                 env.count().subscribes_received += 1;
-                self.on_subscribe(subscribe, env)
+                self.subscriptions(env).on_subscribe(subscribe)
             }
             Packet::Unsubscribe(unsubscribe) => {
                 env.count().unsubscribes_received += 1;
-                self.on_unsubscribe(unsubscribe, env)
+                self.subscriptions(env).on_unsubscribe(unsubscribe)
             }
             Packet::PingReq => {
                 env.count().pings_received += 1;
@@ -247,41 +256,56 @@ impl Session {
         }
     }
 
-    /// Messages for live subscriptions of this client.
-    pub fn on_delivery(&mut self, delivery: Delivery, env: &mut impl Env) {
-        if self.replays.is_empty() {
-            self.outbox.on_delivery(delivery, &self.options, &mut self.aliases_out, false, env);
-        } else {
-            self.held.hold(delivery, &self.options, env);
+    fn on_request_answer(&mut self, number: u64, answer: Answer, env: &mut impl Env) -> Result<(), SessionError> {
+        if matches!(answer, Answer::Applied { outcome: Outcome::Superseded, .. }) {
+            return Err(SessionError::Superseded);
         }
+        if matches!(answer, Answer::BarrierPassed) {
+            self.subscriptions(env).on_barrier_passed(number);
+            return Ok(());
+        }
+        match (self.requests.take(number), answer) {
+            (Some(Request::Subscribe(pending)), answer) => {
+                self.subscriptions(env).on_subscribe_answer(number, pending, answer);
+            }
+            (Some(Request::Unsubscribe(pending)), answer) => {
+                self.subscriptions(env).on_unsubscribe_answer(number, pending, answer);
+            }
+            (Some(Request::PubRel { packet_id, .. }), Answer::Applied { .. }) => self.complete_release(packet_id, env),
+            (Some(Request::Release(packet_ids)), _) => self.outgoing(env).send_pubrels(&packet_ids),
+            (Some(Request::PubRel { .. } | Request::Ignored) | None, _) => {}
+        }
+        Ok(())
+    }
+
+    /// Messages for live subscriptions of this client.
+    #[inline]
+    pub fn on_delivery(&mut self, delivery: Delivery, env: &mut impl Env) {
+        self.outgoing(env).on_delivery(delivery);
     }
 
     /// Called after inputs were handled, and when `out` has drained: sends what may be sent now and hands the
     /// acknowledgements of this round to the cluster.
     pub fn pump(&mut self, queue_grew: bool, env: &mut impl Env) {
-        self.outbox.pump(queue_grew, &self.options, &mut self.aliases_out, env);
-        self.replay(env);
+        self.outgoing(env).pump(queue_grew);
         self.hand_over_acks(env);
     }
 
     /// Hands the client's acknowledgements since the last time to the cluster.
     pub fn hand_over_acks(&mut self, env: &mut impl Env) {
-        if let Outbox::Durable(outbox) = &mut self.outbox
-            && let Some(Acks { acks, released }) = outbox.take_acks()
-        {
-            let command = Command::Acknowledge {
-                client_id: self.options.client_id.clone(),
-                epoch: self.options.epoch.unwrap_or_default(),
-                acks,
-            };
-            let number = self.request(if released.is_empty() { Request::Ignored } else { Request::Release(released) });
-            env.submit(command, number);
-        }
+        let Some(Acks { acks, released }) = self.sending.take_acks() else { return };
+        let command = Command::Acknowledge {
+            client_id: self.options.client_id.clone(),
+            epoch: self.options.epoch.unwrap_or_default(),
+            acks,
+        };
+        let request = if released.is_empty() { Request::Ignored } else { Request::Release(released) };
+        env.submit(command, self.requests.add(request));
     }
 
     /// Whether more may be read from the client.
     pub fn wants_input(&self) -> bool {
-        self.deferred.is_empty() && !self.pipeline.is_full() && self.requests.len() < REQUESTS_MAX
+        self.deferred.is_empty() && !self.pipeline.is_full() && !self.requests.is_full()
     }
 
     /// Whether something that the client sent is not answered yet.
@@ -296,24 +320,24 @@ impl Session {
 
     /// Since when the oldest packet of the client waits for the cluster.
     pub fn waiting_since(&self) -> Option<Millis> {
-        let requests = self.requests.values().filter_map(Request::since).min();
-        self.pipeline.waiting_since().into_iter().chain(requests).min()
+        self.pipeline.waiting_since().into_iter().chain(self.requests.waiting_since()).min()
     }
 
     /// Whether `pump` would go on once `out` has drained.
     pub fn has_backlog(&self) -> bool {
-        !self.replays.is_empty() || self.outbox.has_backlog()
+        self.sending.has_backlog()
+    }
+
+    /// Whether a search for retained messages goes on with nothing else to wait for. Others have their turn first: a filter
+    /// that matches little may look at very many names.
+    pub fn wants_turn(&self, env: &impl Env) -> bool {
+        self.sending.wants_turn(env)
     }
 
     /// The connection is over: takes back live subscriptions and returns what the state must hear, if anything.
     pub fn end(&mut self, discard_will: bool, superseded: bool, env: &mut impl Env) -> Option<Command> {
-        let removed: Vec<TopicFilter> =
-            self.live.drain().into_iter().filter(|filter| env.unsubscribe_live(filter)).collect();
-        if !removed.is_empty() {
-            env.change_routes(Vec::new(), removed, ticket::new(self.next_request, ticket::REQUEST));
-        }
-        let held = self.held.take().into_iter().filter_map(|delivery| Some((delivery.message, delivery.group?)));
-        for (message, group) in self.outbox.take_shared().into_iter().chain(held) {
+        self.subscriptions(env).end();
+        for (message, group) in self.sending.take_shared() {
             env.choose_again(message, &group);
         }
         let epoch = self.options.epoch.filter(|_| !superseded)?;
@@ -322,20 +346,9 @@ impl Session {
             epoch,
             discard_will,
             expiry_seconds: Some(self.options.session_expiry_seconds),
-            sent_before: self.outbox.sent_before(),
+            sent_before: self.sending.sent_before(),
             unreadable: Arc::default(),
         }))
-    }
-
-    fn request(&mut self, request: Request) -> u64 {
-        match request {
-            Request::Subscribe(_) => self.subscribing += 1,
-            Request::Unsubscribe { .. } => self.unsubscribing += 1,
-            _ => {}
-        }
-        self.next_request += 1;
-        self.requests.insert(self.next_request, request);
-        ticket::new(self.next_request, ticket::REQUEST)
     }
 
     /// PUBACK, PUBREC, PUBREL or PUBCOMP; a reason other than success exists towards 5.0 only.
@@ -347,6 +360,3 @@ impl Session {
 /// An acknowledgement of the client that does not fit the QoS or the state of what it answers.
 const WRONG_ACKNOWLEDGEMENT: SessionError =
     SessionError::Peer(ReasonCode::ProtocolError, "acknowledgement of another kind than expected [MQTT-4.3]");
-
-/// SUBSCRIBE, UNSUBSCRIBE, PUBREL and acknowledgements waiting for the cluster; beyond it nothing more is read.
-const REQUESTS_MAX: usize = 1000;

@@ -2,19 +2,25 @@
 mod order;
 
 use super::{
+    Denied, MountPoint, QueueItem, Session, SessionError, SessionOptions,
     env::{Access, Cluster, Control, Journal, Output, Routing, Trace},
-    *,
 };
 use crate::live::{
+    Delivery,
     counters::CounterValues,
     router::{Choice, SharedTarget, Targets},
 };
 use bytes::{Bytes, BytesMut};
 use mosquorum_cluster::{
-    ids::{LogIndex, NodeId},
-    state::{DeliveryOptions, Live, LoopId, Message, Outcome},
+    Answer,
+    ids::{Epoch, LogIndex, Millis, NodeId},
+    state::{Command, DeliveryOptions, Live, LoopId, Message, Outcome, QueueLimits},
 };
-use mosquorum_proto::mqtt::{Decoder, Publish, PublishProperties, Subscribe, Subscription, TopicName};
+use mosquorum_proto::mqtt::{
+    Ack, Decoder, Disconnect, Packet, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, Subscribe,
+    Subscription, TopicFilter, TopicName, Utf8,
+};
+use std::{collections::BTreeSet, sync::Arc};
 
 struct Fake {
     now: u64,
