@@ -19,22 +19,18 @@ mod subscriptions;
 mod tests;
 
 use crate::{live::Delivery, ticket};
-use aliases::InboundAliases;
 use filters::Filters;
-use inbound::Pipeline;
+use inbound::{Inbound, Receiving};
 use mosquorum_cluster::{
     Answer,
     ids::{Epoch, Millis},
     state::{Command, DisconnectCommand, Outcome, QueueLimits},
 };
-use mosquorum_proto::mqtt::{Ack, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, Utf8, encode};
+use mosquorum_proto::mqtt::{Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, Utf8};
 use outbox::Acks;
 use outgoing::{Outgoing, Sending};
 use requests::{Request, Requests};
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 use subscriptions::Subscriptions;
 
 pub use env::{Denied, Env};
@@ -100,12 +96,7 @@ pub enum SessionError {
 
 pub struct Session {
     pub options: SessionOptions,
-    pipeline: Pipeline,
-    aliases_in: InboundAliases,
-    /// QoS 2 packet identifiers received from a client without a durable session, until PUBREL.
-    received: BTreeSet<u16>,
-    /// Those that came again on this connection, each with a hash of what came.
-    repeated: BTreeMap<u16, u64>,
+    receiving: Receiving,
     /// Packets that wait until what came before them has taken effect.
     deferred: VecDeque<Packet>,
     requests: Requests,
@@ -117,16 +108,18 @@ pub struct Session {
 impl Session {
     pub fn new(options: SessionOptions) -> Self {
         Self {
-            pipeline: Pipeline::default(),
-            aliases_in: InboundAliases::new(options.topic_alias_maximum_in),
-            received: BTreeSet::new(),
-            repeated: BTreeMap::new(),
+            receiving: Receiving::new(&options),
             deferred: VecDeque::new(),
             requests: Requests::default(),
             sending: Sending::new(&options),
             live: Filters::default(),
             options,
         }
+    }
+
+    #[inline]
+    fn inbound<'a, E: Env>(&'a mut self, env: &'a mut E) -> Inbound<'a, E> {
+        Inbound { options: &self.options, receiving: &mut self.receiving, requests: &mut self.requests, env }
     }
 
     #[inline]
@@ -168,8 +161,8 @@ impl Session {
     fn must_wait(&self, packet: &Packet) -> bool {
         match packet {
             Packet::Publish(_) => self.requests.is_subscribing() || self.requests.is_unsubscribing(),
-            Packet::Subscribe(_) => self.requests.is_unsubscribing() || self.pipeline.has_unrouted(),
-            Packet::Unsubscribe(_) => self.requests.is_subscribing() || self.pipeline.has_unrouted(),
+            Packet::Subscribe(_) => self.requests.is_unsubscribing() || self.receiving.pipeline().has_unrouted(),
+            Packet::Unsubscribe(_) => self.requests.is_subscribing() || self.receiving.pipeline().has_unrouted(),
             _ => false,
         }
     }
@@ -188,12 +181,13 @@ impl Session {
 
     /// Whether something that the client published has not reached everybody it must reach.
     pub fn has_unrouted(&self) -> bool {
-        self.pipeline.has_unrouted() || self.deferred.iter().any(|packet| matches!(packet, Packet::Publish(_)))
+        self.receiving.pipeline().has_unrouted()
+            || self.deferred.iter().any(|packet| matches!(packet, Packet::Publish(_)))
     }
 
     fn handle(&mut self, packet: Packet, env: &mut impl Env) -> Result<(), SessionError> {
         match packet {
-            Packet::Publish(publish) => self.on_publish(publish, env),
+            Packet::Publish(publish) => self.inbound(env).on_publish(publish),
             Packet::PubAck(ack) => {
                 env.count().pubacks_received += 1;
                 self.outgoing(env).on_puback(ack)
@@ -204,7 +198,8 @@ impl Session {
             }
             Packet::PubRel(ack) => {
                 env.count().pubrels_received += 1;
-                self.on_pubrel(ack, env)
+                self.inbound(env).exactly_once().on_pubrel(ack);
+                Ok(())
             }
             Packet::PubComp(ack) => {
                 env.count().pubcomps_received += 1;
@@ -252,7 +247,7 @@ impl Session {
     pub fn on_answer(&mut self, number: u64, answer: Answer, env: &mut impl Env) -> Result<(), SessionError> {
         match number & 3 {
             ticket::REQUEST => self.on_request_answer(number >> 2, answer, env),
-            kind => self.on_pipeline_answer(number >> 2, kind, answer, env),
+            kind => self.inbound(env).on_answer(number >> 2, kind, answer),
         }
     }
 
@@ -271,7 +266,9 @@ impl Session {
             (Some(Request::Unsubscribe(pending)), answer) => {
                 self.subscriptions(env).on_unsubscribe_answer(number, pending, answer);
             }
-            (Some(Request::PubRel { packet_id, .. }), Answer::Applied { .. }) => self.complete_release(packet_id, env),
+            (Some(Request::PubRel { packet_id, .. }), Answer::Applied { .. }) => {
+                self.inbound(env).exactly_once().complete_release(packet_id);
+            }
             (Some(Request::Release(packet_ids)), _) => self.outgoing(env).send_pubrels(&packet_ids),
             (Some(Request::PubRel { .. } | Request::Ignored) | None, _) => {}
         }
@@ -305,22 +302,22 @@ impl Session {
 
     /// Whether more may be read from the client.
     pub fn wants_input(&self) -> bool {
-        self.deferred.is_empty() && !self.pipeline.is_full() && !self.requests.is_full()
+        self.deferred.is_empty() && !self.receiving.pipeline().is_full() && !self.requests.is_full()
     }
 
     /// Whether something that the client sent is not answered yet.
     pub fn has_under_way(&self) -> bool {
-        !self.pipeline.is_empty() || !self.requests.is_empty()
+        !self.receiving.pipeline().is_empty() || !self.requests.is_empty()
     }
 
     /// Of its publishes.
     pub fn bytes_under_way(&self) -> usize {
-        self.pipeline.bytes()
+        self.receiving.pipeline().bytes()
     }
 
     /// Since when the oldest packet of the client waits for the cluster.
     pub fn waiting_since(&self) -> Option<Millis> {
-        self.pipeline.waiting_since().into_iter().chain(self.requests.waiting_since()).min()
+        self.receiving.pipeline().waiting_since().into_iter().chain(self.requests.waiting_since()).min()
     }
 
     /// Whether `pump` would go on once `out` has drained.
@@ -349,11 +346,6 @@ impl Session {
             sent_before: self.sending.sent_before(),
             unreadable: Arc::default(),
         }))
-    }
-
-    /// PUBACK, PUBREC, PUBREL or PUBCOMP; a reason other than success exists towards 5.0 only.
-    fn send_ack(&self, make: fn(Ack) -> Packet, packet_id: u16, reason: ReasonCode, env: &mut impl Env) {
-        encode(&make(Ack::with_reason(packet_id, reason)), self.options.version, env.out());
     }
 }
 
