@@ -2,7 +2,7 @@
 //! Always true: a packet is handled when what came before it has taken effect as far as it depends on that, and in its turn.
 //! Not here: what the parts do with it (`inbound`, `subscriptions`, `outgoing`).
 use super::{
-    Env, SessionError, SessionOptions,
+    Ending, Env, SessionError, SessionOptions,
     filters::Filters,
     inbound::{Inbound, Receiving},
     outbox::Acks,
@@ -258,16 +258,16 @@ impl Session {
     }
 
     /// The connection is over: takes back live subscriptions and returns what the state must hear, if anything.
-    pub fn end(&mut self, discard_will: bool, superseded: bool, env: &mut impl Env) -> Option<Command> {
+    pub fn end(&mut self, ending: Ending, env: &mut impl Env) -> Option<Command> {
         self.subscriptions(env).end();
         for (message, group) in self.sending.take_shared() {
             env.choose_again(message, &group);
         }
-        let epoch = self.options.epoch.filter(|_| !superseded)?;
+        let epoch = self.options.epoch.filter(|_| ending != Ending::Superseded)?;
         Some(Command::Disconnect(DisconnectCommand {
             client_id: self.options.client_id.clone(),
             epoch,
-            discard_will,
+            discard_will: ending == Ending::WithoutWill,
             expiry_seconds: Some(self.options.session_expiry_seconds),
             sent_before: self.sending.sent_before(),
             unreadable: Arc::default(),

@@ -37,10 +37,8 @@ pub struct SessionOptions {
     pub client_id: Utf8,
     pub username: Option<Utf8>,
     pub version: ProtocolVersion,
-    /// The client is a bridge (Mosquitto's protocol bit): its own messages do not come back, retain is as published.
-    pub bridge: bool,
-    /// The client is a bridge that understands marks: it gets and gives them.
-    pub marks: bool,
+    pub kind: ClientKind,
+    pub marks: Marks,
     /// The session has a record in the replicated state under this epoch.
     pub epoch: Option<Epoch>,
     /// Subscriptions and queue are in the replicated state.
@@ -71,6 +69,31 @@ impl SessionOptions {
     fn is_v5(&self) -> bool {
         self.version == ProtocolVersion::V5
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientKind {
+    Ordinary,
+    /// By Mosquitto's protocol bit: its own messages do not come back, retain is as published.
+    Bridge,
+}
+
+/// Whether messages to and from the client carry marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marks {
+    Ignored,
+    /// It is a bridge that understands them: it gets and gives them.
+    Exchanged,
+}
+
+/// What the replicated state hears when the connection is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing: the session belongs to another connection by now.
+    Superseded,
+    WithWill,
+    /// The will is taken back, or may not be published.
+    WithoutWill,
 }
 
 /// Why the session ends the connection.

@@ -6,7 +6,7 @@
 //! SUBACK and UNSUBACK are never larger than the client takes: a request that would need it ends the connection.
 //! Not here: the replay of retained messages (`outgoing`).
 use super::{
-    Denied, Env, SessionError, SessionOptions,
+    ClientKind, Denied, Env, SessionError, SessionOptions,
     filters::Filters,
     outgoing::{Outgoing, Sending},
     requests::{Request, Requests},
@@ -138,7 +138,7 @@ impl<E: Env> Subscriptions<'_, E> {
             };
             subscription.filter = filter;
             subscription.qos = subscription.qos.min(self.options.max_qos);
-            if self.options.bridge {
+            if self.options.kind == ClientKind::Bridge {
                 subscription.no_local = subscription.filter.share_name().is_none();
                 subscription.retain_as_published = true;
             }

@@ -2,7 +2,7 @@
 mod order;
 
 use super::{
-    Denied, MountPoint, QueueItem, Session, SessionError, SessionOptions,
+    ClientKind, Denied, Ending, Marks, MountPoint, QueueItem, Session, SessionError, SessionOptions,
     env::{Access, Cluster, Control, Journal, Output, Routing, Trace},
 };
 use crate::live::{
@@ -234,8 +234,8 @@ fn session(durable: bool) -> Session {
         client_id: Utf8::from("c"),
         username: None,
         version: ProtocolVersion::V5,
-        bridge: false,
-        marks: false,
+        kind: ClientKind::Ordinary,
+        marks: Marks::Ignored,
         epoch: durable.then_some(Epoch(7)),
         durable,
         session_expiry_seconds: if durable { 60 } else { 0 },
@@ -641,7 +641,7 @@ fn a_shared_qos_2_message_that_was_sent_goes_to_nobody_else() {
         );
     }
     assert_eq!(env.sent().len(), 2, "the third waits for the window");
-    let _ = session.end(false, false, &mut env);
+    let _ = session.end(Ending::WithWill, &mut env);
     assert_eq!(env.chosen_again, 2, "the QoS 1 message, and the one that was not sent");
 }
 

@@ -7,7 +7,7 @@
 mod pipeline;
 mod qos2;
 
-use super::{Denied, Env, SessionError, SessionOptions, aliases::InboundAliases, requests::Requests};
+use super::{Denied, Env, Marks, SessionError, SessionOptions, aliases::InboundAliases, requests::Requests};
 use crate::{control, live::router::Targets, ticket};
 use bytes::Bytes;
 use mosquorum_bridge::MARK;
@@ -136,7 +136,7 @@ impl<E: Env> Inbound<'_, E> {
 
     /// The message's mark, its own or a new one, and whether there may have been another one of it.
     fn mark(&mut self, properties: Option<&mut PublishProperties>) -> (Option<Box<LoopId>>, LoopCheck) {
-        if self.options.marks
+        if self.options.marks == Marks::Exchanged
             && let Some(properties) = properties
         {
             let mut mark = None;

@@ -30,23 +30,39 @@ enum Stage {
     Committed,
 }
 
+/// Who serves a message's receivers.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Way {
+    /// This node: there are only live subscribers.
+    Direct,
+    /// The log serves durable sessions, this node live subscribers ([`Live::ByOrigin`]).
+    Logged,
+    /// The log serves live subscribers as well ([`Live::AtApply`]).
+    AtApply,
+}
+
+/// Whom a message came to.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Reach {
+    /// Nobody subscribed to it, as far as is known: reason 0x10.
+    Nobody,
+    /// Somebody subscribed to it (a publisher with No Local counts).
+    Somebody,
+    /// QoS 2 packet or mark that was seen before: acknowledged, not delivered.
+    SeenBefore,
+}
+
 struct Pending {
     packet_id: u16,
     message: Arc<Message>,
     stage: Stage,
     targets: Arc<Targets>,
     choices: Option<Vec<Choice>>,
-    /// It goes through the log, which serves durable sessions.
-    logged: bool,
-    /// The log serves live subscribers as well ([`Live::AtApply`]).
-    at_apply: bool,
+    way: Way,
     /// Where it stands in the log.
     index: LogIndex,
     forwarding: bool,
-    /// Somebody subscribed to it (a publisher with No Local counts): otherwise reason 0x10.
-    reached: bool,
-    /// QoS 2 packet or mark that was seen before: acknowledged, not delivered.
-    duplicate: bool,
+    reach: Reach,
     admit: LoopCheck,
     since: Millis,
 }
@@ -124,7 +140,7 @@ impl Pipeline {
         let on_its_way = |(place, item): (usize, &Pending)| {
             let routed = self.first + (place as u64) < self.routed;
             item.message.qos != QoS::AtMostOnce
-                && !item.at_apply
+                && item.way != Way::AtApply
                 && (!routed || item.forwarding)
                 && item.message.topic == *topic
         };
@@ -155,12 +171,10 @@ impl Pipeline {
             stage: Stage::Fresh,
             targets,
             choices: None,
-            logged: false,
-            at_apply: false,
+            way: Way::Direct,
             index: LogIndex(0),
             forwarding: false,
-            reached: false,
-            duplicate: false,
+            reach: Reach::Nobody,
             admit,
             since,
         });
@@ -182,12 +196,15 @@ impl Pipeline {
             Outcome::Published { matched, duplicate } => {
                 item.stage = Stage::Committed;
                 item.index = index;
-                item.reached |= matched > 0;
-                item.reached |= item.targets.durable;
-                item.duplicate = duplicate;
-                return Ok(duplicate.then_some((item.packet_id, &*item.message)));
+                if duplicate {
+                    item.reach = Reach::SeenBefore;
+                    return Ok(Some((item.packet_id, &*item.message)));
+                }
+                if matched > 0 || item.targets.durable {
+                    item.reach = Reach::Somebody;
+                }
             }
-            Outcome::KnownMark => (item.stage, item.duplicate) = (Stage::Committed, true),
+            Outcome::KnownMark => (item.stage, item.reach) = (Stage::Committed, Reach::SeenBefore),
             Outcome::Superseded => return Err(SessionError::Superseded),
             _ => item.stage = Stage::Committed,
         }
@@ -226,8 +243,7 @@ impl Pipeline {
         let item = self.items.pop_front()?;
         self.first += 1;
         self.bytes -= item.message.size_bytes();
-        let known = item.reached || item.duplicate;
-        Some(Done { packet_id: item.packet_id, qos: item.message.qos, known })
+        Some(Done { packet_id: item.packet_id, qos: item.message.qos, known: item.reach != Reach::Nobody })
     }
 
     fn propose_next(&mut self, options: &SessionOptions, env: &mut impl Env) -> bool {
@@ -254,7 +270,6 @@ impl Pipeline {
             return false;
         }
         let choices = env.choose(&item.targets, &item.message, through_log);
-        item.logged = through_log;
         if through_log {
             let groups = item.targets.groups.iter().zip(&choices);
             let groups_served = groups
@@ -262,11 +277,12 @@ impl Pipeline {
                 .map(|(group, _)| group.filter.clone())
                 .collect();
             item.stage = Stage::Commit;
-            item.at_apply = decided_by_log && planted::log_delivers();
-            let live = match item.at_apply {
-                true => Live::AtApply { groups: chosen_nodes(&choices, env.node()) },
-                false => Live::ByOrigin,
+            let (way, live) = if decided_by_log && planted::log_delivers() {
+                (Way::AtApply, Live::AtApply { groups: chosen_nodes(&choices, env.node()) })
+            } else {
+                (Way::Logged, Live::ByOrigin)
             };
+            item.way = way;
             let publish = PublishCommand {
                 message: item.message.clone(),
                 epoch,
@@ -301,17 +317,20 @@ impl Pipeline {
         if item.stage != Stage::Committed && waits {
             return false;
         }
-        if !item.duplicate {
+        if item.reach != Reach::SeenBefore {
             if item.message.retain {
                 // Subscriptions may have come since; a retained message reaches them by one way or the other.
                 item.targets = env.targets(&item.message.topic);
             }
             let choices = item.choices.take().unwrap_or_default();
             let answered = (item.message.qos != QoS::AtMostOnce).then(|| ticket::new(number, ticket::FORWARD));
-            item.reached |= !item.targets.live.sessions.is_empty()
+            if !item.targets.live.sessions.is_empty()
                 || !item.targets.groups.is_empty()
-                || !item.targets.remote.nodes.is_empty();
-            if item.at_apply {
+                || !item.targets.remote.nodes.is_empty()
+            {
+                item.reach = Reach::Somebody;
+            }
+            if item.way == Way::AtApply {
                 let mut elsewhere = chosen_nodes(&choices, env.node());
                 elsewhere.retain(|(_, node)| *node != env.node());
                 item.forwarding =
@@ -319,8 +338,8 @@ impl Pipeline {
                 let index = item.index;
                 self.applied_last = index;
             } else {
-                item.forwarding =
-                    env.deliver(&item.message, &item.targets, choices, item.logged, applied_last, answered);
+                let logged = item.way != Way::Direct;
+                item.forwarding = env.deliver(&item.message, &item.targets, choices, logged, applied_last, answered);
             }
         }
         self.routed += 1;
