@@ -12,7 +12,7 @@ use crate::{
         lines::{self, ConnectedClient},
         packets,
     },
-    session::{MountPoint, Session, SessionOptions},
+    session::{ClientKind, Ending, Marks, MountPoint, Session, SessionOptions},
     session_env::SessionEnv,
 };
 use bytes::BytesMut;
@@ -52,8 +52,8 @@ fn session_options(broker: &Broker, listener: &Listener, client: &Client, admiss
         client_id: client.id.clone(),
         username: client.username.clone(),
         version: client.connect.version,
-        bridge: client.connect.bridge,
-        marks: understands_marks(&client.connect) && may_mark(broker, listener, client.username.as_deref()),
+        kind: if client.connect.bridge { ClientKind::Bridge } else { ClientKind::Ordinary },
+        marks: marks(broker, listener, client),
         epoch: admission.epoch,
         durable: admission.durable,
         session_expiry_seconds: client.expiry_seconds,
@@ -76,6 +76,11 @@ fn session_options(broker: &Broker, listener: &Listener, client: &Client, admiss
 /// QoS 1 and 2 messages that a client may have on their way to us; a bridge as many as its remote sends.
 fn receive_maximum(broker: &Broker, listener: &Listener) -> Option<std::num::NonZeroU16> {
     broker.settings.load().limits.max_inflight_messages.filter(|_| !listener.is_internal)
+}
+
+fn marks(broker: &Broker, listener: &Listener, client: &Client) -> Marks {
+    let exchanged = understands_marks(&client.connect) && may_mark(broker, listener, client.username.as_deref());
+    if exchanged { Marks::Exchanged } else { Marks::Ignored }
 }
 
 /// Whether what it says of marks is believed: whoever brings them decides which messages are repetitions.
@@ -145,7 +150,7 @@ impl ActiveConnection {
         if packets::are_wanted() {
             packets::sending(&side.client_id, options.version, side.out.next());
         }
-        if options.marks {
+        if options.marks == Marks::Exchanged {
             broker.marks.want();
         }
         let service = Service::new(connection, Session::new(options), side, login);
@@ -160,8 +165,13 @@ impl ActiveConnection {
         let Self { service, durable, peer, presence } = *self;
         let (broker, session, mut side) = service.into_parts();
         let client_id = side.client_id.clone();
-        let discard_will = end.discards_will() || !side.may_publish_will();
-        leave(&broker, durable, discard_will, end.is_superseded(), session, side, presence);
+        let discards_will = end.discards_will() || !side.may_publish_will();
+        let ending = match (end.is_superseded(), discards_will) {
+            (true, _) => Ending::Superseded,
+            (false, true) => Ending::WithoutWill,
+            (false, false) => Ending::WithWill,
+        };
+        leave(&broker, durable, ending, session, side, presence);
         broker.log_end(&client_id, &peer, &end.describe());
         add(&broker.counters.sockets_closed, 1);
     }
@@ -172,8 +182,7 @@ impl ActiveConnection {
 fn leave(
     broker: &Arc<Broker>,
     durable: bool,
-    discard_will: bool,
-    superseded: bool,
+    ending: Ending,
     mut session: Session,
     mut side: SessionEnv,
     presence: Presence,
@@ -182,7 +191,7 @@ fn leave(
     if durable {
         broker.router.detach_durable(&side.client_id, owner.connection);
     }
-    if let Some(mut command) = session.end(discard_will, superseded, &mut side) {
+    if let Some(mut command) = session.end(ending, &mut side) {
         if let (Command::Disconnect(end), Some(will_topic)) = (&mut command, &side.will_topic)
             && !end.discard_will
         {

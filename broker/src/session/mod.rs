@@ -5,34 +5,27 @@
 //! the packets they answer; a client's packets take effect in their order: a message sees the subscriptions that were made
 //! before it and none that is made or ended behind it, whatever waits for the log or for other nodes; nothing is read from
 //! the client while too much of it waits.
+//! Who may touch what: `dispatch` owns the parts and lends them, for one input, to a handler: [`inbound`] (what the client
+//! publishes), [`subscriptions`], [`outgoing`] (what goes to the client). The fields of a part are private to its file, and
+//! no handler has the session, so one concern reaches another only by the calls that it offers.
 //! Not here: CONNECT (`connect`), sockets and timers (`connection`), who else is connected (`live`).
 mod aliases;
+mod dispatch;
 pub mod env;
 mod filters;
 mod inbound;
 mod mount_point;
 mod outbox;
-mod subscribe;
+mod outgoing;
+mod requests;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 
-use crate::{live::Delivery, ticket};
-use aliases::{InboundAliases, OutboundAliases};
-use filters::Filters;
-use inbound::Pipeline;
-use mosquorum_cluster::{
-    Answer,
-    ids::{Epoch, Millis},
-    state::{Command, DisconnectCommand, QueueLimits},
-};
-use mosquorum_proto::mqtt::{Ack, Disconnect, Packet, ProtocolVersion, QoS, ReasonCode, TopicFilter, Utf8, encode};
-use outbox::{Acks, Held, Outbox};
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
-};
-use subscribe::{Replay, Request};
+use mosquorum_cluster::{ids::Epoch, state::QueueLimits};
+use mosquorum_proto::mqtt::{ProtocolVersion, QoS, ReasonCode, Utf8};
 
+pub use dispatch::Session;
 pub use env::{Denied, Env};
 pub(crate) use inbound::is_expiry;
 pub use mount_point::MountPoint;
@@ -44,10 +37,8 @@ pub struct SessionOptions {
     pub client_id: Utf8,
     pub username: Option<Utf8>,
     pub version: ProtocolVersion,
-    /// The client is a bridge (Mosquitto's protocol bit): its own messages do not come back, retain is as published.
-    pub bridge: bool,
-    /// The client is a bridge that understands marks: it gets and gives them.
-    pub marks: bool,
+    pub kind: ClientKind,
+    pub marks: Marks,
     /// The session has a record in the replicated state under this epoch.
     pub epoch: Option<Epoch>,
     /// Subscriptions and queue are in the replicated state.
@@ -74,6 +65,37 @@ pub struct SessionOptions {
     pub limits: QueueLimits,
 }
 
+impl SessionOptions {
+    fn is_v5(&self) -> bool {
+        self.version == ProtocolVersion::V5
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientKind {
+    Ordinary,
+    /// By Mosquitto's protocol bit: its own messages do not come back, retain is as published.
+    Bridge,
+}
+
+/// Whether messages to and from the client carry marks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marks {
+    Ignored,
+    /// It is a bridge that understands them: it gets and gives them.
+    Exchanged,
+}
+
+/// What the replicated state hears when the connection is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing: the session belongs to another connection by now.
+    Superseded,
+    WithWill,
+    /// The will is taken back, or may not be published.
+    WithoutWill,
+}
+
 /// Why the session ends the connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
@@ -88,265 +110,6 @@ pub enum SessionError {
     Disconnected { with_will: bool },
 }
 
-pub struct Session {
-    pub options: SessionOptions,
-    pipeline: Pipeline,
-    outbox: Outbox,
-    aliases_in: InboundAliases,
-    aliases_out: OutboundAliases,
-    /// QoS 2 packet identifiers received from a client without a durable session, until PUBREL.
-    received: BTreeSet<u16>,
-    /// Those that came again on this connection, each with a hash of what came.
-    repeated: BTreeMap<u16, u64>,
-    /// Packets that wait until what came before them has taken effect.
-    deferred: VecDeque<Packet>,
-    requests: BTreeMap<u64, Request>,
-    /// How many of `requests` are SUBSCRIBEs and UNSUBSCRIBEs.
-    subscribing: u32,
-    unsubscribing: u32,
-    next_request: u64,
-    replays: VecDeque<Replay>,
-    held: Held,
-    /// Live subscriptions (of sessions that are not durable).
-    live: Filters,
-}
-
-impl Session {
-    pub fn new(options: SessionOptions) -> Self {
-        Self {
-            pipeline: Pipeline::default(),
-            outbox: Outbox::new(&options),
-            aliases_in: InboundAliases::new(options.topic_alias_maximum_in),
-            aliases_out: OutboundAliases::new(options.topic_alias_maximum_out),
-            received: BTreeSet::new(),
-            repeated: BTreeMap::new(),
-            deferred: VecDeque::new(),
-            requests: BTreeMap::new(),
-            subscribing: 0,
-            unsubscribing: 0,
-            next_request: 0,
-            replays: VecDeque::new(),
-            held: Held::default(),
-            live: Filters::default(),
-            options,
-        }
-    }
-
-    fn is_v5(&self) -> bool {
-        self.options.version == ProtocolVersion::V5
-    }
-
-    /// A packet of the client, checked by the decoder.
-    pub fn on_packet(&mut self, packet: Packet, env: &mut impl Env) -> Result<(), SessionError> {
-        if !self.deferred.is_empty() || self.must_wait(&packet) {
-            self.deferred.push_back(packet);
-            return Ok(());
-        }
-        self.handle(packet, env)
-    }
-
-    /// The client said DISCONNECT behind something that waits: it counts although that will not be answered any more.
-    pub fn deferred_disconnect(&mut self, env: &mut impl Env) -> Option<SessionError> {
-        if !matches!(self.deferred.back(), Some(Packet::Disconnect(_))) {
-            return None;
-        }
-        let Some(Packet::Disconnect(disconnect)) = self.deferred.pop_back() else { return None };
-        self.on_disconnect(&disconnect, env).err()
-    }
-
-    /// Messages are looked at behind the client's subscriptions before them, and subscriptions are made or ended behind the
-    /// messages before them. Several of one kind go together.
-    fn must_wait(&self, packet: &Packet) -> bool {
-        match packet {
-            Packet::Publish(_) => self.subscribing + self.unsubscribing > 0,
-            Packet::Subscribe(_) => self.unsubscribing > 0 || self.pipeline.has_unrouted(),
-            Packet::Unsubscribe(_) => self.subscribing > 0 || self.pipeline.has_unrouted(),
-            _ => false,
-        }
-    }
-
-    /// Call when answers and deliveries have been taken in: handles the packets that waited for them.
-    /// # Errors
-    /// Why the connection ends; the packets behind that one are forgotten.
-    pub fn go_on(&mut self, env: &mut impl Env) -> Result<(), SessionError> {
-        while self.deferred.front().is_some_and(|packet| !self.must_wait(packet)) {
-            if let Some(packet) = self.deferred.pop_front() {
-                self.handle(packet, env).inspect_err(|_| self.deferred.clear())?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether something that the client published has not reached everybody it must reach.
-    pub fn has_unrouted(&self) -> bool {
-        self.pipeline.has_unrouted() || self.deferred.iter().any(|packet| matches!(packet, Packet::Publish(_)))
-    }
-
-    fn handle(&mut self, packet: Packet, env: &mut impl Env) -> Result<(), SessionError> {
-        match packet {
-            Packet::Publish(publish) => self.on_publish(publish, env),
-            Packet::PubAck(ack) => {
-                env.count().pubacks_received += 1;
-                self.on_puback(ack)
-            }
-            Packet::PubRec(ack) => {
-                env.count().pubrecs_received += 1;
-                self.on_pubrec(ack, env)
-            }
-            Packet::PubRel(ack) => {
-                env.count().pubrels_received += 1;
-                self.on_pubrel(ack, env)
-            }
-            Packet::PubComp(ack) => {
-                env.count().pubcomps_received += 1;
-                self.on_pubcomp(ack)
-            }
-            Packet::Subscribe(subscribe) => {
-                env.count().subscribes_received += 1;
-                self.on_subscribe(subscribe, env)
-            }
-            Packet::Unsubscribe(unsubscribe) => {
-                env.count().unsubscribes_received += 1;
-                self.on_unsubscribe(unsubscribe, env)
-            }
-            Packet::PingReq => {
-                env.count().pings_received += 1;
-                env.count().pings_sent += 1;
-                env.out().extend_from_slice(&[0xD0, 0]);
-                Ok(())
-            }
-            Packet::Disconnect(disconnect) => self.on_disconnect(&disconnect, env),
-            Packet::Auth(_) => {
-                env.count().auths_received += 1;
-                Err(SessionError::Peer(ReasonCode::ProtocolError, "AUTH without an authentication method"))
-            }
-            _ => Err(SessionError::Peer(ReasonCode::ProtocolError, "packet not allowed from a client")),
-        }
-    }
-
-    fn on_disconnect(&mut self, disconnect: &Disconnect, env: &mut impl Env) -> Result<(), SessionError> {
-        env.count().disconnects_received += 1;
-        if let Some(expiry) = disconnect.session_expiry_interval {
-            if self.options.session_expiry_seconds == 0 && expiry != 0 {
-                return Err(SessionError::Peer(
-                    ReasonCode::ProtocolError,
-                    "session expiry raised from 0 [MQTT-3.14.2.2.2]",
-                ));
-            }
-            self.options.session_expiry_seconds = expiry.min(self.options.session_expiry_max);
-        }
-        // [MQTT-3.14.4-3]
-        Err(SessionError::Disconnected { with_will: disconnect.reason != ReasonCode::Success })
-    }
-
-    /// An answer of the cluster to one of our tickets.
-    pub fn on_answer(&mut self, number: u64, answer: Answer, env: &mut impl Env) -> Result<(), SessionError> {
-        match number & 3 {
-            ticket::REQUEST => self.on_request_answer(number >> 2, answer, env),
-            kind => self.on_pipeline_answer(number >> 2, kind, answer, env),
-        }
-    }
-
-    /// Messages for live subscriptions of this client.
-    pub fn on_delivery(&mut self, delivery: Delivery, env: &mut impl Env) {
-        if self.replays.is_empty() {
-            self.outbox.on_delivery(delivery, &self.options, &mut self.aliases_out, false, env);
-        } else {
-            self.held.hold(delivery, &self.options, env);
-        }
-    }
-
-    /// Called after inputs were handled, and when `out` has drained: sends what may be sent now and hands the
-    /// acknowledgements of this round to the cluster.
-    pub fn pump(&mut self, queue_grew: bool, env: &mut impl Env) {
-        self.outbox.pump(queue_grew, &self.options, &mut self.aliases_out, env);
-        self.replay(env);
-        self.hand_over_acks(env);
-    }
-
-    /// Hands the client's acknowledgements since the last time to the cluster.
-    pub fn hand_over_acks(&mut self, env: &mut impl Env) {
-        if let Outbox::Durable(outbox) = &mut self.outbox
-            && let Some(Acks { acks, released }) = outbox.take_acks()
-        {
-            let command = Command::Acknowledge {
-                client_id: self.options.client_id.clone(),
-                epoch: self.options.epoch.unwrap_or_default(),
-                acks,
-            };
-            let number = self.request(if released.is_empty() { Request::Ignored } else { Request::Release(released) });
-            env.submit(command, number);
-        }
-    }
-
-    /// Whether more may be read from the client.
-    pub fn wants_input(&self) -> bool {
-        self.deferred.is_empty() && !self.pipeline.is_full() && self.requests.len() < REQUESTS_MAX
-    }
-
-    /// Whether something that the client sent is not answered yet.
-    pub fn has_under_way(&self) -> bool {
-        !self.pipeline.is_empty() || !self.requests.is_empty()
-    }
-
-    /// Of its publishes.
-    pub fn bytes_under_way(&self) -> usize {
-        self.pipeline.bytes()
-    }
-
-    /// Since when the oldest packet of the client waits for the cluster.
-    pub fn waiting_since(&self) -> Option<Millis> {
-        let requests = self.requests.values().filter_map(Request::since).min();
-        self.pipeline.waiting_since().into_iter().chain(requests).min()
-    }
-
-    /// Whether `pump` would go on once `out` has drained.
-    pub fn has_backlog(&self) -> bool {
-        !self.replays.is_empty() || self.outbox.has_backlog()
-    }
-
-    /// The connection is over: takes back live subscriptions and returns what the state must hear, if anything.
-    pub fn end(&mut self, discard_will: bool, superseded: bool, env: &mut impl Env) -> Option<Command> {
-        let removed: Vec<TopicFilter> =
-            self.live.drain().into_iter().filter(|filter| env.unsubscribe_live(filter)).collect();
-        if !removed.is_empty() {
-            env.change_routes(Vec::new(), removed, ticket::new(self.next_request, ticket::REQUEST));
-        }
-        let held = self.held.take().into_iter().filter_map(|delivery| Some((delivery.message, delivery.group?)));
-        for (message, group) in self.outbox.take_shared().into_iter().chain(held) {
-            env.choose_again(message, &group);
-        }
-        let epoch = self.options.epoch.filter(|_| !superseded)?;
-        Some(Command::Disconnect(DisconnectCommand {
-            client_id: self.options.client_id.clone(),
-            epoch,
-            discard_will,
-            expiry_seconds: Some(self.options.session_expiry_seconds),
-            sent_before: self.outbox.sent_before(),
-            unreadable: Arc::default(),
-        }))
-    }
-
-    fn request(&mut self, request: Request) -> u64 {
-        match request {
-            Request::Subscribe(_) => self.subscribing += 1,
-            Request::Unsubscribe { .. } => self.unsubscribing += 1,
-            _ => {}
-        }
-        self.next_request += 1;
-        self.requests.insert(self.next_request, request);
-        ticket::new(self.next_request, ticket::REQUEST)
-    }
-
-    /// PUBACK, PUBREC, PUBREL or PUBCOMP; a reason other than success exists towards 5.0 only.
-    fn send_ack(&self, make: fn(Ack) -> Packet, packet_id: u16, reason: ReasonCode, env: &mut impl Env) {
-        encode(&make(Ack::with_reason(packet_id, reason)), self.options.version, env.out());
-    }
-}
-
 /// An acknowledgement of the client that does not fit the QoS or the state of what it answers.
 const WRONG_ACKNOWLEDGEMENT: SessionError =
     SessionError::Peer(ReasonCode::ProtocolError, "acknowledgement of another kind than expected [MQTT-4.3]");
-
-/// SUBSCRIBE, UNSUBSCRIBE, PUBREL and acknowledgements waiting for the cluster; beyond it nothing more is read.
-const REQUESTS_MAX: usize = 1000;

@@ -2,19 +2,25 @@
 mod order;
 
 use super::{
+    ClientKind, Denied, Ending, Marks, MountPoint, QueueItem, Session, SessionError, SessionOptions,
     env::{Access, Cluster, Control, Journal, Output, Routing, Trace},
-    *,
 };
 use crate::live::{
+    Delivery,
     counters::CounterValues,
     router::{Choice, SharedTarget, Targets},
 };
 use bytes::{Bytes, BytesMut};
 use mosquorum_cluster::{
-    ids::{LogIndex, NodeId},
-    state::{DeliveryOptions, Live, LoopId, Message, Outcome},
+    Answer,
+    ids::{Epoch, LogIndex, Millis, NodeId},
+    state::{Command, DeliveryOptions, Live, LoopId, Message, Outcome, QueueLimits},
 };
-use mosquorum_proto::mqtt::{Decoder, Publish, PublishProperties, Subscribe, Subscription, TopicName};
+use mosquorum_proto::mqtt::{
+    Ack, Decoder, Disconnect, Packet, ProtocolVersion, Publish, PublishProperties, QoS, ReasonCode, Subscribe,
+    Subscription, TopicFilter, TopicName, Utf8,
+};
+use std::{collections::BTreeSet, sync::Arc};
 
 struct Fake {
     now: u64,
@@ -228,8 +234,8 @@ fn session(durable: bool) -> Session {
         client_id: Utf8::from("c"),
         username: None,
         version: ProtocolVersion::V5,
-        bridge: false,
-        marks: false,
+        kind: ClientKind::Ordinary,
+        marks: Marks::Ignored,
         epoch: durable.then_some(Epoch(7)),
         durable,
         session_expiry_seconds: if durable { 60 } else { 0 },
@@ -635,7 +641,7 @@ fn a_shared_qos_2_message_that_was_sent_goes_to_nobody_else() {
         );
     }
     assert_eq!(env.sent().len(), 2, "the third waits for the window");
-    let _ = session.end(false, false, &mut env);
+    let _ = session.end(Ending::WithWill, &mut env);
     assert_eq!(env.chosen_again, 2, "the QoS 1 message, and the one that was not sent");
 }
 

@@ -139,7 +139,7 @@ impl DurableOutbox {
         }
     }
 
-    pub(in crate::session) fn send_pubrels(&mut self, packet_ids: &[u16], env: &mut impl Env) {
+    pub(super) fn send_pubrels(&mut self, packet_ids: &[u16], env: &mut impl Env) {
         for packet_id in packet_ids {
             if matches!(self.window.step(*packet_id, Phase::Releasing, Phase::PubComp), Ok(true)) {
                 send_pubrel(*packet_id, env);
@@ -155,7 +155,7 @@ impl DurableOutbox {
     }
 
     /// What the client acknowledged in this round.
-    pub(in crate::session) fn take_acks(&mut self) -> Option<Acks> {
+    pub(super) fn take_acks(&mut self) -> Option<Acks> {
         if self.acks.is_empty() {
             return None;
         }

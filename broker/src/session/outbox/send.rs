@@ -2,10 +2,10 @@
 //! Always true: rights are asked for last, here.
 use crate::{
     live::{loop_ids, outgoing::SHARED_BYTES_MIN},
-    session::{Denied, Env, SessionOptions, aliases::OutboundAliases},
+    session::{Denied, Env, Marks, SessionOptions, aliases::OutboundAliases},
 };
 use mosquorum_cluster::state::{DeliveryOptions, Message};
-use mosquorum_proto::mqtt::{ProtocolVersion, PublishParts, QoS};
+use mosquorum_proto::mqtt::{PublishParts, QoS};
 
 /// What became of a message that was to be sent.
 #[derive(Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) fn send(
     };
     let topic = stripped.as_ref().unwrap_or(&message.topic);
     let marked =
-        (options.marks && options.version == ProtocolVersion::V5).then(|| loop_ids::with_mark(message, env.origin()));
+        (options.marks == Marks::Exchanged && options.is_v5()).then(|| loop_ids::with_mark(message, env.origin()));
     let mut parts = PublishParts {
         dup,
         qos: delivery.qos,
@@ -56,7 +56,7 @@ pub(super) fn send(
         subscription_identifiers: &delivery.identifiers,
         payload: &message.payload,
     };
-    if options.version == ProtocolVersion::V5
+    if options.is_v5()
         && let Some((alias, first)) = aliases.of(&message.topic)
     {
         parts.topic_alias = Some(alias);
