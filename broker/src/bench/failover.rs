@@ -61,7 +61,7 @@ impl Pause {
 }
 
 #[derive(Default)]
-struct Shared {
+struct Observed {
     measured: std::sync::atomic::AtomicBool,
     longest_to_acknowledge: AtomicU64,
     longest_to_deliver: AtomicU64,
@@ -73,7 +73,7 @@ struct Shared {
 pub(super) async fn run(options: &Options) -> Result<Report> {
     let target = Arc::new(Target::new(options).await?);
     let meter = Arc::new(Meter::new(Clock::start()));
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Observed::default());
     let count = options.publishers as usize;
     let seen: Vec<_> = (0..count).map(|_| Arc::new(Mutex::new(Seen::new(false)))).collect();
     let (mut receiving, mut sending) = (JoinSet::new(), JoinSet::new());
@@ -162,7 +162,13 @@ async fn reconnect(target: &Target, role: Role, index: usize, attempts: &mut usi
     }
 }
 
-async fn receive(mut client: Client, target: Arc<Target>, mut work: Subscriber, shared: Arc<Shared>, options: Options) {
+async fn receive(
+    mut client: Client,
+    target: Arc<Target>,
+    mut work: Subscriber,
+    shared: Arc<Observed>,
+    options: Options,
+) {
     let (index, mut attempts, mut pause) = (work.index, 0, Pause::default());
     loop {
         while poll_fn(|cx| work.poll(&mut client, cx)).await.is_ok() {
@@ -189,7 +195,7 @@ struct Sender {
     schedule: Schedule,
     target: Arc<Target>,
     meter: Arc<Meter>,
-    shared: Arc<Shared>,
+    shared: Arc<Observed>,
     /// Sequence numbers that are not acknowledged, oldest first.
     under_way: VecDeque<u64>,
     next: u64,
@@ -204,7 +210,7 @@ impl Sender {
         schedule: Schedule,
         target: &Arc<Target>,
         meter: &Arc<Meter>,
-        shared: &Arc<Shared>,
+        shared: &Arc<Observed>,
     ) -> Self {
         Self {
             index,

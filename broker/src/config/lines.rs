@@ -16,7 +16,7 @@
 //!   `log_dest file` the rest of the line.
 //!
 //! Not here: which words are options (`options`), what stands below what (`sections`).
-use super::options::{self, Extent, OptionSpec, State};
+use super::options::{self, Extent, OptionSpec, Support};
 use super::{ConfigError, Note};
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ impl Directive {
             return unread_word(spec, key, unread).map(|text| Some(Note::warning(format!("{text} ({origin})"))));
         }
         let is_secret = ["local_password", "remote_password", "bridge_psk"].contains(&spec.canonical());
-        if spec.extent != Extent::Line || is_secret || matches!(spec.state, State::Accepted(_)) {
+        if spec.extent != Extent::Line || is_secret || matches!(spec.state, Support::Accepted(_)) {
             return Ok(None);
         }
         let why = if self.rest.split(BLANKS).any(|word| word.starts_with('#')) {

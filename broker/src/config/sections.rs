@@ -2,7 +2,7 @@
 //! Always true: order matters here and nowhere after; a directive is put into exactly one section or is an error;
 //! an error in the structure of the file is reported before one in a value.
 use super::lines::{self, Directive};
-use super::options::{self, OptionSpec, Place, Repeat, Scope, State};
+use super::options::{self, OptionSpec, Place, Repeat, Scope, Support};
 use super::plugins::Plugins;
 use super::section::{self, BridgeSection, Section, Text};
 use super::{ConfigError, Note, bridges, values};
@@ -92,7 +92,7 @@ impl FileSource {
         if spec.is_security() && self.per_listener && cursor.listener.is_none() {
             return Err(needs_listener(key));
         }
-        if line.rest.is_empty() && !matches!(spec.state, State::Accepted(_)) {
+        if line.rest.is_empty() && !matches!(spec.state, Support::Accepted(_)) {
             return Err(ConfigError::empty(key));
         }
         if let Some(reason) = spec.refusal(&line.rest) {
@@ -179,7 +179,7 @@ impl FileSource {
                 format!("The '{key}' option is deprecated.")
             }
             _ => match spec.state {
-                State::Accepted(note) => format!("The '{key}' option is accepted, but {note}."),
+                Support::Accepted(note) => format!("The '{key}' option is accepted, but {note}."),
                 _ => return,
             },
         };

@@ -19,12 +19,12 @@ use std::{
 /// Instruments that are asked within this time are asked for one export.
 const ONE_EXPORT: Duration = Duration::from_millis(500);
 
-pub(super) struct Shared {
+pub(super) struct FigureSource {
     broker: Weak<Broker>,
     last: Mutex<Option<(Instant, Arc<Reading>)>>,
 }
 
-impl Shared {
+impl FigureSource {
     pub(super) fn new(broker: &Arc<Broker>) -> Arc<Self> {
         Arc::new(Self { broker: Arc::downgrade(broker), last: Mutex::default() })
     }
@@ -65,7 +65,7 @@ fn real(value: &Value) -> f64 {
 }
 
 /// Registers an instrument for each family that there is.
-pub(super) fn observe(provider: &SdkMeterProvider, shared: &Arc<Shared>) {
+pub(super) fn observe(provider: &SdkMeterProvider, shared: &Arc<FigureSource>) {
     let meter = provider.meter("mosquorum");
     let Some(reading) = shared.reading() else { return };
     for family in &reading.families {

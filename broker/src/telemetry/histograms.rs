@@ -3,7 +3,7 @@
 //! Always true: counts are cumulative since the start of the process.
 use super::{
     collector::{Signal, Variables},
-    figures::Shared,
+    figures::FigureSource,
 };
 use crate::metrics::model::{Kind, Value};
 use mosquorum_cluster::metrics::{BOUNDS_MICROS, HistogramValues};
@@ -27,7 +27,7 @@ use tonic::{
 pub(super) struct Exporter {
     client: MetricsServiceClient<Channel>,
     headers: Vec<(MetadataKey<Ascii>, MetadataValue<Ascii>)>,
-    shared: Arc<Shared>,
+    shared: Arc<FigureSource>,
     started_nanos: u64,
 }
 
@@ -35,7 +35,7 @@ impl Exporter {
     /// To be called on the runtime.
     pub(super) fn new<F: Fn(&str) -> Option<String>>(
         variables: &Variables<F>,
-        shared: Arc<Shared>,
+        shared: Arc<FigureSource>,
     ) -> Result<Self, String> {
         let client = MetricsServiceClient::new(variables.channel(Signal::Metrics)?);
         Ok(Self { client, headers: variables.headers(Signal::Metrics), shared, started_nanos: now_nanos() })

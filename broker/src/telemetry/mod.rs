@@ -10,7 +10,7 @@ mod traceparent;
 
 use crate::broker::Broker;
 use collector::{Signal, Variables};
-use figures::Shared;
+use figures::FigureSource;
 use histograms::Exporter;
 use opentelemetry::{KeyValue, trace::TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithTonicConfig};
@@ -75,7 +75,7 @@ impl Telemetry {
             }
         }
         if wanted.metrics {
-            let shared = Shared::new(broker);
+            let shared = FigureSource::new(broker);
             match Exporter::new(&variables, shared.clone()) {
                 Ok(exporter) => {
                     let provider =

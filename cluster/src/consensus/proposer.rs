@@ -45,7 +45,7 @@ const FULL_BYTES: usize = 32 << 20;
 /// Submissions of this node on their way.
 #[derive(Default)]
 pub(crate) struct Proposer {
-    inner: Mutex<Inner>,
+    inner: Mutex<ProposerState>,
     /// Something changed that the sender ([`super::sender`]) must look at.
     pub(super) wake: Notify,
     outstanding_bytes: AtomicUsize,
@@ -55,7 +55,7 @@ pub(crate) struct Proposer {
 }
 
 #[derive(Default)]
-struct Inner {
+struct ProposerState {
     /// One more at each restart: what was sent before it says nothing about what to send now.
     generation: u64,
     /// `None`: this node serves under no incarnation (yet); nothing is sent.
@@ -332,7 +332,7 @@ impl Proposer {
     }
 }
 
-impl Inner {
+impl ProposerState {
     /// The disconnects among what is not applied, in order.
     fn take_disconnects(&mut self) -> Vec<Command> {
         let sent = self.in_flight.iter_mut().flat_map(|batch| std::mem::take(&mut batch.disconnects));

@@ -47,11 +47,11 @@ pub(crate) struct Leases {
     incarnation: AtomicU64,
     /// Routes of every serving node are known.
     ready: AtomicBool,
-    inner: Mutex<Inner>,
+    inner: Mutex<LeaseState>,
     suspicions: Mutex<Suspicions>,
 }
 
-struct Inner {
+struct LeaseState {
     me: Origin,
     holder: LeaseHolder,
     /// The incarnation whose end was told.
@@ -70,7 +70,7 @@ impl Leases {
         store: Arc<dyn RefusalStore>,
     ) -> Arc<Self> {
         let me = Origin { node: NodeId(0), incarnation: Incarnation(0) };
-        let inner = Inner {
+        let inner = LeaseState {
             me,
             holder: LeaseHolder::new(me.node, times),
             ended: Incarnation(0),
@@ -115,7 +115,7 @@ impl Leases {
         }
     }
 
-    fn publish(&self, inner: &mut Inner) {
+    fn publish(&self, inner: &mut LeaseState) {
         let until = match inner.holder.standing(clock::now()) {
             Standing::Valid { until } if self.is_ready() && inner.me.incarnation > inner.ended => clock::nanos(until),
             _ => 0,

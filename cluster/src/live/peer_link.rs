@@ -32,11 +32,11 @@ const PART_BYTES: usize = 512 << 10;
 
 /// What is waiting to be acknowledged.
 struct Frame {
-    body: Body,
+    body: FrameBody,
     pending: Option<Pending>,
 }
 
-enum Body {
+enum FrameBody {
     Publish(Handed),
     Item(Box<link_item::Body>),
     Part(Bytes, bool),
@@ -51,7 +51,7 @@ struct Lane {
     waker: Option<Waker>,
 }
 
-struct Inner {
+struct LinkState {
     /// 0: nothing is known of the other end.
     remote: Incarnation,
     /// Lives of the other end up to this one are over.
@@ -78,7 +78,7 @@ pub(crate) struct LinkCounters {
 pub(crate) struct PeerLink {
     pub(crate) node: NodeId,
     bytes_max: usize,
-    inner: Mutex<Inner>,
+    inner: Mutex<LinkState>,
     data_bytes: AtomicUsize,
     pub(crate) counters: LinkCounters,
 }
@@ -95,7 +95,7 @@ pub(crate) enum Pushed {
 impl PeerLink {
     pub(crate) fn new(node: NodeId, bytes_max: usize) -> Self {
         let lane = || Lane { outbox: Outbox::default(), stream: 0, opened: false, waker: None };
-        let inner = Inner {
+        let inner = LinkState {
             remote: Incarnation(0),
             ended: Incarnation(0),
             synced: false,
@@ -154,7 +154,7 @@ impl PeerLink {
     }
 
     /// `over`: incarnations of the other end up to this one are not waited for any more.
-    fn let_go(&self, inner: &mut Inner, over: Incarnation) -> Settled {
+    fn let_go(&self, inner: &mut LinkState, over: Incarnation) -> Settled {
         (inner.synced, inner.told_complete) = (false, false);
         let (gone, kept) =
             std::mem::take(&mut inner.unsynced).into_iter().partition(|(incarnation, _)| *incarnation <= over);
@@ -167,7 +167,9 @@ impl PeerLink {
                 settled.extend(pending);
                 match body {
                     // A message of QoS 2 never goes to another member once one may have it [MQTT-4.8.2-5].
-                    Body::Publish(handed) if !handed.groups.is_empty() && handed.message.qos != QoS::ExactlyOnce => {
+                    FrameBody::Publish(handed)
+                        if !handed.groups.is_empty() && handed.message.qos != QoS::ExactlyOnce =>
+                    {
                         settled.orphans.push(handed);
                     }
                     _ => {}
@@ -199,7 +201,7 @@ impl PeerLink {
             return Pushed::Dropped;
         }
         if size <= PART_BYTES {
-            lane.outbox.push(Frame { body: Body::Publish(handed), pending }, size);
+            lane.outbox.push(Frame { body: FrameBody::Publish(handed), pending }, size);
         } else {
             lane.push_parts(encode::to_wire_apart(&handed), pending);
         }
@@ -358,12 +360,12 @@ impl PeerLink {
     }
 }
 
-impl Inner {
+impl LinkState {
     fn push_control(&mut self, body: link_item::Body, pending: Option<Pending>) {
         let lane = &mut self.lanes[CONTROL];
         let size = 48 + LinkItem::encoded_len(&LinkItem { body: Some(body.clone()) });
         if size <= PART_BYTES {
-            lane.outbox.push(Frame { body: Body::Item(Box::new(body)), pending }, size);
+            lane.outbox.push(Frame { body: FrameBody::Item(Box::new(body)), pending }, size);
         } else {
             lane.push_parts([LinkItem { body: Some(body) }.encode_to_vec().into()], pending);
         }
@@ -382,7 +384,7 @@ impl Lane {
         while let Some(part) = parts.next() {
             let (last, size) = (parts.peek().is_none(), part.len());
             let pending = pending.take_if(|_| last);
-            self.outbox.push(Frame { body: Body::Part(part, last), pending }, size);
+            self.outbox.push(Frame { body: FrameBody::Part(part, last), pending }, size);
         }
     }
 
@@ -396,9 +398,9 @@ impl Lane {
 impl Frame {
     fn item(&self) -> LinkItem {
         let body = match &self.body {
-            Body::Publish(handed) => link_item::Body::Publish(encode::to_wire(handed)),
-            Body::Item(body) => (**body).clone(),
-            Body::Part(data, last) => link_item::Body::Part(Part { data: data.clone(), last: *last }),
+            FrameBody::Publish(handed) => link_item::Body::Publish(encode::to_wire(handed)),
+            FrameBody::Item(body) => (**body).clone(),
+            FrameBody::Part(data, last) => link_item::Body::Part(Part { data: data.clone(), last: *last }),
         };
         LinkItem { body: Some(body) }
     }

@@ -11,7 +11,7 @@ use crate::{
     consensus::IncarnationEvent,
     facade::{LiveSide, Peers},
     ids::{Incarnation, NodeId},
-    node::{Fatal, RaftConsensus, RaftSettings, StartError, shared::Shared, walls::Clocks},
+    node::{Fatal, RaftConsensus, RaftSettings, StartError, shared::NodeParts, walls::Clocks},
     raft::Engine,
     state::{Command, Origin, Standing, State},
     transport::{PeerCertificate, Purpose},
@@ -36,7 +36,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) struct RaftContext {
-    shared: Arc<Shared>,
+    shared: Arc<NodeParts>,
     view: watch::Receiver<Arc<ClusterView>>,
 }
 
@@ -101,7 +101,7 @@ impl ClusterContext for RaftContext {
 }
 
 /// Keeps the view up to date for the life of the group.
-async fn follow(shared: Weak<Shared>, publish: watch::Sender<Arc<ClusterView>>) {
+async fn follow(shared: Weak<NodeParts>, publish: watch::Sender<Arc<ClusterView>>) {
     let engine = loop {
         let Some(shared) = shared.upgrade() else { return };
         if let Some(engine) = shared.engine.load_full() {
@@ -134,7 +134,7 @@ async fn follow(shared: Weak<Shared>, publish: watch::Sender<Arc<ClusterView>>) 
     }
 }
 
-fn look(shared: &Shared, engine: &Engine, leading: Option<u64>) -> ClusterView {
+fn look(shared: &NodeParts, engine: &Engine, leading: Option<u64>) -> ClusterView {
     let leadership = *engine.leadership().borrow();
     let glance = engine.view();
     let node = NodeId(engine.node());
@@ -223,7 +223,7 @@ impl Confirmed {
 
 /// Refusals lie in the node's data directory, which is known once the node belongs to a cluster.
 struct InDataDirectory {
-    shared: Arc<Shared>,
+    shared: Arc<NodeParts>,
     file: OnceLock<RefusalFile>,
 }
 

@@ -4,7 +4,7 @@
 use super::{changes::decide, forming::hello, own_address};
 use crate::{
     admin_error::AdminError,
-    node::shared::Shared,
+    node::shared::NodeParts,
     state::Command,
     transport::{Purpose, host_of, services::raft::membership_client::MembershipClient},
 };
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout};
 pub(crate) const JOIN_WAIT: Duration = Duration::from_secs(120);
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(crate) async fn add(shared: &Arc<Shared>, node: &wire::AddNode) -> Result<String, AdminError> {
+pub(crate) async fn add(shared: &Arc<NodeParts>, node: &wire::AddNode) -> Result<String, AdminError> {
     let (name, address) = (&node.name, &node.address);
     let identity = shared.identity().ok_or_else(AdminError::no_cluster)?;
     let added = Command::NodeAdded { name: name.as_str().into(), host: host_of(address).into() };
@@ -54,7 +54,7 @@ pub(crate) async fn add(shared: &Arc<Shared>, node: &wire::AddNode) -> Result<St
 }
 
 /// Gives the members' addresses to a node that looks for its cluster.
-async fn invite(shared: &Shared, address: &str, cluster: &[u8]) -> Result<(), AdminError> {
+async fn invite(shared: &NodeParts, address: &str, cluster: &[u8]) -> Result<(), AdminError> {
     let addresses = shared.view().members.iter().map(|m| m.address.clone()).collect();
     let mut client = MembershipClient::new(shared.transport.channel(address, Purpose::Control));
     let (cluster, name) = (cluster.to_vec().into(), shared.settings.name.clone());

@@ -5,7 +5,7 @@ use super::{add, ask_first, changes, leave, neighbours::survey};
 use crate::{
     admin_error::AdminError,
     facade::{AdminRequest, Survey},
-    node::{shared::Shared, timekeeping},
+    node::{shared::NodeParts, timekeeping},
     raft::{MemberView, View},
     transport::{Purpose, services::raft::membership_client::MembershipClient},
 };
@@ -19,7 +19,7 @@ const MAJORITY_TIMEOUT: Duration = Duration::from_millis(1500);
 const MAJORITY_CHECK: Duration = Duration::from_millis(50);
 
 /// Does what is asked, here if this node leads and through the leader otherwise.
-pub(crate) async fn admin(shared: Arc<Shared>, request: AdminRequest) -> Result<String, AdminError> {
+pub(crate) async fn admin(shared: Arc<NodeParts>, request: AdminRequest) -> Result<String, AdminError> {
     use wire::admin_request::Request;
     let hand_over = match &request {
         AdminRequest::Remove { hand_over, .. } | AdminRequest::Resize { hand_over, .. } => *hand_over,
@@ -56,14 +56,14 @@ pub(crate) async fn admin(shared: Arc<Shared>, request: AdminRequest) -> Result<
     }
 }
 
-async fn majority(shared: &Shared) {
+async fn majority(shared: &NodeParts) {
     while !shared.has_majority() {
         sleep(MAJORITY_CHECK).await;
     }
 }
 
 /// Resolves, with the reason, once there has been no majority for [`MAJORITY_TIMEOUT`].
-async fn without_majority(shared: &Arc<Shared>) -> String {
+async fn without_majority(shared: &Arc<NodeParts>) -> String {
     loop {
         while shared.has_majority() {
             sleep(MAJORITY_CHECK).await;
@@ -128,7 +128,7 @@ fn from_wire(reply: wire::AdminReply) -> Result<String, AdminError> {
 }
 
 async fn forward(
-    shared: &Shared,
+    shared: &NodeParts,
     request: wire::admin_request::Request,
     hand_over: Duration,
 ) -> Result<String, AdminError> {
@@ -159,7 +159,7 @@ async fn forward(
 
 /// Carries a request out on the leader. Once begun it goes on if this future is dropped.
 pub(crate) async fn lead(
-    shared: &Arc<Shared>,
+    shared: &Arc<NodeParts>,
     request: wire::admin_request::Request,
     hand_over: Duration,
 ) -> Result<String, AdminError> {
@@ -183,7 +183,7 @@ pub(crate) async fn lead(
 }
 
 async fn carry_out(
-    shared: &Arc<Shared>,
+    shared: &Arc<NodeParts>,
     request: wire::admin_request::Request,
     hand_over: Duration,
 ) -> Result<String, AdminError> {
@@ -227,7 +227,7 @@ fn called(view: &View, node: u64) -> String {
 }
 
 /// What the operator should know besides.
-async fn remove(shared: &Arc<Shared>, node: u64, hand_over: Duration) -> Result<String, AdminError> {
+async fn remove(shared: &Arc<NodeParts>, node: u64, hand_over: Duration) -> Result<String, AdminError> {
     let view = shared.view();
     if view.member(node).is_some_and(|m| m.voter) && view.voters() == 1 {
         return Err(AdminError::Refused("the last voter cannot leave".into()));
@@ -244,7 +244,7 @@ async fn remove(shared: &Arc<Shared>, node: u64, hand_over: Duration) -> Result<
 }
 
 /// Hands leadership over, to the voter that is furthest unless one is named.
-async fn transfer(shared: &Arc<Shared>, to: Option<u64>) -> Result<u64, AdminError> {
+async fn transfer(shared: &Arc<NodeParts>, to: Option<u64>) -> Result<u64, AdminError> {
     let engine = shared.engine.load_full().ok_or_else(AdminError::no_cluster)?;
     let view = engine.view();
     if to.is_some() && to == view.leader {
@@ -268,7 +268,7 @@ async fn transfer(shared: &Arc<Shared>, to: Option<u64>) -> Result<u64, AdminErr
     }
 }
 
-async fn resize(shared: &Arc<Shared>, wanted: usize, hand_over: Duration) -> Result<String, AdminError> {
+async fn resize(shared: &Arc<NodeParts>, wanted: usize, hand_over: Duration) -> Result<String, AdminError> {
     if wanted == 0 {
         return Err(AdminError::Refused("a cluster has at least one voter".into()));
     }
@@ -308,7 +308,7 @@ fn natural(name: &str) -> Vec<(String, u64)> {
     parts
 }
 
-fn status_text(shared: &Shared) -> String {
+fn status_text(shared: &NodeParts) -> String {
     let view = shared.view();
     let mut text = String::new();
     let own = shared.identity().map_or(0, |identity| identity.node);

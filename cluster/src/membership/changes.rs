@@ -10,7 +10,7 @@ use crate::{
     admin_error::AdminError,
     facade::{Answer, Completion, Submission},
     ids::NodeId,
-    node::shared::Shared,
+    node::shared::NodeParts,
     raft::{Engine, MemberView},
     state::Command,
     transport::host_of,
@@ -32,7 +32,7 @@ const CATCH_UP_ENTRIES: u64 = 64;
 const RUNNING: Duration = Duration::from_secs(2);
 
 /// Has the cluster note something, and waits until it has.
-pub(crate) async fn decide(shared: &Shared, command: Command) -> Result<(), AdminError> {
+pub(crate) async fn decide(shared: &NodeParts, command: Command) -> Result<(), AdminError> {
     let (reply, applied) = oneshot::channel();
     let reply = Arc::new(Decided(Mutex::new(Some(reply))));
     shared.proposer.submit(vec![Submission { command, reply, ticket: 0, incarnation: None }]);
@@ -52,7 +52,7 @@ impl Completion for Decided {
 }
 
 /// Whether this node may join; if not, the log says so once.
-fn judge(shared: &Shared, engine: &Engine, claim: &Claim<'_>) -> Result<(), AdminError> {
+fn judge(shared: &NodeParts, engine: &Engine, claim: &Claim<'_>) -> Result<(), AdminError> {
     let judged = Rules::of(shared, Some(engine)).judge(claim).inspect_err(|reason| {
         engine.introductions.refusals.once(reason, |more| warn!(target: EVENTS, "a node is refused: {reason}{more}"));
     });
@@ -66,7 +66,10 @@ fn is_member_itself(known: &MemberView, name: &str, proven: &[String]) -> bool {
 }
 
 /// Gives a number to a new node: the index of an entry committed for it.
-pub(crate) async fn admit(shared: &Arc<Shared>, request: &wire::AdmitRequest) -> Result<wire::AdmitReply, AdminError> {
+pub(crate) async fn admit(
+    shared: &Arc<NodeParts>,
+    request: &wire::AdmitRequest,
+) -> Result<wire::AdmitReply, AdminError> {
     let engine = shared.engine.load_full().ok_or_else(AdminError::no_cluster)?;
     let claim = Claim { name: &request.name, address: &request.address, proven: &request.proven };
     judge(shared, &engine, &claim)?;
@@ -83,7 +86,7 @@ fn runs(member: &MemberView, leader: u64) -> bool {
 
 /// A member moves to another address when it comes back there. While another process answers under its number where it
 /// was, who asks from elsewhere has a copy of its data directory: two nodes of one number would vote twice.
-pub(crate) async fn refuse_copy(shared: &Shared, request: &wire::JoinRequest) -> Result<(), AdminError> {
+pub(crate) async fn refuse_copy(shared: &NodeParts, request: &wire::JoinRequest) -> Result<(), AdminError> {
     let view = shared.view();
     let Some(known) = view.member(request.node).filter(|known| known.address != request.address) else { return Ok(()) };
     let own = shared.identity().map_or(0, |identity| identity.node);
@@ -110,7 +113,7 @@ fn is_copy(known: &MemberView, said: Option<(u64, String)>, wanted: &str) -> boo
 }
 
 /// A lost disk is replaced under the same name; two running nodes of one name are a mistake.
-fn refuse_running_namesake(shared: &Shared, name: &str, node: u64) -> Result<(), AdminError> {
+fn refuse_running_namesake(shared: &NodeParts, name: &str, node: u64) -> Result<(), AdminError> {
     let view = shared.view();
     let own = shared.identity().map_or(0, |identity| identity.node);
     let namesake = view.members.iter().find(|m| m.name == name && m.node != node && m.voter && runs(m, own));
@@ -125,7 +128,7 @@ fn refuse_running_namesake(shared: &Shared, name: &str, node: u64) -> Result<(),
 
 /// Adds an admitted node as learner, waits until it has caught up, and makes it a voter in place of earlier nodes of
 /// its name. Returns whether it is one; if not, it asks again.
-pub(crate) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> Result<bool, AdminError> {
+pub(crate) async fn join(shared: &Arc<NodeParts>, request: &wire::JoinRequest) -> Result<bool, AdminError> {
     let engine = shared.engine.load_full().ok_or_else(AdminError::no_cluster)?;
     if request.cluster[..] != engine.identity.cluster {
         return Err(AdminError::Refused("the node belongs to another cluster".into()));
@@ -198,14 +201,14 @@ pub(crate) async fn join(shared: &Arc<Shared>, request: &wire::JoinRequest) -> R
 
 /// Nobody joins under the node's name any more, until it is added. Before it is taken out, so that it does not come back in
 /// between. Not for a cluster that gets smaller: its nodes may come again when it gets larger.
-pub(crate) async fn bar(shared: &Shared, node: u64) -> Result<(), AdminError> {
+pub(crate) async fn bar(shared: &NodeParts, node: u64) -> Result<(), AdminError> {
     let view = shared.view();
     let Some(member) = view.member(node) else { return Ok(()) };
     decide(shared, Command::NameRemoved { name: member.name.as_str().into() }).await
 }
 
 /// Takes a node out of the cluster. One with clients is forgotten later.
-pub(crate) async fn remove(shared: &Arc<Shared>, node: u64, without_clients: bool) -> Result<(), AdminError> {
+pub(crate) async fn remove(shared: &Arc<NodeParts>, node: u64, without_clients: bool) -> Result<(), AdminError> {
     let engine = shared.engine.load_full().ok_or_else(AdminError::no_cluster)?;
     let _one_at_a_time = shared.changing.lock().await;
     engine.remove(BTreeSet::from([node])).await?;

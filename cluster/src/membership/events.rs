@@ -4,7 +4,7 @@
 use crate::events::EVENTS;
 use crate::{
     ids::{Incarnation, NodeId},
-    node::shared::Shared,
+    node::shared::NodeParts,
     raft::{Engine, View},
     state::Standing,
 };
@@ -14,7 +14,7 @@ use tracing::info;
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-pub(crate) async fn run(shared: Arc<Shared>, engine: Arc<Engine>) {
+pub(crate) async fn run(shared: Arc<NodeParts>, engine: Arc<Engine>) {
     let mut every = interval(LOOK_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seen: Option<Glance> = None;

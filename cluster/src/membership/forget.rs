@@ -2,7 +2,7 @@
 //! Always true: a node that did not hand its clients over keeps its sessions until no lease of its can last, since it may
 //! serve on as long as that: a lease counts grants of voters that did not know of its removal, and after the commit
 //! these are no majority any more. Whoever leads sees to it, so a change of the leader forgets nothing.
-use crate::{ids::NodeId, live::lease::LeaseTimes, node::shared::Shared, raft::Engine, state::Command};
+use crate::{ids::NodeId, live::lease::LeaseTimes, node::shared::NodeParts, raft::Engine, state::Command};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-pub(crate) async fn run(shared: Arc<Shared>, engine: Arc<Engine>) {
+pub(crate) async fn run(shared: Arc<NodeParts>, engine: Arc<Engine>) {
     let mut every = interval(LOOK_EVERY);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut leaving = Leaving::default();
@@ -33,7 +33,7 @@ pub(crate) async fn run(shared: Arc<Shared>, engine: Arc<Engine>) {
 }
 
 /// Proposes it: nothing of the node goes on.
-pub(crate) fn now(shared: &Shared, node: NodeId) {
+pub(crate) fn now(shared: &NodeParts, node: NodeId) {
     shared.proposer.propose(Command::NodeRemoved { node });
 }
 

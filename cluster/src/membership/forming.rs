@@ -2,7 +2,7 @@
 use super::{FOUNDER, Pauses, REMIND_AFTER, ask_first, own_address};
 use crate::events::EVENTS;
 use crate::{
-    node::shared::Shared,
+    node::shared::NodeParts,
     raft::View,
     transport::{CallError, Purpose, services::raft::membership_client::MembershipClient},
 };
@@ -35,7 +35,7 @@ enum Finding {
 }
 
 /// Resolves when this node has its number; waits for peers as long as it takes.
-pub(crate) async fn obtain(shared: &Arc<Shared>) -> Result<Admitted, String> {
+pub(crate) async fn obtain(shared: &Arc<NodeParts>) -> Result<Admitted, String> {
     let others = shared.settings.other_peers();
     let may_form = !shared.disk.lock().await.has_damaged_past() || others.is_empty();
     let alone = others.is_empty();
@@ -94,7 +94,7 @@ pub(crate) struct Reminded {
 }
 
 impl Reminded {
-    fn remind(&mut self, shared: &Shared, reason: &str) {
+    fn remind(&mut self, shared: &NodeParts, reason: &str) {
         let line = format!("this node waits to form or join a cluster: {reason}");
         if self.is_due(reason, Instant::now()) {
             warn!(target: EVENTS, "{line}");
@@ -122,7 +122,7 @@ fn form() -> Result<Admitted, String> {
     Ok(Admitted { cluster, node: FOUNDER })
 }
 
-async fn look(shared: &Arc<Shared>, others: &[String], invited: Vec<String>) -> Finding {
+async fn look(shared: &Arc<NodeParts>, others: &[String], invited: Vec<String>) -> Finding {
     let mut asked = JoinSet::new();
     for address in others.iter().cloned().chain(invited).collect::<BTreeSet<_>>() {
         let shared = shared.clone();
@@ -168,7 +168,7 @@ async fn look(shared: &Arc<Shared>, others: &[String], invited: Vec<String>) -> 
     }
 }
 
-pub(crate) async fn hello(shared: &Shared, address: &str) -> Result<wire::HelloReply, CallError> {
+pub(crate) async fn hello(shared: &NodeParts, address: &str) -> Result<wire::HelloReply, CallError> {
     let mut client = MembershipClient::new(shared.transport.channel(address, Purpose::Control));
     let request = wire::HelloRequest { name: shared.settings.name.clone(), address: own_address(shared) };
     match timeout(HELLO_TIMEOUT, client.hello(request)).await {
@@ -182,7 +182,7 @@ pub(crate) async fn hello(shared: &Shared, address: &str) -> Result<wire::HelloR
 }
 
 /// What a call failed for: the connection's trouble says more than the call's.
-pub(crate) fn why(shared: &Shared, address: &str, status: &Status) -> CallError {
+pub(crate) fn why(shared: &NodeParts, address: &str, status: &Status) -> CallError {
     let of_connection = matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled | Code::Internal);
     let trouble = of_connection.then(|| shared.transport.trouble(address)).flatten();
     trouble.unwrap_or_else(|| match of_connection {
@@ -200,7 +200,7 @@ pub(crate) enum Standing {
     Odd(String),
 }
 
-pub(crate) async fn ask_standing(shared: &Shared, view: &View) -> Standing {
+pub(crate) async fn ask_standing(shared: &NodeParts, view: &View) -> Standing {
     let Some(identity) = shared.identity() else { return Standing::Unclear };
     let mut odd = None;
     for address in ask_first(shared, view) {
@@ -238,7 +238,7 @@ pub(crate) async fn ask_standing(shared: &Shared, view: &View) -> Standing {
     odd.map_or(Standing::Unclear, Standing::Odd)
 }
 
-async fn ask_admission(shared: &Shared, address: &str) -> Result<Admitted, String> {
+async fn ask_admission(shared: &NodeParts, address: &str) -> Result<Admitted, String> {
     let mut client = MembershipClient::new(shared.transport.channel(address, Purpose::Control));
     let request =
         wire::AdmitRequest { name: shared.settings.name.clone(), address: own_address(shared), ..Default::default() };

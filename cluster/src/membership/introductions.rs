@@ -2,18 +2,18 @@
 //! Always true: only nodes at addresses of members, of `cluster_peer` or of an invitation are asked, and TLS says that they
 //! are the ones; what they say holds until this node's own log is as far.
 use super::{ask_first, forming::hello};
-use crate::{node::shared::Shared, raft::Engine};
+use crate::{node::shared::NodeParts, raft::Engine};
 use std::sync::Arc;
 use tokio::task::JoinSet;
 
-pub(crate) async fn run(shared: Arc<Shared>, engine: Arc<Engine>) {
+pub(crate) async fn run(shared: Arc<NodeParts>, engine: Arc<Engine>) {
     while engine.view().stopped.is_none() {
         engine.introductions.wanted().await;
         ask(&shared, &engine).await;
     }
 }
 
-pub(crate) async fn ask(shared: &Arc<Shared>, engine: &Engine) {
+pub(crate) async fn ask(shared: &Arc<NodeParts>, engine: &Engine) {
     let mut asked = JoinSet::new();
     for address in ask_first(shared, &engine.view()) {
         let shared = shared.clone();

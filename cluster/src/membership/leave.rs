@@ -6,7 +6,7 @@ use crate::{
     admin_error::AdminError,
     events::EVENTS,
     ids::NodeId,
-    node::shared::Shared,
+    node::shared::NodeParts,
     transport::{Purpose, services::raft::membership_client::MembershipClient},
 };
 use mosquorum_proto::peer::raft as wire;
@@ -30,7 +30,7 @@ pub(crate) struct HandedOver {
 /// # Errors
 /// When a node says that it stays: nothing was changed.
 pub(crate) async fn hand_over(
-    shared: &Arc<Shared>,
+    shared: &Arc<NodeParts>,
     nodes: &BTreeSet<u64>,
     within: Duration,
 ) -> Result<HandedOver, AdminError> {
@@ -72,7 +72,7 @@ pub(crate) async fn hand_over(
 }
 
 /// The side of the node that leaves.
-pub(crate) async fn prepare(shared: &Arc<Shared>, request: wire::LeaveRequest) -> Result<(), AdminError> {
+pub(crate) async fn prepare(shared: &Arc<NodeParts>, request: wire::LeaveRequest) -> Result<(), AdminError> {
     let own = shared.identity().ok_or_else(AdminError::no_cluster)?;
     if request.cluster[..] != own.cluster || request.node != own.node {
         return Err(AdminError::Refused(format!("this is n{} of its cluster, not n{}", own.node, request.node)));

@@ -19,7 +19,7 @@ pub(crate) use admin::admin;
 pub(crate) use neighbours::{neighbours, survey};
 pub(crate) use service::MembershipService;
 
-use crate::{node::shared::Shared, raft::View};
+use crate::{node::shared::NodeParts, raft::View};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -47,7 +47,7 @@ impl Pauses {
 pub(crate) const FOUNDER: u64 = 1;
 
 /// How others reach this node. A node alone that never said so cannot be joined.
-pub(crate) fn own_address(shared: &Shared) -> String {
+pub(crate) fn own_address(shared: &NodeParts) -> String {
     match (&shared.settings.advertise[..], shared.settings.listen) {
         ("", Some(listen)) => listen.to_string(),
         ("", None) => "localhost:0".into(),
@@ -56,7 +56,7 @@ pub(crate) fn own_address(shared: &Shared) -> String {
 }
 
 /// Addresses to ask for something that the leader has to do: the leader if known, then all others.
-pub(crate) fn ask_first(shared: &Shared, view: &View) -> Vec<String> {
+pub(crate) fn ask_first(shared: &NodeParts, view: &View) -> Vec<String> {
     let mut addresses: Vec<String> = Vec::new();
     let leader = view.leader.and_then(|leader| view.member(leader));
     let own = own_address(shared);

@@ -10,7 +10,7 @@ use crate::{
     },
     ids::NodeId,
     machine_clock,
-    node::shared::Shared,
+    node::shared::NodeParts,
     state::{Standing, State},
 };
 use mosquorum_proto::peer::raft as wire;
@@ -28,7 +28,7 @@ const REASONS_MAX: usize = 16;
 const REASON_BYTES_MAX: usize = 256;
 
 /// What this node says of itself to others.
-pub(crate) async fn introduce(shared: &Arc<Shared>) -> wire::HelloReply {
+pub(crate) async fn introduce(shared: &Arc<NodeParts>) -> wire::HelloReply {
     let own = report(shared).await;
     let (view, identity) = (shared.view(), shared.identity());
     let members = view.members.iter().map(|m| wire::Member {
@@ -57,7 +57,7 @@ pub(crate) async fn introduce(shared: &Arc<Shared>) -> wire::HelloReply {
     }
 }
 
-async fn report(shared: &Shared) -> SelfReport {
+async fn report(shared: &NodeParts) -> SelfReport {
     let live: Arc<dyn LiveSide> = shared.live.clone();
     // It may wait for the state, which heartbeats must not.
     let clients = tokio::task::spawn_blocking(move || live.report()).await.unwrap_or_default();
@@ -65,7 +65,7 @@ async fn report(shared: &Shared) -> SelfReport {
 }
 
 /// What each member but this node answers, or why it does not.
-async fn ask_all(shared: &Arc<Shared>) -> BTreeMap<u64, Result<wire::HelloReply, String>> {
+async fn ask_all(shared: &Arc<NodeParts>) -> BTreeMap<u64, Result<wire::HelloReply, String>> {
     let own = shared.identity().map(|identity| identity.node);
     let mut asked = JoinSet::new();
     for member in shared.view().members.into_iter().filter(|member| Some(member.node) != own) {
@@ -80,7 +80,7 @@ async fn ask_all(shared: &Arc<Shared>) -> BTreeMap<u64, Result<wire::HelloReply,
 }
 
 /// Only the member itself speaks for it.
-fn from_member(shared: &Shared, node: u64, reply: wire::HelloReply) -> Result<wire::HelloReply, String> {
+fn from_member(shared: &NodeParts, node: u64, reply: wire::HelloReply) -> Result<wire::HelloReply, String> {
     let cluster = shared.identity().map(|identity| identity.cluster);
     if reply.cluster.is_empty() {
         return Err(format!("`{}` runs there, which belongs to no cluster yet", reply.name));
@@ -94,7 +94,7 @@ fn from_member(shared: &Shared, node: u64, reply: wire::HelloReply) -> Result<wi
     Ok(reply)
 }
 
-pub(crate) async fn neighbours(shared: Arc<Shared>) -> Vec<Neighbour> {
+pub(crate) async fn neighbours(shared: Arc<NodeParts>) -> Vec<Neighbour> {
     let mut found = Vec::new();
     for (node, reply) in ask_all(&shared).await {
         let Ok(reply) = reply else { continue };
@@ -108,7 +108,7 @@ pub(crate) async fn neighbours(shared: Arc<Shared>) -> Vec<Neighbour> {
 }
 
 /// Asks all members at once.
-pub(crate) async fn survey(shared: Arc<Shared>) -> Survey {
+pub(crate) async fn survey(shared: Arc<NodeParts>) -> Survey {
     let (mut replies, own) = tokio::join!(ask_all(&shared), report(&shared));
     let mut status = shared.status();
     let view = shared.view();
@@ -166,7 +166,7 @@ pub(crate) async fn survey(shared: Arc<Shared>) -> Survey {
 }
 
 /// What the state knows of the nodes, and who left and is no member under another number.
-fn standings(shared: &Shared, members: &[MemberStatus]) -> (BTreeMap<NodeId, Standing>, Vec<(NodeId, String)>) {
+fn standings(shared: &NodeParts, members: &[MemberStatus]) -> (BTreeMap<NodeId, Standing>, Vec<(NodeId, String)>) {
     let state = shared.state.read();
     let standings = state.nodes().map(|(node, record)| (node, record.standing)).collect();
     (standings, removed(&state, members))

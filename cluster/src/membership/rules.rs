@@ -3,7 +3,7 @@
 //! `cluster_peer`, `cluster_allow`), that is a member's (a lost disk comes back under its name), or that was added. Only
 //! names for which the certificate is valid count; of the cluster's authority to be is not enough.
 //! Pure: what is known is handed in.
-use crate::{node::shared::Shared, raft::Engine, state::Word, transport::host_of};
+use crate::{node::shared::NodeParts, raft::Engine, state::Word, transport::host_of};
 
 /// Who says that it is whom.
 pub(crate) struct Claim<'a> {
@@ -25,7 +25,7 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    pub(crate) fn of(shared: &Shared, engine: Option<&Engine>) -> Self {
+    pub(crate) fn of(shared: &NodeParts, engine: Option<&Engine>) -> Self {
         let members = engine.map(|engine| engine.view().members).unwrap_or_default();
         let names = members.into_iter().flat_map(|m| [host_of(&m.address).to_owned(), m.name]);
         let state = shared.state.read();

@@ -3,7 +3,7 @@ use super::{admin, changes, leave, neighbours, rules::Rules};
 use crate::events::EVENTS;
 use crate::{
     admin_error::AdminError,
-    node::shared::Shared,
+    node::shared::NodeParts,
     raft::peer_of,
     transport::{
         PeerCertificate, Purpose, host_of,
@@ -23,12 +23,12 @@ const LEADER_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(crate) struct MembershipService {
-    pub(crate) shared: Weak<Shared>,
+    pub(crate) shared: Weak<NodeParts>,
 }
 
 impl MembershipService {
     #[allow(clippy::result_large_err)] // tonic's own type
-    fn shared(&self) -> Result<Arc<Shared>, Status> {
+    fn shared(&self) -> Result<Arc<NodeParts>, Status> {
         self.shared.upgrade().ok_or_else(|| Status::unavailable("the node is shutting down"))
     }
 }
@@ -51,20 +51,20 @@ fn proven(peer: Option<&PeerCertificate>, names: &[&str]) -> Vec<String> {
 
 /// Refuses whoever is no member of this node's cluster.
 #[allow(clippy::result_large_err)]
-fn check_member(shared: &Shared, peer: Option<&PeerCertificate>) -> Result<(), Status> {
+fn check_member(shared: &NodeParts, peer: Option<&PeerCertificate>) -> Result<(), Status> {
     let engine = shared.engine.load_full().ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))?;
     engine.check_certificate(&peer.cloned().unwrap_or_default())
 }
 
 /// The address of the leader, if it is another node.
-fn leader_elsewhere(shared: &Shared) -> Option<String> {
+fn leader_elsewhere(shared: &NodeParts) -> Option<String> {
     let view = shared.view();
     let leader = view.leader.filter(|_| !view.is_leader)?;
     view.member(leader).map(|m| m.address.clone())
 }
 
 /// Only the leader tells a node to leave (or that node itself). Who leads may be known a moment later here than there.
-async fn check_leads(shared: &Shared, peer: Option<&PeerCertificate>) -> Result<(), Status> {
+async fn check_leads(shared: &NodeParts, peer: Option<&PeerCertificate>) -> Result<(), Status> {
     let Some(peer) = peer else { return Ok(()) };
     let since = tokio::time::Instant::now();
     loop {

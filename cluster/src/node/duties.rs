@@ -1,6 +1,6 @@
 //! What has to be done from time to time: state written behind, snapshots, the log purged, ticks by the leader, and an
 //! eye on whether Raft still runs.
-use super::shared::Shared;
+use super::shared::NodeParts;
 use crate::{
     facade::{Answer, Completion, Submission},
     raft::Engine,
@@ -30,7 +30,7 @@ const CACHE_MIN: usize = 1 << 20;
 const KEPT_ENTRIES_MIN: u64 = 128;
 
 /// Writes the state behind, and a snapshot when the log has grown or enough time has passed.
-pub(crate) async fn checkpoints(shared: Arc<Shared>, engine: Arc<Engine>) {
+pub(crate) async fn checkpoints(shared: Arc<NodeParts>, engine: Arc<Engine>) {
     let Some(log) = shared.log() else { return };
     let mut every = interval(CHECKPOINT_LOOK);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -101,7 +101,7 @@ fn has_grown(grown: u64, snapshot_log_bytes: u64, snapshot_bytes: u64) -> bool {
 }
 
 /// Writes a snapshot of the state of now and tells Raft of it. A store that cannot be read stops the node.
-pub(crate) async fn make_snapshot(shared: &Shared, engine: &Arc<Engine>) -> Result<(), String> {
+pub(crate) async fn make_snapshot(shared: &NodeParts, engine: &Arc<Engine>) -> Result<(), String> {
     let replica = engine.replica.clone();
     let started = Instant::now();
     let prepared = tokio::task::spawn_blocking(move || replica.prepare_snapshot()).await.map_err(|e| e.to_string())?;
@@ -124,13 +124,13 @@ pub(crate) async fn make_snapshot(shared: &Shared, engine: &Arc<Engine>) -> Resu
 }
 
 /// Writes a snapshot because somebody asked for it.
-pub(crate) async fn checkpoint(shared: Arc<Shared>) -> Result<(), String> {
+pub(crate) async fn checkpoint(shared: Arc<NodeParts>) -> Result<(), String> {
     let engine = shared.engine.load_full().ok_or("this node does not belong to a cluster yet")?;
     make_snapshot(&shared, &engine).await
 }
 
 /// Purges the log up to the snapshot, but for what a follower that lags a little may still want.
-async fn purge(shared: &Shared, engine: &Engine, log: &Log) {
+async fn purge(shared: &NodeParts, engine: &Engine, log: &Log) {
     let bounds = log.bounds();
     let (Some(first), Some(last)) = (bounds.first, bounds.last) else { return };
     let entries = (last.index + 1).saturating_sub(first).max(1);
@@ -145,7 +145,7 @@ async fn purge(shared: &Shared, engine: &Engine, log: &Log) {
 }
 
 /// While this node leads: proposes a tick whenever something in the state is due, and the next at once if one left work.
-pub(crate) async fn ticks(shared: Arc<Shared>, engine: Arc<Engine>) {
+pub(crate) async fn ticks(shared: Arc<NodeParts>, engine: Arc<Engine>) {
     let mut every = interval(TICK_INTERVAL);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut pending: Weak<PendingTick> = Weak::new();
@@ -203,7 +203,7 @@ impl Drop for PendingTick {
 }
 
 /// Resolves when Raft has stopped by itself; the node must stop with it.
-pub(crate) async fn watch(shared: Arc<Shared>, engine: Arc<Engine>) {
+pub(crate) async fn watch(shared: Arc<NodeParts>, engine: Arc<Engine>) {
     let mut every = interval(Duration::from_millis(100));
     loop {
         every.tick().await;

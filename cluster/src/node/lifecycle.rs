@@ -3,7 +3,7 @@
 use super::{
     duties,
     open::Opened,
-    shared::{Identity, Shared},
+    shared::{Identity, NodeParts},
     timekeeping,
 };
 use crate::{
@@ -28,7 +28,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 const INVITATION_CHECK: Duration = Duration::from_millis(200);
 /// Leads the node into its cluster and keeps it serving, for the life of the process.
 pub(crate) async fn run(
-    shared: Arc<Shared>,
+    shared: Arc<NodeParts>,
     opened: Option<Opened>,
     events: mpsc::UnboundedReceiver<IncarnationEvent>,
 ) {
@@ -68,7 +68,7 @@ pub(crate) async fn run(
 }
 
 /// Forms or joins a cluster and binds the empty directory to it.
-async fn enter(shared: &Arc<Shared>) -> Result<Opened, String> {
+async fn enter(shared: &Arc<NodeParts>) -> Result<Opened, String> {
     let admitted = forming::obtain(shared).await?;
     let mut disk = shared.disk.lock().await;
     let name = shared.settings.name.clone();
@@ -77,7 +77,7 @@ async fn enter(shared: &Arc<Shared>) -> Result<Opened, String> {
     disk.open_node(shared.state.clone(), shared.hub.clone()).map_err(|e| e.to_string())
 }
 
-async fn start_engine(shared: &Arc<Shared>, opened: Opened) -> Result<Arc<Engine>, String> {
+async fn start_engine(shared: &Arc<NodeParts>, opened: Opened) -> Result<Arc<Engine>, String> {
     let identity =
         Identity { cluster: opened.identity.cluster_id, node: opened.identity.node_id, boots: opened.identity.boots };
     if opened.identity.node_name != shared.settings.name {
@@ -122,7 +122,7 @@ async fn start_engine(shared: &Arc<Shared>, opened: Opened) -> Result<Arc<Engine
 }
 
 /// Asks for admission to the voters until this node is one.
-async fn become_voter(shared: &Arc<Shared>, engine: &Arc<Engine>) {
+async fn become_voter(shared: &Arc<NodeParts>, engine: &Arc<Engine>) {
     let mut reminded = forming::Reminded::default();
     let mut pauses = Pauses::new();
     if engine.view().members.is_empty() {
@@ -161,7 +161,7 @@ async fn become_voter(shared: &Arc<Shared>, engine: &Arc<Engine>) {
 }
 
 /// Sends one request to join to the leader, or to whoever may know it.
-async fn ask_to_join(shared: &Arc<Shared>, engine: &Engine) -> Result<(), String> {
+async fn ask_to_join(shared: &Arc<NodeParts>, engine: &Engine) -> Result<(), String> {
     let request = wire::JoinRequest {
         cluster: engine.identity.cluster.to_vec().into(),
         node: engine.node(),
@@ -187,7 +187,7 @@ async fn ask_to_join(shared: &Arc<Shared>, engine: &Engine) -> Result<(), String
 }
 
 /// The node came back under another address than the cluster knows.
-async fn announce_address(shared: Arc<Shared>, engine: Arc<Engine>) {
+async fn announce_address(shared: Arc<NodeParts>, engine: Arc<Engine>) {
     for _ in 0..50 {
         let own = own_address(&shared);
         if engine.view().member(engine.node()).is_none_or(|m| m.address == own) {
@@ -203,7 +203,7 @@ async fn announce_address(shared: Arc<Shared>, engine: Arc<Engine>) {
 /// A cluster that is being formed serves nobody before a majority of the listed nodes votes: what it acknowledges is to
 /// survive the loss of a disk. A founder that has served was through with it, however often it starts and however small
 /// the cluster became since.
-async fn await_founding_majority(shared: &Shared, engine: &Engine) {
+async fn await_founding_majority(shared: &NodeParts, engine: &Engine) {
     let wanted = shared.settings.forming_set().len() / 2 + 1;
     let never_served = || shared.state.read().last_incarnation(NodeId(FOUNDER)) == Incarnation(0);
     while engine.node() == FOUNDER && engine.view().voters() < wanted && never_served() {
@@ -212,7 +212,7 @@ async fn await_founding_majority(shared: &Shared, engine: &Engine) {
 }
 
 /// The file that restores a node alone exists before anything is acknowledged.
-async fn first_snapshot(shared: &Arc<Shared>, engine: &Arc<Engine>) -> Result<(), String> {
+async fn first_snapshot(shared: &Arc<NodeParts>, engine: &Arc<Engine>) -> Result<(), String> {
     let exists = engine.replica.current_snapshot().is_some();
     if shared.settings.snapshot_path.is_none() || exists {
         return Ok(());
@@ -225,7 +225,7 @@ async fn first_snapshot(shared: &Arc<Shared>, engine: &Arc<Engine>) -> Result<()
 }
 
 /// Serves under one incarnation after the other.
-async fn serve(shared: Arc<Shared>, engine: Arc<Engine>, mut events: mpsc::UnboundedReceiver<IncarnationEvent>) {
+async fn serve(shared: Arc<NodeParts>, engine: Arc<Engine>, mut events: mpsc::UnboundedReceiver<IncarnationEvent>) {
     let mut current = begin_incarnation(&shared);
     let mut member = tokio::time::interval(Duration::from_millis(500));
     let mut reminded = forming::Reminded::default();
@@ -274,7 +274,7 @@ async fn serve(shared: Arc<Shared>, engine: Arc<Engine>, mut events: mpsc::Unbou
     }
 }
 
-fn begin_incarnation(shared: &Shared) -> Option<Incarnation> {
+fn begin_incarnation(shared: &NodeParts) -> Option<Incarnation> {
     let origin = shared.next_origin()?;
     let name = shared.settings.name.as_str().into();
     shared.proposer.restart(Some(origin), Some(Command::NodeUp { name }));
@@ -282,7 +282,7 @@ fn begin_incarnation(shared: &Shared) -> Option<Incarnation> {
 }
 
 /// Nothing more may leave this node under the incarnation: its connections close before the next one begins.
-async fn end_incarnation(shared: &Arc<Shared>, incarnation: Option<Incarnation>, reason: &'static str) {
+async fn end_incarnation(shared: &Arc<NodeParts>, incarnation: Option<Incarnation>, reason: &'static str) {
     shared.set_serving(false);
     shared.proposer.restart(None, None);
     shared.barriers.clear();
@@ -292,7 +292,7 @@ async fn end_incarnation(shared: &Arc<Shared>, incarnation: Option<Incarnation>,
     let _ = tokio::task::spawn_blocking(move || live.lease_lost(incarnation)).await;
 }
 
-async fn removed(shared: &Arc<Shared>, incarnation: Option<Incarnation>) {
+async fn removed(shared: &Arc<NodeParts>, incarnation: Option<Incarnation>) {
     end_incarnation(shared, incarnation, "this node was removed from the cluster").await;
     let line = "this node was removed from the cluster: it serves nobody any more; `mosquorum cluster add` on a member takes \
                 it in again";
@@ -305,7 +305,7 @@ async fn removed(shared: &Arc<Shared>, incarnation: Option<Incarnation>) {
 }
 
 /// An operator added a node that had been removed: its next start joins with an empty directory.
-async fn begin_anew(shared: &Arc<Shared>) {
+async fn begin_anew(shared: &Arc<NodeParts>) {
     let marked = shared.disk.lock().await.mark_left();
     shared.fail(match marked {
         Ok(()) => "this node was removed and is added again: it stops, and joins under a new number when it is started"

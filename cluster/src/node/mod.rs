@@ -32,7 +32,7 @@ use crate::{
 };
 use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, RwLock};
-use shared::Shared;
+use shared::NodeParts;
 use std::{
     net::SocketAddr,
     sync::{
@@ -53,7 +53,7 @@ pub type AddServices = Box<dyn FnOnce(&Arc<RaftConsensus>, Routes) -> Routes + S
 
 /// See the module's description.
 pub struct RaftConsensus {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<NodeParts>,
     runtime: Mutex<Option<Runtime>>,
 }
 
@@ -122,7 +122,7 @@ impl RaftConsensus {
                 Some(tokio::net::TcpListener::bind(address).await.map_err(listen)?)
             }
         };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(NodeParts {
             listening: listener.as_ref().and_then(|l| l.local_addr().ok()),
             settings,
             transport,
@@ -193,9 +193,10 @@ impl RaftConsensus {
     }
 }
 
-type Parts = (Arc<Shared>, Option<Opened>, Option<tokio::net::TcpListener>, mpsc::UnboundedReceiver<IncarnationEvent>);
+type Parts =
+    (Arc<NodeParts>, Option<Opened>, Option<tokio::net::TcpListener>, mpsc::UnboundedReceiver<IncarnationEvent>);
 
-fn own_services(shared: &Arc<Shared>) -> Routes {
+fn own_services(shared: &Arc<NodeParts>) -> Routes {
     let engine = shared.engine.clone();
     let engine_for_relay = engine.clone();
     let raft = services::raft_server::RaftServer::new(RaftService { engine: engine.clone() });

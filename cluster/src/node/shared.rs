@@ -40,7 +40,7 @@ pub(crate) struct Identity {
 }
 
 /// See the module's description.
-pub(crate) struct Shared {
+pub(crate) struct NodeParts {
     pub(crate) settings: RaftSettings,
     pub(crate) transport: Arc<Transport>,
     pub(crate) clock: Arc<ClusterClock>,
@@ -71,7 +71,7 @@ pub(crate) struct Shared {
     pub(super) handle: Handle,
 }
 
-impl Shared {
+impl NodeParts {
     pub(crate) fn identity(&self) -> Option<&Identity> {
         self.identity.get()
     }

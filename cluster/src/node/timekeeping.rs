@@ -7,7 +7,7 @@
 //! When all of them were down and their machines were started anew, nothing tells how long that was but the walls: if those
 //! of a majority agree, time steps forward to them. A node alone believes its own wall for [`STEP_ALONE_MAX`]; what is more is
 //! left to the operator.
-use super::{shared::Shared, walls::Clocks};
+use super::{shared::NodeParts, walls::Clocks};
 use crate::{
     events::EVENTS,
     ids::NodeId,
@@ -32,7 +32,7 @@ const ANCHOR_BYTES_MAX: u64 = 4096;
 /// The anchor is written again when the offset has moved so far.
 const ANCHOR_MOVED: u64 = 50_000_000;
 
-impl Shared {
+impl NodeParts {
     pub(crate) fn clocks(&self) -> Clocks {
         Clocks { time: self.clock.now(), wall: machine_clock::wall(), sure: self.clock.is_sure() }
     }
@@ -58,14 +58,14 @@ impl Shared {
 }
 
 /// Goes on where the log ended, by the anchor that this node wrote before.
-pub(crate) fn begin(shared: &Shared, replica: &Replica, founds: bool) {
+pub(crate) fn begin(shared: &NodeParts, replica: &Replica, founds: bool) {
     let text = mosquorum_storage::fs::read_file(&*replica.fs(), &shared.anchor_path(), ANCHOR_BYTES_MAX);
     let anchor = text.ok().and_then(|text| Anchor::from_text(std::str::from_utf8(&text).ok()?));
     shared.clock.begin(anchor, replica.time(), founds);
 }
 
 /// Keeps the time for the life of the group: as leader corrects it, as anybody remembers it.
-pub(crate) async fn run(shared: Arc<Shared>, engine: Arc<Engine>) {
+pub(crate) async fn run(shared: Arc<NodeParts>, engine: Arc<Engine>) {
     let mut every = interval(INTERVAL);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut anchored: Option<i64> = None;
@@ -93,7 +93,7 @@ pub(crate) async fn run(shared: Arc<Shared>, engine: Arc<Engine>) {
     }
 }
 
-fn lead(shared: &Shared, engine: &Engine) {
+fn lead(shared: &NodeParts, engine: &Engine) {
     let now = machine_clock::now();
     let me = NodeId(engine.node());
     let voters: Vec<NodeId> = engine.view().members.iter().filter(|m| m.voter).map(|m| NodeId(m.node)).collect();
@@ -122,7 +122,7 @@ fn lead(shared: &Shared, engine: &Engine) {
 }
 
 /// An operator says that this node's wall is right.
-pub(crate) fn accept(shared: &Shared) -> String {
+pub(crate) fn accept(shared: &NodeParts) -> String {
     let (wall, before) = (machine_clock::wall(), shared.clock.now());
     shared.clock.step_to(wall);
     let ahead = wall.0.saturating_sub(before.0) / 1000;
@@ -131,7 +131,7 @@ pub(crate) fn accept(shared: &Shared) -> String {
 }
 
 /// Writes the anchor when it has moved; the offset that is on disk.
-async fn anchor(shared: &Arc<Shared>, on_disk: Option<i64>) -> Option<i64> {
+async fn anchor(shared: &Arc<NodeParts>, on_disk: Option<i64>) -> Option<i64> {
     if !shared.clock.is_sure() {
         return on_disk;
     }

@@ -25,11 +25,11 @@ const HIDDEN: &str = ".powercut-";
 /// Wraps the real file system and keeps unsynced bytes and names in process memory. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub struct PowerCutFs {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<PowerCutState>>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct PowerCutState {
     pending: Vec<NameChange>,
     /// Names that differ from the real ones: where the file really is, or `None` when it is gone.
     names: HashMap<PathBuf, Option<PathBuf>>,
@@ -71,7 +71,7 @@ impl NameChange {
     }
 }
 
-impl State {
+impl PowerCutState {
     fn real_path(&self, path: &Path) -> io::Result<PathBuf> {
         match self.names.get(path) {
             Some(Some(real)) => Ok(real.clone()),

@@ -47,7 +47,7 @@ struct BlobFile {
 }
 
 #[derive(Default)]
-struct State {
+struct BlobFiles {
     files: BTreeMap<u64, BlobFile>,
     /// The file being appended to.
     current: Option<u64>,
@@ -59,14 +59,14 @@ struct State {
 pub(super) struct Blobs {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<BlobFiles>,
 }
 
 impl Blobs {
     /// Opens all blob files of a directory. Nothing is live before [`Blobs::refer`].
     pub(super) fn open(fs: Arc<dyn Fs>, dir: &Path) -> Result<Self, KvError> {
         fs.create_dir_all(dir).map_err(KvError::io("create", dir))?;
-        let mut state = State { next: 1, ..State::default() };
+        let mut state = BlobFiles { next: 1, ..BlobFiles::default() };
         for name in fs.list(dir).map_err(KvError::io("list", dir))? {
             let id = name.strip_suffix(".blob").and_then(|hex| u64::from_str_radix(hex, 16).ok());
             if let Some(id) = id {
@@ -101,7 +101,7 @@ impl Blobs {
         outcome
     }
 
-    fn put_locked(&self, state: &mut State, values: &[Bytes]) -> Result<Vec<BlobRef>, KvError> {
+    fn put_locked(&self, state: &mut BlobFiles, values: &[Bytes]) -> Result<Vec<BlobRef>, KvError> {
         let mut references = Vec::with_capacity(values.len());
         let mut touched: Vec<u64> = Vec::new();
         for value in values {
@@ -123,7 +123,7 @@ impl Blobs {
         Ok(references)
     }
 
-    fn current_with_room(&self, state: &mut State) -> Result<u64, KvError> {
+    fn current_with_room(&self, state: &mut BlobFiles) -> Result<u64, KvError> {
         if let Some(id) = state.current
             && state.files[&id].len < FILE_BYTES_MAX
         {

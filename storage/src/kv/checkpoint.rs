@@ -59,10 +59,10 @@ pub struct CheckpointStats {
 pub struct StateStore {
     store: Arc<dyn KvStore>,
     shard: u32,
-    state: Mutex<State>,
+    state: Mutex<CheckpointState>,
 }
 
-struct State {
+struct CheckpointState {
     condition: StateCondition,
     /// Number of the last mark.
     number: u64,
@@ -96,12 +96,15 @@ impl CheckpointMarker {
 impl StateStore {
     /// Looks at the marks of a shard; the keys are read by [`StateStore::load`].
     pub fn open(store: Arc<dyn KvStore>, shard: u32) -> Result<(StateStore, StateCondition), KvError> {
-        let opened =
-            StateStore { store, shard, state: Mutex::new(State { condition: StateCondition::Empty, number: 0 }) };
+        let opened = StateStore {
+            store,
+            shard,
+            state: Mutex::new(CheckpointState { condition: StateCondition::Empty, number: 0 }),
+        };
         let in_progress = opened.store.get(&opened.key(KIND_MARK, IN_PROGRESS))?;
         let complete = opened.store.get(&opened.key(KIND_MARK, COMPLETE))?;
         let state = match (&in_progress, &complete) {
-            (None, None) => State { condition: StateCondition::Empty, number: 0 },
+            (None, None) => CheckpointState { condition: StateCondition::Empty, number: 0 },
             _ => {
                 let in_progress = in_progress.as_deref().and_then(CheckpointMarker::decode);
                 let complete = complete.as_deref().and_then(CheckpointMarker::decode);
@@ -112,7 +115,7 @@ impl StateStore {
                     }
                     _ => StateCondition::Incomplete,
                 };
-                State { condition, number }
+                CheckpointState { condition, number }
             }
         };
         let condition = state.condition;
@@ -245,7 +248,7 @@ impl StateStore {
         }
         self.store.write(vec![(self.key(KIND_MARK, IN_PROGRESS), None)])?;
         self.store.flush()?;
-        *state = State { condition: StateCondition::Empty, number: 0 };
+        *state = CheckpointState { condition: StateCondition::Empty, number: 0 };
         Ok(())
     }
 

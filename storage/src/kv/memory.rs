@@ -12,11 +12,11 @@ use super::{BATCH_OPS_MAX, KvError, KvOp, KvScan, KvStore};
 /// An in-memory store.
 #[derive(Default)]
 pub struct MemoryKv {
-    state: Mutex<State>,
+    state: Mutex<Contents>,
 }
 
 #[derive(Default)]
-struct State {
+struct Contents {
     current: BTreeMap<Bytes, Bytes>,
     flushed: BTreeMap<Bytes, Bytes>,
     /// Batches since the last flush; `None` when crashes are not simulated.
@@ -67,7 +67,7 @@ fn apply(map: &mut BTreeMap<Bytes, Bytes>, batch: Vec<KvOp>) {
     }
 }
 
-impl State {
+impl Contents {
     fn operation(&mut self) -> Result<(), KvError> {
         if self.closed {
             return Err(KvError::Closed);

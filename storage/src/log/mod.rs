@@ -44,7 +44,7 @@ use crate::fs::{Fs, parent};
 use format::{ALIGN, BODY_BYTES_MAX, Kind, RECORD_HEADER_BYTES, parse_header};
 use recovery::Found;
 use segments::Segments;
-use shared::{Command, Shared};
+use shared::{Command, SharedLog};
 use view::{Segment, View};
 use writer::Writer;
 
@@ -60,7 +60,7 @@ pub struct Log {
 }
 
 struct Handle {
-    shared: Arc<Shared>,
+    shared: Arc<SharedLog>,
     /// With [`WriterMode::Manual`].
     writer: Mutex<Option<Writer>>,
     /// With [`WriterMode::Thread`].
@@ -85,7 +85,7 @@ impl Log {
         fs.sync_dir(dir).map_err(|error| LogError::io("sync", dir, error))?;
 
         let log_id = found.log_id.or(options.log_id).unwrap_or_else(random_id);
-        let shared = Arc::new(Shared::new(View::recovered(&found, options.cache_bytes)));
+        let shared = Arc::new(SharedLog::new(View::recovered(&found, options.cache_bytes)));
         let segments = Segments::new(fs, dir, &options, log_id, free)?;
         let mode = options.writer;
         let before_first = std::mem::take(&mut found.before_first);
@@ -102,7 +102,7 @@ impl Log {
         Ok((log, recovered))
     }
 
-    fn with_writer(shared: Arc<Shared>, writer: Writer, mode: WriterMode) -> std::io::Result<Log> {
+    fn with_writer(shared: Arc<SharedLog>, writer: Writer, mode: WriterMode) -> std::io::Result<Log> {
         let (mut manual, mut thread) = (None, None);
         match mode {
             WriterMode::Manual => manual = Some(writer),
@@ -376,7 +376,7 @@ impl Drop for Handle {
 }
 
 /// Whatever ends the writer's thread, nobody waits for it in vain.
-struct StopGuard(Arc<Shared>);
+struct StopGuard(Arc<SharedLog>);
 
 impl Drop for StopGuard {
     fn drop(&mut self) {

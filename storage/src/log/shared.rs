@@ -35,7 +35,7 @@ impl Command {
     }
 }
 
-pub(super) struct State {
+pub(super) struct LogState {
     pub(super) view: View,
     pub(super) queue: VecDeque<Command>,
     pub(super) queued_bytes: usize,
@@ -43,7 +43,7 @@ pub(super) struct State {
     pub(super) closed: bool,
 }
 
-impl State {
+impl LogState {
     /// The next commands, about `bytes_max` of payload, at least one.
     pub(super) fn take_group(&mut self, bytes_max: usize) -> Vec<Command> {
         let mut group = Vec::new();
@@ -59,16 +59,16 @@ impl State {
     }
 }
 
-pub(super) struct Shared {
-    pub(super) state: Mutex<State>,
+pub(super) struct SharedLog {
+    pub(super) state: Mutex<LogState>,
     pub(super) wake: Condvar,
     pub(super) stats: Mutex<LogStats>,
 }
 
-impl Shared {
+impl SharedLog {
     pub(super) fn new(view: View) -> Self {
-        let state = State { view, queue: VecDeque::new(), queued_bytes: 0, failed: None, closed: false };
-        Shared { state: Mutex::new(state), wake: Condvar::new(), stats: Mutex::default() }
+        let state = LogState { view, queue: VecDeque::new(), queued_bytes: 0, failed: None, closed: false };
+        SharedLog { state: Mutex::new(state), wake: Condvar::new(), stats: Mutex::default() }
     }
 
     pub(super) fn failure(&self) -> Option<LogError> {

@@ -19,7 +19,7 @@ use super::format::{
 };
 use super::recovery::Found;
 use super::segments::{Prepared, Segments};
-use super::shared::{Command, Shared};
+use super::shared::{Command, SharedLog};
 use super::types::{Done, Durable, LogId, LogOptions};
 use super::view::{Segment, Written};
 use crate::fs::FsFile;
@@ -51,7 +51,7 @@ struct Batch {
 }
 
 pub(super) struct Writer {
-    shared: Arc<Shared>,
+    shared: Arc<SharedLog>,
     options: LogOptions,
     log_id: [u8; 16],
     segments: Segments,
@@ -80,7 +80,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Takes over a log whose tail is durable, and opens a new epoch in it.
     pub(super) fn start(
-        shared: Arc<Shared>,
+        shared: Arc<SharedLog>,
         options: LogOptions,
         log_id: [u8; 16],
         mut segments: Segments,

@@ -60,7 +60,7 @@ pub enum Extent {
 
 /// What becomes of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
+pub enum Support {
     Supported,
     /// Accepted; the note says what is different.
     Accepted(&'static str),
@@ -80,7 +80,7 @@ pub struct OptionSpec {
     pub extent: Extent,
     /// Whether SIGHUP applies a changed value.
     pub reload: bool,
-    pub state: State,
+    pub state: Support,
     /// The option that this is another name of; empty: none.
     pub same_as: &'static str,
     /// The one value that a refused option may have, since it changes nothing.
@@ -116,7 +116,7 @@ impl OptionSpec {
     #[must_use]
     pub fn refusal(&self, value: &str) -> Option<&'static str> {
         match self.state {
-            State::Refused(reason) if self.harmless.is_empty() || value != self.harmless => Some(reason),
+            Support::Refused(reason) if self.harmless.is_empty() || value != self.harmless => Some(reason),
             _ => None,
         }
     }
@@ -151,9 +151,9 @@ pub fn print() -> String {
             Scope::Structure => "file",
         };
         let (state, note) = match spec.state {
-            State::Supported => ("supported", ""),
-            State::Accepted(note) => ("accepted", note),
-            State::Refused(reason) => ("refused", reason),
+            Support::Supported => ("supported", ""),
+            Support::Accepted(note) => ("accepted", note),
+            Support::Refused(reason) => ("refused", reason),
         };
         let reload = if spec.reload { "yes" } else { "no" };
         let default = if spec.default.is_empty() { "-" } else { spec.default };

@@ -1,5 +1,5 @@
 //! The option table as pages: Markdown for the documentation, roff for mosquorum.conf(5).
-use super::{OptionSpec, Scope, State, all};
+use super::{OptionSpec, Scope, Support, all};
 use std::fmt::Write;
 
 /// Heading, what it is about, and which rows stand below it.
@@ -42,9 +42,9 @@ const INTRODUCTION: [&str; 4] = [
 /// What becomes of an option that is not simply supported.
 fn remark(spec: &OptionSpec) -> Option<(&'static str, &'static str)> {
     match spec.state {
-        State::Supported => None,
-        State::Accepted(note) => Some(("Accepted", note)),
-        State::Refused(reason) => Some(("Refused", reason)),
+        Support::Supported => None,
+        Support::Accepted(note) => Some(("Accepted", note)),
+        Support::Refused(reason) => Some(("Refused", reason)),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The rows of the option table.
-use super::{Extent, OptionSpec, Place, Repeat, Scope, State};
+use super::{Extent, OptionSpec, Place, Repeat, Scope, Support};
 
 const NO_PSK: &str = "pre-shared keys need OpenSSL and this broker uses rustls, use certificates";
 const NO_ENGINE: &str = "engines need OpenSSL and this broker uses rustls, use PEM files";
@@ -12,7 +12,7 @@ const fn row(name: &'static str, scope: Scope, default: &'static str, reload: bo
         repeat: Repeat::LastWins,
         extent: Extent::Words(1),
         reload,
-        state: State::Supported,
+        state: Support::Supported,
         same_as: "",
         harmless: "",
         ours: false,
@@ -42,7 +42,7 @@ const fn b(name: &'static str) -> OptionSpec {
 }
 const fn plugin(name: &'static str) -> OptionSpec {
     let mut row = row(name, Scope::Plugin, "", false);
-    row.state = State::Accepted("only Mosquitto's own acl-file and password-file plugins are known");
+    row.state = Support::Accepted("only Mosquitto's own acl-file and password-file plugins are known");
     row
 }
 const fn structure(name: &'static str) -> OptionSpec {
@@ -114,11 +114,11 @@ impl OptionSpec {
         self
     }
     const fn accepted(mut self, note: &'static str) -> Self {
-        self.state = State::Accepted(note);
+        self.state = Support::Accepted(note);
         self
     }
     const fn refused(mut self, reason: &'static str) -> Self {
-        self.state = State::Refused(reason);
+        self.state = Support::Refused(reason);
         self
     }
     const fn harmless(mut self, value: &'static str) -> Self {

@@ -1,5 +1,5 @@
 //! Where values end: each option with a comment, another word, tabs, capitals, CRLF, quotes and what else is put around it.
-use super::super::options::{self, Extent, OptionSpec, Scope, State};
+use super::super::options::{self, Extent, OptionSpec, Scope, Support};
 use super::heard::{BRIDGES, SURROUNDINGS, VALUES, said, without};
 use super::*;
 use mosquorum_bridge::{RestartTimeout, StartType};
@@ -62,7 +62,7 @@ impl Sample {
 
     fn all(folder: &Folder) -> Vec<Self> {
         let mut all = Self::structural(folder);
-        let others = options::all().filter(|spec| spec.state == State::Supported);
+        let others = options::all().filter(|spec| spec.state == Support::Supported);
         let others = others.filter(|spec| all.iter().all(|sample| sample.spec.name != spec.name));
         let others: Vec<Self> = others.map(|spec| Self::heard(folder, spec)).collect();
         all.extend(others);

@@ -1,5 +1,5 @@
 //! No option is parsed and ignored: each supported one changes the settings, and each setting is read by somebody.
-use super::super::options::{self, OptionSpec, Scope, State};
+use super::super::options::{self, OptionSpec, Scope, Support};
 use super::super::raw::Raw;
 use super::{Folder, Settings, Sources};
 use std::{
@@ -102,7 +102,7 @@ fn is_heard(folder: &Folder, spec: &OptionSpec) -> bool {
 fn every_supported_option_changes_what_the_broker_is_told() {
     let folder = Folder::new();
     let unheard: Vec<&str> = options::all()
-        .filter(|spec| spec.state == State::Supported)
+        .filter(|spec| spec.state == Support::Supported)
         // The file's structure has tests of its own.
         .filter(|spec| !matches!(spec.scope, Scope::Structure | Scope::Plugin) && spec.name != "connection")
         .filter(|spec| !is_heard(&folder, spec))
@@ -115,7 +115,7 @@ fn every_supported_option_changes_what_the_broker_is_told() {
 fn a_default_of_the_option_table_is_what_holds_when_nothing_is_written() {
     let folder = Folder::new();
     let mut compared = 0;
-    for spec in options::all().filter(|spec| spec.state == State::Supported && !spec.default.is_empty()) {
+    for spec in options::all().filter(|spec| spec.state == Support::Supported && !spec.default.is_empty()) {
         // One line for each value of a list; a port has to belong to the default listener.
         let values: Vec<&str> = if spec.is_list() { spec.default.split(' ').collect() } else { vec![spec.default] };
         let lines: String = values.iter().map(|value| format!("{} {value}\n", spec.name)).collect();
