@@ -124,17 +124,25 @@ pub(super) fn record_len(body_len: usize) -> u64 {
     ((RECORD_HEADER_BYTES + body_len) as u64).next_multiple_of(ALIGN)
 }
 
-/// Appends a record's header to `out`. The body and [`padding`] follow, and the checksum already covers the body, which is given in pieces.
+/// What the header of a record says, but for its body.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RecordFields {
+    pub(super) kind: Kind,
+    pub(super) epoch: u64,
+    pub(super) shard: u32,
+    pub(super) id: LogId,
+}
+
+/// Appends a record's header to `out`, for a record at `offset` of its segment. The body and [`padding`] follow, and the
+/// checksum already covers the body, which is given in pieces.
 pub(super) fn put_header(
     out: &mut Vec<u8>,
     seed: SegmentSeed,
     offset: u64,
-    kind: Kind,
-    epoch: u64,
-    shard: u32,
-    id: LogId,
+    fields: RecordFields,
     body: &[impl AsRef<[u8]>],
 ) {
+    let RecordFields { kind, epoch, shard, id } = fields;
     let body_len: usize = body.iter().map(|piece| piece.as_ref().len()).sum();
     let mut header = [0; RECORD_HEADER_BYTES];
     let mut put = &mut header[4..];
@@ -196,7 +204,8 @@ pub(super) fn encode_batch(seed: SegmentSeed, offset: u64, batch: &BatchBody) ->
     body.put_u64_le(batch.records_len);
     let mut out = Vec::with_capacity(BATCH_BYTES);
     let (flag, id) = (u32::from(batch.committed.is_some()), batch.committed.unwrap_or_default());
-    put_header(&mut out, seed, offset, Kind::Batch, batch.epoch, flag, id, &[&body]);
+    let fields = RecordFields { kind: Kind::Batch, epoch: batch.epoch, shard: flag, id };
+    put_header(&mut out, seed, offset, fields, &[&body]);
     out.extend_from_slice(&body);
     out
 }

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use super::LogError;
 use super::extent::Extent;
 use super::format::{
-    BATCH_BYTES, BatchBody, Kind, Position, SEGMENT_HEADER_BYTES, SegmentSeed, StartBody, encode_batch, encode_start,
-    padding, put_header, record_len,
+    BATCH_BYTES, BatchBody, Kind, Position, RecordFields, SEGMENT_HEADER_BYTES, SegmentSeed, StartBody, encode_batch,
+    encode_start, padding, put_header, record_len,
 };
 use super::recovery::Found;
 use super::segments::{Prepared, Segments};
@@ -313,7 +313,8 @@ impl Writer {
             self.roll()?;
         }
         let offset = self.current.end;
-        put_header(&mut self.batch.buffer, self.current.seed, offset, kind, self.epoch, shard, id, body);
+        let fields = RecordFields { kind, epoch: self.epoch, shard, id };
+        put_header(&mut self.batch.buffer, self.current.seed, offset, fields, body);
         for piece in body {
             if piece.len() >= LARGE_PIECE_BYTES {
                 self.write_buffer()?;
