@@ -1,4 +1,8 @@
 //! A client's byte stream, whatever carries it.
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, recv},
+};
 use std::{
     io,
     pin::Pin,
@@ -23,6 +27,22 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Whether the peer has ended its side and everything that it sent was read, as the kernel knows it. What carries MQTT
+    /// in another stream is not looked into: `false`.
+    pub fn has_ended(&self) -> bool {
+        let mut byte = [0; 1];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let found = match self {
+            Self::Tcp(stream) => recv(stream, &mut byte, flags),
+            Self::Unix(stream) => recv(stream, &mut byte, flags),
+            Self::Other(_) => return false,
+        };
+        match found {
+            Ok((bytes, _)) => bytes == 0,
+            Err(why) => why != Errno::AGAIN && why != Errno::INTR,
+        }
+    }
+
     /// Says that nothing more comes; errors no longer matter.
     /// What a carrier still has to say waits for a peer that does not read, but not for ever.
     pub async fn shut_down(&mut self) {

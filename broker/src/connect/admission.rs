@@ -4,7 +4,7 @@
 use super::{
     active::queue_limits,
     checks::{Client, Refusal},
-    receive::hung_up,
+    receive::{hung_up, is_gone},
 };
 use crate::{
     broker::Broker,
@@ -22,13 +22,7 @@ use mosquorum_cluster::{
 };
 use mosquorum_proto::mqtt::{ProtocolVersion, ReasonCode, Utf8};
 use parking_lot::Mutex;
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
-
-/// Who waited longer for its turn is looked at once more, whether it is still there.
-const SOON: Duration = Duration::from_millis(100);
+use std::sync::Arc;
 
 /// QoS 1 and 2 for a clean session are bounded by the session; this bounds what a stalled one may hold unseen.
 const MAILBOX_BYTES_MAX: usize = 8 << 20;
@@ -43,8 +37,8 @@ pub(super) struct Admission {
     pub(super) durable: bool,
 }
 
-/// Takes the client identifier and, where something durable is concerned, makes it so. For a client that hangs up before it
-/// has its turn nothing is done: it may be elsewhere already, with a later CONNECT.
+/// Takes the client identifier and, where something durable is concerned, makes it so. For a client that hung up before it
+/// has its turn nothing is done, however late its CONNECT was read: it may be elsewhere already, with a later one.
 pub(super) async fn admit(connection: &mut Connection, client: &Client) -> Result<Admission, Refusal> {
     let broker = connection.broker.clone();
     if broker.drain.is_on() {
@@ -55,6 +49,7 @@ pub(super) async fn admit(connection: &mut Connection, client: &Client) -> Resul
     if !broker.consensus.available() || !broker.peers.ready() {
         return Err(Refusal::unavailable());
     }
+    still_there(connection).await?;
     let origin = broker.consensus.origin();
     let owner = Owner { node: origin.node, incarnation: origin.incarnation, connection: broker.next_connection() };
     let presence = broker.registry.apply(owner.connection, client.username.clone());
@@ -96,7 +91,7 @@ async fn take_over(
     owner: Owner,
     mailbox: &Arc<Mailbox>,
 ) -> Result<Joined, Refusal> {
-    let (broker, since) = (connection.broker.clone(), Instant::now());
+    let broker = connection.broker.clone();
     let claim = broker.peers.claim(client.id.clone(), owner, client.only.clone());
     let claimed = unless_gone(connection, claim).await?;
     claimed.map_err(|why| match why {
@@ -126,10 +121,13 @@ async fn take_over(
             return Ok(Joined { epoch: None, session_present: false, durable: false });
         }
     }
-    if since.elapsed() > SOON {
-        unless_gone(connection, tokio::task::yield_now()).await?;
-    }
+    still_there(connection).await?;
     join_state(&broker, client, owner, mailbox).await
+}
+
+/// An error if the client is gone by now.
+async fn still_there(connection: &mut Connection) -> Result<(), Refusal> {
+    is_gone(connection).await.map_or(Ok(()), |why| Err(Refusal::silent(why)))
 }
 
 /// What comes of `work`, unless the client hangs up before.

@@ -111,6 +111,18 @@ pub(super) async fn hung_up(connection: &mut Connection) -> Disconnected {
     }
 }
 
+/// As [`hung_up`], at this instant. The kernel is asked, since the runtime may not have seen yet what the socket knows.
+pub(super) async fn is_gone(connection: &mut Connection) -> Option<Disconnected> {
+    if connection.partial.is_empty() && connection.stream.has_ended() {
+        return Some(Disconnected::ClosedByClient);
+    }
+    tokio::select! {
+        biased;
+        why = hung_up(connection) => Some(why),
+        () = std::future::ready(()) => None,
+    }
+}
+
 /// Sends it, unless it is larger than what the client takes [MQTT-3.1.2-24].
 pub(super) async fn send_connack(
     stream: &mut Stream,

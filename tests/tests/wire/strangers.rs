@@ -402,6 +402,40 @@ async fn a_clean_start_that_waited_for_a_leader_ends_no_session_after_its_client
     Ok(())
 }
 
+/// As above, when the client was gone before its CONNECT was read: the node was starting, or had no time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clean_start_that_nobody_read_in_time_ends_no_session_after_its_client_hung_up() -> TestResult {
+    if is_stand_in() {
+        skip("Mosquitto begins anew for whoever is gone");
+        return Ok(());
+    }
+    let mut cluster = Cluster::start(ClusterOptions::new("unread", 1).persistent()).await?;
+    let durable = |clean_start| {
+        let mut connect = Connect::new(ProtocolVersion::V5, "unread");
+        (connect.clean_start, connect.session_expiry_interval) = (clean_start, Some(3600));
+        connect
+    };
+    let (mut first, _) = Connection::connected(cluster.address(0), durable(false)).await?;
+    first.subscribe_to("t", QoS::AtLeastOnce).await?;
+    first.disconnect().await?;
+    let (mut publisher, _) =
+        Connection::connected(cluster.address(0), Connect::new(ProtocolVersion::V5, "publisher")).await?;
+    publisher.publish(message("t", "kept", QoS::AtLeastOnce)).await?;
+    assert!(cluster.pause(0));
+    let packets = [Packet::Connect(Box::new(durable(true)))];
+    drop(sent_from("127.0.0.1", cluster.address(0), &packets).await?);
+    assert!(cluster.resume(0));
+    let ended = eventually(TIMEOUT, async || {
+        let log = cluster.log(0);
+        log.lines().any(|line| line.contains("unread") && line.contains("connection closed by client"))
+    });
+    assert!(ended.await, "{}", cluster.log_tail(0, 20));
+    let (mut second, connack) = Connection::connected(cluster.address(0), durable(false)).await?;
+    assert!(connack.session_present);
+    assert_eq!(second.receive().await?.payload, "kept");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_connections_keep_no_probe_waiting() -> TestResult {
     if is_stand_in() {
