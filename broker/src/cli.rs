@@ -170,6 +170,7 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Command, CliEr
             "--options" => return Ok(Command::Print(crate::config::options::print())),
             "--options=markdown" => return Ok(Command::Print(crate::config::options::reference::markdown())),
             "--options=man" => return Ok(Command::Print(crate::config::options::reference::man())),
+            "--metrics=markdown" => return Ok(Command::Print(crate::metrics::reference::markdown())),
             "-d" | "--daemon" => run.daemon = true,
             "-q" | "--quiet" => run.log_all = Some(false),
             "-v" | "--verbose" => run.log_all = run.log_all.or(Some(true)),
