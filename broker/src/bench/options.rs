@@ -261,6 +261,7 @@ impl Words {
     pub fn options(self) -> Result<Options, String> {
         let (scenario, failover) = (self.scenario, self.scenario == Scenario::Failover);
         let (publishers, subscribers, messages) = scenario.numbers();
+        let tls = self.tls()?;
         let acknowledged = matches!(scenario, Scenario::Durable | Scenario::Failover | Scenario::Retained);
         let mut options = Options {
             scenario,
@@ -277,7 +278,7 @@ impl Words {
             durable: self.durable || failover,
             addresses: self.addresses,
             subscriber_addresses: self.subscriber_addresses,
-            tls: None,
+            tls,
             user_name: self.user_name,
             password: self.password,
             broker_pids: self.broker_pids,
@@ -299,18 +300,6 @@ impl Words {
             Scenario::Fanout | Scenario::Retained => options.publishers = 1,
             _ => {}
         }
-        if options.scenario == Scenario::Durable && options.qos == QoS::AtMostOnce {
-            return Err("Error: bench durable needs --qos 1 or 2.".to_owned());
-        }
-        if options.scenario == Scenario::Inside && options.qos == QoS::ExactlyOnce {
-            return Err("Error: bench inside needs --qos 0 or 1.".to_owned());
-        }
-        if options.scenario == Scenario::Failover && options.qos != QoS::AtLeastOnce {
-            return Err("Error: bench failover needs --qos 1.".to_owned());
-        }
-        if options.kill_pid.is_some() && options.scenario != Scenario::Failover {
-            return Err("Error: --kill-pid belongs to bench failover.".to_owned());
-        }
         let default = match (options.scenario, options.rate) {
             (Scenario::Durable | Scenario::Retained, _) => 200,
             (_, None) => 100,
@@ -318,26 +307,48 @@ impl Words {
             (_, Some(_)) => 10_000,
         };
         options.window = self.window.unwrap_or(default);
-        let identity = match (self.certificate, self.key) {
-            (Some(certificate), Some(key)) => Some((certificate, key)),
+        check(&options)?;
+        Ok(options)
+    }
+
+    fn tls(&self) -> Result<Option<Box<BridgeTls>>, String> {
+        let identity = match (&self.certificate, &self.key) {
+            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
             (None, None) => None,
             _ => return Err("Error: --cert and --key belong together.".to_owned()),
         };
-        if self.tls || self.insecure || self.cafile.is_some() || identity.is_some() {
-            options.tls = Some(Box::new(BridgeTls {
-                os_certs: self.cafile.is_none(),
-                cafile: self.cafile,
-                capath: None,
-                identity,
-                insecure: self.insecure,
-                alpn: None,
-                min_version: TlsVersion::V12,
-                ciphers: None,
-                ciphers_tls13: None,
-            }));
+        if !(self.tls || self.insecure || self.cafile.is_some() || identity.is_some()) {
+            return Ok(None);
         }
-        Ok(options)
+        Ok(Some(Box::new(BridgeTls {
+            os_certs: self.cafile.is_none(),
+            cafile: self.cafile.clone(),
+            capath: None,
+            identity,
+            insecure: self.insecure,
+            alpn: None,
+            min_version: TlsVersion::V12,
+            ciphers: None,
+            ciphers_tls13: None,
+        })))
     }
+}
+
+/// Words that do not fit together.
+fn check(options: &Options) -> Result<(), String> {
+    if options.scenario == Scenario::Durable && options.qos == QoS::AtMostOnce {
+        return Err("Error: bench durable needs --qos 1 or 2.".to_owned());
+    }
+    if options.scenario == Scenario::Inside && options.qos == QoS::ExactlyOnce {
+        return Err("Error: bench inside needs --qos 0 or 1.".to_owned());
+    }
+    if options.scenario == Scenario::Failover && options.qos != QoS::AtLeastOnce {
+        return Err("Error: bench failover needs --qos 1.".to_owned());
+    }
+    if options.kill_pid.is_some() && options.scenario != Scenario::Failover {
+        return Err("Error: --kill-pid belongs to bench failover.".to_owned());
+    }
+    Ok(())
 }
 
 #[cfg(test)]
