@@ -22,11 +22,14 @@ const SOCKETS: [&str; 3] =
 const SOCKET_HERE: &str = "mosquorum.sock";
 
 /// What the caller named.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
 pub struct Named {
-    /// `--socket`
+    /// cluster_admin_socket of the node; if nothing is said, looked for in this
+    /// folder, by the configurations in their usual places, and beside their data
+    #[arg(long, global = true, value_name = "PATH", value_hint = clap::ValueHint::FilePath, verbatim_doc_comment)]
     pub socket: Option<PathBuf>,
-    /// `-c`
+    /// take it from this configuration file
+    #[arg(short, long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub config_file: Option<PathBuf>,
 }
 

@@ -4,7 +4,7 @@
 //! reader that has gone is no failure.
 use crate::{
     admin,
-    cli::{ClusterAction, ClusterCommand, DrainWish, Run},
+    cli::{ClusterAction, ClusterCommand, DrainCommand, DrainWish, HealthCheckCommand, RecoverCommand, Run},
     config::Settings,
     find_node::{self, Named},
     health, recover,
@@ -13,9 +13,7 @@ use serde::Serialize;
 use std::{
     io::{self, Write},
     net::SocketAddr,
-    path::PathBuf,
     process::ExitCode,
-    time::Duration,
 };
 
 /// What was asked for was not done.
@@ -106,7 +104,8 @@ pub fn cluster(command: ClusterCommand) -> ExitCode {
     }
 }
 
-pub fn drain(wish: DrainWish, named: &Named, json: bool) -> ExitCode {
+pub fn drain(command: &DrainCommand) -> ExitCode {
+    let DrainCommand { wish, ref named, json } = *command;
     let request = match wish {
         DrainWish::Begin(None) => "drain".to_owned(),
         DrainWish::Begin(Some(rate)) => format!("drain {rate}"),
@@ -129,7 +128,8 @@ fn ask(named: &Named, request: &str, json: bool) -> Result<admin::Answered, Stri
     admin::request(stream, request, &mut progress).map_err(|error| format!("Error: the node does not answer: {error}"))
 }
 
-pub fn recover_node(config_file: PathBuf, force: bool, json: bool) -> ExitCode {
+pub fn recover_node(command: RecoverCommand) -> ExitCode {
+    let RecoverCommand { config_file, force, json } = command;
     let run = Run { config_file: Some(config_file), ..Run::default() };
     let settings = match Settings::load(&run.sources()) {
         Ok(settings) => settings,
@@ -141,9 +141,9 @@ pub fn recover_node(config_file: PathBuf, force: bool, json: bool) -> ExitCode {
     }
 }
 
-/// Without `--url` asks the listener of the configuration or of the environment, else the usual one. `wait`: how long it
-/// may take until the node is ready.
-pub fn health_check(url: Option<String>, config_file: Option<PathBuf>, wait: Duration, json: bool) -> ExitCode {
+/// Without `--url` asks the listener of the configuration or of the environment, else the usual one.
+pub fn health_check(command: HealthCheckCommand) -> ExitCode {
+    let HealthCheckCommand { url, config_file, wait, json } = command;
     let own = |address: SocketAddr| match (address.ip().is_unspecified(), address.is_ipv4()) {
         (true, true) => format!("http://127.0.0.1:{}/readyz", address.port()),
         (true, false) => format!("http://[::1]:{}/readyz", address.port()),

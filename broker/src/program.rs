@@ -28,9 +28,9 @@ pub fn main() -> ExitCode {
     match command {
         Command::Print(text) => operate::say(&text),
         Command::Cluster(command) => operate::cluster(command),
-        Command::Drain { wish, named, json } => operate::drain(wish, &named, json),
-        Command::Recover { config_file, force, json } => operate::recover_node(config_file, force, json),
-        Command::HealthCheck { url, config_file, wait, json } => operate::health_check(url, config_file, wait, json),
+        Command::Drain(command) => operate::drain(&command),
+        Command::Recover(command) => operate::recover_node(command),
+        Command::HealthCheck(command) => operate::health_check(command),
         Command::Bench(options) => match bench::run(&options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, EXIT_FAILED),

@@ -85,6 +85,15 @@ impl Scrape {
         self.samples.get(&(name.to_owned(), labels)).copied()
     }
 
+    /// The labels that the samples of a family have, `le` of a histogram left out.
+    #[must_use]
+    pub fn labels(&self, family: &str) -> BTreeSet<&str> {
+        let histogram = self.families.get(family).is_some_and(|kind| kind == "histogram");
+        let own = |name: &str| if histogram { name.strip_suffix("_count") == Some(family) } else { name == family };
+        let samples = self.samples.keys().filter(|(name, _)| own(name));
+        samples.flat_map(|(_, labels)| labels.iter().map(|(label, _)| label.as_str())).collect()
+    }
+
     /// The sum over all samples of a name.
     #[must_use]
     pub fn sum(&self, name: &str) -> f64 {

@@ -21,7 +21,7 @@ mod retained;
 mod stamp;
 mod subscriber;
 
-pub use options::{HELP, Options};
+pub use options::Options;
 
 use client::Result;
 use options::Scenario;

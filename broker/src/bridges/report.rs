@@ -3,7 +3,11 @@ use super::{
     local, placement,
     status::{Figures, Status},
 };
-use crate::{broker::Broker, config::BridgeConfig, metrics::model::Reading};
+use crate::{
+    broker::Broker,
+    config::BridgeConfig,
+    metrics::{model::Reading, table},
+};
 use mosquorum_bridge::BridgeSettings;
 use std::sync::Arc;
 
@@ -33,25 +37,24 @@ pub(super) fn publish(broker: &Broker, bridge: &BridgeSettings, status: &Status)
 pub(super) fn read_metrics(broker: &Broker, bridges: &[(Arc<BridgeConfig>, Arc<Status>)], r: &mut Reading) {
     let read: Vec<(&BridgeSettings, Figures)> =
         bridges.iter().map(|(config, status)| (&*config.settings, status.read())).collect();
-    let family = r.gauge("mosquorum_bridge_here", "Whether it is this node's turn to run the bridge.");
+    let family = r.family(&table::BRIDGE_HERE);
     for (bridge, _) in &read {
         family.with([("bridge", &bridge.name)], placement::is_here(broker, &bridge.name).into());
     }
-    let family = r.gauge("mosquorum_bridge_up", "Whether this node has the bridge connected to its remote.");
+    let family = r.family(&table::BRIDGE_UP);
     read.iter().for_each(|(bridge, inner)| family.with([("bridge", &bridge.name)], inner.connected.into()));
-    let family = r.gauge("mosquorum_bridge_queued_messages", "Messages that wait for the remote.");
+    let family = r.family(&table::BRIDGE_QUEUED_MESSAGES);
     for (bridge, _) in &read {
         family.with([("bridge", &bridge.name)], local::queued(broker, bridge) as u64);
     }
-    let family = r.counter("mosquorum_bridge_connections_total", "Connections that the remote has accepted.");
+    let family = r.family(&table::BRIDGE_CONNECTIONS_TOTAL);
     read.iter().for_each(|(bridge, inner)| family.with([("bridge", &bridge.name)], inner.connections));
-    let family = r.counter("mosquorum_bridge_messages_total", "Messages that this node carried, by direction.");
+    let family = r.family(&table::BRIDGE_MESSAGES_TOTAL);
     for (bridge, inner) in &read {
         family.with([("bridge", &bridge.name), ("direction", "out")], inner.total().sent);
         family.with([("bridge", &bridge.name), ("direction", "in")], inner.total().received);
     }
-    let help = "Messages of a bridge that were dropped on this node, by reason.";
-    let family = r.counter("mosquorum_bridge_dropped_total", help);
+    let family = r.family(&table::BRIDGE_DROPPED_TOTAL);
     for (bridge, inner) in &read {
         for (reason, count) in inner.drops() {
             family.with([("bridge", &bridge.name), ("reason", reason)], count);

@@ -11,7 +11,7 @@ mod visitors;
 use crate::{
     bridges,
     broker::Broker,
-    metrics::{self, exposition},
+    metrics::{self, exposition, table},
 };
 use http::{Parsed, REQUEST_BYTES_MAX, Reply, Request};
 use readiness::Facts;
@@ -186,8 +186,7 @@ impl Probed {
     fn metrics(&self) -> Reply {
         let ready = readiness::reasons(&self.facts()).is_empty();
         let mut reading = metrics::read(self.broker.get().map(Arc::as_ref), ready);
-        let help = "Connections to the health listener that were closed to make room for others.";
-        reading.counter("mosquorum_health_connections_dropped_total", help).whole(self.pushed_out.load(Relaxed));
+        reading.family(&table::HEALTH_CONNECTIONS_DROPPED_TOTAL).whole(self.pushed_out.load(Relaxed));
         Reply { status: 200, content_type: exposition::CONTENT_TYPE, body: exposition::text(&reading) }
     }
 

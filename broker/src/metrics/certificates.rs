@@ -1,12 +1,11 @@
 //! When certificates end.
 //! Always true: of each chain the certificate that ends first counts; a file that cannot be read has no sample.
-use super::model::Reading;
+use super::{model::Reading, table};
 use crate::{broker::Broker, carrier::tls::expiry};
 
 pub(super) fn read(broker: &Broker, r: &mut Reading) {
     let settings = broker.settings.load();
-    let help = "When a certificate of this node ends, in seconds since 1970.";
-    let family = r.gauge("mosquorum_certificate_expiry_timestamp_seconds", help);
+    let family = r.family(&table::CERTIFICATE_EXPIRY_TIMESTAMP_SECONDS);
     let mut add = |use_of: &str, end: Option<u64>| {
         if let Some(end) = end {
             family.with([("use", use_of)], end);

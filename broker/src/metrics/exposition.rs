@@ -15,13 +15,13 @@ pub fn text(reading: &Reading) -> String {
 
 // Writing to a String cannot fail.
 fn put(family: &Family, out: &mut String) {
-    let kind = match family.kind {
+    let kind = match family.metric.kind {
         Kind::Counter => "counter",
         Kind::Gauge => "gauge",
         Kind::Histogram => "histogram",
     };
-    let name = family.name;
-    let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", family.help);
+    let (name, help) = (family.metric.name, family.metric.help);
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
     for sample in &family.samples {
         match &sample.value {
             Value::Histogram(values) => put_histogram(name, values, out),
@@ -73,25 +73,36 @@ fn put_labels(labels: &Labels, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::model::Metric, *};
     use std::time::Duration;
+
+    type Labels = &'static [(&'static str, &'static str)];
+
+    const fn metric(name: &'static str, kind: Kind, labels: Labels, help: &'static str) -> Metric {
+        Metric { name, kind, unit: "", labels, help }
+    }
+
+    static A: Metric = metric("a_total", Kind::Counter, &[("why", ""), ("where", "")], "As.");
+    static B: Metric = metric("b_seconds", Kind::Gauge, &[], "Bs.");
+    static C: Metric = metric("c_seconds", Kind::Histogram, &[], "Cs.");
+    static NOTHING: Metric = metric("nothing", Kind::Gauge, &[], "Left out.");
 
     #[test]
     fn families_are_written_as_prometheus_reads_them() {
         let mut reading = Reading::default();
-        let family = reading.counter("a_total", "As.");
+        let family = reading.family(&A);
         family.with([("why", "full"), ("where", "a\\b\"c\nd")], 3);
-        family.with([("why", "x")], 0);
-        reading.gauge("b_seconds", "Bs.").real(0.25);
-        reading.gauge("nothing", "Left out.");
+        family.with([("why", "x"), ("where", "")], 0);
+        reading.family(&B).real(0.25);
+        reading.family(&NOTHING);
         let mut values = HistogramValues::default();
         for micros in [50, 150, 150, 9_000_000] {
             values.observe(Duration::from_micros(micros));
         }
-        reading.histogram("c_seconds", "Cs.", values);
+        reading.histogram(&C, values);
         let text = text(&reading);
         let expected = "# HELP a_total As.\n# TYPE a_total counter\na_total{why=\"full\",where=\"a\\\\b\\\"c\\nd\"} 3\n\
-            a_total{why=\"x\"} 0\n# HELP b_seconds Bs.\n# TYPE b_seconds gauge\nb_seconds 0.25\n\
+            a_total{why=\"x\",where=\"\"} 0\n# HELP b_seconds Bs.\n# TYPE b_seconds gauge\nb_seconds 0.25\n\
             # HELP c_seconds Cs.\n# TYPE c_seconds histogram\nc_seconds_bucket{le=\"0.0001\"} 1\n\
             c_seconds_bucket{le=\"0.0002\"} 3\n";
         assert!(text.starts_with(expected), "{text}");

@@ -2,7 +2,7 @@
 //! Always true: what is counted is messages that are in memory (not those that only the state store has), and bytes of
 //! commands without what keeping them costs; that, connections, sessions, caches and buffers are the rest up to the
 //! resident size.
-use super::model::Reading;
+use super::{model::Reading, table};
 use crate::{broker::Broker, kernel::Status};
 
 pub(super) fn read(broker: &Broker, r: &mut Reading) {
@@ -10,7 +10,7 @@ pub(super) fn read(broker: &Broker, r: &mut Reading) {
     let commands = broker.consensus.metrics().proposed_bytes;
     let links = broker.peers.metrics().links.iter().map(|link| link.queued_bytes).sum();
     let resident = Status::of("self").and_then(|status| status.number("VmRSS")).unwrap_or(0);
-    let family = r.gauge("mosquorum_memory_bytes", "Resident memory by who holds it; rest is what nobody counts.");
+    let family = r.family(&table::MEMORY_BYTES);
     for (owner, bytes) in owners(resident, [("messages", messages), ("commands", commands), ("peer_links", links)]) {
         family.with([("owner", owner)], bytes);
     }

@@ -7,6 +7,8 @@ pub mod exposition;
 mod memory;
 pub mod model;
 mod process;
+pub mod reference;
+pub(crate) mod table;
 
 use crate::{
     bridges,
@@ -22,9 +24,9 @@ use std::sync::atomic::Ordering::Relaxed;
 #[must_use]
 pub fn read(broker: Option<&Broker>, ready: bool) -> Reading {
     let mut reading = Reading::default();
-    let build = reading.gauge("mosquorum_build_info", "Versions; always 1.");
+    let build = reading.family(&table::BUILD_INFO);
     build.with([("version", VERSION), ("mosquitto_version", MOSQUITTO_VERSION)], 1);
-    reading.gauge("mosquorum_ready", "Whether clients should be sent to this node.").whole(ready.into());
+    reading.family(&table::READY).whole(ready.into());
     process::read(&mut reading);
     if let Some(broker) = broker {
         let counts = broker.counters.read();
@@ -42,24 +44,21 @@ pub fn read(broker: Option<&Broker>, ready: bool) -> Reading {
 }
 
 fn traffic(c: &CounterValues, r: &mut Reading) {
-    r.counter("mosquorum_received_bytes_total", "Bytes read from clients.").whole(c.bytes_received);
-    r.counter("mosquorum_sent_bytes_total", "Bytes written to clients.").whole(c.bytes_sent);
+    r.family(&table::RECEIVED_BYTES_TOTAL).whole(c.bytes_received);
+    r.family(&table::SENT_BYTES_TOTAL).whole(c.bytes_sent);
     let by_qos = |all: u64, one: u64, two: u64| [("0", all.saturating_sub(one + two)), ("1", one), ("2", two)];
     let received = by_qos(c.publish_received, c.publish_received_qos1, c.publish_received_qos2);
     let sent = by_qos(c.publish_sent, c.publish_sent_qos1, c.publish_sent_qos2);
-    let family = r.counter("mosquorum_publishes_received_total", "PUBLISH packets from clients.");
+    let family = r.family(&table::PUBLISHES_RECEIVED_TOTAL);
     received.iter().for_each(|(qos, count)| family.with([("qos", qos)], *count));
-    let family = r.counter("mosquorum_publishes_sent_total", "PUBLISH packets to clients.");
+    let family = r.family(&table::PUBLISHES_SENT_TOTAL);
     sent.iter().for_each(|(qos, count)| family.with([("qos", qos)], *count));
-    let help = "Payload bytes of PUBLISH packets from clients.";
-    r.counter("mosquorum_publish_received_bytes_total", help).whole(c.publish_bytes_received);
-    let help = "Payload bytes of PUBLISH packets to clients.";
-    r.counter("mosquorum_publish_sent_bytes_total", help).whole(c.publish_bytes_sent);
-    r.counter("mosquorum_connections_opened_total", "Network connections.").whole(c.sockets_opened);
-    r.counter("mosquorum_connections_closed_total", "Network connections that ended.").whole(c.sockets_closed);
-    r.counter("mosquorum_clients_accepted_total", "CONNECT packets answered with success.").whole(c.clients_total);
-    let help = "Connections and CONNECT packets refused, for any reason.";
-    r.counter("mosquorum_clients_refused_total", help).whole(c.clients_refused);
+    r.family(&table::PUBLISH_RECEIVED_BYTES_TOTAL).whole(c.publish_bytes_received);
+    r.family(&table::PUBLISH_SENT_BYTES_TOTAL).whole(c.publish_bytes_sent);
+    r.family(&table::CONNECTIONS_OPENED_TOTAL).whole(c.sockets_opened);
+    r.family(&table::CONNECTIONS_CLOSED_TOTAL).whole(c.sockets_closed);
+    r.family(&table::CLIENTS_ACCEPTED_TOTAL).whole(c.clients_total);
+    r.family(&table::CLIENTS_REFUSED_TOTAL).whole(c.clients_refused);
 }
 
 fn packets(c: &CounterValues, r: &mut Reading) {
@@ -88,9 +87,9 @@ fn packets(c: &CounterValues, r: &mut Reading) {
         ("pingresp", c.pings_sent),
         ("disconnect", c.disconnects_sent),
     ];
-    let family = r.counter("mosquorum_packets_received_total", "MQTT packets from clients, by type.");
+    let family = r.family(&table::PACKETS_RECEIVED_TOTAL);
     received.iter().for_each(|(kind, count)| family.with([("type", kind)], *count));
-    let family = r.counter("mosquorum_packets_sent_total", "MQTT packets to clients, by type.");
+    let family = r.family(&table::PACKETS_SENT_TOTAL);
     sent.iter().for_each(|(kind, count)| family.with([("type", kind)], *count));
 }
 
@@ -109,8 +108,7 @@ fn drops(broker: &Broker, c: &CounterValues, r: &mut Reading) {
         ("peer_link_full", link_full),
         ("publish_refused", c.publish_dropped),
     ];
-    let help = "Messages that did not reach a client or queue they were meant for, by reason.";
-    let family = r.counter("mosquorum_messages_dropped_total", help);
+    let family = r.family(&table::MESSAGES_DROPPED_TOTAL);
     reasons.iter().for_each(|(reason, count)| family.with([("reason", reason)], *count));
 }
 
@@ -118,8 +116,7 @@ fn listeners(broker: &Broker, r: &mut Reading) {
     let listeners = broker.listeners.load();
     let settings: Vec<_> = listeners.iter().map(|listener| listener.settings()).collect();
     let names: Vec<String> = settings.iter().map(|settings| settings.address.to_string()).collect();
-    let help = "Open network connections of a listener, those without a CONNECT yet included.";
-    let family = r.gauge("mosquorum_connections", help);
+    let family = r.family(&table::CONNECTIONS);
     for ((listener, settings), name) in listeners.iter().zip(&settings).zip(&names) {
         let transport = match settings.protocol {
             ListenerProtocol::Mqtt => "mqtt",
@@ -128,7 +125,7 @@ fn listeners(broker: &Broker, r: &mut Reading) {
         };
         family.with([("listener", name), ("transport", transport)], listener.connections.load(Relaxed) as u64);
     }
-    let family = r.gauge("mosquorum_clients", "Clients in service, by version of their protocol.");
+    let family = r.family(&table::CLIENTS);
     for (listener, name) in listeners.iter().zip(&names) {
         for (version, count) in listener.clients.read() {
             family.with([("listener", name.as_str()), ("protocol", version)], count);
@@ -143,22 +140,17 @@ fn state(broker: &Broker, c: &CounterValues, r: &mut Reading) {
         let state = broker.consensus.state().read();
         (state.totals(), state.counters().sessions_expired)
     };
-    r.gauge("mosquorum_clients_connected", "Clients connected to this node.").whole(connected as u64);
-    let help = "Most clients connected to this node at a time, as seen at each update of $SYS.";
-    r.gauge("mosquorum_clients_connected_max", help).whole(broker.sys.note_connected(connected) as u64);
-    let help = "Sessions with a record, on all nodes: with a connection, or waiting for one.";
-    let sessions = r.gauge("mosquorum_sessions", help);
+    r.family(&table::CLIENTS_CONNECTED).whole(connected as u64);
+    r.family(&table::CLIENTS_CONNECTED_MAX).whole(broker.sys.note_connected(connected) as u64);
+    let sessions = r.family(&table::SESSIONS);
     sessions.with([("state", "connected")], totals.connected as u64);
     sessions.with([("state", "disconnected")], totals.disconnected as u64);
-    let help = "Sessions that expired or were removed, on all nodes.";
-    r.counter("mosquorum_sessions_expired_total", help).whole(expired + c.clients_expired);
-    let help = "Subscriptions of sessions with a record, and of this node's other clients.";
+    r.family(&table::SESSIONS_EXPIRED_TOTAL).whole(expired + c.clients_expired);
     let ordinary = (totals.subscriptions + live).saturating_sub(totals.shared_subscriptions + live_shared);
-    let family = r.gauge("mosquorum_subscriptions", help);
+    let family = r.family(&table::SUBSCRIPTIONS);
     family.with([("kind", "ordinary")], ordinary as u64);
     family.with([("kind", "shared")], (totals.shared_subscriptions + live_shared) as u64);
-    r.gauge("mosquorum_retained_messages", "Retained messages.").whole(totals.retained as u64);
-    let help = "Messages that queues and topics hold, each counted once.";
-    r.gauge("mosquorum_stored_messages", help).whole(totals.messages as u64);
-    r.gauge("mosquorum_stored_message_bytes", "Their payloads.").whole(totals.message_bytes);
+    r.family(&table::RETAINED_MESSAGES).whole(totals.retained as u64);
+    r.family(&table::STORED_MESSAGES).whole(totals.messages as u64);
+    r.family(&table::STORED_MESSAGE_BYTES).whole(totals.message_bytes);
 }

@@ -1,5 +1,5 @@
 //! Metrics as values, before any format.
-//! Always true: names and labels are fixed in the code; how many samples there are depends on the configuration and the
+//! Always true: names and labels are those of the table (`table`); how many samples there are depends on the configuration and the
 //! members of the cluster, never on clients or topics.
 use mosquorum_cluster::metrics::HistogramValues;
 
@@ -27,12 +27,21 @@ pub struct Sample {
     pub value: Value,
 }
 
-/// All samples of one name.
+/// A row of the table.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Metric {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub unit: &'static str,
+    /// Each with the values that it has, in words.
+    pub labels: &'static [(&'static str, &'static str)],
+    pub help: &'static str,
+}
+
+/// All samples of one metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Family {
-    pub name: &'static str,
-    pub help: &'static str,
-    pub kind: Kind,
+    pub metric: &'static Metric,
     pub samples: Vec<Sample>,
 }
 
@@ -43,22 +52,13 @@ pub struct Reading {
 }
 
 impl Reading {
-    pub fn counter(&mut self, name: &'static str, help: &'static str) -> &mut Family {
-        self.family(name, help, Kind::Counter)
-    }
-
-    pub fn gauge(&mut self, name: &'static str, help: &'static str) -> &mut Family {
-        self.family(name, help, Kind::Gauge)
-    }
-
-    pub fn histogram(&mut self, name: &'static str, help: &'static str, values: HistogramValues) {
-        let value = Value::Histogram(Box::new(values));
-        self.family(name, help, Kind::Histogram).samples.push(Sample { labels: Vec::new(), value });
-    }
-
-    fn family(&mut self, name: &'static str, help: &'static str, kind: Kind) -> &mut Family {
-        self.families.push(Family { name, help, kind, samples: Vec::new() });
+    pub fn family(&mut self, metric: &'static Metric) -> &mut Family {
+        self.families.push(Family { metric, samples: Vec::new() });
         self.families.last_mut().expect("one was pushed above")
+    }
+
+    pub fn histogram(&mut self, metric: &'static Metric, values: HistogramValues) {
+        self.family(metric).sample([], Value::Histogram(Box::new(values)));
     }
 }
 
@@ -68,11 +68,17 @@ impl Family {
     }
 
     pub fn real(&mut self, value: f64) {
-        self.samples.push(Sample { labels: Vec::new(), value: Value::Real(value) });
+        self.sample([], Value::Real(value));
     }
 
     pub fn with<const N: usize>(&mut self, labels: [(&'static str, &str); N], value: u64) {
-        let labels = labels.map(|(name, text)| (name, text.to_owned())).to_vec();
-        self.samples.push(Sample { labels, value: Value::Whole(value) });
+        self.sample(labels, Value::Whole(value));
+    }
+
+    fn sample<const N: usize>(&mut self, labels: [(&'static str, &str); N], value: Value) {
+        let Metric { name, labels: known, .. } = self.metric;
+        debug_assert!(labels.iter().map(|(label, _)| label).eq(known.iter().map(|(label, _)| label)), "{name}");
+        let labels = labels.map(|(label, text)| (label, text.to_owned())).to_vec();
+        self.samples.push(Sample { labels, value });
     }
 }

@@ -1,6 +1,6 @@
 //! What the kernel says about this process.
 //! Always true: figures that cannot be read are left out.
-use super::model::Reading;
+use super::{model::Reading, table};
 use crate::kernel::Status;
 use std::{
     fs,
@@ -11,21 +11,21 @@ use std::{
 pub(super) fn read(reading: &mut Reading) {
     if let Some(status) = Status::of("self") {
         let number = |name| status.number(name).unwrap_or(0);
-        reading.gauge("process_resident_memory_bytes", "Memory in use.").whole(number("VmRSS"));
-        reading.gauge("process_virtual_memory_bytes", "Address space in use.").whole(number("VmSize"));
-        reading.gauge("process_threads", "Threads.").whole(number("Threads"));
+        reading.family(&table::PROCESS_RESIDENT_MEMORY_BYTES).whole(number("VmRSS"));
+        reading.family(&table::PROCESS_VIRTUAL_MEMORY_BYTES).whole(number("VmSize"));
+        reading.family(&table::PROCESS_THREADS).whole(number("Threads"));
     }
     let cpu = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
     let cpu = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
-    reading.counter("process_cpu_seconds_total", "Processor time used, user and system.").real(cpu);
+    reading.family(&table::PROCESS_CPU_SECONDS_TOTAL).real(cpu);
     if let Some(open) = open_files() {
-        reading.gauge("process_open_fds", "Open file descriptors.").whole(open);
+        reading.family(&table::PROCESS_OPEN_FDS).whole(open);
     }
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     if let Some(limit) = limit {
-        reading.gauge("process_max_fds", "File descriptors that may be open.").whole(limit);
+        reading.family(&table::PROCESS_MAX_FDS).whole(limit);
     }
-    reading.gauge("process_start_time_seconds", "When the process started, since 1970.").real(started());
+    reading.family(&table::PROCESS_START_TIME_SECONDS).real(started());
 }
 
 /// When this process (more exactly, its first reading) began.

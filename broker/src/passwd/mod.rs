@@ -15,7 +15,7 @@ use std::{
     path::Path,
     process::ExitCode,
 };
-pub use words::{Action, Task, parse};
+pub use words::{Action, Task, description, parse};
 
 /// Rights of a file that is made.
 const MODE: u32 = 0o600;
@@ -48,7 +48,7 @@ impl Failed {
 
 fn run(words: Vec<OsString>) -> Result<(), Failed> {
     let Some(task) = parse(&words)? else {
-        print!("{}", words::USAGE);
+        print!("{}", words::usage());
         return Err(Failed::new(""));
     };
     let Task { action, file, hash } = task;

@@ -2,22 +2,60 @@
 //! Always true: nothing is read or written here.
 use super::Failed;
 use crate::auth::HashKind;
+use clap::{Arg, ArgAction, Command, ValueHint};
 use std::{ffi::OsString, num::NonZeroU32, path::PathBuf};
 
-pub(super) const USAGE: &str = "\
-mosquorum_passwd is a tool for managing password files for mosquorum and mosquitto.
-
-Usage: mosquorum_passwd [-H argon2id | -H sha512-pbkdf2] [-c | -D] passwordfile username
+const ABOUT: &str = "a tool for managing password files for mosquorum and mosquitto";
+const FORMS: &str = "\
+mosquorum_passwd [-H argon2id | -H sha512-pbkdf2] [-c | -D] passwordfile username
        mosquorum_passwd [-H argon2id | -H sha512-pbkdf2] [-c] -b passwordfile username password
-       mosquorum_passwd -U passwordfile
- -b : take the password from the command line.
- -c : create a new password file. This will overwrite existing files. A dash as file prints the line.
- -D : delete the username rather than adding or updating its password.
- -H : the hashing algorithm: argon2id (default), sha512-pbkdf2 (Mosquitto 2.0 and earlier) or
-      sha512 (Mosquitto 1.6 and earlier).
- -I : the number of iterations of sha512-pbkdf2 (default 1000).
- -U : update a plain text password file to use hashed passwords.
-";
+       mosquorum_passwd -U passwordfile";
+
+/// Flags, what their values are called, and what they do.
+const FLAGS: [(&str, &str, &str); 6] = [
+    ("b", "", "take the password from the command line."),
+    ("c", "", "create a new password file. This will overwrite existing files. A dash as file prints the line."),
+    ("D", "", "delete the username rather than adding or updating its password."),
+    (
+        "H",
+        "hash",
+        "the hashing algorithm: argon2id (default), sha512-pbkdf2 (Mosquitto 2.0 and earlier) or\n\
+         sha512 (Mosquitto 1.6 and earlier).",
+    ),
+    ("I", "iterations", "the number of iterations of sha512-pbkdf2 (default 1000)."),
+    ("U", "", "update a plain text password file to use hashed passwords."),
+];
+const HASHES: [&str; 3] = ["argon2id", "sha512-pbkdf2", "sha512"];
+
+pub(super) fn usage() -> String {
+    let rows = FLAGS.iter().map(|(flag, _, help)| format!(" -{flag} : {}\n", help.replace('\n', "\n      ")));
+    format!("mosquorum_passwd is {ABOUT}.\n\nUsage: {FORMS}\n{}", rows.collect::<String>())
+}
+
+/// The words as clap describes them, for completions and the manual page; they are parsed below, as Mosquitto does.
+#[must_use]
+pub fn description() -> Command {
+    let flags = FLAGS.iter().map(|(flag, value, help)| {
+        let arg = Arg::new(*flag).short(flag.chars().next()).help(*help);
+        match *value {
+            "" => arg.action(ArgAction::SetTrue),
+            "hash" => arg.value_name("hash").value_parser(HASHES).hide_possible_values(true),
+            name => arg.value_name(name),
+        }
+    });
+    Command::new("mosquorum_passwd")
+        .about(ABOUT)
+        .override_usage(FORMS)
+        .disable_help_flag(true)
+        .args(flags)
+        .arg(word("passwordfile", "the file that is changed or made.").required(true).value_hint(ValueHint::FilePath))
+        .arg(word("username", "whose password is set, or who is deleted."))
+        .arg(word("password", "with -b only; other users of the machine may see it."))
+}
+
+fn word(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).value_name(name).help(help)
+}
 
 /// Bytes of user names and passwords.
 const BYTES_MAX: usize = 65535;
@@ -186,6 +224,21 @@ mod tests {
         assert_eq!(hash(&["-H", "sha512-pbkdf2", "-I", "7", "f", "u"]), HashKind::Pbkdf2 { iterations });
         assert_eq!(parsed(&[]), Ok(None));
         assert_eq!(parsed(&["-b", "f", "u"]), Ok(None));
+    }
+
+    #[test]
+    fn every_flag_of_the_usage_is_understood() {
+        for (flag, value, help) in FLAGS {
+            assert!(usage().contains(&format!("\n -{flag} : {}", help.lines().next().unwrap())), "{flag}");
+            let value = ["hash", "iterations"].iter().zip(["sha512", "5"]).find(|(name, _)| **name == value);
+            let mut words = vec![format!("-{flag}")];
+            words.extend(value.map(|(_, value)| value.to_owned()));
+            let (_, _, used) = flags(&words).unwrap();
+            assert_eq!(used, words.len(), "{flag}");
+        }
+        for hash in HASHES {
+            assert!(parsed(&["-H", hash, "f", "u"]).is_ok(), "{hash}");
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl FigureSource {
     /// Tells each sample of a family.
     fn each(&self, name: &str, mut tell: impl FnMut(&Value, &[KeyValue])) {
         let Some(reading) = self.reading() else { return };
-        let family = reading.families.iter().find(|family| family.name == name);
+        let family = reading.families.iter().find(|family| family.metric.name == name);
         for sample in family.into_iter().flat_map(|family| &family.samples) {
             tell(&sample.value, &attributes(&sample.labels));
         }
@@ -69,16 +69,16 @@ pub(super) fn observe(provider: &SdkMeterProvider, shared: &Arc<FigureSource>) {
     let meter = provider.meter("mosquorum");
     let Some(reading) = shared.reading() else { return };
     for family in &reading.families {
-        let (name, shared) = (family.name, shared.clone());
-        match family.kind {
+        let (name, help, shared) = (family.metric.name, family.metric.help, shared.clone());
+        match family.metric.kind {
             Kind::Gauge => {
-                let gauge = meter.f64_observable_gauge(name).with_description(family.help);
+                let gauge = meter.f64_observable_gauge(name).with_description(help);
                 gauge
                     .with_callback(move |to| shared.each(name, |value, labels| to.observe(real(value), labels)))
                     .build();
             }
             Kind::Counter => {
-                let counter = meter.f64_observable_counter(name).with_description(family.help);
+                let counter = meter.f64_observable_counter(name).with_description(help);
                 counter
                     .with_callback(move |to| shared.each(name, |value, labels| to.observe(real(value), labels)))
                     .build();

@@ -43,15 +43,15 @@ impl Exporter {
 
     fn histograms(&self) -> Vec<Metric> {
         let (Some(reading), now) = (self.shared.reading(), now_nanos()) else { return Vec::new() };
-        let families = reading.families.iter().filter(|family| family.kind == Kind::Histogram);
+        let families = reading.families.iter().filter(|family| family.metric.kind == Kind::Histogram);
         let each = families.map(|family| {
             let values = family.samples.iter().filter_map(|sample| match &sample.value {
                 Value::Histogram(values) => Some(point(values, self.started_nanos, now)),
                 _ => None,
             });
             Metric {
-                name: family.name.to_owned(),
-                description: family.help.to_owned(),
+                name: family.metric.name.to_owned(),
+                description: family.metric.help.to_owned(),
                 unit: "s".to_owned(),
                 metadata: Vec::new(),
                 data: Some(Data::Histogram(Histogram {

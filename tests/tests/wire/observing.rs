@@ -2,13 +2,16 @@
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
     client::{Connection, TIMEOUT, message},
-    cluster::{Cluster, ClusterOptions, Wiring, binary::is_stand_in, why_no_namespaces},
+    cluster::{Cluster, ClusterOptions, Wiring, binary::is_stand_in, folder::workspace, why_no_namespaces},
     http,
     metrics::Scrape,
     skip::skip,
     target::TestResult,
 };
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 const STAND_IN: &str = "MOSQUORUM_BIN is Eclipse Mosquitto, which has no health listener";
 
@@ -181,5 +184,45 @@ async fn a_scrape_of_three_nodes_tells_what_clients_raft_and_links_did() -> Test
         let ends = one.get("mosquorum_certificate_expiry_timestamp_seconds", &[("use", "cluster")]);
         assert!(ends > Some(1.7e9), "node {node}: {ends:?}");
     }
+    Ok(())
+}
+
+/// Name, type and labels of each row of docs/metrics.md.
+fn reference() -> BTreeMap<String, (String, BTreeSet<String>)> {
+    let page = std::fs::read_to_string(workspace().join("docs/metrics.md")).expect("the page");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let each = rows.map(|(name, rest)| {
+        let cells: Vec<&str> = rest.split(" | ").collect();
+        let labels = cells[2].split("; ").filter_map(|label| label.strip_prefix('`')?.split_once("`: "));
+        (name.to_owned(), (cells[0].to_owned(), labels.map(|(label, _)| label.to_owned()).collect()))
+    });
+    each.collect()
+}
+
+#[tokio::test]
+async fn the_reference_of_metrics_has_what_nodes_tell_and_nothing_else() -> TestResult {
+    if is_stand_in() {
+        skip(STAND_IN);
+        return Ok(());
+    }
+    // With a bridge, whose remote need not be there.
+    let mut options = ClusterOptions::new("metrics-reference", 3);
+    for line in ["connection away", "address 127.0.0.1:1", "remote_clientid away", "topic # out 1"] {
+        options = options.with_listener(line);
+    }
+    let cluster = Cluster::start(options).await?;
+    let mut told = BTreeMap::new();
+    // What the leader alone tells is there as soon as one of the three knows itself as leader.
+    let deadline = Instant::now() + TIMEOUT;
+    while told != reference() && Instant::now() < deadline {
+        for node in 0..3 {
+            let scrape = scrape(&cluster, node).await;
+            for (name, kind) in &scrape.families {
+                let labels = scrape.labels(name).into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
+                told.insert(name.clone(), (kind.clone(), labels));
+            }
+        }
+    }
+    assert_eq!(told, reference());
     Ok(())
 }

@@ -232,12 +232,18 @@ async fn a_reader_that_goes_is_no_failure_and_an_unknown_word_is_json_if_that_is
     let socket = std::env::temp_dir().join(format!("mosquorum-pipe-{}", std::process::id()));
     let options = ClusterOptions::new("pipe", 1).with(&format!("cluster_admin_socket {}", socket.display()));
     let cluster = Cluster::start(options).await?;
-    for words in [vec!["--help"], vec!["cluster", "status", "--json"], vec!["cluster", "status", "--jsn"]] {
+    for words in [
+        vec!["--help"],
+        vec!["cluster", "--help"],
+        vec!["completions", "bash"],
+        vec!["cluster", "status", "--json"],
+        vec!["cluster", "status", "--jsn"],
+    ] {
         let (reader, writer) = std::io::pipe()?;
         drop(reader);
         let mut command = tokio::process::Command::new(cluster.binary());
         command.args(&words).stdin(Stdio::null()).stdout(writer).stderr(Stdio::piped());
-        if words.len() > 2 {
+        if words.contains(&"status") {
             command.arg("-c").arg(cluster.configuration_file(0));
         }
         let output = command.spawn()?.wait_with_output().await?;

@@ -87,8 +87,29 @@ fn the_debian_package_holds_program_unit_account_and_configuration() {
         "etc/needrestart/conf.d/mosquorum.conf",
         "etc/mosquorum/mosquitto.conf",
         "usr/share/doc/mosquorum/copyright",
+        "usr/share/doc/mosquorum/docs/operations.md",
+        "usr/share/doc/mosquorum/docs/metrics.md",
+        "usr/share/doc/mosquorum/deploy/README.md",
+        "usr/share/doc/mosquorum/examples/alerts.yaml",
+        "usr/share/doc/mosquorum/examples/dashboard.json",
+        "usr/share/doc/mosquorum/examples/make-certificates.sh",
+        "usr/share/man/man1/mosquorum_passwd.1.gz",
+        "usr/share/man/man5/mosquorum.conf.5.gz",
+        "usr/share/man/man8/mosquorum.8.gz",
     ] {
         assert!(root.join(file).is_file(), "{file}");
+    }
+    // What the program itself prints is what a shell finds.
+    for program in ["mosquorum", "mosquorum_passwd"] {
+        for (shell, file) in [
+            ("bash", format!("bash-completion/completions/{program}")),
+            ("zsh", format!("zsh/vendor-completions/_{program}")),
+            ("fish", format!("fish/vendor_completions.d/{program}.fish")),
+        ] {
+            let packed = std::fs::read_to_string(root.join("usr/share").join(&file)).expect("the file");
+            let printed = run(root.join("usr/sbin/mosquorum"), &["completions", shell, program]);
+            assert_eq!(printed.trim_end(), packed.trim_end(), "{file}");
+        }
     }
     let passwords = folder.path().join("passwords").display().to_string();
     run(root.join("usr/bin/mosquorum_passwd"), &["-c", "-b", &passwords, "somebody", "something"]);
