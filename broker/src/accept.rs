@@ -297,12 +297,13 @@ fn start(broker: &Arc<Broker>, listener: &Arc<Listener>, stream: Stream, peer: P
         match carrier::prepare(&settings, &listener, stream, &mut peer).await {
             Ok(Carried::Ready(prepared)) if listener.settings().protocol == ListenerProtocol::HttpApi => {
                 let source = Source::of(&peer.address);
-                http_api::serve(&broker, &listener, prepared.stream, source).await;
+                // Boxed: connections of MQTT need not have room for it.
+                Box::pin(http_api::serve(&broker, &listener, prepared.stream, source)).await;
                 None
             }
-            Ok(Carried::File { mut stream, path }) => {
+            Ok(Carried::File { stream, head }) => {
                 if let Some(folder) = &listener.settings().http_dir {
-                    http_api::send_file(&mut stream, folder, &path).await;
+                    Box::pin(http_api::serve_file(&broker, folder, stream, head)).await;
                 }
                 None
             }

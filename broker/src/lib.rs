@@ -20,6 +20,7 @@ pub mod descriptors;
 pub mod drain;
 pub mod find_node;
 pub mod health;
+mod http;
 pub mod http_api;
 pub mod kernel;
 pub mod listener;

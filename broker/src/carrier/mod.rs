@@ -79,7 +79,7 @@ async fn wrap(
             lines::tls_on_plain(&peer.address, peer.port);
         }
         let upgraded = match upgraded {
-            Err(UpgradeError::File(path)) => return Ok(Carried::File { stream: prepared.stream, path }),
+            Err(UpgradeError::File(head)) => return Ok(Carried::File { stream: prepared.stream, head }),
             other => other.map_err(describe)?,
         };
         if let Some(client) = upgraded.forwarded_for

@@ -28,6 +28,6 @@ impl Prepared {
 pub enum Carried {
     /// MQTT or requests of the HTTP API come next.
     Ready(Prepared),
-    /// A client of WebSockets asks for a file of `http_dir`, by its path as it stands in the request.
-    File { stream: Stream, path: String },
+    /// A client of WebSockets asks for a file of `http_dir`, by this request.
+    File { stream: Stream, head: Vec<u8> },
 }

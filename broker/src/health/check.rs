@@ -1,5 +1,4 @@
 //! `mosquorum healthcheck`: asks a health listener, for containers that have nothing else to ask with.
-use super::http::REQUEST_BYTES_MAX;
 use std::{
     io::{self, Read, Write},
     net::{TcpStream, ToSocketAddrs},
@@ -9,6 +8,8 @@ use std::{
 /// Asked where neither `--url` nor a configuration file says otherwise.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:9883/readyz";
 const TIMEOUT: Duration = Duration::from_secs(3);
+/// Of an answer: reasons not to be ready are lines.
+const ANSWER_BYTES_MAX: u64 = 16 << 10;
 /// Between two questions of one that waits.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -61,7 +62,7 @@ fn exchange(authority: &str, path: &str, timeout: Duration) -> io::Result<Vec<u8
                 let request = format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n");
                 stream.write_all(request.as_bytes())?;
                 let mut answer = Vec::new();
-                stream.take(2 * REQUEST_BYTES_MAX as u64).read_to_end(&mut answer)?;
+                stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
                 return Ok(answer);
             }
             Err(error) => last = error,

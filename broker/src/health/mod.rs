@@ -4,16 +4,15 @@
 //! a long start looks like death; requests are bounded in bytes, time and number, and who asks nothing makes room for who
 //! does; it changes nothing.
 pub mod check;
-mod http;
 mod readiness;
 mod visitors;
 
 use crate::{
     bridges,
     broker::Broker,
+    http::{self, Answer, Bytes, Limits, Method, Request, StatusCode, header},
     metrics::{self, exposition, table},
 };
-use http::{Parsed, REQUEST_BYTES_MAX, Reply, Request};
 use readiness::Facts;
 use std::{
     io,
@@ -24,17 +23,17 @@ use std::{
     },
     time::{Duration, Instant},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    sync::oneshot,
-};
+use tokio::{net::TcpStream, sync::oneshot};
 use visitors::{Heard, Visitors};
 
 /// From accept to the last byte of the answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// From accept to the end of the request line.
-const LINE_TIMEOUT: Duration = Duration::from_secs(1);
+const LIMITS: Limits = Limits {
+    head_bytes_max: 8 << 10,
+    headers_max: 64,
+    head_timeout: Duration::from_secs(1),
+    write_timeout: REQUEST_TIMEOUT,
+};
 const BEAT: Duration = Duration::from_millis(500);
 /// A task of the MQTT threads that has not run for so long never will.
 const STUCK: Duration = Duration::from_secs(30);
@@ -110,12 +109,13 @@ async fn serve(probed: Arc<Probed>, listener: TcpListener) -> io::Result<()> {
                 }
                 let (probed, heard) = (probed.clone(), Heard::default());
                 let known = heard.clone();
-                let task = tokio::spawn(async move {
-                    let _ = tokio::time::timeout(REQUEST_TIMEOUT, attend(&probed, stream, &heard)).await;
-                });
+                let task = tokio::spawn(async move { attend(&probed, stream, &heard).await });
                 visitors.enter(task.abort_handle(), known);
-                // Whoever has asked already is answered before the next one may take its place.
-                tokio::task::yield_now().await;
+                // Whoever has asked already is answered before the next one may take its place: in the first turn of the
+                // runtime its bytes are noticed, in the second one they are read.
+                for _turn in 0..2 {
+                    tokio::task::yield_now().await;
+                }
             }
             // Out of descriptors: those we have go on, the next one waits.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -123,35 +123,21 @@ async fn serve(probed: Arc<Probed>, listener: TcpListener) -> io::Result<()> {
     }
 }
 
-async fn attend(probed: &Probed, mut stream: TcpStream, heard: &Heard) -> io::Result<()> {
-    let line_until = tokio::time::Instant::now() + LINE_TIMEOUT;
-    let mut bytes = already_sent(&stream);
-    let (reply, head) = loop {
-        match http::parse(&bytes) {
-            Parsed::Request(request) => break (probed.answer(&request), request.head),
-            Parsed::Bad(reply) => break (reply, false),
-            Parsed::Partial => {}
-        }
-        let room = REQUEST_BYTES_MAX - bytes.len();
-        let has_line = bytes.contains(&b'\n');
-        let mut limited = (&mut stream).take(room as u64);
-        let read = limited.read_buf(&mut bytes);
-        let read = if has_line { read.await? } else { tokio::time::timeout_at(line_until, read).await?? };
-        if read == 0 {
-            return Ok(());
-        }
-    };
-    heard.store(true, Relaxed);
-    stream.write_all(&reply.encode(head)).await?;
-    stream.shutdown().await
+async fn attend(probed: &Probed, stream: TcpStream, heard: &Heard) {
+    let answered = http::serve(stream, Bytes::new(), LIMITS, async |request| {
+        heard.store(true, Relaxed);
+        probed.answer(&request)
+    });
+    let _ = tokio::time::timeout(REQUEST_TIMEOUT, answered).await;
 }
 
-/// What has come with the connection, without waiting for the runtime to notice. An error shows again at the next read.
-fn already_sent(stream: &TcpStream) -> Vec<u8> {
-    let mut bytes = vec![0; 512];
-    let read = rustix::net::recv(stream, bytes.as_mut_slice(), rustix::net::RecvFlags::DONTWAIT);
-    bytes.truncate(read.map_or(0, |(_, read)| read));
-    bytes
+/// For whoever asks now, and nobody later.
+fn answer(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Answer {
+    http::with(http::text(status, kind, text), header::CACHE_CONTROL, "no-store")
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    answer(status, "text/plain; charset=utf-8", text)
 }
 
 impl Probed {
@@ -160,34 +146,42 @@ impl Probed {
         Self { broker: OnceLock::new(), started: Instant::now(), beat, pushed_out }
     }
 
-    fn answer(&self, request: &Request) -> Reply {
-        match request.path.as_str() {
+    fn answer(&self, request: &Request) -> Answer {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            let refused = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
+            return http::with(refused, header::ALLOW, "GET, HEAD");
+        }
+        match request.uri().path() {
             "/livez" => self.livez(),
             "/readyz" => self.readyz(),
             "/metrics" => self.metrics(),
-            _ => Reply::text(404, "/livez, /readyz or /metrics\n"),
+            _ => plain(StatusCode::NOT_FOUND, "/livez, /readyz or /metrics\n"),
         }
     }
 
-    fn livez(&self) -> Reply {
+    fn livez(&self) -> Answer {
         let beat = Duration::from_millis(self.beat.load(Relaxed));
         let silent = self.started.elapsed().saturating_sub(beat);
         if !beat.is_zero() && silent > STUCK {
-            return Reply::text(503, format!("clients have not been served for {} s\n", silent.as_secs()));
+            let text = format!("clients have not been served for {} s\n", silent.as_secs());
+            return plain(StatusCode::SERVICE_UNAVAILABLE, text);
         }
-        Reply::text(200, "alive\n")
+        plain(StatusCode::OK, "alive\n")
     }
 
-    fn readyz(&self) -> Reply {
+    fn readyz(&self) -> Answer {
         let reasons = readiness::reasons(&self.facts());
-        if reasons.is_empty() { Reply::text(200, "ready\n") } else { Reply::text(503, reasons.join("\n") + "\n") }
+        if reasons.is_empty() {
+            return plain(StatusCode::OK, "ready\n");
+        }
+        plain(StatusCode::SERVICE_UNAVAILABLE, reasons.join("\n") + "\n")
     }
 
-    fn metrics(&self) -> Reply {
+    fn metrics(&self) -> Answer {
         let ready = readiness::reasons(&self.facts()).is_empty();
         let mut reading = metrics::read(self.broker.get().map(Arc::as_ref), ready);
         reading.family(&table::HEALTH_CONNECTIONS_DROPPED_TOTAL).whole(self.pushed_out.load(Relaxed));
-        Reply { status: 200, content_type: exposition::CONTENT_TYPE, body: exposition::text(&reading) }
+        answer(StatusCode::OK, exposition::CONTENT_TYPE, exposition::text(&reading))
     }
 
     fn facts(&self) -> Facts {
@@ -239,6 +233,7 @@ fn facts(broker: Option<&Broker>) -> Facts {
 #[cfg(test)]
 mod tests {
     use super::{visitors::VISITORS_MAX, *};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -273,12 +268,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_sends_no_request_line_is_closed_before_who_sends_no_end() {
+    async fn who_does_not_end_a_request_within_a_second_is_closed() {
         let (address, _) = listening().await;
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET /livez HTTP/1.1\r\n").await.unwrap();
-        assert_eq!(answer(TcpStream::connect(address).await.unwrap()).await, "");
-        slow.write_all(b"\r\n").await.unwrap();
-        assert!(answer(slow).await.starts_with("HTTP/1.1 200 OK\r\n"));
+        let (since, silent) = (Instant::now(), TcpStream::connect(address).await.unwrap());
+        assert_eq!((answer(silent).await, answer(slow).await), (String::new(), String::new()));
+        assert!(since.elapsed() < REQUEST_TIMEOUT, "{:?}", since.elapsed());
+    }
+
+    #[tokio::test]
+    async fn get_and_head_of_three_paths_are_answered_and_nothing_else() {
+        let (address, _) = listening().await;
+        let ask = async |line: &str| {
+            let mut asking = TcpStream::connect(address).await.unwrap();
+            asking.write_all(format!("{line} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+            answer(asking).await
+        };
+        let alive = ask("GET /livez").await;
+        assert!(alive.starts_with("HTTP/1.1 200 OK\r\n") && alive.ends_with("\r\n\r\nalive\n"), "{alive}");
+        assert!(alive.contains("\r\nCache-Control: no-store\r\n"), "{alive}");
+        let unready = ask("HEAD /readyz?verbose").await;
+        assert!(unready.starts_with("HTTP/1.1 503 ") && unready.ends_with("\r\n\r\n"), "{unready}");
+        assert!(ask("GET /metrics").await.contains("\r\nContent-Type: text/plain; version=0.0.4"));
+        assert!(ask("GET /").await.starts_with("HTTP/1.1 404 "));
+        let refused = ask("POST /livez").await;
+        assert!(refused.starts_with("HTTP/1.1 405 ") && refused.contains("\r\nAllow: GET, HEAD\r\n"), "{refused}");
     }
 }

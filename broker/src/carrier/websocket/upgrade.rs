@@ -53,9 +53,9 @@ pub enum UpgradeError {
     PlainMqtt,
     #[error("TLS on a listener without")]
     Tls,
-    /// Not an upgrade but a file is asked for: its path as it stands in the request.
+    /// Not an upgrade but a file is asked for, by this request.
     #[error("a request for a file")]
-    File(String),
+    File(Vec<u8>),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -144,10 +144,9 @@ fn parse(head: &[u8], rules: UpgradeRules<'_>) -> Result<Option<Request>, Upgrad
     if request.method != Some("GET") {
         return Err(UpgradeError::NotAnUpgrade("its method is not GET"));
     }
-    let path = request.path.unwrap_or_default();
     let headers = Headers(request.headers);
     if rules.files && headers.all("Upgrade").next().is_none() {
-        return Err(UpgradeError::File(path.to_owned()));
+        return Err(UpgradeError::File(head.to_owned()));
     }
     if !headers.words("Upgrade").any(|word| word.eq_ignore_ascii_case("websocket"))
         || !headers.words("Connection").any(|word| word.eq_ignore_ascii_case("upgrade"))
