@@ -23,7 +23,7 @@ pub(crate) struct Inbound {
     inbox: Mutex<Inbox>,
     /// Held while items of the lane are handled; taken before `inbox`, both (in order) when an incarnation begins or ends.
     lanes: [Mutex<Parts>; LANES],
-    /// The incarnation of the sender that told all its routes and waits for this node's acknowledgements.
+    /// The incarnation of the sender that announced all its routes and waits for this node's acknowledgements.
     complete: AtomicU64,
 }
 

@@ -93,10 +93,10 @@ pub struct Node {
 pub async fn start(settings: RaftSettings) -> Node {
     let live = Arc::new(Quiet::default());
     let failed: Arc<Mutex<Option<String>>> = Arc::default();
-    let told = failed.clone();
+    let reported = failed.clone();
     let fatal: mosquorum_cluster::Fatal = Arc::new(move |reason: String| {
         eprintln!("fatal: {reason}");
-        *told.lock().unwrap() = Some(reason);
+        *reported.lock().unwrap() = Some(reason);
     });
     let since = Instant::now();
     loop {
