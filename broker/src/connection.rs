@@ -228,7 +228,7 @@ impl Service {
     /// Everything that can be done now; `false` when the next round must be woken for.
     fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         self.side.borrow_buffer();
-        let mark = self.side.out.end();
+        let position = self.side.out.end();
         let held_back = self.too_much_waits();
         let read = self.read(cx)?;
         let mailed = self.side.mailbox.clone().take(&mut self.inbox);
@@ -254,7 +254,7 @@ impl Service {
         self.session.pump(grew, &mut self.side);
         self.side.finish_round();
         if packets::are_wanted() {
-            packets::sending(&self.side.client_id, self.version(), &self.side.out.since(mark));
+            packets::sending(&self.side.client_id, self.version(), &self.side.out.since(position));
         }
         self.note_under_way(self.session.bytes_under_way());
         let drained = self.flush(cx)?;
@@ -475,7 +475,7 @@ impl Service {
             });
             let goes_on = ready!(read);
             for packet in packets.drain(..) {
-                let heard = match packet {
+                let taken = match packet {
                     Packet::Disconnect(_) => {
                         let said = self.session.on_packet(packet, &mut self.side).err();
                         return Poll::Ready(said.or_else(|| self.session.deferred_disconnect(&mut self.side)));
@@ -486,7 +486,7 @@ impl Service {
                     // Not acknowledged, so the client sends it again elsewhere.
                     _ => Ok(()),
                 };
-                if heard.is_err() {
+                if taken.is_err() {
                     return Poll::Ready(None);
                 }
             }

@@ -308,10 +308,10 @@ impl Cluster for SessionEnv {
         self.broker.retained(filter, cursor, max, self.now, into)
     }
     fn next_mark(&mut self) -> Option<LoopId> {
-        self.broker.marks.next(|| self.broker.consensus.cluster_id())
+        self.broker.loop_ids.next(|| self.broker.consensus.cluster_id())
     }
     fn origin(&mut self) -> [u8; 16] {
-        self.broker.marks.origin(self.broker.consensus.cluster_id())
+        self.broker.loop_ids.origin(self.broker.consensus.cluster_id())
     }
 }
 

@@ -22,7 +22,7 @@ impl Relay {
             && self.asked.len() < usize::from(self.remote.receive_maximum)
             && let Some(next) = self.missed.pop_front()
         {
-            self.tell(next);
+            self.send_missed(next);
         }
         while !self.finishing
             && self.missed.is_empty()
@@ -60,7 +60,7 @@ impl Relay {
             && publish.retain
             && compares
         {
-            self.told.sent(&name, &publish.payload);
+            self.sent_retained.note_sent(&name, &publish.payload);
         }
         publish.retain &= self.settings.outgoing_retain && self.remote.retain_available;
         publish.qos = publish.qos.min(self.remote.max_qos);
@@ -96,14 +96,14 @@ impl Relay {
     }
 
     /// A retained message that changed while the remote was away: it comes from no session, so we number it ourselves.
-    fn tell(&mut self, mut publish: Publish) {
+    fn send_missed(&mut self, mut publish: Publish) {
         let Some(local) = publish.topic.take() else { return };
         let Some(line) = self.settings.topics.line_out(&local) else { return };
         publish.qos = publish.qos.min(line.qos).min(self.remote.max_qos).min(QoS::AtLeastOnce);
         publish.retain = self.settings.outgoing_retain && self.remote.retain_available;
         publish.topic = self.settings.topics.to_remote(&local);
         self.take_properties(&mut publish);
-        self.told.sent(&local, &publish.payload);
+        self.sent_retained.note_sent(&local, &publish.payload);
         if !publish.retain && publish.payload.is_empty() {
             return;
         }

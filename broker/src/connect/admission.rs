@@ -191,7 +191,7 @@ struct Joining {
     client_id: Utf8,
     /// Is owed the answer.
     mailbox: Arc<Mailbox>,
-    /// `None` is told if the session is another user's.
+    /// `None` is sent if the session is another user's.
     sender: Mutex<Option<tokio::sync::oneshot::Sender<Option<Connected>>>>,
 }
 

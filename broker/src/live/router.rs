@@ -78,7 +78,7 @@ pub struct SharedTarget {
 
 /// Durable members of a group that are connected to this node.
 pub enum DurableMembers {
-    /// So many: whose turn it is the state tells.
+    /// So many: the state knows whose turn it is.
     Counted(u32),
     /// Those that may read the topic.
     Judged(Vec<(Arc<Mailbox>, DurableTarget)>),
@@ -206,10 +206,10 @@ impl Router {
     pub fn changed_since(&self, version: RouteVersion) -> Option<Vec<TopicFilter>> {
         let (live, state, remote) = version;
         let mut filters = Vec::new();
-        let told = self.live.read().changes.since(live, &mut filters)
+        let complete = self.live.read().changes.since(live, &mut filters)
             && self.consensus.state().read().subscriptions_since(state, &mut filters)
             && self.peers.routes_since(remote, &mut filters);
-        told.then_some(filters)
+        complete.then_some(filters)
     }
 
     /// Clean sessions and groups of this node that match.
@@ -388,7 +388,7 @@ impl Router {
         turn.wrapping_sub(1)
     }
 
-    /// Delivers to everybody connected here and tells what other nodes must get (`None`: nothing).
+    /// Delivers to everybody connected here and returns what other nodes must get (`None`: nothing).
     pub fn deliver(
         &self,
         message: &Arc<Message>,
