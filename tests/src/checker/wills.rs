@@ -26,7 +26,7 @@ enum Expected {
 }
 
 /// What all wills of a history are judged by, found once.
-struct Ground<'v> {
+struct Observed<'v> {
     connections: HashMap<&'v Client, Vec<ConnectionNumber>>,
     /// Durable subscriptions with QoS 2.
     observers: Vec<&'v SubscriptionView>,
@@ -34,7 +34,7 @@ struct Ground<'v> {
     came: HashMap<MessageId, HashMap<&'v str, usize>>,
 }
 
-impl<'v> Ground<'v> {
+impl<'v> Observed<'v> {
     fn new(view: &'v View) -> Self {
         let mut connections: HashMap<&Client, Vec<ConnectionNumber>> = HashMap::new();
         for (number, connection) in &view.connections {
@@ -56,11 +56,11 @@ impl<'v> Ground<'v> {
 
 #[must_use]
 pub fn check(view: &View) -> Vec<Violation> {
-    let ground = Ground::new(view);
-    let mut violations = missing_on(view, &ground);
+    let observed = Observed::new(view);
+    let mut violations = missing_on(view, &observed);
     for (number, connection, plan) in with_wills(view) {
-        let expected = expected(view, &ground, number, connection, plan);
-        for (observer, count) in counts(&ground, connection, plan) {
+        let expected = expected(view, &observed, number, connection, plan);
+        for (observer, count) in counts(&observed, connection, plan) {
             let too_many = if expected == Expected::Never { count > 0 } else { count > 1 };
             if too_many {
                 violations.push(Violation {
@@ -81,16 +81,16 @@ pub fn check(view: &View) -> Vec<Violation> {
 /// Wills that must still come.
 #[must_use]
 pub fn missing(view: &View) -> Vec<Violation> {
-    missing_on(view, &Ground::new(view))
+    missing_on(view, &Observed::new(view))
 }
 
-fn missing_on(view: &View, ground: &Ground) -> Vec<Violation> {
+fn missing_on(view: &View, observed: &Observed) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (number, connection, plan) in with_wills(view) {
-        if expected(view, ground, number, connection, plan) != Expected::Once {
+        if expected(view, observed, number, connection, plan) != Expected::Once {
             continue;
         }
-        for (observer, count) in counts(ground, connection, plan) {
+        for (observer, count) in counts(observed, connection, plan) {
             if count == 0 {
                 violations.push(Violation {
                     invariant: NAME,
@@ -114,7 +114,7 @@ fn with_wills<'v>(view: &'v View) -> impl Iterator<Item = (ConnectionNumber, &'v
 
 fn expected(
     view: &View,
-    ground: &Ground,
+    observed: &Observed,
     number: ConnectionNumber,
     connection: &ConnectionView,
     plan: &WillPlan,
@@ -122,7 +122,7 @@ fn expected(
     let Some((connected, _)) = connection.connected else {
         return Expected::AtMostOnce;
     };
-    let of_client = ground.connections.get(&connection.client).into_iter().flatten();
+    let of_client = observed.connections.get(&connection.client).into_iter().flatten();
     let next = of_client
         .filter(|other| **other > number)
         .map(|other| &view.connections[other])
@@ -170,10 +170,10 @@ fn node_failed_around(view: &View, node: usize, moment: Duration) -> bool {
 }
 
 /// How often each entitled observer was handed the will.
-fn counts(ground: &Ground, connection: &ConnectionView, plan: &WillPlan) -> Vec<(String, usize)> {
+fn counts(observed: &Observed, connection: &ConnectionView, plan: &WillPlan) -> Vec<(String, usize)> {
     let mut matcher = Matcher::default();
-    let came = ground.came.get(&plan.message);
-    let entitled = ground.observers.iter().filter(|subscription| {
+    let came = observed.came.get(&plan.message);
+    let entitled = observed.observers.iter().filter(|subscription| {
         subscription.acknowledged.is_some_and(|(at, _)| at < connection.invoked)
             && matcher.matches(&subscription.filter, &plan.topic)
     });

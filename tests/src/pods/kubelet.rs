@@ -1,4 +1,4 @@
-//! One pod's life as a kubelet leads it: start, probes, restarts, and the stop with preStop, SIGTERM and its grace period.
+//! One pod as a kubelet runs it: start, probes, restarts, and the stop with preStop, SIGTERM and its grace period.
 //! Always true: the first container is the main one; others run in its namespaces and see its mounts. A pod has a network
 //! and an address of its own, which no other pod of the run ever had.
 use super::{
@@ -61,11 +61,11 @@ pub(super) struct Pod {
 }
 
 impl Pod {
-    pub(super) fn start(life: Life, revision: String, address: Ipv4Addr, network: usize) -> Self {
+    pub(super) fn start(plan: PodPlan, revision: String, address: Ipv4Addr, network: usize) -> Self {
         let (stop, watch) = watch::channel(Stop::No);
-        let (status, running) = (life.status.clone(), life.running.clone());
-        life.tally.pods.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(life.lead(watch));
+        let (status, running) = (plan.status.clone(), plan.running.clone());
+        plan.tally.pods.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(plan.run(watch));
         Self { revision, address, network, status, running, stop }
     }
 
@@ -130,7 +130,7 @@ async fn exec(
 
 /// What a pod is made of.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct PodPlan {
     pub(super) main: Container,
     /// Commands of further containers.
     pub(super) sidecars: Vec<Vec<String>>,
@@ -149,12 +149,12 @@ enum Over {
     Asked(Stop),
 }
 
-impl Life {
+impl PodPlan {
     fn change(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    async fn lead(self, mut stop: watch::Receiver<Stop>) {
+    async fn run(self, mut stop: watch::Receiver<Stop>) {
         loop {
             match self.main.clone().start() {
                 Ok(running) => *self.running.lock().await = Some(running),
