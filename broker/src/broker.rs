@@ -73,7 +73,7 @@ impl Broker {
     pub fn new(settings: Settings, consensus: Arc<dyn Consensus>, peers: Arc<dyn Peers>, clustered: bool) -> Arc<Self> {
         let counters = Arc::new(Counters::default());
         let router = Router::new(consensus.clone(), peers.clone(), counters.clone());
-        router.configure(settings.delivery.upgrade_outgoing_qos, settings.delivery.allow_duplicate_messages);
+        router.configure(&settings.delivery);
         Arc::new(Self {
             router,
             consensus,

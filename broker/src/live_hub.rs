@@ -6,7 +6,7 @@ use crate::{
     live::{Delivery, Mailbox, Order, Wakeups, add},
 };
 use mosquorum_cluster::{
-    BoxFuture, ClientReport, FenceReason, LiveSide, OnlyUser, Submission,
+    BoxFuture, ClientReport, FenceReason, LiveSide, OnlyUser, OrdinaryReceivers, Submission,
     ids::{ConnectionId, Incarnation, NodeId},
     state::{Command, DropReason, Effect, Message, Owner, PublishCommand},
 };
@@ -114,12 +114,12 @@ impl LiveSide for LiveHub {
         }
     }
 
-    fn deliver(&self, message: Arc<Message>, ordinary: bool, logged: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
+    fn deliver(&self, message: Arc<Message>, ordinary: OrdinaryReceivers, groups: &[TopicFilter]) -> Vec<TopicFilter> {
         let Some(broker) = self.broker.get() else { return Vec::new() };
         if message.is_node_local() && take_sys_value(broker, &message) {
             return Vec::new();
         }
-        broker.router.deliver_forwarded(&message, ordinary, logged, groups)
+        broker.router.deliver_forwarded(&message, ordinary, groups)
     }
 
     fn group_unserved(&self, message: Arc<Message>, group: TopicFilter) {

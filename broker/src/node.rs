@@ -276,7 +276,7 @@ fn reload(broker: &Arc<Broker>) {
     if let Err(error) = logging::apply(&new.log) {
         crate::error!("{error}");
     }
-    broker.router.configure(new.delivery.upgrade_outgoing_qos, new.delivery.allow_duplicate_messages);
+    broker.router.configure(&new.delivery);
     let fresh = new.listeners.iter().zip(security.iter()).zip(tls.iter());
     for (listener, ((settings, security), tls)) in broker.listeners.load().iter().zip(fresh) {
         listener.replace(settings.clone(), security.clone(), tls.clone());

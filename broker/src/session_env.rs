@@ -328,7 +328,7 @@ impl Routing for SessionEnv {
         if targets.groups.is_empty() {
             return Vec::new();
         }
-        self.broker.router.choose(targets, logged, message.retain)
+        self.broker.router.choose(targets, message, logged)
     }
     fn deliver(
         &mut self,

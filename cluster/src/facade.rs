@@ -414,15 +414,24 @@ pub enum NotClaimed {
     OtherUser,
 }
 
+/// Which live subscribers that share with nobody get a forwarded message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrdinaryReceivers {
+    /// None: it is for members of shared groups.
+    Nobody,
+    /// Those of clean sessions: durable ones get it from the log.
+    CleanSessions,
+    Everybody,
+}
+
 /// What the cluster needs of the broker it is part of; `broker` implements it.
 pub trait LiveSide: Send + Sync {
     /// Effects of applied entries, in log order; called by the apply thread with no lock held.
     fn on_effects(&self, effects: Vec<Effect>);
 
     /// A message of another node's publisher for this node's live subscribers. Returns when it is placed in their
-    /// queues. `ordinary`: for those that share with nobody, but for durable sessions when it is `logged`. `groups`: one
-    /// live member of each gets it; those without one are returned for another choice.
-    fn deliver(&self, message: Arc<Message>, ordinary: bool, logged: bool, groups: &[TopicFilter]) -> Vec<TopicFilter>;
+    /// queues. `groups`: one live member of each gets it; those without one are returned for another choice.
+    fn deliver(&self, message: Arc<Message>, ordinary: OrdinaryReceivers, groups: &[TopicFilter]) -> Vec<TopicFilter>;
 
     /// A group that a message was forwarded for has no live member left on any other node, and none here: the message
     /// may still go to a durable member. Called on the node that forwarded it.

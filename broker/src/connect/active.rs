@@ -1,6 +1,6 @@
 //! A client in service: its CONNACK, its session, and its end.
 use super::{
-    admission::Admission,
+    admission::{Admission, SessionKind},
     checks::{Client, session_expiry_max},
 };
 use crate::{
@@ -55,7 +55,7 @@ fn session_options(broker: &Broker, listener: &Listener, client: &Client, admiss
         kind: if client.connect.bridge { ClientKind::Bridge } else { ClientKind::Ordinary },
         marks: loop_id_exchange(broker, listener, client),
         epoch: admission.epoch,
-        durable: admission.durable,
+        durable: admission.session != SessionKind::Clean,
         session_expiry_seconds: client.expiry_seconds,
         session_expiry_max: session_expiry_max(&settings, listener),
         request_problem_information: client.connect.request_problem_information.unwrap_or(true),
@@ -128,7 +128,8 @@ impl ActiveConnection {
     pub(super) fn new(mut connection: Connection, client: Client, admission: Admission, peer: Peer) -> Self {
         let (broker, listener) = (connection.broker.clone(), connection.listener.clone());
         let options = session_options(&broker, &listener, &client, &admission);
-        let Admission { owner, presence, mailbox, session_present, durable, .. } = admission;
+        let Admission { owner, presence, mailbox, session, .. } = admission;
+        let durable = session != SessionKind::Clean;
         if durable {
             broker.router.attach_durable(&client.id, owner.connection, mailbox.clone());
         }
@@ -138,7 +139,7 @@ impl ActiveConnection {
         connection.keep_alive =
             (client.keep_alive_seconds > 0).then(|| Duration::from_millis(u64::from(client.keep_alive_seconds) * 1500));
         let access = listener.access(&client.id, client.username.as_ref());
-        let answer = connack(&broker, &listener, &client, session_present);
+        let answer = connack(&broker, &listener, &client, session == SessionKind::Resumed);
         let will_topic = client.connect.will.as_ref().map(|will| Box::new(will.topic.detached()));
         let (login, door) = (client.login, client.door);
         if connection.partial.is_empty() {

@@ -51,13 +51,22 @@ struct Lane {
     waker: Option<Waker>,
 }
 
+/// What the other end has been sent on the control lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SyncState {
+    Unsynced,
+    /// Everything that it must know first.
+    Synced,
+    /// Also that it is waited for.
+    Complete,
+}
+
 struct LinkState {
     /// 0: nothing is known of the other end.
     remote: Incarnation,
     /// Incarnations of the other end up to this one are over.
     ended: Incarnation,
-    synced: bool,
-    complete_sent: bool,
+    sync: SyncState,
     /// Route changes that the other end gets when it is synced, with the incarnation that has to.
     unsynced: Vec<(Incarnation, Pending)>,
     /// Items that go out once it is synced.
@@ -98,8 +107,7 @@ impl PeerLink {
         let inner = LinkState {
             remote: Incarnation(0),
             ended: Incarnation(0),
-            synced: false,
-            complete_sent: false,
+            sync: SyncState::Unsynced,
             unsynced: Vec::new(),
             held: Vec::new(),
             lanes: [lane(), lane()],
@@ -115,7 +123,7 @@ impl PeerLink {
     /// Both lanes are open, and the other side was sent everything.
     pub(crate) fn is_up(&self) -> bool {
         let inner = self.inner.lock();
-        inner.synced && inner.lanes.iter().all(|lane| lane.opened)
+        inner.is_synced() && inner.lanes.iter().all(|lane| lane.opened)
     }
 
     pub(crate) fn data_bytes(&self) -> usize {
@@ -155,7 +163,7 @@ impl PeerLink {
 
     /// `over`: incarnations of the other end up to this one are not waited for any more.
     fn abandon(&self, inner: &mut LinkState, over: Incarnation) -> Settled {
-        (inner.synced, inner.complete_sent) = (false, false);
+        inner.sync = SyncState::Unsynced;
         let (gone, kept) =
             std::mem::take(&mut inner.unsynced).into_iter().partition(|(incarnation, _)| *incarnation <= over);
         inner.unsynced = kept;
@@ -215,7 +223,7 @@ impl PeerLink {
     /// Sends a request or a notification on the control lane, if it is synced (whoever syncs it asks anew).
     pub(crate) fn push_control(&self, body: link_item::Body) {
         let mut inner = self.inner.lock();
-        if inner.synced {
+        if inner.is_synced() {
             inner.push_control(body, None);
         }
     }
@@ -226,7 +234,7 @@ impl PeerLink {
         if inner.remote != incarnation {
             return;
         }
-        if inner.synced {
+        if inner.is_synced() {
             inner.push_control(body, None);
         } else if inner.remote > inner.ended {
             if inner.held.len() < HELD_MAX {
@@ -243,16 +251,16 @@ impl PeerLink {
         match pending {
             // A later incarnation than the one that serves is there: that one is over.
             Some((incarnation, pending)) if inner.remote > incarnation || inner.ended >= incarnation => {
-                if inner.synced {
+                if inner.is_synced() {
                     inner.push_control(body, None);
                 }
                 return Settled::from_iter([pending]);
             }
-            Some((incarnation, pending)) if inner.synced && inner.remote == incarnation => {
+            Some((incarnation, pending)) if inner.is_synced() && inner.remote == incarnation => {
                 inner.push_control(body, Some(pending))
             }
             Some(pending) => inner.unsynced.push(pending),
-            None if inner.synced => inner.push_control(body, None),
+            None if inner.is_synced() => inner.push_control(body, None),
             None => {}
         }
         Settled::default()
@@ -262,10 +270,10 @@ impl PeerLink {
     /// (or the link is not open). There is at least one item. Route changes that waited are settled when the last of it is acknowledged.
     pub(crate) fn sync(&self, items: impl FnOnce() -> Vec<link_item::Body>) -> bool {
         let mut inner = self.inner.lock();
-        if inner.synced || !inner.lanes[CONTROL].opened {
+        if inner.is_synced() || !inner.lanes[CONTROL].opened {
             return false;
         }
-        inner.synced = true;
+        inner.sync = SyncState::Synced;
         items().into_iter().for_each(|body| inner.push_control(body, None));
         let waiting = std::mem::take(&mut inner.unsynced).into_iter().map(|(_, pending)| pending).collect();
         if let Some(last) = inner.lanes[CONTROL].outbox.last_mut() {
@@ -278,8 +286,8 @@ impl PeerLink {
     /// Notifies the other end once that it is waited for from here on, if it runs under this incarnation and is synced.
     pub(crate) fn send_complete(&self, incarnation: Incarnation, body: link_item::Body) {
         let mut inner = self.inner.lock();
-        if inner.synced && !inner.complete_sent && inner.remote == incarnation {
-            inner.complete_sent = true;
+        if inner.sync == SyncState::Synced && inner.remote == incarnation {
+            inner.sync = SyncState::Complete;
             inner.push_control(body, None);
         }
     }
@@ -361,6 +369,10 @@ impl PeerLink {
 }
 
 impl LinkState {
+    fn is_synced(&self) -> bool {
+        self.sync != SyncState::Unsynced
+    }
+
     fn push_control(&mut self, body: link_item::Body, pending: Option<Pending>) {
         let lane = &mut self.lanes[CONTROL];
         let size = 48 + LinkItem::encoded_len(&LinkItem { body: Some(body.clone()) });

@@ -161,7 +161,7 @@ impl PeerLinks {
             // The entry is applied (the stream waited for it), and whom it concerns has been served.
             return Some(());
         }
-        let unserved = self.live.deliver(handed.message.clone(), handed.ordinary, handed.logged, &handed.groups);
+        let unserved = self.live.deliver(handed.message.clone(), handed.ordinary_receivers(), &handed.groups);
         if !unserved.is_empty() {
             let returned = encode::Handed { ordinary: false, groups: unserved, ..handed };
             self.send_back(from, incarnation, &returned);

@@ -9,7 +9,7 @@ use super::{
     routes::LocalRoutes,
 };
 use crate::{
-    facade::{Answer, Completion, Forward},
+    facade::{Answer, Completion, Forward, OrdinaryReceivers},
     ids::{Incarnation, LogIndex, NodeId},
     state::Message,
 };
@@ -205,7 +205,7 @@ impl PeerLinks {
     }
 
     fn serve_group_here(&self, message: &Arc<Message>, group: TopicFilter) {
-        for unserved in self.live.deliver(message.clone(), false, false, &[group]) {
+        for unserved in self.live.deliver(message.clone(), OrdinaryReceivers::Nobody, &[group]) {
             self.live.group_unserved(message.clone(), unserved);
         }
     }

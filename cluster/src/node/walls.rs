@@ -37,7 +37,7 @@ impl Walls {
         self.reported.insert(node, (offset(now, wall), now));
     }
 
-    /// How long a node has reported nothing; `None`: it never was.
+    /// How long a node has reported nothing; `None`: it never did.
     pub(crate) fn silent(&self, now: Duration, node: NodeId) -> Option<Duration> {
         self.reported.get(&node).map(|(_, at)| now.saturating_sub(*at))
     }

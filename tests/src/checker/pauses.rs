@@ -163,6 +163,7 @@ pub fn node_recoveries(view: &View) -> Vec<NodeRecovery> {
 mod tests {
     use super::*;
     use crate::checker::story::Story;
+    use crate::checker::story::StoryConnect::Unanswered;
 
     fn probe(story: &mut Story, node: usize, sequence: u64) {
         let client = prober(node);
@@ -233,7 +234,7 @@ mod tests {
     fn a_node_that_never_answers_again_is_found_by_its_probers_attempts() {
         let mut story = probed();
         let client = prober(2);
-        story.lost(&client).wait(20).connect(&client, 2, true, true, false, None);
+        story.lost(&client).wait(20).connect(&client, 2, Unanswered, None);
         assert_eq!(seconds(&pauses(&story.view())), [(2, 20)]);
         let mut story = probed();
         story.wait(20).leave(&client);

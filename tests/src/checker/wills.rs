@@ -185,6 +185,7 @@ fn counts(observed: &Observed, connection: &ConnectionView, plan: &WillPlan) -> 
 mod tests {
     use super::*;
     use crate::checker::story::Story;
+    use crate::checker::story::StoryConnect::{Fresh, Resumed, Unanswered};
     use crate::history::{Event, FaultKind};
 
     fn observed() -> Story {
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn an_unclean_end_publishes_once() {
         let mut story = observed();
-        story.connect("c", 1, true, false, true, Story::will(1, 0)).close("c", CloseKind::Dropped);
+        story.connect("c", 1, Fresh, Story::will(1, 0)).close("c", CloseKind::Dropped);
         assert_eq!(check(&story.view()).len(), 1);
         story.delivered("o", 1);
         assert_eq!(check(&story.view()), vec![]);
@@ -207,8 +208,8 @@ mod tests {
     #[test]
     fn an_immediate_return_to_the_session_may_be_a_takeover() {
         let mut story = observed();
-        story.connect("c", 1, true, false, true, Story::will(1, 0)).close("c", CloseKind::Dropped);
-        story.connect("c", 2, true, true, true, None);
+        story.connect("c", 1, Fresh, Story::will(1, 0)).close("c", CloseKind::Dropped);
+        story.connect("c", 2, Resumed, None);
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 1).delivered("o", 1);
         assert_eq!(check(&story.view()).len(), 1);
@@ -217,7 +218,7 @@ mod tests {
     #[test]
     fn a_normal_end_publishes_never() {
         let mut story = observed();
-        story.connect("c", 1, true, false, true, Story::will(1, 0)).close("c", CloseKind::Normal);
+        story.connect("c", 1, Fresh, Story::will(1, 0)).close("c", CloseKind::Normal);
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 1);
         assert_eq!(check(&story.view()).len(), 1);
@@ -226,7 +227,7 @@ mod tests {
     #[test]
     fn a_normal_end_at_a_node_that_dies_is_unknown() {
         let mut story = observed();
-        story.connect("c", 1, true, false, true, Story::will(1, 0)).close("c", CloseKind::Normal);
+        story.connect("c", 1, Fresh, Story::will(1, 0)).close("c", CloseKind::Normal);
         story.fault(1, FaultKind::Kill, &[1]).event(Event::Healed { fault: 1 }).delivered("o", 1);
         assert_eq!(check(&story.view()), vec![]);
     }
@@ -234,8 +235,8 @@ mod tests {
     #[test]
     fn a_reconnect_within_the_delay_publishes_never() {
         let mut story = observed();
-        story.connect("c", 1, true, false, true, Story::will(1, 60)).close("c", CloseKind::Dropped);
-        story.connect("c", 2, true, true, true, Story::will(2, 60)).close("c", CloseKind::Normal);
+        story.connect("c", 1, Fresh, Story::will(1, 60)).close("c", CloseKind::Dropped);
+        story.connect("c", 2, Resumed, Story::will(2, 60)).close("c", CloseKind::Normal);
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 1);
         assert_eq!(check(&story.view()).len(), 1);
@@ -244,7 +245,7 @@ mod tests {
     #[test]
     fn a_disconnect_that_may_not_have_been_read_is_unknown() {
         let mut story = observed();
-        story.connect("c", 1, true, false, true, Story::will(1, 0)).close("c", CloseKind::Unclear);
+        story.connect("c", 1, Fresh, Story::will(1, 0)).close("c", CloseKind::Unclear);
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 1);
         assert_eq!(check(&story.view()), vec![]);
@@ -253,8 +254,8 @@ mod tests {
     #[test]
     fn a_connect_without_an_answer_is_unknown_and_an_open_connection_has_no_will_yet() {
         let mut story = observed();
-        story.connect("c", 1, true, false, false, Story::will(1, 0)).delivered("o", 1);
-        story.connect("d", 1, true, false, true, Story::will(2, 0));
+        story.connect("c", 1, Unanswered, Story::will(1, 0)).delivered("o", 1);
+        story.connect("d", 1, Fresh, Story::will(2, 0));
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 2);
         assert_eq!(check(&story.view()).len(), 1);

@@ -28,12 +28,19 @@ pub(super) enum Stop {
     Now,
 }
 
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    #[default]
+    Running,
+    Terminating,
+    Over,
+}
+
 /// What others see of a pod.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Status {
     pub(super) ready_since: Option<Instant>,
-    pub(super) terminating: bool,
-    pub(super) over: bool,
+    pub(super) phase: Phase,
     pub(super) restarts: u64,
     /// What went wrong, for whoever reads a failed run.
     pub(super) events: Vec<String>,
@@ -75,7 +82,7 @@ impl Pod {
 
     pub(super) fn is_ready(&self) -> bool {
         let status = self.status();
-        status.ready_since.is_some() && !status.terminating && !status.over
+        status.ready_since.is_some() && status.phase == Phase::Running
     }
 
     /// Ready for at least so long.
@@ -85,7 +92,7 @@ impl Pod {
 
     pub(super) fn stop(&self, how: Stop) {
         let _ = self.stop.send(how);
-        self.change(|status| status.terminating = true);
+        self.change(|status| status.phase = status.phase.max(Phase::Terminating));
     }
 
     fn change(&self, change: impl FnOnce(&mut Status)) {
@@ -181,7 +188,7 @@ impl PodPlan {
                 }
             }
         }
-        self.change(|status| status.over = true);
+        self.change(|status| status.phase = Phase::Over);
     }
 
     async fn kill(&self) {
@@ -191,7 +198,7 @@ impl PodPlan {
     }
 
     async fn end(&self, how: Stop) {
-        self.change(|status| status.terminating = true);
+        self.change(|status| status.phase = status.phase.max(Phase::Terminating));
         let deadline = Instant::now() + self.grace;
         if how == Stop::Gracefully {
             let pre_stop = words(&self.manifest["lifecycle"]["preStop"]["exec"]["command"]);

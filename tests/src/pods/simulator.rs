@@ -6,7 +6,7 @@
 use super::{
     container::Container,
     image::Image,
-    kubelet::{Pod, PodPlan, Status, Stop, Tally},
+    kubelet::{Phase, Pod, PodPlan, Status, Stop, Tally},
     manifests::{Files, Manifests, number, words},
     service::{Endpoints, LAG, Service},
     volumes,
@@ -242,7 +242,7 @@ impl Simulator {
         if let Some(pod) = self.pods.lock().get(&ordinal) {
             pod.stop(Stop::Now);
         }
-        while self.pods.lock().get(&ordinal).is_some_and(|pod| !pod.status().over) {
+        while self.pods.lock().get(&ordinal).is_some_and(|pod| pod.status().phase != Phase::Over) {
             sleep(CHECK).await;
         }
         Ok(())
@@ -280,12 +280,12 @@ impl Simulator {
         let mut quiet = true;
         for (_, pod) in pods.iter().filter(|(ordinal, _)| **ordinal >= wanted) {
             quiet = false;
-            if !pod.status().terminating {
+            if pod.status().phase == Phase::Running {
                 pod.stop(Stop::Gracefully);
             }
         }
         for (_, pod) in pods.iter().filter(|(ordinal, _)| **ordinal < wanted).rev() {
-            let terminating = pod.status().terminating;
+            let terminating = pod.status().phase != Phase::Running;
             if !terminating && pod.revision != revision {
                 pod.stop(Stop::Gracefully);
             }
@@ -299,7 +299,8 @@ impl Simulator {
     /// Takes away what has ended.
     fn bury(&mut self) {
         let mut pods = self.pods.lock();
-        let over: Vec<usize> = pods.iter().filter(|(_, pod)| pod.status().over).map(|(ordinal, _)| *ordinal).collect();
+        let over: Vec<usize> =
+            pods.iter().filter(|(_, pod)| pod.status().phase == Phase::Over).map(|(ordinal, _)| *ordinal).collect();
         for ordinal in over {
             if let Some(pod) = pods.remove(&ordinal) {
                 self.namespaces.remove(pod.network);

@@ -1,7 +1,7 @@
 //! Nodes, each with a runtime and a server of its own, around a log that everybody sees at once.
 use super::proxy::Proxy;
 use crate::{
-    facade::{Answer, BoxFuture, Completion, FenceReason, LiveSide, Peers, RemoteRoutes},
+    facade::{Answer, BoxFuture, Completion, FenceReason, LiveSide, OrdinaryReceivers, Peers, RemoteRoutes},
     ids::{ConnectionId, Incarnation, NodeId},
     live::{
         LiveSettings, PeerLinks,
@@ -187,11 +187,12 @@ impl ClusterContext for TestContext {
 impl LiveSide for Live {
     fn on_effects(&self, _: Vec<Effect>) {}
 
-    fn deliver(&self, message: Arc<Message>, ordinary: bool, _: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
+    fn deliver(&self, message: Arc<Message>, ordinary: OrdinaryReceivers, groups: &[TopicFilter]) -> Vec<TopicFilter> {
         self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         if self.only_count.load(std::sync::atomic::Ordering::Relaxed) {
             return Vec::new();
         }
+        let ordinary = ordinary != OrdinaryReceivers::Nobody;
         let known = self.groups.lock();
         let (served, unserved): (Vec<_>, Vec<_>) = groups.iter().cloned().partition(|group| known.contains(group));
         if ordinary || !served.is_empty() {
