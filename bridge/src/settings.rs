@@ -55,9 +55,9 @@ pub struct BridgeSettings {
 }
 
 impl BridgeSettings {
-    /// Whether messages of a line wait here while the remote is away.
+    /// Whether messages of a line are queued here while the remote is away.
     #[must_use]
-    pub fn waits(&self, line: &Topic) -> bool {
+    pub fn queues(&self, line: &Topic) -> bool {
         !self.local_clean_session && line.qos != QoS::AtMostOnce
     }
 
@@ -65,7 +65,7 @@ impl BridgeSettings {
     /// is not among the retained messages that all nodes have: it is sent anew each time.
     #[must_use]
     pub fn compares(&self, line: &Topic) -> bool {
-        !self.waits(line) && !line.local.as_str().starts_with('$')
+        !self.queues(line) && !line.local.as_str().starts_with('$')
     }
 
     /// As [`Self::compares`], for the line that decides about a message that goes out.

@@ -240,7 +240,7 @@ impl Output for SessionEnv {
         self.out.share(payload);
     }
     fn out_congested(&self) -> bool {
-        self.out.waiting() > OUT_HIGH_BYTES
+        self.out.unsent() > OUT_HIGH_BYTES
     }
     fn count(&mut self) -> &mut CounterValues {
         self.counts.get_or_insert_with(|| SPARE_COUNTS.take().unwrap_or_default())

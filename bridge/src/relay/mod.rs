@@ -30,9 +30,9 @@ use std::{
 };
 
 /// Packets of one side that wait for the other; beyond it that side is not read.
-const WAITING_MAX: usize = 256;
+const QUEUED_MAX: usize = 256;
 /// While a PUBREL is awaited that side is read on, and QoS 0 is dropped beyond this.
-const WAITING_LAST: usize = 16 * WAITING_MAX;
+const QUEUED_LAST: usize = 16 * QUEUED_MAX;
 /// Lines for the log that one connection may give; what they would say is also counted.
 const NOTICES_MAX: usize = 20;
 /// So long the remote may take to answer what is asked at the beginning.
@@ -118,7 +118,7 @@ pub struct Relay {
     announced: bool,
     /// The remote may know these from an earlier connection.
     reserved: BTreeSet<PacketId>,
-    waiting_out: VecDeque<Publish>,
+    queued_out: VecDeque<Publish>,
     sent: HashMap<PacketId, Sent>,
     /// Exchanges that we finish with the local session ourselves.
     own_release: BTreeSet<PacketId>,
@@ -192,7 +192,7 @@ impl Relay {
             subscribing: BTreeSet::new(),
             announced: false,
             reserved: BTreeSet::new(),
-            waiting_out: VecDeque::new(),
+            queued_out: VecDeque::new(),
             sent: HashMap::new(),
             own_release: BTreeSet::new(),
             taken: BTreeMap::new(),
@@ -347,7 +347,7 @@ impl Relay {
         let all = !self.sent_retained.is_known();
         self.sent_retained.begin();
         // What waits here while the remote is away is in the queue already, unless the remote never had it.
-        let missed = |line: &Topic| match settings.waits(line) {
+        let missed = |line: &Topic| match settings.queues(line) {
             true => fresh || unsent.contains(&line.local),
             false => all || !settings.compares(line),
         };
@@ -403,7 +403,7 @@ impl Relay {
     #[must_use]
     pub fn wants_local(&self) -> bool {
         // Behind what waits may stand the PUBREL that the remote's window waits for.
-        self.waiting_out.len() < WAITING_MAX || self.sent.values().any(|sent| *sent == Sent::Received)
+        self.queued_out.len() < QUEUED_MAX || self.sent.values().any(|sent| *sent == Sent::Received)
     }
 
     /// Nothing new goes out any more; what is on its way may end.
@@ -426,7 +426,7 @@ impl Relay {
     /// Nothing is on its way or waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let waiting = !(self.asked.is_empty() && self.waiting_out.is_empty() && self.missed.is_empty());
+        let waiting = !(self.asked.is_empty() && self.queued_out.is_empty() && self.missed.is_empty());
         !waiting && self.is_finished()
     }
 
@@ -473,10 +473,10 @@ impl Relay {
     pub fn on_local(&mut self, packet: Packet) -> Result<(), RelayEnd> {
         match packet {
             Packet::Publish(publish) => {
-                if publish.qos == QoS::AtMostOnce && self.waiting_out.len() >= WAITING_LAST {
+                if publish.qos == QoS::AtMostOnce && self.queued_out.len() >= QUEUED_LAST {
                     self.counts.dropped_full += 1;
                 } else {
-                    self.waiting_out.push_back(publish);
+                    self.queued_out.push_back(publish);
                 }
             }
             Packet::PubRel(ack) => self.on_local_pubrel(ack.packet_id),

@@ -1,5 +1,5 @@
 //! From the local session to the remote.
-use super::{Relay, Sent, WAITING_MAX, inbound::passed_on, storm::StormAction};
+use super::{QUEUED_MAX, Relay, Sent, inbound::passed_on, storm::StormAction};
 use mosquorum_proto::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, encoded_len};
 
 impl Relay {
@@ -18,7 +18,7 @@ impl Relay {
     /// Sends what may be sent now; to be called when there is room for more.
     pub fn pump_out(&mut self) {
         while !self.finishing
-            && self.to_remote.len() < WAITING_MAX
+            && self.to_remote.len() < QUEUED_MAX
             && self.asked.len() < usize::from(self.remote.receive_maximum)
             && let Some(next) = self.missed.pop_front()
         {
@@ -27,12 +27,12 @@ impl Relay {
         while !self.finishing
             && self.missed.is_empty()
             && self.asked.is_empty()
-            && let Some(next) = self.waiting_out.front()
+            && let Some(next) = self.queued_out.front()
         {
             if next.qos != QoS::AtMostOnce && self.sent.len() >= usize::from(self.remote.receive_maximum) {
                 return;
             }
-            if let Some(publish) = self.waiting_out.pop_front() {
+            if let Some(publish) = self.queued_out.pop_front() {
                 self.send(publish);
             }
         }

@@ -386,13 +386,13 @@ fn a_full_queue_of_qos_0_does_not_hide_the_release_that_the_window_waits_for() {
     for id in [1, 2] {
         relay.on_local(Packet::Publish(publish("q", QoS::ExactlyOnce, id))).unwrap();
     }
-    for _ in 0..2 * WAITING_LAST {
+    for _ in 0..2 * QUEUED_LAST {
         relay.on_local(Packet::Publish(publish("z", QoS::AtMostOnce, 0))).unwrap();
     }
     assert!(!relay.wants_local());
     relay.on_remote(Packet::PubRec(Ack::new(1))).unwrap();
     assert!(relay.wants_local());
-    assert_eq!((relay.waiting_out.len(), relay.counts.dropped_full), (WAITING_LAST, WAITING_LAST as u64 + 1));
+    assert_eq!((relay.queued_out.len(), relay.counts.dropped_full), (QUEUED_LAST, QUEUED_LAST as u64 + 1));
     relay.on_local(Packet::PubRel(Ack::new(1))).unwrap();
     assert!(!relay.wants_local());
     relay.on_remote(Packet::PubComp(Ack::new(1))).unwrap();
@@ -432,7 +432,7 @@ fn a_retained_message_of_the_remote_that_is_not_kept_here_is_not_noted() {
 }
 
 #[test]
-fn what_waits_for_a_line_that_is_gone_does_not_go_out() {
+fn what_is_queued_for_a_line_that_is_gone_does_not_go_out() {
     let mut relay = relay(&["a out 1"]);
     relay.on_local(Packet::Publish(publish("b", QoS::AtLeastOnce, 1))).unwrap();
     assert_eq!((relay.counts.dropped_topic, relay.to_remote.len()), (1, 0));

@@ -180,7 +180,7 @@ pub(super) async fn prepare(
     };
     let wanted: BTreeSet<&TopicFilter> = bridge.topics.outgoing().map(|topic| &topic.local).collect();
     let left: Vec<TopicFilter> = known.iter().filter(|known| !wanted.contains(known)).cloned().collect();
-    let waiting = bridge.topics.outgoing().filter(|line| bridge.waits(line)).map(|line| &line.local);
+    let waiting = bridge.topics.outgoing().filter(|line| bridge.queues(line)).map(|line| &line.local);
     let new = waiting.filter(|filter| !known.contains(filter)).cloned().collect();
     let mut answers = 0;
     if !left.is_empty() {

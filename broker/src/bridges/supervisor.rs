@@ -183,7 +183,7 @@ impl Supervisor {
     fn compare_lines(&mut self, old: &Topics) {
         let settings = self.settings().clone();
         let known: BTreeSet<_> = old.outgoing().map(|line| (&line.local, &line.remote)).collect();
-        let waiting = settings.topics.outgoing().filter(|line| settings.waits(line));
+        let waiting = settings.topics.outgoing().filter(|line| settings.queues(line));
         let unsent = waiting.filter(|line| !known.contains(&(&line.local, &line.remote)));
         self.unsent.extend(unsent.map(|line| line.local.clone()));
         self.gone.extend(old.incoming().map(|line| line.remote.clone()));

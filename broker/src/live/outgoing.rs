@@ -41,13 +41,13 @@ impl Outgoing {
 
     /// Bytes that are not written.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub fn unsent(&self) -> usize {
         self.bytes.len() - self.written + self.large.as_ref().map_or(0, |large| large.bytes)
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.waiting() == 0
+        self.unsent() == 0
     }
 
     /// What is to be written next, as far as it lies in one piece; empty when nothing waits.
@@ -145,7 +145,7 @@ mod tests {
                     out.wrote(taken);
                 }
                 out.compact();
-                assert_eq!(out.waiting(), expected.len() - came.len());
+                assert_eq!(out.unsent(), expected.len() - came.len());
             }
             while !out.is_empty() {
                 let taken = out.next().len().min(takes);

@@ -207,9 +207,9 @@ impl Registry {
     }
 
     /// Deliveries that wait in all mailboxes, and their bytes.
-    pub fn waiting(&self) -> (usize, usize) {
+    pub fn queued(&self) -> (usize, usize) {
         let table = self.table.lock();
-        let each = table.clients.values().map(|entry| entry.mailbox.waiting());
+        let each = table.clients.values().map(|entry| entry.mailbox.queued());
         each.fold((0, 0), |(count, bytes), (more, more_bytes)| (count + more, bytes + more_bytes))
     }
 

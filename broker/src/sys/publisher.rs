@@ -146,7 +146,7 @@ fn gauges(broker: &Broker) -> Gauges {
     let connected = broker.registry.len();
     let maximum = broker.sys.note_connected(connected) as u64;
     let (live, shared) = broker.router.subscription_counts();
-    let (waiting, waiting_bytes) = broker.registry.waiting();
+    let (waiting, waiting_bytes) = broker.registry.queued();
     let (memory, memory_maximum) = crate::memory::resident();
     let state = broker.consensus.state().read();
     let totals = state.totals();
