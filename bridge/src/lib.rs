@@ -10,10 +10,10 @@ mod settings;
 mod topic_index;
 mod topics;
 
-/// User property of CONNECT (MQTT 5.0 section 3.1.2.11.8) of a bridge with `bridge_loop_mark`: it understands [`MARK`].
-pub const MARKS: &str = "mosquorum-marks";
+/// User property of CONNECT (MQTT 5.0 section 3.1.2.11.8) of a bridge with `bridge_loop_mark`: it understands [`LOOP_ID_PROPERTY`].
+pub const LOOP_IDS_PROPERTY: &str = "mosquorum-marks";
 /// User property of a message between such a bridge and its brokers: what makes the message recognisable.
-pub const MARK: &str = "mosquorum-mark";
+pub const LOOP_ID_PROPERTY: &str = "mosquorum-mark";
 
 pub use addresses::Addresses;
 pub use backoff::{Backoff, RestartTimeout};

@@ -55,17 +55,17 @@ pub struct BridgeSettings {
 }
 
 impl BridgeSettings {
-    /// Whether messages of a line wait here while the remote is away.
+    /// Whether messages of a line are queued here while the remote is away.
     #[must_use]
-    pub fn waits(&self, line: &Topic) -> bool {
+    pub fn queues(&self, line: &Topic) -> bool {
         !self.local_clean_session && line.qos != QoS::AtMostOnce
     }
 
     /// Whether changes of a line's retained messages while the remote is away are found by comparison. What begins with `$`
-    /// is not among the retained messages that all nodes have: it is told anew each time.
+    /// is not among the retained messages that all nodes have: it is sent anew each time.
     #[must_use]
     pub fn compares(&self, line: &Topic) -> bool {
-        !self.waits(line) && !line.local.as_str().starts_with('$')
+        !self.queues(line) && !line.local.as_str().starts_with('$')
     }
 
     /// As [`Self::compares`], for the line that decides about a message that goes out.
@@ -77,7 +77,7 @@ impl BridgeSettings {
     /// Whether the remote was asked to keep the session.
     #[must_use]
     pub fn asks_for_session(&self, version: ProtocolVersion) -> bool {
-        // MQTT 3.1 does not tell whether it did.
+        // MQTT 3.1 does not say whether it did.
         let kept = match version {
             ProtocolVersion::V5 => self.session_expiry_seconds > 0,
             version => version != ProtocolVersion::V31,

@@ -113,14 +113,14 @@ fn seconds_of(word: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds))
 }
 
-/// Tells how far a change is, each second in which that is something new. Who asked may be gone: the change goes on.
+/// Reports how far a change is, each second in which that is something new. Who asked may be gone: the change goes on.
 async fn with_progress(
     broker: &Arc<Broker>,
     write: &mut (impl AsyncWrite + Unpin),
     change: impl Future<Output = Result<String, String>>,
 ) -> Result<String, String> {
     let mut change = std::pin::pin!(change);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     loop {
         let look = async {
             tokio::time::sleep(PROGRESS_INTERVAL).await;
@@ -131,10 +131,10 @@ async fn with_progress(
             result = &mut change => return result,
             lines = look => lines,
         };
-        for line in lines.iter().filter(|line| !told.contains(*line)) {
+        for line in lines.iter().filter(|line| !reported.contains(*line)) {
             let _ = write.write_all(format!("{PROGRESS}{line}\n").as_bytes()).await;
         }
-        told = lines;
+        reported = lines;
     }
 }
 
@@ -146,7 +146,7 @@ pub struct Answered {
     pub majority: bool,
 }
 
-/// The client's side: sends one request, tells of progress as it comes, and returns the answer.
+/// The client's side: sends one request, shows progress as it comes, and returns the answer.
 /// # Errors
 /// When there is none in time, or none that a node would give.
 pub fn request(mut stream: ClientStream, request: &str, progress: &mut dyn FnMut(&str)) -> io::Result<Answered> {
@@ -189,16 +189,16 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> (Option<Answered>, Vec<String>) {
-        let mut told = Vec::new();
-        let answered = read_answer(text.as_bytes(), &mut |line| told.push(line.to_owned()));
-        (answered.ok(), told)
+        let mut reported = Vec::new();
+        let answered = read_answer(text.as_bytes(), &mut |line| reported.push(line.to_owned()));
+        (answered.ok(), reported)
     }
 
     #[test]
     fn an_answer_is_progress_an_outcome_and_a_text() {
         let good = Answered { result: Ok("b left".to_owned()), majority: true };
-        let told = vec!["7 are left".to_owned(), "3 are left".to_owned()];
-        assert_eq!(read("progress 7 are left\nprogress 3 are left\nok\nb left\n"), (Some(good), told));
+        let reported = vec!["7 are left".to_owned(), "3 are left".to_owned()];
+        assert_eq!(read("progress 7 are left\nprogress 3 are left\nok\nb left\n"), (Some(good), reported));
         let table = Answered { result: Ok("a\nb".to_owned()), majority: false };
         assert_eq!(read("ok no-majority\na\nb\n"), (Some(table), Vec::new()));
         let refused = Answered { result: Err("why".to_owned()), majority: false };

@@ -97,7 +97,7 @@ mod tests {
     fn what_is_in_a_piece_stays_there_however_it_grows_and_shrinks() {
         for align in [1, 64, 4096, 1 << 16] {
             let mut layout = Layout::from_size_align(1000, align).unwrap();
-            // SAFETY: every piece is used within its layout and given back with it.
+            // SAFETY: every piece is used within its layout and freed with it.
             unsafe {
                 let mut piece = Allocator.alloc(layout);
                 (0..1000).for_each(|at| piece.add(at).write(at as u8));

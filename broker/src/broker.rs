@@ -1,5 +1,5 @@
 //! One node's broker: what its connections share.
-//! Always true: settings and access rules are replaced whole, never changed in place; what a client is told comes from
+//! Always true: settings and access rules are replaced whole, never changed in place; what a client is answered comes from
 //! one snapshot of them.
 use crate::{
     auth::{PasswordVerifier, Readers},
@@ -59,7 +59,7 @@ pub struct Broker {
     pub reloading: Reloading,
     pub bridges: Bridges,
     pub drain: Drain,
-    pub marks: LoopIds,
+    pub loop_ids: LoopIds,
     pub dropping: Dropping,
     /// Of connections that have nothing under way, and of those that have.
     congestion: [Arc<Congestion>; 2],
@@ -73,7 +73,7 @@ impl Broker {
     pub fn new(settings: Settings, consensus: Arc<dyn Consensus>, peers: Arc<dyn Peers>, clustered: bool) -> Arc<Self> {
         let counters = Arc::new(Counters::default());
         let router = Router::new(consensus.clone(), peers.clone(), counters.clone());
-        router.configure(settings.delivery.upgrade_outgoing_qos, settings.delivery.allow_duplicate_messages);
+        router.configure(&settings.delivery);
         Arc::new(Self {
             router,
             consensus,
@@ -90,7 +90,7 @@ impl Broker {
             reloading: Reloading::default(),
             bridges: Bridges::default(),
             drain: Drain::default(),
-            marks: LoopIds::default(),
+            loop_ids: LoopIds::default(),
             dropping: Dropping::default(),
             congestion: Default::default(),
             under_way_bytes: AtomicUsize::new(0),
@@ -109,7 +109,7 @@ impl Broker {
         self.runtime.spawn(async move { work() });
     }
 
-    /// Runs something on the threads of the broker, where its connections live.
+    /// Runs something on the threads of the broker, where its connections run.
     pub fn spawn<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.runtime.spawn(work)
     }
@@ -225,22 +225,22 @@ impl Broker {
         }
     }
 
-    /// The rules of the listeners, which are in place, decide about receivers from now on; other nodes are told. Call it when
+    /// The rules of the listeners, which are in place, decide about receivers from now on; other nodes get them. Call it when
     /// they have changed, or may not be known of this incarnation of the node.
     pub fn obey_rules(&self) {
         let listeners = self.listeners.load();
         let readers = Readers::new(listeners.iter().map(|it| (it.door(), it.security.load().acl.clone())));
-        let rules = readers.told();
+        let rules = readers.node_rules();
         self.router.obey(readers);
-        if !self.rules_are_told() {
+        if !self.rules_are_known() {
             let command = Command::NodeRules { rules };
             self.consensus.submit(vec![Submission::without_reply(command, None)]);
         }
     }
 
     /// Whether other nodes can know the rules of this one.
-    pub fn rules_are_told(&self) -> bool {
-        let rules = || self.router.readers().told();
+    pub fn rules_are_known(&self) -> bool {
+        let rules = || self.router.readers().node_rules();
         !self.clustered || self.consensus.state().read().rules_of(self.consensus.origin().node) == rules()
     }
 

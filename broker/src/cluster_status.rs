@@ -40,7 +40,7 @@ struct MemberJson<'a> {
     not_ready: &'a [String],
     /// Why it says nothing.
     error: Option<&'a str>,
-    /// Seconds; `null`: it was never heard of since this node started.
+    /// Seconds; `null`: it has never answered since this node started.
     silent: Option<u64>,
     lag: Option<u64>,
     clients: Option<u64>,
@@ -203,7 +203,7 @@ fn members(text: &mut String, survey: &Survey) {
     let unknown = || "-".to_owned();
     for other in &survey.members {
         let report = other.answer.as_ref().ok();
-        let told = |of: fn(&SelfReport) -> String| report.map_or_else(unknown, of);
+        let shown = |of: fn(&SelfReport) -> String| report.map_or_else(unknown, of);
         let role = match other.member.voter {
             _ if survey.status.leader == Some(other.member.node) => "leader",
             true => "voter",
@@ -215,9 +215,9 @@ fn members(text: &mut String, survey: &Survey) {
             role,
             &state(condition(survey, other), other.silent),
             &other.lag.map_or_else(unknown, |lag| lag.to_string()),
-            &told(|report| report.clients.connected.to_string()),
-            &told(|report| report.version.clone()),
-            &told(|report| duration(report.uptime)),
+            &shown(|report| report.clients.connected.to_string()),
+            &shown(|report| report.version.clone()),
+            &shown(|report| duration(report.uptime)),
             &other.member.address,
         ]));
     }
@@ -340,10 +340,10 @@ mod tests {
         assert!(text.contains("\nnode-2 is not ready: no valid lease of a majority\n"), "{text}");
         assert!(text.contains("\nnode-3 does not answer: connection refused\n"), "{text}");
         let json: serde_json::Value = serde_json::from_str(&json(&survey, &NOBODY)).expect("JSON");
-        let told = |key: &str| json["members"].as_array().expect("members").iter().map(|m| m[key].clone()).collect();
-        let states: Vec<serde_json::Value> = told("state");
+        let values = |key: &str| json["members"].as_array().expect("members").iter().map(|m| m[key].clone()).collect();
+        let states: Vec<serde_json::Value> = values("state");
         assert_eq!(states, ["ready", "not_ready", "unreachable", "down", "draining", "draining"]);
-        let serving: Vec<serde_json::Value> = told("serving");
+        let serving: Vec<serde_json::Value> = values("serving");
         assert_eq!(serving, [true, false, false, false, true, true]);
         assert_eq!(json["members"][2]["silent"], 32);
         assert_eq!(json["members"][2]["version"], serde_json::Value::Null);
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_tells_of_who_hands_over_and_who_catches_up() {
+    fn progress_lists_who_hands_over_and_who_catches_up() {
         let members = vec![
             member(1, Standing::Serving, Ok(&[])),
             member(5, Standing::Draining, Ok(&[])),
@@ -379,8 +379,8 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_told_in_its_two_largest_units() {
-        let told = |seconds| duration(Duration::from_secs(seconds));
-        assert_eq!([told(59), told(3599), told(3600), told(90_000)], ["59 s", "59 min", "1 h 0 min", "1 d 1 h"]);
+    fn a_time_is_shown_in_its_two_largest_units() {
+        let shown = |seconds| duration(Duration::from_secs(seconds));
+        assert_eq!([shown(59), shown(3599), shown(3600), shown(90_000)], ["59 s", "59 min", "1 h 0 min", "1 d 1 h"]);
     }
 }

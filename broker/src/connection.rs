@@ -228,8 +228,8 @@ impl Service {
     /// Everything that can be done now; `false` when the next round must be woken for.
     fn round(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
         self.side.borrow_buffer();
-        let mark = self.side.out.end();
-        let held_back = self.too_much_waits();
+        let position = self.side.out.end();
+        let held_back = self.too_much_unsent();
         let read = self.read(cx)?;
         let mailed = self.side.mailbox.clone().take(&mut self.inbox);
         // Behind the mail: what an answer says has happened is seen.
@@ -254,13 +254,13 @@ impl Service {
         self.session.pump(grew, &mut self.side);
         self.side.finish_round();
         if packets::are_wanted() {
-            packets::sending(&self.side.client_id, self.version(), &self.side.out.since(mark));
+            packets::sending(&self.side.client_id, self.version(), &self.side.out.since(position));
         }
         self.note_under_way(self.session.bytes_under_way());
         let drained = self.flush(cx)?;
         self.check_time(cx)?;
         // Who was not read for what waited is read again: nothing else would wake for its packets.
-        let released = held_back && !self.too_much_waits();
+        let released = held_back && !self.too_much_unsent();
         let goes_on = read || mailed || released || (drained && self.session.has_backlog());
         if !goes_on && self.session.wants_turn(&self.side) {
             cx.waker().wake_by_ref();
@@ -278,8 +278,8 @@ impl Service {
     }
 
     /// A client that does not take what it is sent is not read either.
-    fn too_much_waits(&self) -> bool {
-        self.side.out.waiting() > 4 * READ_BYTES
+    fn too_much_unsent(&self) -> bool {
+        self.side.out.unsent() > 4 * READ_BYTES
     }
 
     /// The order to go, if there is one.
@@ -324,7 +324,7 @@ impl Service {
         let under_way = self.session.has_under_way();
         let congested = self.io.broker.holds_up(under_way);
         let held_up = congested || !self.session.wants_input();
-        if held_up || self.too_much_waits() {
+        if held_up || self.too_much_unsent() {
             // It is we who do not read: what the client says meanwhile counts when we do. One that takes nothing of what
             // waits for it says nothing [MQTT-3.1.2-22].
             let now = Instant::now();
@@ -475,7 +475,7 @@ impl Service {
             });
             let goes_on = ready!(read);
             for packet in packets.drain(..) {
-                let heard = match packet {
+                let taken = match packet {
                     Packet::Disconnect(_) => {
                         let said = self.session.on_packet(packet, &mut self.side).err();
                         return Poll::Ready(said.or_else(|| self.session.deferred_disconnect(&mut self.side)));
@@ -486,7 +486,7 @@ impl Service {
                     // Not acknowledged, so the client sends it again elsewhere.
                     _ => Ok(()),
                 };
-                if heard.is_err() {
+                if taken.is_err() {
                     return Poll::Ready(None);
                 }
             }

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_request_is_told_so() {
+    fn what_is_no_request_is_answered_so() {
         let error = |payload: &str| asked(payload)["responses"][0]["error"].clone();
         assert_eq!(error("not valid json"), "Payload not valid JSON");
         assert_eq!(error("{}"), "Invalid/missing commands");

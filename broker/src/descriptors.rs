@@ -66,7 +66,7 @@ pub fn not_accepted(error: &std::io::Error) {
     }
 }
 
-/// Events of which every one counts and few are told.
+/// Events of which every one counts and few are logged.
 struct Repeats(Mutex<(u64, Option<Instant>)>);
 
 impl Repeats {
@@ -77,12 +77,12 @@ impl Repeats {
     /// One more; how many there were since the last line if another one may be written.
     fn note(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock();
-        let (count, told) = &mut *state;
+        let (count, logged) = &mut *state;
         *count += 1;
-        if told.is_some_and(|told| now.saturating_duration_since(told) < LINE_INTERVAL) {
+        if logged.is_some_and(|at| now.saturating_duration_since(at) < LINE_INTERVAL) {
             return None;
         }
-        *told = Some(now);
+        *logged = Some(now);
         Some(std::mem::take(count))
     }
 }

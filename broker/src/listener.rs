@@ -88,7 +88,7 @@ impl Listener {
 
     /// What of user name and password lets the client in.
     /// # Errors
-    /// What it is told instead.
+    /// The answer it gets instead.
     pub async fn lets_in(
         &self,
         verifier: &PasswordVerifier,

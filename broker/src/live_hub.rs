@@ -6,7 +6,7 @@ use crate::{
     live::{Delivery, Mailbox, Order, Wakeups, add},
 };
 use mosquorum_cluster::{
-    BoxFuture, ClientReport, FenceReason, LiveSide, OnlyUser, Submission,
+    BoxFuture, ClientReport, FenceReason, LiveSide, OnlyUser, OrdinaryReceivers, Submission,
     ids::{ConnectionId, Incarnation, NodeId},
     state::{Command, DropReason, Effect, Message, Owner, PublishCommand},
 };
@@ -114,12 +114,12 @@ impl LiveSide for LiveHub {
         }
     }
 
-    fn deliver(&self, message: Arc<Message>, ordinary: bool, logged: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
+    fn deliver(&self, message: Arc<Message>, ordinary: OrdinaryReceivers, groups: &[TopicFilter]) -> Vec<TopicFilter> {
         let Some(broker) = self.broker.get() else { return Vec::new() };
-        if message.is_node_local() && is_told(broker, &message) {
+        if message.is_node_local() && take_sys_value(broker, &message) {
             return Vec::new();
         }
-        broker.router.deliver_forwarded(&message, ordinary, logged, groups)
+        broker.router.deliver_forwarded(&message, ordinary, groups)
     }
 
     fn group_unserved(&self, message: Arc<Message>, group: TopicFilter) {
@@ -168,7 +168,7 @@ impl LiveSide for LiveHub {
         let broker = self.broker.get().cloned();
         Box::pin(async move {
             match broker {
-                // Its connections live on the threads of the broker.
+                // Its connections run on the threads of the broker.
                 Some(broker) => {
                     let left = broker.clone();
                     let leaves = broker.spawn(async move { drain::leave(&left, leaving, within).await });
@@ -184,8 +184,8 @@ impl LiveSide for LiveHub {
     }
 }
 
-/// Whether it was another node's `$SYS`.
-fn is_told(broker: &Broker, message: &Message) -> bool {
+/// Takes a value of another node's `$SYS`; `false` if it is none.
+fn take_sys_value(broker: &Broker, message: &Message) -> bool {
     let is_member = |name: &str| broker.consensus.status().members.iter().any(|member| member.name == name);
-    broker.sys.hear(&broker.router, is_member, message)
+    broker.sys.receive(&broker.router, is_member, message)
 }

@@ -1,5 +1,5 @@
 //! One node from start to end: storage and peers, listeners, signals, stop.
-//! Always true: nothing is accepted before the state is loaded and (in a cluster) this node serves; a stop tells every
+//! Always true: nothing is accepted before the state is loaded and (in a cluster) this node serves; a stop notifies every
 //! client, hands over what is durable and then ends with exit code 0.
 use crate::{
     accept::{self, ListenError},
@@ -126,7 +126,7 @@ async fn run_when_ready(broker: Arc<Broker>, manager: Arc<Manager>) {
     lines::running();
 }
 
-/// Connections wait in the socket's backlog until this node serves; if that takes long they are told so instead.
+/// Connections wait in the socket's backlog until this node serves; if that takes long they are answered so instead.
 async fn accept_when_ready(broker: Arc<Broker>, listener: Arc<Listener>, open: accept::Open) {
     let timeout = broker.settings.load().cluster.commit_timeout;
     let _ = tokio::time::timeout(timeout, async {
@@ -134,7 +134,7 @@ async fn accept_when_ready(broker: Arc<Broker>, listener: Arc<Listener>, open: a
             && broker.peers.ready()
             && broker.peers.may_serve()
             && bridges::are_prepared(&broker)
-            && broker.rules_are_told())
+            && broker.rules_are_known())
         {
             tokio::time::sleep(READY_CHECK).await;
         }
@@ -276,7 +276,7 @@ fn reload(broker: &Arc<Broker>) {
     if let Err(error) = logging::apply(&new.log) {
         crate::error!("{error}");
     }
-    broker.router.configure(new.delivery.upgrade_outgoing_qos, new.delivery.allow_duplicate_messages);
+    broker.router.configure(&new.delivery);
     let fresh = new.listeners.iter().zip(security.iter()).zip(tls.iter());
     for (listener, ((settings, security), tls)) in broker.listeners.load().iter().zip(fresh) {
         listener.replace(settings.clone(), security.clone(), tls.clone());

@@ -1,4 +1,4 @@
-//! What the test build can be told to do wrong here, to show that the checkers see it; constants in every other build.
+//! What the test build can be made to do wrong here, to show that the checkers see it; constants in every other build.
 
 /// What a connection proposed is void once its client's next connection is let in.
 #[inline]

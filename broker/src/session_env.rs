@@ -240,7 +240,7 @@ impl Output for SessionEnv {
         self.out.share(payload);
     }
     fn out_congested(&self) -> bool {
-        self.out.waiting() > OUT_HIGH_BYTES
+        self.out.unsent() > OUT_HIGH_BYTES
     }
     fn count(&mut self) -> &mut CounterValues {
         self.counts.get_or_insert_with(|| SPARE_COUNTS.take().unwrap_or_default())
@@ -308,10 +308,10 @@ impl Cluster for SessionEnv {
         self.broker.retained(filter, cursor, max, self.now, into)
     }
     fn next_mark(&mut self) -> Option<LoopId> {
-        self.broker.marks.next(|| self.broker.consensus.cluster_id())
+        self.broker.loop_ids.next(|| self.broker.consensus.cluster_id())
     }
     fn origin(&mut self) -> [u8; 16] {
-        self.broker.marks.origin(self.broker.consensus.cluster_id())
+        self.broker.loop_ids.origin(self.broker.consensus.cluster_id())
     }
 }
 
@@ -328,7 +328,7 @@ impl Routing for SessionEnv {
         if targets.groups.is_empty() {
             return Vec::new();
         }
-        self.broker.router.choose(targets, logged, message.retain)
+        self.broker.router.choose(targets, message, logged)
     }
     fn deliver(
         &mut self,

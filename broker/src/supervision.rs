@@ -1,4 +1,4 @@
-//! What a service manager is told: ready, alive, reloading, stopping (systemd's notification protocol: one datagram to
+//! What a service manager is notified of: ready, alive, reloading, stopping (systemd's notification protocol: one datagram to
 //! the socket that NOTIFY_SOCKET names).
 //! Always true: "ready" means that clients are served, so a restart that waits for it may be followed by that of the next
 //! node; a node that waits for its majority is not taken for one that hangs; without that socket nothing is sent; a manager
@@ -29,9 +29,9 @@ const EXTEND_EVERY: Duration = Duration::from_secs(10);
 /// The way to the service manager, if there is one.
 pub struct Manager {
     way: Option<(UnixDatagram, SocketAddr)>,
-    /// How often it wants a sign of life.
+    /// How often it wants a keep-alive notification.
     every: Option<Duration>,
-    /// It was told that clients are served.
+    /// It was notified that clients are served.
     served: AtomicBool,
 }
 
@@ -52,13 +52,13 @@ impl Manager {
             if reasons.is_empty() {
                 self.served.store(true, Relaxed);
                 // It must arrive: without it the start fails in the end.
-                while !self.tell("READY=1\nSTATUS=") {
+                while !self.notify("READY=1\nSTATUS=") {
                     tokio::time::sleep(READY_CHECK).await;
                 }
                 return;
             }
             if let Some(text) = waiting.word(began.elapsed(), reasons) {
-                self.tell(&text);
+                self.notify(&text);
             }
             tokio::time::sleep(READY_CHECK).await;
         }
@@ -71,31 +71,31 @@ impl Manager {
         }
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
         let microseconds = now.tv_sec.saturating_mul(1_000_000).saturating_add(now.tv_nsec / 1000);
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
+        self.notify(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}"));
     }
 
     pub fn reloaded(&self) {
         if self.served.load(Relaxed) {
-            self.tell("READY=1");
+            self.notify("READY=1");
         }
     }
 
     /// On its way out.
     pub fn stopping(&self) {
-        self.tell("STOPPING=1");
+        self.notify("STOPPING=1");
     }
 
-    /// Gives signs of life, twice as often as wanted, as long as this task is served.
+    /// Sends keep-alive notifications, twice as often as wanted, as long as this task is served.
     pub async fn stay_alive(self: Arc<Self>) {
         let Some(every) = self.every else { return };
         loop {
-            self.tell("WATCHDOG=1");
+            self.notify("WATCHDOG=1");
             tokio::time::sleep(every / 2).await;
         }
     }
 
     /// `false`: the manager has as much to read as it takes.
-    fn tell(&self, what: &str) -> bool {
+    fn notify(&self, what: &str) -> bool {
         let sent = self.way.as_ref().map(|(socket, to)| socket.send_to_addr(what.as_bytes(), to));
         !matches!(sent, Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_process_that_the_watchdog_is_for_gives_signs_of_life() {
+    fn only_the_process_that_the_watchdog_is_for_sends_keep_alives() {
         let second = Some(Duration::from_secs(1));
         assert_eq!(watchdog(Some("1000000"), None, 7), second);
         assert_eq!(watchdog(Some("1000000"), Some("7"), 7), second);
@@ -160,7 +160,7 @@ mod tests {
         (listening, Manager { way: Some(way), every: None, served: AtomicBool::new(false) })
     }
 
-    fn told(listening: &UnixDatagram) -> Vec<String> {
+    fn received(listening: &UnixDatagram) -> Vec<String> {
         let mut buffer = [0; 256];
         let next = || listening.recv(&mut buffer).ok().map(|length| String::from_utf8_lossy(&buffer[..length]).into());
         std::iter::from_fn(next).collect()
@@ -180,12 +180,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_manager_hears_ready_only_when_clients_are_served_and_until_then_why_not() {
+    async fn a_manager_is_notified_ready_only_when_clients_are_served_and_until_then_why_not() {
         let (listening, manager) = listening("ready");
         let left = std::cell::RefCell::new(vec![Vec::new(), vec!["no lease".to_owned()], vec!["no lease".to_owned()]]);
         manager.announce(|| left.borrow_mut().pop().unwrap_or_default()).await;
         assert!(left.borrow().is_empty());
-        assert_eq!(told(&listening), ["EXTEND_TIMEOUT_USEC=30000000\nSTATUS=Not ready: no lease", "READY=1\nSTATUS="]);
+        assert_eq!(
+            received(&listening),
+            ["EXTEND_TIMEOUT_USEC=30000000\nSTATUS=Not ready: no lease", "READY=1\nSTATUS="]
+        );
     }
 
     #[tokio::test]
@@ -194,13 +197,13 @@ mod tests {
         let reload = || {
             manager.reloading();
             manager.reloaded();
-            told(&listening)
+            received(&listening)
         };
         assert!(reload().is_empty());
         manager.announce(Vec::new).await;
-        assert_eq!(told(&listening), ["READY=1\nSTATUS="]);
-        let heard = reload();
-        assert!(heard.len() == 2 && heard[0].starts_with("RELOADING=1\nMONOTONIC_USEC="), "{heard:?}");
-        assert_eq!(heard[1], "READY=1");
+        assert_eq!(received(&listening), ["READY=1\nSTATUS="]);
+        let received = reload();
+        assert!(received.len() == 2 && received[0].starts_with("RELOADING=1\nMONOTONIC_USEC="), "{received:?}");
+        assert_eq!(received[1], "READY=1");
     }
 }

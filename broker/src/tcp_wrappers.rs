@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_need_names_or_commands_are_told_with_their_line() {
+    fn rules_that_need_names_or_commands_are_reported_with_their_line() {
         for (text, line) in [
             ("\nmosquitto: .example.org\n", 2),
             ("mosquitto: host\n", 1),

@@ -34,7 +34,7 @@ fn corpus(target: &str) -> Vec<Vec<u8>> {
 }
 
 /// Bytes that mean something somewhere.
-const TELLING: &[u8] =
+const SPECIAL: &[u8] =
     &[0, 1, 2, 4, 5, 0x10, 0x20, 0x22, 0x7f, 0x80, 0x82, 0xc0, 0xfe, 0xff, b'#', b'+', b'/', b'$', b' ', b'\n', b':'];
 
 fn mutate(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
@@ -43,8 +43,8 @@ fn mutate(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
         let at = random.below(bytes.len() + 1);
         match random.below(7) {
             0 if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
-            1 if at < bytes.len() => bytes[at] = TELLING[random.below(TELLING.len())],
-            2 => bytes.insert(at, TELLING[random.below(TELLING.len())]),
+            1 if at < bytes.len() => bytes[at] = SPECIAL[random.below(SPECIAL.len())],
+            2 => bytes.insert(at, SPECIAL[random.below(SPECIAL.len())]),
             3 if at < bytes.len() => {
                 bytes.drain(at..(at + 1 + random.below(8)).min(bytes.len()));
             }

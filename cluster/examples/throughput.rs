@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used)] // what fails ends the test
 use bytes::Bytes;
 use mosquorum_cluster::{
-    Answer, BoxFuture, Completion, Consensus, FenceReason, LiveSide, RaftConsensus, RaftSettings, Submission,
+    Answer, BoxFuture, Completion, Consensus, FenceReason, LiveSide, OrdinaryReceivers, RaftConsensus, RaftSettings,
+    Submission,
     ids::{ConnectionId, Incarnation},
     state::{Command, Effect, Message, Owner, PublishCommand},
 };
@@ -18,7 +19,7 @@ struct Quiet;
 
 impl LiveSide for Quiet {
     fn on_effects(&self, _: Vec<Effect>) {}
-    fn deliver(&self, _: Arc<Message>, _: bool, _: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
+    fn deliver(&self, _: Arc<Message>, _: OrdinaryReceivers, groups: &[TopicFilter]) -> Vec<TopicFilter> {
         groups.to_vec()
     }
     fn fence(&self, _: Utf8, _: ConnectionId, _: FenceReason) -> BoxFuture<'static, ()> {

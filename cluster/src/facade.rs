@@ -148,9 +148,9 @@ pub struct ClusterStatus {
     pub purged: LogIndex,
     /// Committed entries, as the leader last said, that are not applied here yet.
     pub behind: u64,
-    /// A leader with a majority was heard of a moment ago.
+    /// A leader with a majority was known a moment ago.
     pub majority: bool,
-    /// What keeps this node out of its cluster: what it last heard from those it asks.
+    /// What keeps this node out of its cluster: what those it asks answered last.
     pub kept_out: Option<String>,
     pub members: Vec<MemberStatus>,
 }
@@ -179,7 +179,7 @@ pub struct Survey {
     pub looks_for: Vec<String>,
 }
 
-/// Nodes that left and are told of.
+/// Nodes that left and are listed.
 pub const REMOVED_MAX: usize = 20;
 
 #[derive(Debug, Clone)]
@@ -189,7 +189,7 @@ pub struct MemberSurvey {
     pub standing: Option<Standing>,
     /// What it says of itself, or why it says nothing.
     pub answer: Result<SelfReport, String>,
-    /// How long this node has not heard of it; `None`: never since this node started.
+    /// How long this node has had no message of it; `None`: never since this node started.
     pub silent: Option<Duration>,
     /// Entries that the cluster has committed and this member has not applied (or, if it does not answer, does not have).
     pub lag: Option<u64>,
@@ -274,7 +274,7 @@ pub enum AdminRequest {
         voters: usize,
         hand_over: Duration,
     },
-    /// The leader's wall clock is right: time goes on with it, after an outage of all nodes of which nothing else tells how
+    /// The leader's wall clock is right: time goes on with it, after an outage of all nodes of which nothing else shows how
     /// long it was.
     AcceptTime,
 }
@@ -319,7 +319,7 @@ pub trait Peers: Send + Sync {
     fn routes_since(&self, version: u64, into: &mut Vec<TopicFilter>) -> bool;
 
     /// Sends a message to other nodes' live subscribers. QoS 1 and 2: answered with [`Answer::Forwarded`] when every
-    /// named node that lives has placed it; QoS 0: never answered, dropped when a link is full (counted).
+    /// named node that is not down has placed it; QoS 0: never answered, dropped when a link is full (counted).
     fn forward(&self, forward: Forward, reply: Option<(Arc<dyn Completion>, u64)>);
 
     /// Whether this node may deliver and acknowledge at this instant (a majority's lease is valid). Checked before each
@@ -414,15 +414,24 @@ pub enum NotClaimed {
     OtherUser,
 }
 
-/// What the cluster needs of the broker it lives in; `broker` implements it.
+/// Which live subscribers that share with nobody get a forwarded message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OrdinaryReceivers {
+    /// None: it is for members of shared groups.
+    Nobody,
+    /// Those of clean sessions: durable ones get it from the log.
+    CleanSessions,
+    Everybody,
+}
+
+/// What the cluster needs of the broker it is part of; `broker` implements it.
 pub trait LiveSide: Send + Sync {
     /// Effects of applied entries, in log order; called by the apply thread with no lock held.
     fn on_effects(&self, effects: Vec<Effect>);
 
     /// A message of another node's publisher for this node's live subscribers. Returns when it is placed in their
-    /// queues. `ordinary`: for those that share with nobody, but for durable sessions when it is `logged`. `groups`: one
-    /// live member of each gets it; those without one are returned for another choice.
-    fn deliver(&self, message: Arc<Message>, ordinary: bool, logged: bool, groups: &[TopicFilter]) -> Vec<TopicFilter>;
+    /// queues. `groups`: one live member of each gets it; those without one are returned for another choice.
+    fn deliver(&self, message: Arc<Message>, ordinary: OrdinaryReceivers, groups: &[TopicFilter]) -> Vec<TopicFilter>;
 
     /// A group that a message was forwarded for has no live member left on any other node, and none here: the message
     /// may still go to a durable member. Called on the node that forwarded it.

@@ -1,4 +1,4 @@
-//! What the test build can be told to do wrong (`MOSQUORUM_PLANT`, names separated by commas), and clocks that lie
+//! What the test build can be made to do wrong (`MOSQUORUM_PLANT`, names separated by commas), and clocks that lie
 //! (`MOSQUORUM_CLOCK_FILE`): proof that the checkers see it.
 use parking_lot::Mutex;
 use std::{path::PathBuf, sync::OnceLock, time::Duration};

@@ -35,7 +35,7 @@ pub struct LogIndex(pub u64);
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 
-/// A connection on one node, unique during the life of its process; makes wake-ups cheap to address.
+/// A connection on one node, unique as long as its process runs; makes wake-ups cheap to address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ConnectionId(pub u64);
 

@@ -67,7 +67,7 @@ pub struct PeerMetrics {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LinkMetrics {
     pub node: crate::ids::NodeId,
-    /// Connected, and told everything that the other side has to know.
+    /// Connected, and everything that the other side has to know was sent.
     pub up: bool,
     /// Live messages that wait for the link or for its confirmation.
     pub queued_bytes: u64,

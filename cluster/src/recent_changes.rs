@@ -1,11 +1,11 @@
 //! Which filters changed last: who remembers answers about topics forgets only those that may be others now.
-//! Always true: [`RecentChanges::version`] grows with each change; what changed since a version is told in full or not at
+//! Always true: [`RecentChanges::version`] grows with each change; what changed since a version is listed in full or not at
 //! all; at most [`FILTERS_MAX`] filters of at most [`FILTER_BYTES_MAX`] bytes are held.
 use mosquorum_proto::mqtt::TopicFilter;
 use std::collections::VecDeque;
 
 pub const FILTERS_MAX: usize = 64;
-/// A longer one is not held: its change is told as one of everything.
+/// A longer one is not held: its change is listed as one of everything.
 pub const FILTER_BYTES_MAX: usize = 512;
 
 #[derive(Debug, Clone)]
@@ -78,8 +78,8 @@ mod tests {
 
     fn since(changes: &RecentChanges, version: u64) -> Option<Vec<String>> {
         let mut filters = Vec::new();
-        let told = changes.since(version, &mut filters);
-        told.then(|| filters.iter().map(|filter| filter.as_str().to_owned()).collect())
+        let complete = changes.since(version, &mut filters);
+        complete.then(|| filters.iter().map(|filter| filter.as_str().to_owned()).collect())
     }
 
     fn change(changes: &mut RecentChanges, filter: &str) {
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_since_a_version_are_told_in_full_or_not_at_all() {
+    fn changes_since_a_version_are_listed_in_full_or_not_at_all() {
         let mut changes = RecentChanges::default();
         let begin = changes.version();
         assert_eq!(since(&changes, begin), Some(vec![]));
@@ -100,7 +100,7 @@ mod tests {
         let end = changes.version();
         assert_eq!(since(&changes, begin), None);
         assert_eq!(since(&changes, end), Some(vec![]));
-        assert_eq!(since(&changes, end + 1), None, "of another life");
+        assert_eq!(since(&changes, end + 1), None, "of another start");
         for _ in 0..FILTERS_MAX {
             change(&mut changes, "c");
         }

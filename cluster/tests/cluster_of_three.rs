@@ -142,7 +142,7 @@ async fn a_founder_that_restarts_while_it_forms_the_cluster_does_not_serve_alone
     drop(others);
 }
 
-/// It may have a lease from nodes that still hear it.
+/// It may have a lease from nodes that it still reaches.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn sessions_of_a_node_that_was_removed_without_a_word_are_free_only_after_its_lease() {
     let plan = Plan::new(3);

@@ -67,9 +67,9 @@ async fn three_nodes_form_over_mutual_tls_and_one_with_a_foreign_certificate_sta
     for ticket in 0..100 {
         assert!(matches!(answers.next(SOON), Some((got, Answer::Applied { .. })) if got == ticket));
     }
-    let stranger = start(plan.settings(3, 3)).await;
+    let unknown = start(plan.settings(3, 3)).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!stranger.consensus.available());
+    assert!(!unknown.consensus.available());
     assert_eq!(nodes[0].consensus.status().members.len(), 3);
 }
 
@@ -96,7 +96,7 @@ fn voters(node: &Node) -> usize {
     node.consensus.status().members.iter().filter(|m| m.voter).count()
 }
 
-/// Nodes on addresses of their own, so that certificates tell them apart.
+/// Nodes on addresses of their own, so that certificates distinguish them.
 fn apart(nodes: usize) -> Plan {
     let mut plan = Plan::new(nodes);
     for (index, address) in plan.addresses.iter_mut().enumerate() {
@@ -109,15 +109,15 @@ fn apart(nodes: usize) -> Plan {
 async fn a_strangers_node_with_a_certificate_of_the_clusters_authority_stays_out_until_it_is_added() {
     let authority = Authority::new();
     let mut plan = apart(4);
-    let stranger = authority.issue(&plan.dir, "stranger", &["127.0.0.4", "node-3"]);
-    let nodes = three(&authority, &mut plan, vec![stranger]).await;
-    let stranger = start(plan.settings(3, 3)).await;
+    let unknown = authority.issue(&plan.dir, "stranger", &["127.0.0.4", "node-3"]);
+    let nodes = three(&authority, &mut plan, vec![unknown]).await;
+    let unknown = start(plan.settings(3, 3)).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert!(nodes.iter().all(|node| node.consensus.status().members.len() == 3));
     let add = AdminRequest::Add { name: "node-3".into(), address: plan.addresses[3].clone() };
     let text = nodes[1].consensus.admin(add).await.unwrap();
     assert!(text.contains("4 nodes do"), "{text}");
-    until("it serves", SOON, || stranger.consensus.available()).await;
+    until("it serves", SOON, || unknown.consensus.available()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

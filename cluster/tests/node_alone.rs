@@ -89,7 +89,7 @@ async fn a_removed_persistence_file_means_an_empty_start_and_deletes_nothing() {
     node.consensus.shutdown().await;
 }
 
-/// Twice, since the first life after a restore writes files of its own.
+/// Twice, since the first start after a restore writes files of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_copy_of_the_persistence_file_alone_restores_the_node() {
     let (dir, elsewhere) = (TempDir::new(), TempDir::new());

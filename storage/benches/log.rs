@@ -17,17 +17,17 @@ fn append(bencher: Bencher<'_, '_>, batch: u64) {
     let (log, _) =
         Log::open(Arc::new(MemoryFs::new()), Path::new("/log"), LogOptions::default()).expect("memory is enough");
     let payload = Bytes::from(vec![b'x'; 300]);
-    let (told, done) = sync_channel(1);
+    let (sender, done) = sync_channel(1);
     let mut next = 1;
     bencher.counter(ItemsCount::new(batch as usize)).bench_local(|| {
         let entry =
             |index| LogEntry { shard: 0, id: LogId { term: 1, node: 1, index }, payload: payload.clone().into() };
-        let told = told.clone();
+        let sender = sender.clone();
         log.append(
             (next..next + batch).map(entry).collect(),
             Box::new(move |result| {
                 result.expect("memory does not fail");
-                let _ = told.send(());
+                let _ = sender.send(());
             }),
         );
         next += batch;

@@ -25,17 +25,17 @@ fn entries(next: &mut u64, count: u64) -> Vec<LogEntry> {
 
 /// Keeps `in_flight` appends of `batch` entries waiting at any time.
 fn run(log: &Log, batch: u64, in_flight: usize, seconds: f64) {
-    let (told, acknowledged): (SyncSender<Instant>, Receiver<Instant>) = sync_channel(in_flight);
+    let (sender, acknowledged): (SyncSender<Instant>, Receiver<Instant>) = sync_channel(in_flight);
     let mut next = log.bounds().last.map_or(1, |last| last.index + 1);
     let before = log.stats();
     let mut latencies = Vec::new();
     let append = |next: &mut u64| {
-        let (told, started) = (told.clone(), Instant::now());
+        let (sender, started) = (sender.clone(), Instant::now());
         log.append(
             entries(next, batch),
             Box::new(move |result| {
                 result.expect("the disk works");
-                let _ = told.send(started);
+                let _ = sender.send(started);
             }),
         );
     };

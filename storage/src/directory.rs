@@ -1,6 +1,6 @@
 //! The data directory: whose it is, and that only one process uses it.
 //!
-//! Always true: while a [`DataDirectory`] lives, no other process has one of the same path; each life of a node has a
+//! Always true: while a [`DataDirectory`] exists, no other process has one of the same path; each start of a node has a
 //! boot number of its own, durable before the number is seen; the identity file is replaced atomically; a directory that
 //! holds anything and is not ours is refused as it is.
 //! A node that finds an identity with `boots` above 1 and a log that was opened for the first time (its
@@ -148,17 +148,17 @@ impl DataDirectory {
         &self.path
     }
 
-    /// Where the log lives (created by it).
+    /// The log's folder (created by it).
     pub fn log_dir(&self) -> PathBuf {
         self.path.join("log")
     }
 
-    /// Where the state store lives (created by it).
+    /// The state store's folder (created by it).
     pub fn state_dir(&self) -> PathBuf {
         self.path.join("state")
     }
 
-    /// Where snapshots live; created, durably, when it is missing.
+    /// The folder of snapshots; created, durably, when it is missing.
     pub fn snapshot_dir(&self) -> Result<PathBuf, DirectoryError> {
         let dir = self.path.join("snapshots");
         let made = self.fs.create_dir_all(&dir).and_then(|()| self.fs.sync_dir(&self.path));

@@ -39,8 +39,8 @@ fn a_crash_at_any_operation_keeps_the_identity_and_never_repeats_a_boot_number()
             let bound = open(&fs).and_then(|mut d| d.initialise([1; 16], 7, "n", 1).cloned()).is_ok();
             fs.crash(CrashMode::Subset { seed: seed * 101 + stop });
             let mut seen = 0;
-            for life in 0..6 {
-                fs.stop_at_operation(1 + (seed * 7 + stop * 3 + life * 5) % 12);
+            for run in 0..6 {
+                fs.stop_at_operation(1 + (seed * 7 + stop * 3 + run * 5) % 12);
                 match open(&fs).map(|d| d.identity().cloned()) {
                     Ok(Some(identity)) => {
                         assert!(identity.boots > seen, "seed {seed} stop {stop}: {} again", identity.boots);
@@ -49,7 +49,7 @@ fn a_crash_at_any_operation_keeps_the_identity_and_never_repeats_a_boot_number()
                     Ok(None) => assert!(!bound, "seed {seed} stop {stop}: the identity is gone"),
                     Err(error) => assert!(matches!(error, DirectoryError::Io { .. }), "{error}"),
                 }
-                fs.crash(CrashMode::Subset { seed: seed * 31 + life });
+                fs.crash(CrashMode::Subset { seed: seed * 31 + run });
             }
         }
     }

@@ -17,8 +17,8 @@ fn steps(model: &mut Model, fs: &MemoryFs, random: &mut Random, count: u64) {
     }
 }
 
-/// Life 1 runs until `stop`, then the power is cut; life 2 must find everything, goes on and is cut too.
-/// Returns whether life 1 came to its end before `stop`.
+/// Run 1 goes on until `stop`, then the power is cut; run 2 must find everything, goes on and is cut too.
+/// Returns whether run 1 came to its end before `stop`.
 fn one_run(seed: u64, stop: u64, mode: CrashMode) -> Result<bool, String> {
     let fs = MemoryFs::new();
     let mut model = Model::new();
@@ -59,15 +59,15 @@ fn every_crash_point(seeds: std::ops::Range<u64>) -> Result<u64, String> {
     Ok(points)
 }
 
-/// Many short lives, each cut anywhere, also while it recovers from the one before.
-fn many_lives(seed: u64) -> Result<(), String> {
+/// Many short runs, each cut anywhere, also while it recovers from the one before.
+fn many_short_runs(seed: u64) -> Result<(), String> {
     let fs = MemoryFs::new();
     let mut model = Model::new();
     let mut random = Random(seed);
-    for life in 0..12 {
+    for run in 0..12 {
         fs.stop_at_operation(1 + random.below(80));
         if let Ok((log, _)) = open(&fs) {
-            model.check(&log).map_err(|error| format!("seed {seed}, life {life}: {error}"))?;
+            model.check(&log).map_err(|error| format!("seed {seed}, run {run}: {error}"))?;
             for _ in 0..random.below(40) {
                 model.step(&log, &mut random);
             }
@@ -94,9 +94,9 @@ fn every_acknowledged_entry_is_found_again_after_a_crash_at_any_operation() {
 }
 
 #[test]
-fn nothing_is_lost_or_resurrected_over_many_lives() {
+fn nothing_is_lost_or_resurrected_over_many_runs() {
     for seed in 0..800 {
-        many_lives(seed).unwrap_or_else(|error| panic!("{error}"));
+        many_short_runs(seed).unwrap_or_else(|error| panic!("{error}"));
     }
 }
 

@@ -19,8 +19,8 @@ fn entry(term: u64, index: u64, len: usize) -> LogEntry {
 }
 
 fn append(log: &Log, entries: Vec<LogEntry>) -> Result<(), LogError> {
-    let (told, outcome) = channel();
-    log.append(entries, Box::new(move |result| told.send(result.map(drop)).expect("the test waits")));
+    let (sender, outcome) = channel();
+    log.append(entries, Box::new(move |result| sender.send(result.map(drop)).expect("the test waits")));
     log.run_pending();
     outcome.recv().expect("every append is answered")
 }
@@ -35,13 +35,13 @@ fn a_failed_sync_fails_the_log_for_good_and_is_never_retried() {
     let fs = MemoryFs::new();
     let (log, _) = open(&fs).unwrap();
     append(&log, vec![entry(1, 1, 100)]).unwrap();
-    let (told, outcomes) = channel();
+    let (sender, outcomes) = channel();
     for index in 2..5 {
-        let told = told.clone();
-        log.append(vec![entry(1, index, 100)], Box::new(move |result| told.send(result).unwrap()));
+        let sender = sender.clone();
+        log.append(vec![entry(1, index, 100)], Box::new(move |result| sender.send(result).unwrap()));
     }
-    let vote_told = told.clone();
-    log.save_vote_then(b"vote", Box::new(move |result| vote_told.send(result).unwrap()));
+    let vote_sender = sender.clone();
+    log.save_vote_then(b"vote", Box::new(move |result| vote_sender.send(result).unwrap()));
     fs.fail_sync(1);
     let syncs = fs.syncs();
     log.run_pending();
@@ -308,7 +308,7 @@ fn a_writer_thread_acknowledges_in_order_while_others_read() {
     let dir = std::env::temp_dir().join(format!("mosquorum-log-test-{}", std::process::id()));
     let threaded = LogOptions { writer: WriterMode::Thread, segment_bytes: 1 << 16, cache_bytes: 10_000, ..options() };
     let (log, _) = Log::open(Arc::new(RealFs), &dir, threaded.clone()).unwrap();
-    let (told, outcomes) = channel();
+    let (sender, outcomes) = channel();
     let reader = log.clone();
     let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let stopped = stop.clone();
@@ -323,8 +323,8 @@ fn a_writer_thread_acknowledges_in_order_while_others_read() {
         }
     });
     for index in 1..=3000 {
-        let told = told.clone();
-        log.append(vec![entry(1, index, 300)], Box::new(move |result| told.send((index, result)).unwrap()));
+        let sender = sender.clone();
+        log.append(vec![entry(1, index, 300)], Box::new(move |result| sender.send((index, result)).unwrap()));
         assert_eq!(log.read(index..index + 1, 1).unwrap()[0].id.index, index);
         if index % 500 == 0 {
             log.purge_to(LogId { term: 1, node: 1, index: index - 100 }).unwrap();
@@ -353,7 +353,7 @@ fn a_writer_thread_acknowledges_in_order_while_others_read() {
     std::fs::remove_dir_all(dir).unwrap();
 }
 
-/// Once told to, fails to free purged segments as a full disk would.
+/// Once set to, fails to free purged segments as a full disk would.
 #[derive(Debug)]
 struct Full {
     fs: MemoryFs,

@@ -34,13 +34,13 @@ fn child_appends_until_killed() {
         }
         let id = LogId { term: 1, node: 1, index: next };
         let entry = LogEntry { shard: 0, id, payload: Bytes::from(vec![next as u8; 200]).into() };
-        let tell = move |result: Result<_, _>| {
+        let report = move |result: Result<_, _>| {
             if result.is_ok() {
                 println!("acknowledged {}", id.index);
                 let _ = std::io::stdout().flush();
             }
         };
-        log.append(vec![entry], Box::new(tell));
+        log.append(vec![entry], Box::new(report));
         if next % 300 == 0 {
             log.purge_to(LogId { term: 1, node: 1, index: next - 250 }).unwrap();
         }

@@ -1,4 +1,4 @@
-//! What is fuzzed: everything that takes bytes from strangers or text from operators. Each function takes any bytes and
+//! What is fuzzed: everything that takes bytes from unauthenticated peers or text from operators. Each function takes any bytes and
 //! must return; what must hold beyond "no panic" is asserted here.
 //! Used twice: by the fuzzers beside this file, and by `broker/tests/corpus.rs` on the saved corpus.
 use bytes::{Bytes, BytesMut};
@@ -40,7 +40,7 @@ pub(crate) fn quiet() {
     mosquorum::logging::set_types(LogTypes::NONE);
 }
 
-/// Largest packet that the decoder is told to take.
+/// Largest packet that the decoder is set to take.
 const PACKET_BYTES_MAX: u32 = 1 << 16;
 
 /// Decodes a stream of packets as a server does; what is decoded can be encoded, and decodes to the same again.

@@ -11,17 +11,17 @@ use std::{
     time::Duration,
 };
 
-/// Costs of one life of a node up to a moment.
+/// Costs of one process of a node up to a moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Costs {
-    /// The process: another one is another life.
-    pub life: u32,
+    /// Its number.
+    pub process: u32,
     /// User and system time.
     pub processor: Duration,
     /// Memory of its own: the program and other files are not counted.
     pub memory_kib: u64,
     pub descriptors: u64,
-    /// Lines of the node's log, over all its lives.
+    /// Lines of the node's log, over all its processes.
     pub log_lines: u64,
 }
 
@@ -43,10 +43,10 @@ impl NodeWatch {
 
     /// The costs until now; `None` if nothing runs.
     pub fn look(&mut self) -> Option<Costs> {
-        let life = self.process.load(Ordering::Relaxed);
-        let (processor, memory_kib) = (processor_time(life)?, status_kib(life, "RssAnon:")?);
-        let descriptors = std::fs::read_dir(format!("/proc/{life}/fd")).ok()?.count() as u64;
-        Some(Costs { life, processor, memory_kib, descriptors, log_lines: self.log_lines() })
+        let process = self.process.load(Ordering::Relaxed);
+        let (processor, memory_kib) = (processor_time(process)?, status_kib(process, "RssAnon:")?);
+        let descriptors = std::fs::read_dir(format!("/proc/{process}/fd")).ok()?.count() as u64;
+        Some(Costs { process, processor, memory_kib, descriptors, log_lines: self.log_lines() })
     }
 
     /// Lines that were written so far; only what is new is read.
@@ -72,7 +72,7 @@ pub fn processor_time(process: u32) -> Option<Duration> {
     Some(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }
 
-/// A field of /proc/PID/status that is told in KiB; `None` if the process is gone.
+/// A field of /proc/PID/status that is given in KiB; `None` if the process is gone.
 pub(crate) fn status_kib(process: u32, name: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find(|line| line.starts_with(name))?;
@@ -93,7 +93,7 @@ mod tests {
         let mut watch = NodeWatch::new(process.clone(), path.clone());
         let first = watch.look().expect("we run");
         assert!(first.memory_kib > 100 && first.descriptors > 3, "{first:?}");
-        assert_eq!((first.life, first.log_lines), (std::process::id(), 2));
+        assert_eq!((first.process, first.log_lines), (std::process::id(), 2));
         let mut sum = 0_u64;
         while processor_time(std::process::id()).is_some_and(|time| time == first.processor) {
             sum = (0..100_000).fold(sum, |sum, number| sum.wrapping_mul(31) ^ number);

@@ -1,5 +1,5 @@
 //! What happened in a run, as its clients saw it: the input of every checker.
-//! Always true: an event that asks for something is recorded before the bytes leave, one that tells of something after
+//! Always true: an event that asks for something is recorded before the bytes leave, one that reports something after
 //! the bytes came; so an operation lies within its two events, and the order of records is an order of real time.
 //! Not here: what ought to have happened (`checker`).
 use crate::costs::Costs;
@@ -90,7 +90,7 @@ pub struct WillPlan {
 /// What a subscriber wants of its subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {
-    /// Live messages and retained ones; the retain flag tells them apart.
+    /// Live messages and retained ones; the retain flag distinguishes them.
     Everything,
     /// Live messages with the retain flag of their publisher, and no retained ones: whatever comes is live.
     AsPublished,

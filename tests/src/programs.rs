@@ -39,11 +39,11 @@ pub async fn libraries() -> Option<PathBuf> {
 pub async fn converse(cluster: &Cluster, name: &str, mut program: Child) -> TestResult {
     let connect = |role: &str| Connect::new(ProtocolVersion::V5, format!("{name}-{role}").as_str());
     let (mut asks, _) = Connection::connected(cluster.address(0), connect("asks")).await?;
-    let (mut hears, _) = Connection::connected(cluster.address(0), connect("hears")).await?;
+    let (mut reader, _) = Connection::connected(cluster.address(0), connect("hears")).await?;
     for topic in ["ready", "answer", "lost"] {
-        hears.subscribe_to(&format!("{name}/{topic}"), QoS::ExactlyOnce).await?;
+        reader.subscribe_to(&format!("{name}/{topic}"), QoS::ExactlyOnce).await?;
     }
-    let ready = hears.receive().await?;
+    let ready = reader.receive().await?;
     println!("{name}: {}", String::from_utf8_lossy(&ready.payload));
     let levels = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
     for number in 0..60 {
@@ -51,7 +51,7 @@ pub async fn converse(cluster: &Cluster, name: &str, mut program: Child) -> Test
     }
     let mut came: [Vec<usize>; 3] = Default::default();
     while came.iter().map(Vec::len).sum::<usize>() < 60 {
-        let answer = hears.receive().await?;
+        let answer = reader.receive().await?;
         assert!(answer.topic.as_ref().is_some_and(|topic| topic.as_str().ends_with("/answer")), "{answer:?}");
         let number: usize = String::from_utf8_lossy(&answer.payload).parse()?;
         assert_eq!(answer.qos, levels[number % 3]);
@@ -67,7 +67,7 @@ pub async fn converse(cluster: &Cluster, name: &str, mut program: Child) -> Test
         assert!(Instant::now() < deadline, "{}", cluster.log_tail(0, 20));
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    hears.expect_nothing().await?;
+    reader.expect_nothing().await?;
     let _ = program.start_kill();
     Ok(())
 }

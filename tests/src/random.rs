@@ -1,4 +1,4 @@
-//! Reproducible choices: SplitMix64, so that a seed that is printed can be given back.
+//! Reproducible choices: SplitMix64, so that a seed that is printed can be used again.
 
 /// A stream of numbers that its seed decides entirely.
 #[derive(Debug, Clone)]

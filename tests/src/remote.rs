@@ -1,4 +1,4 @@
-//! A remote broker that does what a test tells it to, for bridges: it answers what a bridge asks at the beginning, and
+//! A remote broker that a test controls, for bridges: it answers what a bridge asks at the beginning, and
 //! nothing else by itself.
 use crate::client::{ClientError, Connection, Result, TIMEOUT};
 use mosquorum_proto::mqtt::{Ack, ConnAck, Connect, Packet, ProtocolVersion, Publish, ReasonCode, SubAck};

@@ -1,5 +1,5 @@
 //! Brokers that many tests share: one node in memory, and three nodes. A test written against two addresses runs on
-//! both, since a cluster cannot be told from one broker.
+//! both, since a cluster cannot be distinguished from one broker.
 //! Always true: tests that share a broker use topics and client identifiers of their own ([`Target::unique`]).
 use crate::{
     client::{Connection, Result, message},
@@ -104,7 +104,7 @@ pub async fn three_nodes() -> Option<Target> {
     Some(Target::of(SHARED.get_or_init(start).await))
 }
 
-/// An error in a test. It never comes into being: `?` panics where it stands, so the line is told and brokers under test
+/// An error in a test. It never comes into being: `?` panics where it stands, so the line is printed and brokers under test
 /// print their logs.
 #[derive(Debug)]
 pub struct Failure;

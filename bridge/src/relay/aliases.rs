@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_topics_get_aliases_and_each_is_told_once() {
+    fn the_first_topics_get_aliases_and_each_is_sent_once() {
         let mut aliases = Aliases::new(2);
         for topic in ["power/1", "power/2"] {
             assert_eq!(sent(&mut aliases, topic).0.as_deref(), Some(topic));

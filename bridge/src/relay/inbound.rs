@@ -50,7 +50,7 @@ impl Relay {
                 && publish.retain
                 && self.settings.compares_topic(name)
             {
-                self.told.heard(name, &publish.payload);
+                self.sent_retained.note_received(name, &publish.payload);
             }
             if qos != QoS::AtMostOnce {
                 self.release_stale(&publish);
@@ -61,7 +61,7 @@ impl Relay {
         Ok(())
     }
 
-    /// MQTT 3.1 does not tell whether the remote has forgotten an exchange: a new message under its identifier does.
+    /// MQTT 3.1 does not say whether the remote has forgotten an exchange: a new message under its identifier does.
     fn release_stale(&mut self, publish: &Publish) {
         let packet_id = publish.packet_id;
         if publish.qos == QoS::ExactlyOnce && self.stale.remove(&packet_id) && !publish.dup {
@@ -70,7 +70,7 @@ impl Relay {
         }
     }
 
-    /// LoopIds tell what has been here; without them it is guessed.
+    /// Loop ids show what has been here; without them it is guessed.
     pub(super) fn may_go_round(&self) -> bool {
         !(self.settings.loop_mark && self.version == ProtocolVersion::V5)
     }
@@ -100,7 +100,7 @@ impl Relay {
         }
     }
 
-    /// The local broker has answered: its promise holds, so the remote may hear it.
+    /// The local broker has answered: its promise holds, so the acknowledgement may be passed on to the remote.
     pub(super) fn on_local_answer(&mut self, make: fn(Ack) -> Packet, ack: &Ack) {
         let packet_id = ack.packet_id;
         match make(Ack::new(packet_id)) {

@@ -18,7 +18,7 @@ pub use limits::{Limits, Remote};
 pub use sent_retained::SentRetained;
 use storm::Storms;
 
-use crate::{BridgeSettings, MARKS, Topic};
+use crate::{BridgeSettings, LOOP_IDS_PROPERTY, Topic};
 use mosquorum_proto::mqtt::{
     Connect, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, RetainHandling, Subscribe, Subscription,
     TopicFilter, TopicName, Unsubscribe, Utf8, Will,
@@ -30,9 +30,9 @@ use std::{
 };
 
 /// Packets of one side that wait for the other; beyond it that side is not read.
-const WAITING_MAX: usize = 256;
+const QUEUED_MAX: usize = 256;
 /// While a PUBREL is awaited that side is read on, and QoS 0 is dropped beyond this.
-const WAITING_LAST: usize = 16 * WAITING_MAX;
+const QUEUED_LAST: usize = 16 * QUEUED_MAX;
 /// Lines for the log that one connection may give; what they would say is also counted.
 const NOTICES_MAX: usize = 20;
 /// So long the remote may take to answer what is asked at the beginning.
@@ -114,11 +114,11 @@ pub struct Relay {
     asked_since: Duration,
     /// SUBSCRIBEs of the beginning that the remote has not answered.
     subscribing: BTreeSet<PacketId>,
-    /// This side has been told that the bridge is connected.
+    /// This side has been notified that the bridge is connected.
     announced: bool,
     /// The remote may know these from an earlier connection.
     reserved: BTreeSet<PacketId>,
-    waiting_out: VecDeque<Publish>,
+    queued_out: VecDeque<Publish>,
     sent: HashMap<PacketId, Sent>,
     /// Exchanges that we finish with the local session ourselves.
     own_release: BTreeSet<PacketId>,
@@ -129,7 +129,7 @@ pub struct Relay {
     own_complete: BTreeSet<PacketId>,
     /// QoS 2 identifiers of which it is not known whether the remote still means the same messages (MQTT 3.1).
     stale: BTreeSet<PacketId>,
-    told: SentRetained,
+    sent_retained: SentRetained,
     /// Retained messages that changed while the remote was away and did not wait in the session.
     missed: VecDeque<Publish>,
     last_ping: Duration,
@@ -154,11 +154,11 @@ pub struct Beginning {
     pub in_flight: Vec<PacketId>,
     /// The highest identifier used towards the remote so far, see [`Relay::last_id`].
     pub last_id: PacketId,
-    pub told: SentRetained,
-    /// Retained messages that are news after `told`; an empty one where there is none any more.
+    pub sent_retained: SentRetained,
+    /// Retained messages that are news after `sent_retained`; an empty one where there is none any more.
     pub missed: VecDeque<Publish>,
-    /// Local filters of lines that wait, of whose retained messages the remote was never told.
-    pub untold: BTreeSet<TopicFilter>,
+    /// Local filters of lines that wait, whose retained messages were never sent to the remote.
+    pub unsent: BTreeSet<TopicFilter>,
     /// Filters of lines that are gone; the remote's session may still have them.
     pub gone: BTreeSet<TopicFilter>,
 }
@@ -179,7 +179,7 @@ impl Relay {
             settings,
             limits,
             last_id: beginning.last_id,
-            told: beginning.told,
+            sent_retained: beginning.sent_retained,
             missed: beginning.missed,
             last_ping: now,
             to_remote: Vec::new(),
@@ -192,7 +192,7 @@ impl Relay {
             subscribing: BTreeSet::new(),
             announced: false,
             reserved: BTreeSet::new(),
-            waiting_out: VecDeque::new(),
+            queued_out: VecDeque::new(),
             sent: HashMap::new(),
             own_release: BTreeSet::new(),
             taken: BTreeMap::new(),
@@ -210,7 +210,7 @@ impl Relay {
             remote,
         };
         relay.reserved = beginning.in_flight.iter().map(|local| relay.remote_id(*local)).collect();
-        relay.open(&beginning.stale, &beginning.untold, &beginning.gone);
+        relay.open(&beginning.stale, &beginning.unsent, &beginning.gone);
         relay
     }
 
@@ -234,8 +234,8 @@ impl Relay {
     /// The connection is over: what the next one goes on with.
     #[must_use]
     pub fn take_sent_retained(&mut self) -> SentRetained {
-        self.told.interrupted();
-        std::mem::take(&mut self.told)
+        self.sent_retained.interrupted();
+        std::mem::take(&mut self.sent_retained)
     }
 
     /// CONNECT for the local broker.
@@ -247,7 +247,7 @@ impl Relay {
         connect.user_name.clone_from(&settings.local_username);
         connect.session_expiry_interval = (!settings.local_clean_session).then_some(KEPT);
         connect.receive_maximum = Some(window.max(1));
-        speak_marks(settings, &mut connect);
+        announce_loop_ids(settings, &mut connect);
         connect.will = settings.notification_topic.clone().map(|topic| state_will(topic, QoS::AtLeastOnce, retain));
         connect
     }
@@ -272,7 +272,7 @@ impl Relay {
             connect.topic_alias_maximum = (settings.max_topic_alias > 0).then_some(settings.max_topic_alias);
             connect.session_expiry_interval =
                 (settings.session_expiry_seconds > 0).then_some(settings.session_expiry_seconds);
-            speak_marks(settings, &mut connect);
+            announce_loop_ids(settings, &mut connect);
         }
         if !settings.notifications_local_only {
             let qos = attempt.max_qos.min(QoS::AtLeastOnce);
@@ -303,7 +303,7 @@ impl Relay {
     }
 
     /// What is asked and announced at the beginning.
-    fn open(&mut self, stale: &[PacketId], untold: &BTreeSet<TopicFilter>, gone: &BTreeSet<TopicFilter>) {
+    fn open(&mut self, stale: &[PacketId], unsent: &BTreeSet<TopicFilter>, gone: &BTreeSet<TopicFilter>) {
         let settings = self.settings.clone();
         if self.version == ProtocolVersion::V31 && !settings.clean_session {
             self.stale.extend(stale);
@@ -341,14 +341,14 @@ impl Relay {
         let fresh = !self.remote.session_present;
         if fresh && settings.asks_for_session(self.version) {
             // It has lost its state, and perhaps its retained messages.
-            self.told = SentRetained::default();
+            self.sent_retained = SentRetained::default();
             self.missed.clear();
         }
-        let all = !self.told.is_known();
-        self.told.begin();
+        let all = !self.sent_retained.is_known();
+        self.sent_retained.begin();
         // What waits here while the remote is away is in the queue already, unless the remote never had it.
-        let missed = |line: &Topic| match settings.waits(line) {
-            true => fresh || untold.contains(&line.local),
+        let missed = |line: &Topic| match settings.queues(line) {
+            true => fresh || unsent.contains(&line.local),
             false => all || !settings.compares(line),
         };
         for subscribe in Self::local_subscribes(&settings, missed) {
@@ -357,7 +357,7 @@ impl Relay {
         self.pump_out();
     }
 
-    /// This side hears that the bridge is connected once the remote has the subscriptions: what is published there from
+    /// This side is notified that the bridge is connected once the remote has the subscriptions: what is published there from
     /// then on comes over.
     fn announce_here(&mut self) {
         if !self.subscribing.is_empty() || std::mem::replace(&mut self.announced, true) {
@@ -403,7 +403,7 @@ impl Relay {
     #[must_use]
     pub fn wants_local(&self) -> bool {
         // Behind what waits may stand the PUBREL that the remote's window waits for.
-        self.waiting_out.len() < WAITING_MAX || self.sent.values().any(|sent| *sent == Sent::Received)
+        self.queued_out.len() < QUEUED_MAX || self.sent.values().any(|sent| *sent == Sent::Received)
     }
 
     /// Nothing new goes out any more; what is on its way may end.
@@ -426,7 +426,7 @@ impl Relay {
     /// Nothing is on its way or waits.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        let waiting = !(self.asked.is_empty() && self.waiting_out.is_empty() && self.missed.is_empty());
+        let waiting = !(self.asked.is_empty() && self.queued_out.is_empty() && self.missed.is_empty());
         !waiting && self.is_finished()
     }
 
@@ -458,7 +458,7 @@ impl Relay {
             }
             Packet::PingResp => {
                 self.ping_since = None;
-                self.told.answered();
+                self.sent_retained.answered();
             }
             Packet::PingReq => self.to_remote.push(Packet::PingResp),
             Packet::Disconnect(disconnect) => return Err(RelayEnd::RemoteDisconnected(disconnect.reason)),
@@ -473,10 +473,10 @@ impl Relay {
     pub fn on_local(&mut self, packet: Packet) -> Result<(), RelayEnd> {
         match packet {
             Packet::Publish(publish) => {
-                if publish.qos == QoS::AtMostOnce && self.waiting_out.len() >= WAITING_LAST {
+                if publish.qos == QoS::AtMostOnce && self.queued_out.len() >= QUEUED_LAST {
                     self.counts.dropped_full += 1;
                 } else {
-                    self.waiting_out.push_back(publish);
+                    self.queued_out.push_back(publish);
                 }
             }
             Packet::PubRel(ack) => self.on_local_pubrel(ack.packet_id),
@@ -521,14 +521,14 @@ impl Relay {
             let deadline = since + keep_alive;
             return if now >= deadline { Err(RelayEnd::KeepAlive) } else { Ok(deadline) };
         }
-        // However much goes out: a remote that says nothing is asked, and so is one about what was told and is not sure.
-        let asked = if self.told.is_unsure() { self.last_ping } else { self.last_out };
+        // However much goes out: a remote that says nothing is asked, and so is one that may not have got what was sent to it.
+        let asked = if self.sent_retained.is_unsure() { self.last_ping } else { self.last_out };
         let due = self.last_out.min(self.last_in).min(asked) + keep_alive;
         if now < due {
             return Ok(due);
         }
         self.to_remote.push(Packet::PingReq);
-        self.told.ask();
+        self.sent_retained.ask();
         (self.ping_since, self.last_ping) = (Some(now), now);
         Ok(now + keep_alive)
     }
@@ -538,8 +538,8 @@ impl Relay {
         self.last_out = now;
     }
 
-    /// Something was read from it: it lives.
-    pub fn heard_remote(&mut self, now: Duration) {
+    /// Something was read from it: it is alive.
+    pub fn read_remote(&mut self, now: Duration) {
         self.last_in = now;
         if let Some(since) = &mut self.ping_since {
             *since = now;
@@ -547,9 +547,9 @@ impl Relay {
     }
 }
 
-fn speak_marks(settings: &BridgeSettings, connect: &mut Connect) {
+fn announce_loop_ids(settings: &BridgeSettings, connect: &mut Connect) {
     if settings.loop_mark {
-        connect.user_properties.push((Utf8::from_static(MARKS), Utf8::from_static("1")));
+        connect.user_properties.push((Utf8::from_static(LOOP_IDS_PROPERTY), Utf8::from_static("1")));
     }
 }
 

@@ -1,5 +1,5 @@
 //! From the local session to the remote.
-use super::{Relay, Sent, WAITING_MAX, inbound::passed_on, storm::StormAction};
+use super::{QUEUED_MAX, Relay, Sent, inbound::passed_on, storm::StormAction};
 use mosquorum_proto::mqtt::{Ack, Packet, PacketId, ProtocolVersion, Publish, QoS, ReasonCode, encoded_len};
 
 impl Relay {
@@ -18,21 +18,21 @@ impl Relay {
     /// Sends what may be sent now; to be called when there is room for more.
     pub fn pump_out(&mut self) {
         while !self.finishing
-            && self.to_remote.len() < WAITING_MAX
+            && self.to_remote.len() < QUEUED_MAX
             && self.asked.len() < usize::from(self.remote.receive_maximum)
             && let Some(next) = self.missed.pop_front()
         {
-            self.tell(next);
+            self.send_missed(next);
         }
         while !self.finishing
             && self.missed.is_empty()
             && self.asked.is_empty()
-            && let Some(next) = self.waiting_out.front()
+            && let Some(next) = self.queued_out.front()
         {
             if next.qos != QoS::AtMostOnce && self.sent.len() >= usize::from(self.remote.receive_maximum) {
                 return;
             }
-            if let Some(publish) = self.waiting_out.pop_front() {
+            if let Some(publish) = self.queued_out.pop_front() {
                 self.send(publish);
             }
         }
@@ -60,7 +60,7 @@ impl Relay {
             && publish.retain
             && compares
         {
-            self.told.sent(&name, &publish.payload);
+            self.sent_retained.note_sent(&name, &publish.payload);
         }
         publish.retain &= self.settings.outgoing_retain && self.remote.retain_available;
         publish.qos = publish.qos.min(self.remote.max_qos);
@@ -96,14 +96,14 @@ impl Relay {
     }
 
     /// A retained message that changed while the remote was away: it comes from no session, so we number it ourselves.
-    fn tell(&mut self, mut publish: Publish) {
+    fn send_missed(&mut self, mut publish: Publish) {
         let Some(local) = publish.topic.take() else { return };
         let Some(line) = self.settings.topics.line_out(&local) else { return };
         publish.qos = publish.qos.min(line.qos).min(self.remote.max_qos).min(QoS::AtLeastOnce);
         publish.retain = self.settings.outgoing_retain && self.remote.retain_available;
         publish.topic = self.settings.topics.to_remote(&local);
         self.take_properties(&mut publish);
-        self.told.sent(&local, &publish.payload);
+        self.sent_retained.note_sent(&local, &publish.payload);
         if !publish.retain && publish.payload.is_empty() {
             return;
         }

@@ -1,7 +1,7 @@
 //! Messages that go round: out through this bridge, back in through it, and out again.
 //! Always true: copies are dropped only after [`ROUNDS_MAX`] rounds that followed each other within [`ROUND_TIME`], and
-//! only for [`CUT_TIME`], in which each of them must have come by; whoever is told of a drop can count it. Without marks
-//! in the messages a round cannot be told from two sides that publish the same in turn; so many, so fast, are taken for
+//! only for [`CUT_TIME`], in which each of them must have come by; whoever gets a drop back can count it. Without loop ids
+//! in the messages a round cannot be distinguished from two sides that publish the same in turn; so many, so fast, are taken for
 //! one. In a ring the same message goes round both ways, and each bridge sees one out and the other in: both are dropped.
 use std::{
     collections::HashMap,

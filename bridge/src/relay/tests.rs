@@ -222,7 +222,7 @@ fn a_silent_remote_is_left_and_a_speaking_one_is_not() {
     assert_eq!(relay.on_time(at(59)), Ok(at(60)));
     assert_eq!(relay.on_time(at(60)), Ok(at(120)));
     assert_eq!(taken(&mut relay.to_remote), [Packet::PingReq]);
-    relay.heard_remote(at(100));
+    relay.read_remote(at(100));
     assert_eq!(relay.on_time(at(120)), Ok(at(160)));
     assert_eq!(relay.on_time(at(160)), Err(RelayEnd::KeepAlive));
 }
@@ -257,7 +257,7 @@ fn the_state_is_announced_on_both_sides_and_left_as_a_will() {
 }
 
 #[test]
-fn this_side_hears_that_the_bridge_is_connected_once_the_remote_has_every_subscription() {
+fn this_side_is_notified_that_the_bridge_is_connected_once_the_remote_has_every_subscription() {
     let mut settings = settings(&["in/1 in 1", "out in 0", "out out 1"]);
     settings.notification_topic = Some(TopicName::new(Utf8::from("state")).unwrap());
     let mut relay = relay_with(settings, &ConnAck::default(), &[]);
@@ -330,19 +330,19 @@ fn a_remote_that_cannot_say_how_much_it_takes_gets_what_mosquitto_takes() {
 }
 
 #[test]
-fn changes_missed_by_the_remote_are_told_within_its_window_and_before_what_is_new() {
+fn changes_missed_by_the_remote_are_sent_within_its_window_and_before_what_is_new() {
     let mut settings = settings(&["a/# out 1 \"\" site/"]);
     settings.local_clean_session = true;
     let limits = Limits::new(&settings);
     let connack = ConnAck { receive_maximum: Some(2), ..ConnAck::default() };
     let remote = Remote::new(&connack, &settings, &limits);
-    let mut told = SentRetained::default();
-    told.begin();
+    let mut sent_retained = SentRetained::default();
+    sent_retained.begin();
     let missed = ["a/1", "a/2", "a/3"].map(|topic| publish(topic, QoS::ExactlyOnce, 0)).into();
-    let beginning = Beginning { told, missed, ..Beginning::default() };
+    let beginning = Beginning { sent_retained, missed, ..Beginning::default() };
     let mut relay = Relay::new(Arc::new(settings), remote, limits, beginning, Duration::ZERO);
     let Some(Packet::Subscribe(subscribe)) = taken(&mut relay.to_local).pop() else { panic!() };
-    assert_eq!(subscribe.subscriptions[0].retain_handling, RetainHandling::DoNotSend, "what is told is told once");
+    assert_eq!(subscribe.subscriptions[0].retain_handling, RetainHandling::DoNotSend, "what is sent is sent once");
     relay.on_local(Packet::Publish(publish("a/9", QoS::AtLeastOnce, 9))).unwrap();
     let mut seen = Vec::new();
     for _ in 0..4 {
@@ -358,19 +358,19 @@ fn changes_missed_by_the_remote_are_told_within_its_window_and_before_what_is_ne
 }
 
 #[test]
-fn a_remote_that_lost_the_session_it_was_to_keep_is_told_everything() {
+fn a_remote_that_lost_the_session_it_was_to_keep_is_sent_everything() {
     let mut settings = settings(&["a/# out 0", "b/# out 1"]);
     let handling = |settings: &BridgeSettings| {
         let limits = Limits::new(settings);
         let remote = Remote::new(&ConnAck::default(), settings, &limits);
-        let mut told = SentRetained::default();
-        told.begin();
+        let mut sent_retained = SentRetained::default();
+        sent_retained.begin();
         let missed = [publish("a/1", QoS::AtMostOnce, 0)].into();
-        let beginning = Beginning { told, missed, ..Beginning::default() };
+        let beginning = Beginning { sent_retained, missed, ..Beginning::default() };
         let relay = Relay::new(Arc::new(settings.clone()), remote, limits, beginning, Duration::ZERO);
         let Some(Packet::Subscribe(subscribe)) = relay.to_local.last().cloned() else { panic!() };
-        let told_apart = relay.to_remote.iter().any(|packet| matches!(packet, Packet::Publish(_)));
-        (subscribe.subscriptions.iter().map(|one| one.retain_handling).collect::<Vec<_>>(), told_apart)
+        let sent_missed = relay.to_remote.iter().any(|packet| matches!(packet, Packet::Publish(_)));
+        (subscribe.subscriptions.iter().map(|one| one.retain_handling).collect::<Vec<_>>(), sent_missed)
     };
     let compared = vec![RetainHandling::DoNotSend, RetainHandling::SendAtSubscribe];
     assert_eq!(handling(&settings), (compared, true));
@@ -386,13 +386,13 @@ fn a_full_queue_of_qos_0_does_not_hide_the_release_that_the_window_waits_for() {
     for id in [1, 2] {
         relay.on_local(Packet::Publish(publish("q", QoS::ExactlyOnce, id))).unwrap();
     }
-    for _ in 0..2 * WAITING_LAST {
+    for _ in 0..2 * QUEUED_LAST {
         relay.on_local(Packet::Publish(publish("z", QoS::AtMostOnce, 0))).unwrap();
     }
     assert!(!relay.wants_local());
     relay.on_remote(Packet::PubRec(Ack::new(1))).unwrap();
     assert!(relay.wants_local());
-    assert_eq!((relay.waiting_out.len(), relay.counts.dropped_full), (WAITING_LAST, WAITING_LAST as u64 + 1));
+    assert_eq!((relay.queued_out.len(), relay.counts.dropped_full), (QUEUED_LAST, QUEUED_LAST as u64 + 1));
     relay.on_local(Packet::PubRel(Ack::new(1))).unwrap();
     assert!(!relay.wants_local());
     relay.on_remote(Packet::PubComp(Ack::new(1))).unwrap();
@@ -432,7 +432,7 @@ fn a_retained_message_of_the_remote_that_is_not_kept_here_is_not_noted() {
 }
 
 #[test]
-fn what_waits_for_a_line_that_is_gone_does_not_go_out() {
+fn what_is_queued_for_a_line_that_is_gone_does_not_go_out() {
     let mut relay = relay(&["a out 1"]);
     relay.on_local(Packet::Publish(publish("b", QoS::AtLeastOnce, 1))).unwrap();
     assert_eq!((relay.counts.dropped_topic, relay.to_remote.len()), (1, 0));
@@ -446,10 +446,10 @@ fn begun(settings: BridgeSettings, connack: &ConnAck, beginning: Beginning) -> R
 }
 
 #[test]
-fn a_line_that_is_new_is_told_what_is_retained_though_the_remote_kept_its_session() {
+fn a_line_that_is_new_is_sent_what_is_retained_though_the_remote_kept_its_session() {
     let filter = |text: &str| mosquorum_proto::mqtt::TopicFilter::new(Utf8::from(text)).unwrap();
     let beginning =
-        Beginning { untold: [filter("b/#")].into(), gone: [filter("old/#")].into(), ..Beginning::default() };
+        Beginning { unsent: [filter("b/#")].into(), gone: [filter("old/#")].into(), ..Beginning::default() };
     let relay = begun(settings(&["a/# out 1", "b/# out 1"]), &ConnAck::new(true, ReasonCode::Success), beginning);
     let [Packet::Subscribe(subscribe)] = &relay.to_local[..] else { panic!("{:?}", relay.to_local) };
     let handling: Vec<_> = subscribe.subscriptions.iter().map(|line| line.retain_handling).collect();

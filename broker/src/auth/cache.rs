@@ -1,5 +1,5 @@
 //! Passwords that were right a moment ago, so that reconnecting clients do not pay for argon2id each time.
-//! Always true: no password and no unkeyed hash of one is kept; the key is random and lives with the process; an entry
+//! Always true: no password and no unkeyed hash of one is kept; the key is random and ends with the process; an entry
 //! ends after 60 s and with any change of the stored password.
 use super::password::PasswordHash;
 use ring::hmac;

@@ -9,7 +9,7 @@ const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Windows editors put it before UTF-8; it would be a part of the first name.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
-/// Reads a file, without a mark of byte order; `kind` is its option, for the error. Warns when everybody may read it.
+/// Reads a file, without a byte order mark; `kind` is its option, for the error. Warns when everybody may read it.
 /// Follows symbolic links, which Mosquitto 2.1 does only with MOSQUITTO_UNSAFE_ALLOW_SYMLINKS: mounted secrets are such links.
 pub(super) fn read(path: &Path, kind: &str) -> Result<String, AuthFileError> {
     let name = path.display();

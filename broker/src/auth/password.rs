@@ -214,7 +214,7 @@ impl PasswordHash {
         }
     }
 
-    /// The stored hash, to tell one stored password from another.
+    /// The stored hash, to distinguish one stored password from another.
     pub(super) fn hash(&self) -> &[u8] {
         &self.hash
     }

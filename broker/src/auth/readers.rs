@@ -54,9 +54,9 @@ impl Readers {
         matches!(self.0, Doors::Open)
     }
 
-    /// What other nodes are told.
+    /// The rules as other nodes get them.
     #[must_use]
-    pub fn told(&self) -> NodeRules {
+    pub fn node_rules(&self) -> NodeRules {
         match &self.0 {
             Doors::Open => NodeRules::Unknown,
             Doors::Same(fingerprint, _) => NodeRules::Same(*fingerprint),
@@ -107,9 +107,9 @@ mod tests {
     }
 
     #[test]
-    fn without_rules_nothing_is_told_and_everybody_reads() {
+    fn without_rules_nothing_is_announced_and_everybody_reads() {
         for readers in [Readers::default(), Readers::new([(Door(1), Arc::new(Acl::open()))])] {
-            assert!(readers.is_open() && readers.told() == NodeRules::Unknown && reads(&readers, 1, "a"));
+            assert!(readers.is_open() && readers.node_rules() == NodeRules::Unknown && reads(&readers, 1, "a"));
         }
     }
 
@@ -117,7 +117,7 @@ mod tests {
     fn rules_that_are_the_same_everywhere_hold_for_doors_of_other_nodes_too_and_never_inside() {
         let (rules, again) = (acl("topic read a\n"), acl("topic read a\n"));
         let readers = Readers::new([(Door(1), rules.clone()), (Door(2), again)]);
-        assert_eq!(readers.told(), NodeRules::Same(rules.fingerprint()));
+        assert_eq!(readers.node_rules(), NodeRules::Same(rules.fingerprint()));
         for door in 1..4 {
             assert!(reads(&readers, door, "a") && !reads(&readers, door, "b"));
         }
@@ -127,7 +127,10 @@ mod tests {
     #[test]
     fn each_door_has_its_rules_and_of_an_unknown_one_nothing_is_said() {
         let readers = Readers::new([(Door(2), acl("topic read b\n")), (Door(1), Arc::new(Acl::open()))]);
-        assert_eq!(readers.told(), NodeRules::Each(vec![(Door(1), 0), (Door(2), acl("topic read b\n").fingerprint())]));
+        assert_eq!(
+            readers.node_rules(),
+            NodeRules::Each(vec![(Door(1), 0), (Door(2), acl("topic read b\n").fingerprint())])
+        );
         assert!(
             reads(&readers, 1, "a") && !reads(&readers, 2, "a") && reads(&readers, 2, "b") && reads(&readers, 3, "a")
         );
@@ -138,6 +141,6 @@ mod tests {
         let two = |first: &str, second: &str| Readers::new([(Door(1), acl(first)), (Door(1), acl(second))]);
         let readers = two("topic read a\n", "topic read b\n");
         assert!(reads(&readers, 1, "a") && reads(&readers, 1, "b") && !reads(&readers, 1, "c"));
-        assert_ne!(readers.told(), two("topic read a\n", "topic read c\n").told());
+        assert_ne!(readers.node_rules(), two("topic read a\n", "topic read c\n").node_rules());
     }
 }

@@ -131,7 +131,7 @@ impl Target {
         Ok(Stream::Other(Box::new(shaken.map_err(|error| Error::Open(place.address, error))?)))
     }
 
-    /// Connects client `index` of a role. The client's second field tells whether the broker kept its session.
+    /// Connects client `index` of a role. The client's second field says whether the broker kept its session.
     /// # Errors
     /// When there is no connection or it is refused.
     pub(super) async fn connect(&self, role: Role, index: usize, name: &str, kind: Kind) -> Result<Client> {

@@ -26,7 +26,7 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
     let clients = connect_all(options, &target, &meter).await?;
     let took = began.elapsed().as_secs_f64();
     let cpu = process::cpu_seconds(pids) - cpu_before;
-    // The broker may have to give back what connecting took.
+    // The broker may have to release what connecting took.
     sleep(options.warm_up).await;
     let (resident, cpu_idle) = (process::resident_bytes(pids), process::cpu_seconds(pids));
     sleep(options.duration).await;

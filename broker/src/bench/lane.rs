@@ -1,4 +1,4 @@
-//! What a publisher and those who receive its messages tell each other, and the clockwork of a fixed rate.
+//! What a publisher and those who receive its messages report to each other, and the clockwork of a fixed rate.
 //! Always true: whoever changes a lane wakes its publisher after the change.
 use super::stamp::Clock;
 use parking_lot::Mutex;

@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gaps_repetitions_and_disorder_are_told_apart() {
+    fn gaps_repetitions_and_disorder_are_distinguished() {
         let mut order = Order::default();
         for sequence in [0, 1, 3, 3, 2, 1, 6] {
             order.saw(0, sequence);

@@ -26,7 +26,7 @@ impl Report {
         self.add(key, value as f64, "");
     }
 
-    /// Nothing if nobody told which processes they are.
+    /// Nothing if nobody said which processes they are.
     pub(super) fn cpu(&mut self, options: &Options, seconds: f64, messages: u64) {
         if !options.broker_pids.is_empty() {
             self.add("cpu_seconds", seconds, "s");

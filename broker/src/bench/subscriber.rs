@@ -68,13 +68,13 @@ pub(super) struct Subscriber {
     pub lanes: Arc<[Arc<Lane>]>,
     pub meter: Arc<Meter>,
     dues: Vec<u64>,
-    /// Deliveries of a stream that the lane was not told of.
-    untold: Vec<(u32, u64)>,
+    /// Deliveries of a stream that were not reported to the lane.
+    unreported: Vec<(u32, u64)>,
 }
 
 impl Subscriber {
     pub(super) fn new(index: usize, seen: Arc<Mutex<Seen>>, lanes: Arc<[Arc<Lane>]>, meter: Arc<Meter>) -> Self {
-        Self { index, seen, lanes, meter, dues: Vec::new(), untold: Vec::new() }
+        Self { index, seen, lanes, meter, dues: Vec::new(), unreported: Vec::new() }
     }
 
     /// Until the connection ends, or for ever.
@@ -103,21 +103,21 @@ impl Subscriber {
 
     /// Ready after each read.
     pub(super) fn poll(&mut self, client: &mut Client, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        // What did not fit goes out first; the socket tells when there is room.
+        // What did not fit goes out first; the socket says when there is room.
         if let Poll::Ready(Err(error)) = client.poll_flush(cx) {
             return Poll::Ready(Err(error));
         }
         let mut seen = self.seen.lock();
-        let (dues, untold) = (&mut self.dues, &mut self.untold);
+        let (dues, unreported) = (&mut self.dues, &mut self.unreported);
         let polled = client.poll_read(cx, |frame, out| match frame {
             Frame::Publish(received) => {
                 answer(&received, out);
                 if let Some(stamp) = Stamp::read(received.payload) {
                     seen.saw(stamp);
                     dues.push(stamp.due);
-                    match untold.last_mut() {
+                    match unreported.last_mut() {
                         Some((stream, count)) if *stream == stamp.stream => *count += 1,
-                        _ => untold.push((stamp.stream, 1)),
+                        _ => unreported.push((stamp.stream, 1)),
                     }
                 }
             }
@@ -129,7 +129,7 @@ impl Subscriber {
             self.meter.record(self.index, self.meter.clock.now(), &mut self.dues);
             self.dues.clear();
         }
-        for (stream, count) in self.untold.drain(..) {
+        for (stream, count) in self.unreported.drain(..) {
             if let Some(lane) = self.lanes.get(stream as usize) {
                 lane.add_delivered(count);
             }

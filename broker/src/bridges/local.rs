@@ -31,7 +31,7 @@ const IN_FLIGHT_MAX: u16 = 4 * WINDOW_MAX;
 /// How often the session of a removed bridge is tried to be released.
 const ORPHAN_TRIES: u32 = 120;
 const ORPHAN_PAUSE: Duration = Duration::from_millis(500);
-/// Differences of retained messages that are kept in memory; beyond it everything is told.
+/// Differences of retained messages that are kept in memory; beyond it everything is sent.
 const MISSED_MAX: usize = 65_536;
 /// Retained messages that are looked at in one go.
 const CHUNK: usize = 1000;
@@ -80,11 +80,11 @@ pub(super) fn in_flight(broker: &Broker, bridge: &BridgeSettings) -> Vec<PacketI
     entries.map(|entry| entry.packet_id()).filter(|id| *id != 0).take(usize::from(IN_FLIGHT_MAX)).collect()
 }
 
-/// Retained messages that are news to a remote that was told so much, and an empty one for each that is gone; none, and
-/// `told` knows nothing any more, when they are very many: then everything is told as it is sent.
-pub(super) async fn missed(broker: &Broker, bridge: &BridgeSettings, told: &mut SentRetained) -> VecDeque<Publish> {
+/// Retained messages that are news to a remote to which `sent` was sent, and an empty one for each that is gone; none, and
+/// `sent` knows nothing any more, when they are very many: then everything is sent.
+pub(super) async fn missed(broker: &Broker, bridge: &BridgeSettings, sent: &mut SentRetained) -> VecDeque<Publish> {
     let mut news = BTreeMap::new();
-    if !told.is_known() {
+    if !sent.is_known() {
         return VecDeque::new();
     }
     for line in bridge.topics.outgoing().filter(|line| bridge.compares(line)) {
@@ -92,52 +92,52 @@ pub(super) async fn missed(broker: &Broker, bridge: &BridgeSettings, told: &mut 
         loop {
             let mut found = Vec::new();
             cursor = broker.consensus.state().read().retained_matches(&line.local, cursor.as_ref(), CHUNK, &mut found);
-            for message in found.iter().filter(|message| is_news(bridge, told, message)) {
+            for message in found.iter().filter(|message| is_news(bridge, sent, message)) {
                 news.insert(message.topic.clone(), retained(broker, bridge, message));
             }
             if cursor.is_none() {
                 break;
             }
             if news.len() > MISSED_MAX {
-                *told = SentRetained::default();
+                *sent = SentRetained::default();
                 return VecDeque::new();
             }
             tokio::task::yield_now().await;
         }
     }
-    let mut known = told.topics(None, CHUNK);
+    let mut known = sent.topics(None, CHUNK);
     while let Some(last) = known.last().cloned() {
         {
             let state = broker.consensus.state().read();
             let now = state.time();
-            known.retain(|topic| state.retained(topic, now).is_none() && told.is_news(topic, &[]));
+            known.retain(|topic| state.retained(topic, now).is_none() && sent.is_news(topic, &[]));
         }
         news.extend(known.into_iter().map(|topic| (topic.clone(), Publish::new(topic, &b""[..]))));
-        known = told.topics(Some(&last), CHUNK);
+        known = sent.topics(Some(&last), CHUNK);
         tokio::task::yield_now().await;
     }
     news.into_values().collect()
 }
 
 /// What came over the bridge itself is no news to the remote, and it may have newer; another line may decide.
-fn is_news(bridge: &BridgeSettings, told: &SentRetained, message: &Message) -> bool {
+fn is_news(bridge: &BridgeSettings, sent: &SentRetained, message: &Message) -> bool {
     message.publisher_id != bridge.local_client_id
         && bridge.compares_topic(&message.topic)
-        && told.is_news(&message.topic, &message.payload)
+        && sent.is_news(&message.topic, &message.payload)
 }
 
 /// Looks which of the retained messages that the remote has sent are kept here. With `last` no more of them can come.
-pub(super) async fn confirm(broker: &Broker, told: &mut SentRetained, last: bool) {
-    let mut topics = told.unconfirmed(None, CHUNK);
+pub(super) async fn confirm(broker: &Broker, sent: &mut SentRetained, last: bool) {
+    let mut topics = sent.unconfirmed(None, CHUNK);
     while let Some(end) = topics.last().cloned() {
         {
             let state = broker.consensus.state().read();
             let now = state.time();
             for topic in &topics {
-                told.confirm(topic, state.retained(topic, now).map(|message| &message.payload[..]), last);
+                sent.confirm(topic, state.retained(topic, now).map(|message| &message.payload[..]), last);
             }
         }
-        topics = told.unconfirmed(Some(&end), CHUNK);
+        topics = sent.unconfirmed(Some(&end), CHUNK);
         tokio::task::yield_now().await;
     }
 }
@@ -147,8 +147,8 @@ fn retained(broker: &Broker, bridge: &BridgeSettings, message: &Message) -> Publ
     publish.qos = message.qos;
     publish.properties.clone_from(&message.properties);
     if bridge.loop_mark {
-        let origin = broker.marks.origin(broker.consensus.cluster_id());
-        publish.properties = Some(Box::new(loop_ids::with_mark(message, origin)));
+        let origin = broker.loop_ids.origin(broker.consensus.cluster_id());
+        publish.properties = Some(Box::new(loop_ids::with_loop_id(message, origin)));
     }
     if message.expiry_seconds.is_some() {
         let left = message.remaining_seconds(broker.consensus.now());
@@ -180,7 +180,7 @@ pub(super) async fn prepare(
     };
     let wanted: BTreeSet<&TopicFilter> = bridge.topics.outgoing().map(|topic| &topic.local).collect();
     let left: Vec<TopicFilter> = known.iter().filter(|known| !wanted.contains(known)).cloned().collect();
-    let waiting = bridge.topics.outgoing().filter(|line| bridge.waits(line)).map(|line| &line.local);
+    let waiting = bridge.topics.outgoing().filter(|line| bridge.queues(line)).map(|line| &line.local);
     let new = waiting.filter(|filter| !known.contains(filter)).cloned().collect();
     let mut answers = 0;
     if !left.is_empty() {
@@ -206,7 +206,7 @@ pub(super) async fn subscribe(wire: &mut LocalWire, bridge: &BridgeSettings) -> 
     Ok(())
 }
 
-/// The state of bridges, ours and others', is true only as long as the node lives: a node alone that starts does not
+/// The state of bridges, ours and others', is true only as long as the node runs: a node alone that starts does not
 /// repeat what was true before.
 pub(super) async fn forget_announcements(broker: &Arc<Broker>, listener: &Arc<Listener>) {
     let Ok(filter) = TopicFilter::new(Utf8::from_static("$SYS/#")) else { return };
@@ -271,7 +271,7 @@ pub(super) fn left_behind(broker: &Broker) -> Vec<Utf8> {
 pub(super) async fn orphan(broker: &Arc<Broker>, listener: &Arc<Listener>, client_id: &Utf8, expiry: Duration) {
     let mut failure = String::new();
     for _ in 0..ORPHAN_TRIES {
-        match let_go(broker, listener, client_id, expiry).await {
+        match set_orphan_expiry(broker, listener, client_id, expiry).await {
             Ok(()) => return,
             Err(error) => failure = error,
         }
@@ -280,7 +280,7 @@ pub(super) async fn orphan(broker: &Arc<Broker>, listener: &Arc<Listener>, clien
     crate::warning!("The session {client_id} of a removed bridge is kept: {failure}; restart a node to end it.");
 }
 
-async fn let_go(
+async fn set_orphan_expiry(
     broker: &Arc<Broker>,
     listener: &Arc<Listener>,
     client_id: &Utf8,

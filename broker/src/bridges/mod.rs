@@ -62,7 +62,7 @@ pub fn apply(broker: &Arc<Broker>) {
     }
     let settings = broker.settings.load_full();
     if settings.bridges.iter().any(|bridge| bridge.settings.loop_mark) {
-        broker.marks.want();
+        broker.loop_ids.want();
     }
     let mut running = broker.bridges.running.lock();
     running.retain(|name, bridge| {

@@ -1,4 +1,4 @@
-//! Moves packets between the two sides until one of them ends, or the bridge is told to stop.
+//! Moves packets between the two sides until one of them ends, or the bridge is stopped.
 //! Always true: neither side's slowness keeps the other from being read, within bounded buffers.
 use super::{local::LocalWire, status::Status, wire::Wire};
 use crate::{stream::Stream, telemetry::hooks};
@@ -16,9 +16,9 @@ const BUFFER_BYTES: usize = 256 * 1024;
 /// The same, where one side waits for the other.
 const LAST_BUFFER_BYTES: usize = 64 * BUFFER_BYTES;
 const READ_BYTES: usize = 64 * 1024;
-/// A bridge that is told to stop waits so long for the acknowledgements of what it has sent: fewer repetitions later.
+/// A bridge that is stopped waits so long for the acknowledgements of what it has sent: fewer repetitions later.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// A remote that has closed its side may still hear what it is owed for so long; one that stops normally does.
+/// What a remote that has closed its side is owed is still sent for so long; one that stops normally reads it.
 const LAST_ANSWERS: Duration = Duration::from_millis(200);
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -120,7 +120,7 @@ pub(super) async fn relay_packets<T>(
         let reads_remote = to_local.len() < room && closing.is_none();
         if !reads_remote {
             // Who is not listened to is not silent.
-            relay.heard_remote(started.elapsed());
+            relay.read_remote(started.elapsed());
         }
         from_remote.reserve(READ_BYTES);
         from_local.reserve(READ_BYTES);
@@ -132,7 +132,7 @@ pub(super) async fn relay_packets<T>(
                         relay.finish();
                         continue;
                     }
-                    Ok(_) => relay.heard_remote(started.elapsed()),
+                    Ok(_) => relay.read_remote(started.elapsed()),
                     Err(error) => return Ended::Lost(format!("the connection to the remote broke: {error}")),
                 }
                 let decoded = remote_decoder.decode_all(&mut from_remote, &mut packets);

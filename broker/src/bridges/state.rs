@@ -1,4 +1,4 @@
-//! The bridges that run on a node, and what their tasks are told.
+//! The bridges that run on a node, and the commands to their tasks.
 use super::{internal_listener::internal_listener, status::Status};
 use crate::{config::BridgeConfig, listener::Listener};
 use arc_swap::ArcSwap;
@@ -17,7 +17,7 @@ const ORPHANS_MAX: usize = 256;
 /// Clients that connect at the start find a bridge connected whose remote answers within this.
 const FIRST_ATTEMPT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What a bridge's task is told.
+/// The command to a bridge's task.
 #[derive(Debug, Clone)]
 pub(super) enum Wanted {
     Run(Arc<BridgeConfig>),

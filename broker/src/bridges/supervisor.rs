@@ -1,4 +1,4 @@
-//! The life of one bridge on this node: wait for its turn, connect, carry, wait, again.
+//! One bridge on this node: wait for its turn, connect, carry, wait, again.
 //! Always true: TCP and TLS stand before the local session is taken, and the local session is ours before CONNECT goes to
 //! the remote; a failure is logged when it is news and never ends the bridge, except with `start_type once`.
 use super::{
@@ -44,10 +44,10 @@ struct Supervisor {
     backoff: Backoff,
     limits: Limits,
     last_id: PacketId,
-    /// What the remote with this number among the addresses was told of retained messages.
-    told: (usize, SentRetained),
-    /// Of whose retained messages the remote was never told, see [`Beginning`].
-    untold: BTreeSet<TopicFilter>,
+    /// What was sent of retained messages to the remote with this number among the addresses.
+    sent_retained: (usize, SentRetained),
+    /// Filters whose retained messages were never sent to the remote, see [`Beginning`].
+    unsent: BTreeSet<TopicFilter>,
     /// What the remote may still send by lines that are gone.
     gone: BTreeSet<TopicFilter>,
     status: Arc<Status>,
@@ -79,8 +79,8 @@ pub(super) async fn run(
         backoff: Backoff::new(config.settings.restart_timeout.clone()),
         limits: Limits::new(&config.settings),
         last_id: 0,
-        told: Default::default(),
-        untold: BTreeSet::new(),
+        sent_retained: Default::default(),
+        unsent: BTreeSet::new(),
         gone: BTreeSet::new(),
         prepared: false,
         progress,
@@ -90,7 +90,7 @@ pub(super) async fn run(
         wanted,
         status,
     };
-    bridge.live().await;
+    bridge.run().await;
 }
 
 impl Supervisor {
@@ -98,7 +98,7 @@ impl Supervisor {
         &self.config.settings
     }
 
-    async fn live(&mut self) {
+    async fn run(&mut self) {
         let mut publish_status = Instant::now();
         let mut primary = None;
         loop {
@@ -175,17 +175,17 @@ impl Supervisor {
         self.backoff = Backoff::new(settings.restart_timeout.clone());
         self.limits = Limits::new(&settings);
         self.last_id = 0;
-        self.told = Default::default();
+        self.sent_retained = Default::default();
         self.prepared = false;
     }
 
     /// What other lines mean for sessions that go on.
     fn compare_lines(&mut self, old: &Topics) {
         let settings = self.settings().clone();
-        let told: BTreeSet<_> = old.outgoing().map(|line| (&line.local, &line.remote)).collect();
-        let waiting = settings.topics.outgoing().filter(|line| settings.waits(line));
-        let untold = waiting.filter(|line| !told.contains(&(&line.local, &line.remote)));
-        self.untold.extend(untold.map(|line| line.local.clone()));
+        let known: BTreeSet<_> = old.outgoing().map(|line| (&line.local, &line.remote)).collect();
+        let waiting = settings.topics.outgoing().filter(|line| settings.queues(line));
+        let unsent = waiting.filter(|line| !known.contains(&(&line.local, &line.remote)));
+        self.unsent.extend(unsent.map(|line| line.local.clone()));
         self.gone.extend(old.incoming().map(|line| line.remote.clone()));
         settings.topics.lines().iter().for_each(|line| _ = self.gone.remove(&line.remote));
     }
@@ -193,10 +193,10 @@ impl Supervisor {
     /// Whether this node should try now.
     fn is_due(&mut self) -> bool {
         if !placement::is_here(&self.broker, &self.settings().name) {
-            // Whoever has it meanwhile may change the session, and tells the remote more.
+            // Whoever has it meanwhile may change the session, and sends the remote more.
             self.prepared = false;
-            self.told = Default::default();
-            self.untold.clear();
+            self.sent_retained = Default::default();
+            self.unsent.clear();
             self.gone.clear();
             return false;
         }
@@ -214,7 +214,7 @@ impl Supervisor {
         if !self.prepared {
             if !settings.local_clean_session {
                 match local::prepare(&self.broker, &self.listener, &settings).await {
-                    Ok(new) => self.untold.extend(new),
+                    Ok(new) => self.unsent.extend(new),
                     Err(error) => return self.failed(&error, Some(LOCAL_PAUSE)),
                 }
             }
@@ -296,16 +296,16 @@ impl Supervisor {
         }
     }
 
-    /// The first attempt is over when whoever asks here hears that the bridge is connected. Never resolves.
-    async fn tell_when_announced(&self, settings: &BridgeSettings) {
-        let told = settings.notification_topic.as_ref().filter(|_| self.broker.settings.load().retain.available);
-        let is_told = |topic| {
+    /// The first attempt is over when whoever asks here can read that the bridge is connected. Never resolves.
+    async fn note_when_announced(&self, settings: &BridgeSettings) {
+        let announces = settings.notification_topic.as_ref().filter(|_| self.broker.settings.load().retain.available);
+        let is_announced = |topic| {
             let state = self.broker.consensus.state().read();
             state.retained(topic, state.time()).is_some_and(|message| &message.payload[..] == b"1")
         };
-        while let Some(topic) = told
+        while let Some(topic) = announces
             && *self.progress.borrow() != Progress::Tried
-            && !is_told(topic)
+            && !is_announced(topic)
         {
             sleep(ANNOUNCED_CHECK).await;
         }
@@ -316,16 +316,16 @@ impl Supervisor {
     async fn run_connection(&mut self, local: LocalWire, connack: ConnAck, (remote, answer): Accepted) -> Next {
         let settings = self.settings().clone();
         let name = settings.name.clone();
-        let (place, told) = std::mem::take(&mut self.told);
-        let mut told = if place == self.addresses.current() { told } else { SentRetained::default() };
-        local::confirm(&self.broker, &mut told, true).await;
+        let (place, sent_retained) = std::mem::take(&mut self.sent_retained);
+        let mut sent_retained = if place == self.addresses.current() { sent_retained } else { SentRetained::default() };
+        local::confirm(&self.broker, &mut sent_retained, true).await;
         let beginning = Beginning {
             stale: local::received(&self.broker, &settings),
             in_flight: local::in_flight(&self.broker, &settings),
             last_id: self.last_id,
-            missed: local::missed(&self.broker, &settings, &mut told).await,
-            told,
-            untold: self.untold.clone(),
+            missed: local::missed(&self.broker, &settings, &mut sent_retained).await,
+            sent_retained,
+            unsent: self.unsent.clone(),
             gone: self.gone.clone(),
         };
         let mut limits = self.limits.clone();
@@ -345,7 +345,7 @@ impl Supervisor {
                 () = stopped(&mut wanted, &config) => {}
                 () = moved(&broker, &name) => {}
                 () = keep_status(&broker, &settings, &self.status) => {}
-                () = self.tell_when_announced(&settings) => {}
+                () = self.note_when_announced(&settings) => {}
             }
         };
         let primary = primary_answers(self.addresses.wants_primary(), &broker, &config, &self.limits);
@@ -353,11 +353,11 @@ impl Supervisor {
         let ended = relay_packets(&mut relay, local, remote, how, stop, primary, started).await;
         self.status.counted(relay.counts);
         self.last_id = relay.last_id();
-        let mut told = relay.take_sent_retained();
-        local::confirm(&self.broker, &mut told, false).await;
-        self.told = (self.addresses.current(), told);
+        let mut sent_retained = relay.take_sent_retained();
+        local::confirm(&self.broker, &mut sent_retained, false).await;
+        self.sent_retained = (self.addresses.current(), sent_retained);
         if relay.is_subscribed() {
-            self.untold.clear();
+            self.unsent.clear();
             self.gone.clear();
         }
         self.backoff.connected_for(started.elapsed());

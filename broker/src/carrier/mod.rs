@@ -24,7 +24,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes the connection ready for MQTT, or for HTTP. `peer` becomes the client that a PROXY header names.
 /// # Errors
-/// Why it must end. The client was told as far as its protocol has words for that.
+/// Why it must end. The client was answered as far as its protocol has an answer for that.
 pub async fn prepare(
     settings: &Settings,
     listener: &Listener,

@@ -1,5 +1,5 @@
 //! A configuration file as directives: the first word of each line, and its value.
-//! Always true: a line that begins with `#` in its first column says nothing, and neither does a mark of byte order before
+//! Always true: a line that begins with `#` in its first column says nothing, and neither does a byte order mark before
 //! the first line; blanks are spaces and tabs; no word of a comment is ever a value.
 //!
 //! Where a value ends depends on its option (`Extent` in the option table), as in Mosquitto 2.1:

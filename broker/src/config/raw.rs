@@ -196,7 +196,7 @@ fn environment_values(
     }
 }
 
-/// What processes of ours tell each other (`daemon`), and what Kubernetes gives every pod for a service named `mosquorum`.
+/// What processes of ours set for each other (`daemon`), and what Kubernetes gives every pod for a service named `mosquorum`.
 fn is_service_variable(option: &str) -> bool {
     matches!(option, "parent" | "detached" | "port") || option.starts_with("port_") || option.contains("service_")
 }

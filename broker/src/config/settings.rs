@@ -1,4 +1,4 @@
-//! What the broker is told to do, as validated types. Each field names its mosquitto.conf option and unit; defaults stand in the option table.
+//! The settings of the broker, as validated types. Each field names its mosquitto.conf option and unit; defaults stand in the option table.
 //! Always true: a value of these types has passed every check that needs no other file and no network; nothing below
 //! `main` reads the configuration file or the environment.
 //! Not here: how text becomes these types (`build`), what a password or ACL file contains (`auth`).
@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::raw::{Raw, Sources};
 use super::{BridgeConfig, Level, Note};
 
-/// Everything the broker was told, from defaults, file, environment and flags.
+/// All settings of the broker, from defaults, file, environment and flags.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// `-c`: the main file, if any.
@@ -48,7 +48,7 @@ pub struct Settings {
     /// WebSocket request header may have. Default 4096.
     pub packet_buffer_size_bytes: u16,
     /// `bridge_loop_mark_user NAME|*` (ours), repeated: users whose connections are bridges that may bring marks of messages
-    /// ([`mosquorum_bridge::MARKS`]); `*`: everybody's. Default nobody's.
+    /// ([`mosquorum_bridge::LOOP_IDS_PROPERTY`]); `*`: everybody's. Default nobody's.
     pub bridge_loop_mark_users: Vec<String>,
     /// `bridge_orphan_expiry`: so long what waits for a removed bridge is kept. Default 1d.
     pub bridge_orphan_expiry: Duration,

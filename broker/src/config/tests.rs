@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+mod effects;
 mod ends;
 mod errors;
-mod heard;
 mod reloads;
 
 /// A folder with configuration files; gone when dropped.
@@ -382,7 +382,7 @@ fn a_cluster_node_is_persistent_and_named_after_its_address() {
 }
 
 #[test]
-fn a_node_that_lists_nobody_is_told_that_it_waits_and_one_without_tls_what_that_means() {
+fn a_node_that_lists_nobody_is_warned_that_it_waits_and_one_without_tls_what_that_means() {
     let said = |lines: &str| {
         let settings = settings(&format!("listener 1\ncluster_listener 7883\ncluster_advertise a:1\n{lines}\n"));
         settings.notes.iter().map(|note| note.text.clone()).collect::<Vec<_>>().join("\n")

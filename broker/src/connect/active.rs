@@ -1,6 +1,6 @@
-//! A client in service: what it was told in CONNACK, its session, and its end.
+//! A client in service: its CONNACK, its session, and its end.
 use super::{
-    admission::Admission,
+    admission::{Admission, SessionKind},
     checks::{Client, session_expiry_max},
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     session_env::SessionEnv,
 };
 use bytes::BytesMut;
-use mosquorum_bridge::MARKS;
+use mosquorum_bridge::LOOP_IDS_PROPERTY;
 use mosquorum_cluster::state::{Command, QueueLimits};
 use mosquorum_proto::mqtt::{ConnAck, Connect, Packet, ProtocolVersion, QoS, ReasonCode, encode};
 use std::{sync::Arc, time::Duration};
@@ -38,7 +38,7 @@ pub(super) fn queue_limits(broker: &Broker, client: &Client) -> QueueLimits {
         inflight: send_window(broker, client),
         queue_qos0: settings.delivery.queue_qos0_messages,
         upgrade_qos: settings.delivery.upgrade_outgoing_qos,
-        // As Mosquitto: MQTT 5 tells overlapping subscriptions apart by their identifiers.
+        // As Mosquitto: MQTT 5 distinguishes overlapping subscriptions by their identifiers.
         merge_overlapping: !settings.delivery.allow_duplicate_messages && client.connect.version != ProtocolVersion::V5,
         shared_offline: settings.delivery.shared_offline_members,
     }
@@ -53,9 +53,9 @@ fn session_options(broker: &Broker, listener: &Listener, client: &Client, admiss
         username: client.username.clone(),
         version: client.connect.version,
         kind: if client.connect.bridge { ClientKind::Bridge } else { ClientKind::Ordinary },
-        marks: marks(broker, listener, client),
+        marks: loop_id_exchange(broker, listener, client),
         epoch: admission.epoch,
-        durable: admission.durable,
+        durable: admission.session != SessionKind::Clean,
         session_expiry_seconds: client.expiry_seconds,
         session_expiry_max: session_expiry_max(&settings, listener),
         request_problem_information: client.connect.request_problem_information.unwrap_or(true),
@@ -78,20 +78,21 @@ fn receive_maximum(broker: &Broker, listener: &Listener) -> Option<std::num::Non
     broker.settings.load().limits.max_inflight_messages.filter(|_| !listener.is_internal)
 }
 
-fn marks(broker: &Broker, listener: &Listener, client: &Client) -> Marks {
-    let exchanged = understands_marks(&client.connect) && may_mark(broker, listener, client.username.as_deref());
+fn loop_id_exchange(broker: &Broker, listener: &Listener, client: &Client) -> Marks {
+    let exchanged =
+        understands_loop_ids(&client.connect) && may_send_loop_ids(broker, listener, client.username.as_deref());
     if exchanged { Marks::Exchanged } else { Marks::Ignored }
 }
 
-/// Whether what it says of marks is believed: whoever brings them decides which messages are repetitions.
-fn may_mark(broker: &Broker, listener: &Listener, username: Option<&str>) -> bool {
+/// Whether its loop ids are believed: whoever sends them decides which messages are repetitions.
+fn may_send_loop_ids(broker: &Broker, listener: &Listener, username: Option<&str>) -> bool {
     let settings = broker.settings.load();
     let named = |user: &String| user == "*" || Some(user.as_str()) == username;
     listener.is_internal || settings.bridge_loop_mark_users.iter().any(named)
 }
 
-fn understands_marks(connect: &Connect) -> bool {
-    connect.user_properties.iter().any(|(name, _)| name.as_str() == MARKS)
+fn understands_loop_ids(connect: &Connect) -> bool {
+    connect.user_properties.iter().any(|(name, _)| name.as_str() == LOOP_IDS_PROPERTY)
 }
 
 pub(super) fn connack(broker: &Broker, listener: &Listener, client: &Client, session_present: bool) -> ConnAck {
@@ -127,7 +128,8 @@ impl ActiveConnection {
     pub(super) fn new(mut connection: Connection, client: Client, admission: Admission, peer: Peer) -> Self {
         let (broker, listener) = (connection.broker.clone(), connection.listener.clone());
         let options = session_options(&broker, &listener, &client, &admission);
-        let Admission { owner, presence, mailbox, session_present, durable, .. } = admission;
+        let Admission { owner, presence, mailbox, session, .. } = admission;
+        let durable = session != SessionKind::Clean;
         if durable {
             broker.router.attach_durable(&client.id, owner.connection, mailbox.clone());
         }
@@ -137,7 +139,7 @@ impl ActiveConnection {
         connection.keep_alive =
             (client.keep_alive_seconds > 0).then(|| Duration::from_millis(u64::from(client.keep_alive_seconds) * 1500));
         let access = listener.access(&client.id, client.username.as_ref());
-        let answer = connack(&broker, &listener, &client, session_present);
+        let answer = connack(&broker, &listener, &client, session == SessionKind::Resumed);
         let will_topic = client.connect.will.as_ref().map(|will| Box::new(will.topic.detached()));
         let (login, door) = (client.login, client.door);
         if connection.partial.is_empty() {
@@ -151,7 +153,7 @@ impl ActiveConnection {
             packets::sending(&side.client_id, options.version, side.out.next());
         }
         if options.marks == Marks::Exchanged {
-            broker.marks.want();
+            broker.loop_ids.want();
         }
         let service = Service::new(connection, Session::new(options), side, login);
         Self { service, durable, peer, presence }

@@ -33,8 +33,18 @@ pub(super) struct Admission {
     pub(super) presence: Presence,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) epoch: Option<Epoch>,
-    pub(super) session_present: bool,
-    pub(super) durable: bool,
+    pub(super) session: SessionKind,
+}
+
+/// How long the client's session lasts, and whether it is new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SessionKind {
+    /// Ends with the connection.
+    Clean,
+    /// Durable, and begins with this connection.
+    New,
+    /// Durable, and goes on.
+    Resumed,
 }
 
 /// Takes the client identifier and, where something durable is concerned, makes it so. For a client that hung up before it
@@ -62,9 +72,7 @@ pub(super) async fn admit(connection: &mut Connection, client: &Client) -> Resul
     let mailbox = Mailbox::new(MAILBOX_BYTES_MAX);
     let joined = tokio::time::timeout(wait, take_over(connection, client, owner, &mailbox)).await;
     match joined.unwrap_or_else(|_| Err(Refusal::unavailable())) {
-        Ok(Joined { epoch, session_present, durable }) => {
-            Ok(Admission { owner, presence, mailbox, epoch, session_present, durable })
-        }
+        Ok(Joined { epoch, session }) => Ok(Admission { owner, presence, mailbox, epoch, session }),
         Err(refusal) => {
             let client_id = client.id.clone();
             // A CONNECT that is still on its way would end what a later one of the client begins.
@@ -81,8 +89,7 @@ pub(super) async fn admit(connection: &mut Connection, client: &Client) -> Resul
 /// What the state made of it; without an epoch it knows nothing of the client.
 struct Joined {
     epoch: Option<Epoch>,
-    session_present: bool,
-    durable: bool,
+    session: SessionKind,
 }
 
 async fn take_over(
@@ -118,7 +125,7 @@ async fn take_over(
             passed.ok_or_else(Refusal::unavailable)?;
         }
         if !broker.consensus.state().read().has_record(&client.id) {
-            return Ok(Joined { epoch: None, session_present: false, durable: false });
+            return Ok(Joined { epoch: None, session: SessionKind::Clean });
         }
     }
     still_there(connection).await?;
@@ -174,9 +181,13 @@ async fn join_state(
         broker.peers.fence(client.id.clone(), previous, over).await.map_err(|_| Refusal::unavailable())?;
         std::mem::forget(abandoned);
     }
-    let durable = client.expiry_seconds > 0 || session_present;
-    let kept = durable || client.connect.will.is_some();
-    Ok(Joined { epoch: kept.then_some(epoch), session_present, durable })
+    let session = match session_present {
+        true => SessionKind::Resumed,
+        false if client.expiry_seconds > 0 => SessionKind::New,
+        false => SessionKind::Clean,
+    };
+    let kept = session != SessionKind::Clean || client.connect.will.is_some();
+    Ok(Joined { epoch: kept.then_some(epoch), session })
 }
 
 /// The connection's epoch, whether there was a session, and whose it was before.
@@ -189,7 +200,7 @@ struct Joining {
     client_id: Utf8,
     /// Is owed the answer.
     mailbox: Arc<Mailbox>,
-    /// `None` is told if the session is another user's.
+    /// `None` is sent if the session is another user's.
     sender: Mutex<Option<tokio::sync::oneshot::Sender<Option<Connected>>>>,
 }
 

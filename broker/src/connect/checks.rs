@@ -174,7 +174,7 @@ fn not_authorized() -> Refusal {
     Refusal::new(ReasonCode::NotAuthorized, Disconnected::NotAuthorised)
 }
 
-/// What the client is called, and whether it has to be told. As in Mosquitto the rules are about what it calls itself,
+/// What the client is called, and whether that has to be sent to it. As in Mosquitto the rules are about what it calls itself,
 /// or is called for want of that, even where its user name takes the place.
 fn client_id(listener: &Listener, connect: &Connect) -> Result<(Utf8, bool), Refusal> {
     let assigned = connect.client_id.is_empty();

@@ -1,6 +1,6 @@
 //! Handing over what this node does before it stops or leaves the cluster: leadership, bridges, clients.
-//! Always true: once it has begun no client gets in any more, unless it is cancelled; a client that is told to go somewhere
-//! else is told of a node that served a moment ago and means to stay; nothing is taken from a client that was not acknowledged to it, since its connection ends as at
+//! Always true: once it has begun no client gets in any more, unless it is cancelled; a client that is sent somewhere
+//! else is sent to a node that served a moment ago and means to stay; nothing is taken from a client that was not acknowledged to it, since its connection ends as at
 //! any other order to go.
 pub mod state;
 
@@ -15,13 +15,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 const PER_SECOND: u32 = 500;
 /// So many are sent away at least, however much time there is.
 const PER_SECOND_MIN: u32 = 50;
-/// Part of the time given within which the last one is told to go.
+/// Part of the time given within which the last one is sent away.
 const TIME_FOR_ALL: f64 = 0.7;
 const TRANSFER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often it is looked where clients can go, and whether all are gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const GONE_CHECK: Duration = Duration::from_millis(20);
-/// For connections to end once all of them were told.
+/// For connections to end once all clients were sent away.
 const LAST_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How fast clients go.
@@ -89,7 +89,7 @@ pub async fn leave(broker: &Arc<Broker>, leaving: Vec<NodeId>, within: Duration)
     if broker.drain.is_on() { Ok(()) } else { Err(CANCELLED.into()) }
 }
 
-/// The node goes on: clients and bridges may come again. Who was told to go goes all the same.
+/// The node goes on: clients and bridges may come again. Who was sent away goes all the same.
 pub fn cancel(broker: &Arc<Broker>) -> String {
     broker.drain.leaving.store(Arc::default());
     if !broker.drain.on.swap(false, SeqCst) {
@@ -129,7 +129,7 @@ async fn look_around(broker: &Broker) {
     broker.drain.others.store(Arc::new(others));
 }
 
-/// Tells the cluster, so that bridges go elsewhere and nobody sends clients here.
+/// Announces it to the cluster, so that bridges go elsewhere and nobody sends clients here.
 fn announce(broker: &Broker) {
     let origin = broker.consensus.origin();
     if broker.consensus.state().read().takes_bridges(origin.node) {
@@ -155,14 +155,14 @@ async fn hand_over_leadership(broker: &Broker) {
     }
 }
 
-/// Tells one client after the other to go, until none is left.
+/// Sends away one client after the other, until none is left.
 async fn send_away(broker: &Arc<Broker>, pace: Pace, turn: usize) -> Result<usize, String> {
     let interval = pace.interval(broker.registry.len());
-    let (mut due, mut looked, mut told) = (Instant::now(), Instant::now(), 0);
+    let (mut due, mut looked, mut sent) = (Instant::now(), Instant::now(), 0);
     loop {
         let all = broker.registry.undrained();
         if all.is_empty() && broker.registry.is_empty() {
-            return Ok(told);
+            return Ok(sent);
         }
         if !broker.drain.still(turn) {
             return Err(CANCELLED.into());
@@ -176,7 +176,7 @@ async fn send_away(broker: &Arc<Broker>, pace: Pace, turn: usize) -> Result<usiz
             }
             // Time that was lost is not made up for all at once.
             due = due.max(Instant::now()) + interval;
-            told += usize::from(broker.registry.evict_connection(&client_id, connection, Order::Drained).is_some());
+            sent += usize::from(broker.registry.evict_connection(&client_id, connection, Order::Drained).is_some());
             if looked.elapsed() > LOOK_AGAIN {
                 look_around(broker).await;
                 // Another incarnation of this node would have to say it again.

@@ -50,7 +50,7 @@ fn fitting<'a>(theirs: &'a [ClientListener], ours: &ListenerSettings) -> Option<
     same_port.or_else(|| alike().next()).map(|other| other.reference.as_str())
 }
 
-/// What other nodes may tell their clients about this one.
+/// What other nodes may send their clients about this one.
 #[must_use]
 pub fn listeners_for_others(settings: &Settings) -> Vec<ClientListener> {
     let Some(reference) = &settings.server_reference else { return Vec::new() };
@@ -90,7 +90,7 @@ mod tests {
     const CLUSTER: &str = "cluster_listener 7883\ncluster_insecure true\ncluster_advertise node-1.example:7883\n";
 
     #[test]
-    fn others_are_told_of_listeners_that_their_clients_can_reach() {
+    fn others_get_the_listeners_that_their_clients_can_reach() {
         let references = |text: &str| -> Vec<String> {
             listeners_for_others(&settings(text)).into_iter().map(|listener| listener.reference).collect()
         };
@@ -120,8 +120,11 @@ mod tests {
             neighbour(vec![listener("c:9002", 9002, true), listener("c:1885", 1885, false)]),
             neighbour(Vec::new()),
         ]));
-        let told: Vec<String> = (0..4).filter_map(|_| drain.reference(&ours[0])).map(|r| r.to_string()).collect();
-        assert!(told == ["c:1885", "b:1883", "c:1885", "b:1883"] || told == ["b:1883", "c:1885", "b:1883", "c:1885"]);
+        let references: Vec<String> = (0..4).filter_map(|_| drain.reference(&ours[0])).map(|r| r.to_string()).collect();
+        assert!(
+            references == ["c:1885", "b:1883", "c:1885", "b:1883"]
+                || references == ["b:1883", "c:1885", "b:1883", "c:1885"]
+        );
         assert_eq!(drain.reference(&ours[1]).as_deref(), Some("c:9002"));
     }
 }

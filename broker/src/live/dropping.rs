@@ -24,20 +24,20 @@ impl Dropping {
     }
 
     fn is_news(&self, client_id: &Utf8, now: Instant) -> bool {
-        let mut told = self.0.lock();
-        if let Some(at) = told.get_mut(client_id) {
+        let mut logged = self.0.lock();
+        if let Some(at) = logged.get_mut(client_id) {
             let is_news = now.duration_since(*at) >= SILENCE;
             if is_news {
                 *at = now;
             }
             return is_news;
         }
-        if told.len() >= CLIENTS_MAX {
-            told.retain(|_, at| now.duration_since(*at) < SILENCE);
+        if logged.len() >= CLIENTS_MAX {
+            logged.retain(|_, at| now.duration_since(*at) < SILENCE);
         }
-        let has_room = told.len() < CLIENTS_MAX;
+        let has_room = logged.len() < CLIENTS_MAX;
         if has_room {
-            told.insert(client_id.detached(), now);
+            logged.insert(client_id.detached(), now);
         }
         has_room
     }

@@ -1,8 +1,8 @@
-//! LoopIds for messages that are published on this node.
-//! Always true: no two messages get the same mark, but for one chance in 2^64, and none can be guessed; a mark names this cluster, so that a message that comes back is known
+//! Loop ids for messages that are published on this node.
+//! Always true: no two messages get the same loop id, but for one chance in 2^64, and none can be guessed; a loop id names this cluster, so that a message that comes back is known
 //! without having been remembered.
 use crate::random;
-use mosquorum_bridge::MARK;
+use mosquorum_bridge::LOOP_ID_PROPERTY;
 use mosquorum_cluster::{
     fnv::fnv1a,
     ids::Millis,
@@ -21,7 +21,7 @@ pub struct LoopIds {
     /// Some bridge needs them; stays so until the end of the process.
     wanted: AtomicBool,
     next: AtomicU64,
-    /// Makes numbers that nobody can tell in advance of those that were seen, and that differ between nodes and incarnations.
+    /// Makes numbers that nobody can predict from those that were seen, and that differ between nodes and incarnations.
     key: RandomState,
     stand_in: OnceLock<[u8; 16]>,
 }
@@ -64,14 +64,14 @@ impl LoopIds {
 
 /// The properties of a message as a bridge gets them.
 #[must_use]
-pub fn with_mark(message: &Message, origin: [u8; 16]) -> PublishProperties {
-    let mark = message.mark.as_deref().copied().unwrap_or_else(|| late(message, origin));
+pub fn with_loop_id(message: &Message, origin: [u8; 16]) -> PublishProperties {
+    let loop_id = message.mark.as_deref().copied().unwrap_or_else(|| late(message, origin));
     let mut properties = message.properties.as_deref().cloned().unwrap_or_default();
-    properties.user_properties.push((Utf8::from_static(MARK), Utf8::from(mark.to_string())));
+    properties.user_properties.push((Utf8::from_static(LOOP_ID_PROPERTY), Utf8::from(loop_id.to_string())));
     properties
 }
 
-/// For a message that was not marked when it came (a will, or one from before marks were wanted): the same on every node
+/// For a message that got no loop id when it came (a will, or one from before loop ids were wanted): the same on every node
 /// and for every bridge.
 fn late(message: &Message, origin: [u8; 16]) -> LoopId {
     let Millis(received) = message.received_at;

@@ -197,7 +197,7 @@ impl Mailbox {
     }
 
     /// Deliveries that wait to be taken, and their bytes.
-    pub fn waiting(&self) -> (usize, usize) {
+    pub fn queued(&self) -> (usize, usize) {
         let inbox = self.inbox.lock();
         (inbox.deliveries.len(), inbox.delivery_bytes)
     }
@@ -321,7 +321,7 @@ mod tests {
         assert!((1..100).any(|_| !deliver(QoS::AtMostOnce)));
         assert!(deliver(QoS::AtLeastOnce), "more is held of those that were acknowledged");
         assert!((1..1000).any(|_| !deliver(QoS::AtLeastOnce)));
-        assert!(mailbox.waiting().1 <= ACKNOWLEDGED_SHARE * 1000 + 1000);
+        assert!(mailbox.queued().1 <= ACKNOWLEDGED_SHARE * 1000 + 1000);
     }
 
     #[test]

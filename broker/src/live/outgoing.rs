@@ -41,13 +41,13 @@ impl Outgoing {
 
     /// Bytes that are not written.
     #[must_use]
-    pub fn waiting(&self) -> usize {
+    pub fn unsent(&self) -> usize {
         self.bytes.len() - self.written + self.large.as_ref().map_or(0, |large| large.bytes)
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.waiting() == 0
+        self.unsent() == 0
     }
 
     /// What is to be written next, as far as it lies in one piece; empty when nothing waits.
@@ -96,18 +96,18 @@ impl Outgoing {
         self.large = None;
     }
 
-    /// A mark for [`Self::since`].
+    /// A position for [`Self::since`].
     #[must_use]
     pub fn end(&self) -> usize {
         self.bytes.len()
     }
 
-    /// A copy of what was added since `mark`, for the log. Nothing may have been written meanwhile.
+    /// A copy of what was added since `position`, for the log. Nothing may have been written meanwhile.
     #[must_use]
-    pub fn since(&self, mark: usize) -> Vec<u8> {
-        let (mut copy, mut at) = (Vec::new(), mark);
+    pub fn since(&self, position: usize) -> Vec<u8> {
+        let (mut copy, mut at) = (Vec::new(), position);
         let large = self.large.iter().flat_map(|large| &large.waiting);
-        for (place, payload) in large.filter(|(place, _)| *place > mark) {
+        for (place, payload) in large.filter(|(place, _)| *place > position) {
             copy.extend_from_slice(&self.bytes[at..*place]);
             copy.extend_from_slice(payload);
             at = *place;
@@ -126,7 +126,7 @@ mod tests {
         for takes in [1, 7, 1000, 50_000, 70_000, usize::MAX] {
             let (mut out, mut expected, mut came, mut added) = (Outgoing::default(), Vec::new(), Vec::new(), 0_u8);
             for round in 0..60 {
-                let mark = out.end();
+                let position = out.end();
                 let before = expected.len();
                 for size in [3, 0, 1000][..round % 4 % 3 + 1].iter().copied() {
                     added += 1;
@@ -138,14 +138,14 @@ mod tests {
                         expected.extend_from_slice(&payload);
                     }
                 }
-                assert!(out.since(mark) == expected[before..]);
+                assert!(out.since(position) == expected[before..]);
                 for _ in 0..round % 5 {
                     let taken = out.next().len().min(takes);
                     came.extend_from_slice(&out.next()[..taken]);
                     out.wrote(taken);
                 }
                 out.compact();
-                assert_eq!(out.waiting(), expected.len() - came.len());
+                assert_eq!(out.unsent(), expected.len() - came.len());
             }
             while !out.is_empty() {
                 let taken = out.next().len().min(takes);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_payload_is_shared_and_let_go_of_when_it_is_written() {
+    fn a_large_payload_is_shared_and_released_when_it_is_written() {
         let payload = Bytes::from(vec![1; SHARED_BYTES_MIN]);
         let mut out = Outgoing::default();
         out.buffer().extend_from_slice(b"head");

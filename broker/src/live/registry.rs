@@ -1,5 +1,5 @@
 //! Who is connected to this node: client identifiers and their connections.
-//! Always true: a client identifier has at most one entry; a connection that was told to go stays in it until its task
+//! Always true: a client identifier has at most one entry; a connection that was ordered to go stays in it until its task
 //! has sent its last byte, and `gone` resolves only then.
 use super::mailbox::{Mailbox, Order};
 use mosquorum_cluster::{
@@ -16,9 +16,9 @@ struct Entry {
     owner: Owner,
     user: Option<Utf8>,
     mailbox: Arc<Mailbox>,
-    /// The session is in nobody's log: the leader must hear of it after an election.
+    /// The session is in nobody's log: the leader must learn of it after an election.
     clean: bool,
-    /// Told to go to another node.
+    /// Ordered to go to another node.
     drained: bool,
     /// Its connection has ended; something that it wrote is not answered.
     departed: bool,
@@ -82,7 +82,7 @@ impl Registry {
         Presence(gone)
     }
 
-    /// Tells this very connection to go, if it is (or is about to be) the client's; its end can be waited for.
+    /// Orders this very connection to go, if it is (or is about to be) the client's; its end can be waited for.
     pub fn evict_connection(&self, client_id: &str, connection: ConnectionId, order: Order) -> Option<Gone> {
         let mut table = self.table.lock();
         if let Some(applicant) = table.applicants.get_mut(&connection) {
@@ -104,7 +104,7 @@ impl Registry {
         user.is_none_or(|user| *user == only.0)
     }
 
-    /// Enters an applicant unless somebody else of this node holds the name, who is then told to go: anybody, or `only` the
+    /// Enters an applicant unless somebody else of this node holds the name, who is then ordered to go: anybody, or `only` the
     /// user named.
     pub fn enter(
         &self,
@@ -156,7 +156,7 @@ impl Registry {
         }
     }
 
-    /// Tells everybody; who is only about to come in is turned away.
+    /// Orders it of everybody; who is only about to come in is turned away.
     pub fn order_all(&self, order: Order) -> Vec<Gone> {
         let all: Vec<_> = {
             let mut table = self.table.lock();
@@ -183,7 +183,7 @@ impl Registry {
         all.iter().for_each(|mailbox| mailbox.give_up());
     }
 
-    /// Clients that were not told to go to another node yet.
+    /// Clients that were not ordered to go to another node yet.
     pub fn undrained(&self) -> Vec<(Utf8, ConnectionId)> {
         let table = self.table.lock();
         let staying = table.clients.iter().filter(|(_, entry)| !entry.drained && !entry.departed);
@@ -207,9 +207,9 @@ impl Registry {
     }
 
     /// Deliveries that wait in all mailboxes, and their bytes.
-    pub fn waiting(&self) -> (usize, usize) {
+    pub fn queued(&self) -> (usize, usize) {
         let table = self.table.lock();
-        let each = table.clients.values().map(|entry| entry.mailbox.waiting());
+        let each = table.clients.values().map(|entry| entry.mailbox.queued());
         each.fold((0, 0), |(count, bytes), (more, more_bytes)| (count + more, bytes + more_bytes))
     }
 

@@ -8,10 +8,10 @@ use super::{
     rights::{Unreadable, may_read},
     subscriptions::{Group, LiveMatches, LiveSubscription, LiveSubscriptions, MemberNumber},
 };
-use crate::auth::Readers;
+use crate::{auth::Readers, config};
 use arc_swap::ArcSwap;
 use mosquorum_cluster::{
-    Consensus, Forward, Peers, RemoteRoutes,
+    Consensus, Forward, OrdinaryReceivers, Peers, RemoteRoutes,
     ids::{ConnectionId, Epoch, NodeId},
     recent_changes::RecentChanges,
     state::{DeliveryOptions, DurableMatch, GroupStanding, Message},
@@ -78,7 +78,7 @@ pub struct SharedTarget {
 
 /// Durable members of a group that are connected to this node.
 pub enum DurableMembers {
-    /// So many: whose turn it is the state tells.
+    /// So many: the state knows whose turn it is.
     Counted(u32),
     /// Those that may read the topic.
     Judged(Vec<(Arc<Mailbox>, DurableTarget)>),
@@ -125,9 +125,9 @@ impl Router {
         }
     }
 
-    pub fn configure(&self, upgrade_qos: bool, allow_duplicates: bool) {
-        self.upgrade_qos.store(upgrade_qos, Relaxed);
-        self.allow_duplicates.store(allow_duplicates, Relaxed);
+    pub fn configure(&self, settings: &config::Delivery) {
+        self.upgrade_qos.store(settings.upgrade_outgoing_qos, Relaxed);
+        self.allow_duplicates.store(settings.allow_duplicate_messages, Relaxed);
         self.change(|live| live.changes.all_changed());
     }
 
@@ -206,10 +206,10 @@ impl Router {
     pub fn changed_since(&self, version: RouteVersion) -> Option<Vec<TopicFilter>> {
         let (live, state, remote) = version;
         let mut filters = Vec::new();
-        let told = self.live.read().changes.since(live, &mut filters)
+        let complete = self.live.read().changes.since(live, &mut filters)
             && self.consensus.state().read().subscriptions_since(state, &mut filters)
             && self.peers.routes_since(remote, &mut filters);
-        told.then_some(filters)
+        complete.then_some(filters)
     }
 
     /// Clean sessions and groups of this node that match.
@@ -317,17 +317,17 @@ impl Router {
 
     /// Decides for each shared group who gets this message. The decision is taken once, before the message is proposed
     /// or delivered, and holds for both.
-    pub fn choose(&self, targets: &Targets, logged: bool, retain: bool) -> Vec<Choice> {
+    pub fn choose(&self, targets: &Targets, message: &Message, logged: bool) -> Vec<Choice> {
         let elsewhere = |group: &SharedTarget| if logged { SmallVec::new() } else { group.durable_nodes.clone() };
-        targets.groups.iter().map(|group| self.choose_member(group, &elsewhere(group), logged, retain)).collect()
+        targets.groups.iter().map(|group| self.choose_member(group, &elsewhere(group), message, logged)).collect()
     }
 
     fn choose_member(
         &self,
         group: &SharedTarget,
         durable_nodes: &[(NodeId, u32)],
+        message: &Message,
         logged: bool,
-        retain: bool,
     ) -> Choice {
         let here = group.members_here() as u32;
         let remote: u32 = group.remote.iter().chain(durable_nodes).map(|(_, members)| members).sum();
@@ -355,7 +355,7 @@ impl Router {
             turn -= members;
         }
         match self.durable_member(group, turn as usize).filter(|_| !logged) {
-            Some((mailbox, target)) => Choice::DurableHere(mailbox, target.options(retain)),
+            Some((mailbox, target)) => Choice::DurableHere(mailbox, target.options(message.retain)),
             None => Choice::Durable,
         }
     }
@@ -388,7 +388,7 @@ impl Router {
         turn.wrapping_sub(1)
     }
 
-    /// Delivers to everybody connected here and tells what other nodes must get (`None`: nothing).
+    /// Delivers to everybody connected here and returns what other nodes must get (`None`: nothing).
     pub fn deliver(
         &self,
         message: &Arc<Message>,
@@ -462,12 +462,12 @@ impl Router {
     pub fn deliver_forwarded(
         &self,
         message: &Arc<Message>,
-        ordinary: bool,
-        logged: bool,
+        ordinary: OrdinaryReceivers,
         groups: &[TopicFilter],
     ) -> Vec<TopicFilter> {
         let mut wakeups = Wakeups::default();
-        if ordinary {
+        if ordinary != OrdinaryReceivers::Nobody {
+            let logged = ordinary == OrdinaryReceivers::CleanSessions;
             let mut targets = self.targets(message.topic.as_str());
             targets.groups.clear();
             targets.remote = RemoteRoutes::default();
@@ -543,7 +543,7 @@ impl Router {
             first && !served.contains(&group.filter)
         });
         targets.remote = RemoteRoutes::default();
-        let choices = self.choose(&targets, logged, message.retain);
+        let choices = self.choose(&targets, message, logged);
         self.deliver(message, &targets, choices, logged, wakeups)
     }
 
@@ -552,7 +552,7 @@ impl Router {
         let targets = self.targets(message.topic.as_str());
         match targets.groups.iter().find(|group| group.filter == *filter) {
             // Not sent to where it may come from: whether a durable member is still there, that node knows better.
-            Some(group) => self.choose_member(group, &[], message.qos != QoS::AtMostOnce, message.retain),
+            Some(group) => self.choose_member(group, &[], message, message.qos != QoS::AtMostOnce),
             None => Choice::Nobody,
         }
     }

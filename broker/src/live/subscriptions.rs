@@ -163,7 +163,7 @@ pub struct LiveSubscriptions {
 }
 
 impl LiveSubscriptions {
-    /// Adds or replaces; tells whether it existed.
+    /// Adds or replaces; returns whether it existed.
     pub fn insert(&mut self, connection: ConnectionId, subscription: &Subscription, live: LiveSubscription) -> bool {
         let filter = &subscription.filter;
         let existed = match filter.share_name() {

@@ -1,7 +1,7 @@
 //! `$SYS`: what a node says about itself, and about the others of its cluster.
-//! Always true: these topics live in a node's memory; they are updated at multiples of `sys_interval`, a value that has
-//! not changed is not published again. A node tells the others what it publishes, so that `$SYS/broker/nodes/<name>/...`
-//! can be read at any node; what was told goes when its node has been silent for long.
+//! Always true: these topics are in a node's memory; they are updated at multiples of `sys_interval`, a value that has
+//! not changed is not published again. A node sends the others what it publishes, so that `$SYS/broker/nodes/<name>/...`
+//! can be read at any node; what was sent goes when its node has been silent for long.
 //! Not here: topics that bridges announce (they are replicated like all others).
 mod cluster;
 mod loads;
@@ -26,8 +26,8 @@ use std::{
 
 const OWN: &str = "$SYS/broker/";
 const NODES: &str = "$SYS/broker/nodes/";
-/// Topics that one node may tell.
-const TOLD_MAX: usize = 512;
+/// Topics that one node may publish at others.
+const REMOTE_TOPICS_MAX: usize = 512;
 
 #[derive(Default)]
 pub struct SysTopics {
@@ -37,9 +37,9 @@ pub struct SysTopics {
     connected_max: AtomicUsize,
 }
 
-/// What another node has told.
+/// What another node has sent.
 struct Other {
-    heard: Instant,
+    received: Instant,
     topics: usize,
 }
 
@@ -81,8 +81,8 @@ impl SysTopics {
         topics::SYSTREE.iter().copied().chain(["uptime"]).filter_map(read).collect()
     }
 
-    /// What another node tells; `false` if it is something else.
-    pub fn hear(&self, router: &Router, is_member: impl Fn(&str) -> bool, message: &Message) -> bool {
+    /// What another node sends; `false` if it is something else.
+    pub fn receive(&self, router: &Router, is_member: impl Fn(&str) -> bool, message: &Message) -> bool {
         let topic = message.topic.as_str();
         let Some((name, _)) = topic.strip_prefix(NODES).and_then(|rest| rest.split_once('/')) else { return false };
         let is_new = self.retained.read().get(topic).is_none();
@@ -91,9 +91,9 @@ impl SysTopics {
             if !others.contains_key(name) && !is_member(name) {
                 return true;
             }
-            let other = others.entry(name.to_owned()).or_insert(Other { heard: Instant::now(), topics: 0 });
-            other.heard = Instant::now();
-            if is_new && other.topics == TOLD_MAX {
+            let other = others.entry(name.to_owned()).or_insert(Other { received: Instant::now(), topics: 0 });
+            other.received = Instant::now();
+            if is_new && other.topics == REMOTE_TOPICS_MAX {
                 return true;
             }
             other.topics += usize::from(is_new);
@@ -102,12 +102,12 @@ impl SysTopics {
         true
     }
 
-    /// Takes away what silent nodes have told.
+    /// Removes what silent nodes have sent.
     fn forget_silent(&self, router: &Router, silence: Duration) {
         let now = Instant::now();
         let mut gone = Vec::new();
         self.others.lock().retain(|name, other| {
-            let stays = now.duration_since(other.heard) < silence;
+            let stays = now.duration_since(other.received) < silence;
             if !stays {
                 gone.push(name.clone());
             }
@@ -115,9 +115,9 @@ impl SysTopics {
         });
         for name in gone {
             let Ok(filter) = TopicFilter::new(Utf8::from(format!("{NODES}{name}/#"))) else { continue };
-            let mut told = Vec::new();
-            self.matches(&filter, &mut told);
-            for message in told {
+            let mut messages = Vec::new();
+            self.matches(&filter, &mut messages);
+            for message in messages {
                 self.retained.write().remove(message.topic.as_str());
                 publish_here(router, &own_message(message.topic.clone(), String::new(), true));
             }

@@ -14,7 +14,7 @@ use std::{
 };
 
 /// Every so many updates the others are sent everything, not only what has changed.
-const TELL_ALL_EVERY: u32 = 6;
+const PUBLISH_ALL_EVERY: u32 = 6;
 /// A node that has said nothing for so long is no longer shown.
 const SILENCE: Duration = Duration::from_secs(60);
 
@@ -99,15 +99,15 @@ impl Publisher {
             is_new || self.round == 0
         });
         if broker.clustered {
-            tell(&broker, &values);
+            publish_to_nodes(&broker, &values);
             broker.sys.forget_silent(&broker.router, SILENCE + 3 * interval);
         }
-        self.round = (self.round + 1) % TELL_ALL_EVERY;
+        self.round = (self.round + 1) % PUBLISH_ALL_EVERY;
     }
 }
 
 /// Publishes this node's values below its own name, here and at the others.
-fn tell(broker: &Broker, values: &[(String, String)]) {
+fn publish_to_nodes(broker: &Broker, values: &[(String, String)]) {
     let status = broker.consensus.status();
     let others = status.members.iter().map(|member| member.node).filter(|node| *node != status.node);
     let others: smallvec::SmallVec<[NodeId; 8]> = others.collect();
@@ -115,7 +115,7 @@ fn tell(broker: &Broker, values: &[(String, String)]) {
         let topic = format!("{NODES}{}/{name}", status.name);
         broker.sys.set(&broker.router, &topic, text.clone());
         let Ok(topic) = TopicName::new(Utf8::from(topic)) else { continue };
-        // What is lost is told again with the next change, or when everything is.
+        // What is lost is sent again with the next change, or when everything is.
         let message = Arc::new(Message { qos: QoS::AtMostOnce, ..(*own_message(topic, text.clone(), true)).clone() });
         broker.peers.forward(Forward { nodes: others.clone(), ..Forward::new(message) }, None);
     }
@@ -146,7 +146,7 @@ fn gauges(broker: &Broker) -> Gauges {
     let connected = broker.registry.len();
     let maximum = broker.sys.note_connected(connected) as u64;
     let (live, shared) = broker.router.subscription_counts();
-    let (waiting, waiting_bytes) = broker.registry.waiting();
+    let (waiting, waiting_bytes) = broker.registry.queued();
     let (memory, memory_maximum) = crate::memory::resident();
     let state = broker.consensus.state().read();
     let totals = state.totals();

@@ -1,5 +1,5 @@
 //! The metrics of `/metrics` as instruments of OpenTelemetry.
-//! Always true: one reading serves all instruments of an export; durations are told by `histograms`.
+//! Always true: one reading serves all instruments of an export; durations are exported by `histograms`.
 use crate::{
     broker::Broker,
     health,
@@ -42,12 +42,12 @@ impl FigureSource {
         Some(reading)
     }
 
-    /// Tells each sample of a family.
-    fn each(&self, name: &str, mut tell: impl FnMut(&Value, &[KeyValue])) {
+    /// Passes on each sample of a family.
+    fn each(&self, name: &str, mut observe: impl FnMut(&Value, &[KeyValue])) {
         let Some(reading) = self.reading() else { return };
         let family = reading.families.iter().find(|family| family.metric.name == name);
         for sample in family.into_iter().flat_map(|family| &family.samples) {
-            tell(&sample.value, &attributes(&sample.labels));
+            observe(&sample.value, &attributes(&sample.labels));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! OpenTelemetry: traces and metrics by OTLP over gRPC, told by the standard `OTEL_*` variables.
+//! OpenTelemetry: traces and metrics by OTLP over gRPC, configured by the standard `OTEL_*` variables.
 //! Always true: without an endpoint nothing is started; a trace is continued where a sampled message arrives and never
 //! begun here, so what is not sampled costs a look at its properties; a collector that is slow or away costs spans, never
 //! messages.

@@ -43,7 +43,7 @@ impl Barriers {
         drop(dropped);
     }
 
-    /// Runs for the life of the group.
+    /// Runs as long as the group does.
     pub(crate) async fn run(
         self: Arc<Self>,
         engine: Arc<Engine>,

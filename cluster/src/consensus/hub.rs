@@ -1,6 +1,6 @@
-//! What applying brings about, told to whom it concerns: effects to the live side, answers to whoever submitted, the
+//! What applying brings about, passed to whom it concerns: effects to the live side, answers to whoever submitted, the
 //! end of this node's incarnation to its supervisor.
-//! Always true: effects come before the answers of the same entries, both in log order; nothing is told while a start
+//! Always true: effects come before the answers of the same entries, both in log order; nothing is passed on while a start
 //! replays its log.
 use super::proposer::Proposer;
 use crate::{
@@ -24,7 +24,7 @@ pub(crate) enum IncarnationEvent {
     Up(Incarnation),
     /// The state knows this incarnation (and all before) as down, or its lease ran out.
     Ended(Incarnation),
-    /// A snapshot took the place of the state: what this incarnation waited for cannot be told any more.
+    /// A snapshot took the place of the state: what this incarnation waited for is not known any more.
     Replaced,
 }
 
@@ -46,8 +46,8 @@ impl Hub {
         (Arc::new(hub), receiver)
     }
 
-    /// The start's replay is over: from now on effects are told.
-    pub(crate) fn speak(&self, node: NodeId) {
+    /// The start's replay is over: from now on effects are passed on.
+    pub(crate) fn start_reporting(&self, node: NodeId) {
         self.node.store(node.0, Ordering::Relaxed);
         self.silent.store(false, Ordering::Release);
     }

@@ -449,7 +449,7 @@ mod tests {
 
     #[test]
     fn a_lone_command_goes_at_once_and_later_ones_wait_for_company() {
-        let (proposer, reply, _told) = proposer();
+        let (proposer, reply, _answered) = proposer();
         let mut cursor = proposer.start_cursor();
         proposer.submit(vec![submission(&reply, 0)]);
         assert_eq!(send(&proposer, &mut cursor).map(|b| (b.sequence, b.count)), Some((1, 1)));
@@ -461,24 +461,24 @@ mod tests {
 
     #[test]
     fn answers_come_in_order_and_only_for_the_next_batch() {
-        let (proposer, reply, told) = proposer();
+        let (proposer, reply, answered) = proposer();
         let mut cursor = proposer.start_cursor();
         proposer.submit(vec![submission(&reply, 0), submission(&reply, 1)]);
         send(&proposer, &mut cursor).unwrap();
         proposer.applied(ORIGIN, 2, vec![Outcome::Done], LogIndex(5));
-        assert!(told.try_recv().is_err());
+        assert!(answered.try_recv().is_err());
         let other = Origin { incarnation: Incarnation(2), ..ORIGIN };
         proposer.applied(other, 1, vec![Outcome::Done; 2], LogIndex(5));
-        assert!(told.try_recv().is_err());
+        assert!(answered.try_recv().is_err());
         proposer.applied(ORIGIN, 1, vec![Outcome::Done; 2], LogIndex(6));
-        assert_eq!(told.try_iter().collect::<Vec<_>>(), [0, 1]);
+        assert_eq!(answered.try_iter().collect::<Vec<_>>(), [0, 1]);
         proposer.applied(ORIGIN, 1, vec![Outcome::Done; 2], LogIndex(7));
-        assert!(told.try_recv().is_err());
+        assert!(answered.try_recv().is_err());
     }
 
     #[test]
     fn a_lost_batch_brings_back_everything_from_it_on() {
-        let (proposer, reply, _told) = proposer();
+        let (proposer, reply, _answered) = proposer();
         let mut cursor = proposer.start_cursor();
         for ticket in 0..3 {
             proposer.submit((0..LINGER_COMMANDS as u64).map(|i| submission(&reply, 100 * ticket + i)).collect());
@@ -496,7 +496,7 @@ mod tests {
 
     #[test]
     fn another_incarnation_forgets_what_was_on_its_way() {
-        let (proposer, reply, told) = proposer();
+        let (proposer, reply, answered) = proposer();
         let mut cursor = proposer.start_cursor();
         proposer.submit(vec![submission(&reply, 0)]);
         send(&proposer, &mut cursor).unwrap();
@@ -506,13 +506,13 @@ mod tests {
         let mut cursor = proposer.start_cursor();
         assert_eq!(send(&proposer, &mut cursor).map(|b| (b.origin, b.sequence)), Some((next, 1)));
         proposer.applied(ORIGIN, 1, vec![Outcome::Done], LogIndex(5));
-        assert!(told.try_recv().is_err());
+        assert!(answered.try_recv().is_err());
         assert_eq!(proposer.pressure(), Pressure::Low);
     }
 
     #[test]
-    fn goodbyes_go_before_the_word_that_the_next_incarnation_is_up() {
-        let (proposer, reply, told) = proposer();
+    fn disconnects_go_before_the_command_that_the_next_incarnation_is_up() {
+        let (proposer, reply, answered) = proposer();
         let disconnect = |client_id: &str, discard_will| {
             Command::Disconnect(crate::state::DisconnectCommand {
                 client_id: client_id.into(),
@@ -531,7 +531,7 @@ mod tests {
         // It came out of the log and changed nothing: one before it was lost on its way.
         proposer.take_commands(ORIGIN, 1).unwrap();
         submit(disconnect("waits", true));
-        submit(disconnect("without a word", false));
+        submit(disconnect("with a will", false));
         proposer.restart(None, None);
         submit(disconnect("between", true));
         let next = Origin { incarnation: Incarnation(2), ..ORIGIN };
@@ -549,12 +549,12 @@ mod tests {
         proposer.applied(next, 1, vec![Outcome::Done; 4], LogIndex(5));
         proposer.restart(Some(Origin { incarnation: Incarnation(3), ..ORIGIN }), Some(Command::Tick));
         assert_eq!(proposer.take_commands(Origin { incarnation: Incarnation(3), ..ORIGIN }, 1).unwrap().len(), 1);
-        assert!(told.try_recv().is_err());
+        assert!(answered.try_recv().is_err());
     }
 
     #[test]
-    fn what_connections_of_an_earlier_life_still_submit_is_not_proposed_under_the_next() {
-        let (proposer, reply, told) = proposer();
+    fn what_connections_of_an_earlier_incarnation_still_submit_is_not_proposed_under_the_next() {
+        let (proposer, reply, answered) = proposer();
         let of = |incarnation, ticket| Submission {
             incarnation: Some(Incarnation(incarnation)),
             ..submission(&reply, ticket)
@@ -567,16 +567,16 @@ mod tests {
         // The task of a connection that was cut off a moment ago, woken late.
         proposer.submit(vec![of(1, 2), of(2, 3)]);
         let mut cursor = proposer.start_cursor();
-        assert_eq!(send(&proposer, &mut cursor).map(|b| b.count), Some(1), "the first word of the new life");
+        assert_eq!(send(&proposer, &mut cursor).map(|b| b.count), Some(1), "the first command of the new incarnation");
         proposer.applied(next, 1, vec![Outcome::Done], LogIndex(5));
         assert_eq!(send(&proposer, &mut cursor).map(|b| b.count), Some(1));
         proposer.applied(next, 2, vec![Outcome::Done; 2], LogIndex(6));
-        assert_eq!(told.try_iter().collect::<Vec<_>>(), [3]);
+        assert_eq!(answered.try_iter().collect::<Vec<_>>(), [3]);
     }
 
     #[test]
     fn no_more_than_a_few_batches_are_on_their_way() {
-        let (proposer, reply, _told) = proposer();
+        let (proposer, reply, _answered) = proposer();
         let mut cursor = proposer.start_cursor();
         proposer.submit((0..10 * BATCH_COMMANDS as u64).map(|ticket| submission(&reply, ticket)).collect());
         let sent = std::iter::from_fn(|| send(&proposer, &mut cursor)).count();

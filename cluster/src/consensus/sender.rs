@@ -35,7 +35,7 @@ pub(crate) struct Sender {
 /// Where batches go at the moment.
 enum Link {
     None,
-    /// Into the own log; the futures tell which of them failed.
+    /// Into the own log; the futures say which of them failed.
     Own(FuturesUnordered<BoxFuture<'static, Result<(), NotLeader>>>),
     Remote {
         frames: mpsc::Sender<wire::ProposeFrame>,

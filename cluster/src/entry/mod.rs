@@ -1,5 +1,5 @@
 //! Log entries and memberships as bytes: on disk and between nodes.
-//! Always true: the first byte tells the kind; a batch's header has a fixed size, so the leader stamps the time without
+//! Always true: the first byte is the kind; a batch's header has a fixed size, so the leader stamps the time without
 //! touching the commands behind it; bytes that cannot be read are an error, never a panic.
 use crate::{
     ids::{Incarnation, Millis, NodeId},

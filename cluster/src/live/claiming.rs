@@ -108,14 +108,14 @@ impl PeerLinks {
                     }
                     Action::Ask { leader, request, client_id, owner } => {
                         let (client_id, owner) = (client_id.as_bytes().clone(), Some(owner_to_wire(owner)));
-                        self.tell(leader, Body::Claim(ClaimRequest { request, client_id, owner }));
+                        self.send(leader, Body::Claim(ClaimRequest { request, client_id, owner }));
                     }
                     Action::Release { leader, client_id, owner } if leader == me => {
                         self.table.lock().release(&client_id, owner);
                     }
                     Action::Release { leader, client_id, owner } => {
                         let (client_id, owner) = (client_id.as_bytes().clone(), Some(owner_to_wire(owner)));
-                        self.tell(leader, Body::ClaimRelease(ClaimRelease { client_id, owner }));
+                        self.send(leader, Body::ClaimRelease(ClaimRelease { client_id, owner }));
                     }
                     Action::Fence { request, client_id, owner, only } if owner.node == me => {
                         self.fence_here((me, Incarnation(0)), request, client_id, owner, only);
@@ -124,7 +124,7 @@ impl PeerLinks {
                         let (node, owner) = (owner.node, Some(owner_to_wire(owner)));
                         let client_id = client_id.as_bytes().clone();
                         let only = only.map(|user| WireOnlyUser { name: user.0.map(|name| name.as_bytes().clone()) });
-                        self.tell(node, Body::Fence(FenceRequest { request, client_id, owner, only }));
+                        self.send(node, Body::Fence(FenceRequest { request, client_id, owner, only }));
                     }
                     // Nobody waits any more only if the asker gave up, and then it has released.
                     Action::Resolve { waiter, epoch } => {
@@ -158,7 +158,7 @@ impl PeerLinks {
         }
     }
 
-    /// Ends a connection of this node (or its claim, if it is not there yet), then tells that incarnation of `to`. One of another
+    /// Ends a connection of this node (or its claim, if it is not there yet), then notifies that incarnation of `to`. One of another
     /// user than it is to be stays.
     fn fence_here(
         &self,
@@ -288,12 +288,12 @@ impl PeerLinks {
         let grants = self.table.lock().announced((me, incarnation), term, own, true);
         self.answer_claims(grants);
         for node in others {
-            self.tell(node, Body::Announce(AnnounceRequest { term }));
+            self.send(node, Body::Announce(AnnounceRequest { term }));
         }
     }
 
-    /// The link to a node begins anew: what was told before may be lost.
-    pub(super) fn retell_claims(&self, node: NodeId) {
+    /// The link to a node begins anew: what was sent before may be lost.
+    pub(super) fn resend_claims(&self, node: NodeId) {
         let todo = self.claimer.lock().relink(node);
         self.perform(todo);
         let term = {
@@ -301,7 +301,7 @@ impl PeerLinks {
             table.term().filter(|_| table.waits_for(node))
         };
         if let Some(term) = term {
-            self.tell(node, Body::Announce(AnnounceRequest { term }));
+            self.send(node, Body::Announce(AnnounceRequest { term }));
         }
     }
 }

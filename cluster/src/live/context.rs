@@ -86,7 +86,7 @@ pub(crate) trait ClusterContext: Send + Sync + 'static {
     }
 
     /// What another node's clocks said, after a round trip of this length.
-    fn heard_clocks(&self, from: NodeId, said: Clocks, round_trip: Duration) {
+    fn observe_clocks(&self, from: NodeId, said: Clocks, round_trip: Duration) {
         let _ = (from, said, round_trip);
     }
 

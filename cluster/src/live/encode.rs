@@ -1,6 +1,7 @@
 //! Messages and owners as they go over a link, and back.
 //! Always true: what comes from a peer is checked as if it came from a client; whatever is wrong gives `None`.
 use crate::{
+    facade::OrdinaryReceivers,
     ids::{ConnectionId, Incarnation, LogIndex, Millis, NodeId},
     state::{LoopId, Message, Owner},
 };
@@ -32,6 +33,16 @@ pub(crate) struct Handed {
     pub(crate) at_apply: bool,
     /// Nodes that had no member of the groups.
     pub(crate) tried: Vec<NodeId>,
+}
+
+impl Handed {
+    pub(crate) fn ordinary_receivers(&self) -> OrdinaryReceivers {
+        match (self.ordinary, self.logged) {
+            (false, _) => OrdinaryReceivers::Nobody,
+            (true, true) => OrdinaryReceivers::CleanSessions,
+            (true, false) => OrdinaryReceivers::Everybody,
+        }
+    }
 }
 
 /// About what a message takes on the wire.

@@ -1,6 +1,6 @@
 //! Follows the view of the cluster: links come and go with members, what was waited for from a node that is down is
 //! settled, a new incarnation of this node starts from nothing.
-//! Always true: links exist for every member before anybody is waited for; a node that serves is told that it is waited
+//! Always true: links exist for every member before anybody is waited for; a node that serves is notified that it is waited
 //! for after everything that it has to know.
 use super::{
     PeerLinks,
@@ -53,7 +53,7 @@ impl PeerLinks {
         self.check_ready();
     }
 
-    /// Nothing of an earlier incarnation goes on, but for what others are told of routes: that starts again.
+    /// Nothing of an earlier incarnation goes on, but for the routes announced to others: that starts again.
     fn begin_incarnation(&self, view: &ClusterView) {
         debug!(incarnation = view.me.incarnation.0, "live side begins an incarnation");
         // Routes are the broker's: it takes back those of the connections that it closes.
@@ -110,13 +110,13 @@ impl PeerLinks {
     }
 
     fn follow_serving(&self, view: &ClusterView, settled: &mut Settled) {
-        let mut told = self.told.lock();
-        told.serving = view.others_serving().collect();
+        let mut announced = self.announced.lock();
+        announced.serving = view.others_serving().collect();
         let links = self.links.load();
-        for (node, incarnation) in &told.serving {
+        for (node, incarnation) in &announced.serving {
             if let Some(link) = links.get(node) {
                 settled.merge(link.observe(*incarnation));
-                link.tell_complete(*incarnation, Body::RoutesComplete(RoutesComplete {}));
+                link.send_complete(*incarnation, Body::RoutesComplete(RoutesComplete {}));
             }
         }
     }
@@ -133,7 +133,7 @@ impl PeerLinks {
         }
     }
 
-    /// Once per incarnation: whether every serving node has told its routes and waits for this node's acknowledgements.
+    /// Once per incarnation: whether every serving node has announced its routes and waits for this node's acknowledgements.
     pub(super) fn check_ready(&self) {
         let Some(view) = self.view.load_full() else { return };
         if self.leases.is_ready() || view.me.incarnation == Incarnation(0) || !view.is_up() {

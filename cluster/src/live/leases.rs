@@ -54,7 +54,7 @@ pub(crate) struct Leases {
 struct LeaseState {
     me: Origin,
     holder: LeaseHolder,
-    /// The incarnation whose end was told.
+    /// The incarnation whose end was reported.
     ended: Incarnation,
     refused_since: Option<Duration>,
     lag: Lag,
@@ -167,7 +167,7 @@ impl Leases {
         Ok((grantor.ping(clock::now(), node, incarnation), grantor.voters_index()))
     }
 
-    /// Answers a leader. A refusal is on disk before it is told.
+    /// Answers a leader. A refusal is on disk before it is sent.
     pub(crate) async fn answer(self: &Arc<Self>, question: Question, refuse: bool) -> bool {
         let refusals = {
             let mut inner = self.inner.lock();
@@ -236,13 +236,17 @@ impl Leases {
         };
         if let Some(clocks) = reply.clocks {
             let said = Clocks { time: Millis(clocks.time), wall: Millis(clocks.wall), sure: clocks.sure };
-            self.context.heard_clocks(node, said, clock::now().saturating_sub(sent));
+            self.context.observe_clocks(node, said, clock::now().saturating_sub(sent));
         }
         let mut inner = self.inner.lock();
         if inner.me != me {
             return;
         }
-        inner.lag.heard(sent.max(clock::now().saturating_sub(PING_TRIP)), reply.applied, self.context.applied_index());
+        inner.lag.observe(
+            sent.max(clock::now().saturating_sub(PING_TRIP)),
+            reply.applied,
+            self.context.applied_index(),
+        );
         if reply.granted {
             inner.holder.granted(clock::now(), node, sent, reply.voters_index);
         } else {

@@ -1,6 +1,6 @@
 //! The live side between nodes: leases, reliable links, routes, claims.
 //! Always true: the cores ([`lease`], `link`, `routes`, `claims`) have no I/O and no clock; the shells around them wait
-//! for nothing while they hold a lock. Locks are taken in this order: `told`, a link; handling of an inbound lane, then
+//! for nothing while they hold a lock. Locks are taken in this order: `announced`, a link; handling of an inbound lane, then
 //! any other; the broker is called with none of them but a lane's.
 //! Not here: what is agreed on (`state`, `raft`), who may become leader, connections of clients (`broker`).
 mod claiming;
@@ -58,7 +58,7 @@ use std::{
 use tokio::runtime::Handle;
 use tonic::service::Routes;
 
-/// What a node's live side can be told.
+/// The settings of a node's live side.
 #[derive(Debug, Clone)]
 pub struct LiveSettings {
     pub lease: LeaseTimes,
@@ -116,7 +116,7 @@ pub struct PeerLinks {
     view: ArcSwapOption<ClusterView>,
     links: ArcSwap<Links>,
     inbound: Mutex<BTreeMap<NodeId, Arc<Inbound>>>,
-    told: Mutex<AnnouncedRoutes>,
+    announced: Mutex<AnnouncedRoutes>,
     remote: RwLock<RemoteTable>,
     route_changes: Mutex<RecentChanges>,
     /// That of `route_changes`, when `remote` has them.
@@ -158,7 +158,7 @@ impl PeerLinks {
             view: ArcSwapOption::empty(),
             links: ArcSwap::default(),
             inbound: Mutex::default(),
-            told: Mutex::default(),
+            announced: Mutex::default(),
             remote: RwLock::default(),
             route_changes: Mutex::default(),
             routes_version: AtomicU64::new(RecentChanges::default().version()),
@@ -242,7 +242,7 @@ impl Peers for PeerLinks {
         reply: Arc<dyn Completion>,
         ticket: u64,
     ) {
-        self.tell_routes(added, removed, reply, ticket);
+        self.announce_routes(added, removed, reply, ticket);
     }
 
     fn routes(&self, topic: &str, into: &mut RemoteRoutes) {

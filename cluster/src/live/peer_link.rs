@@ -51,14 +51,23 @@ struct Lane {
     waker: Option<Waker>,
 }
 
+/// What the other end has been sent on the control lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SyncState {
+    Unsynced,
+    /// Everything that it must know first.
+    Synced,
+    /// Also that it is waited for.
+    Complete,
+}
+
 struct LinkState {
     /// 0: nothing is known of the other end.
     remote: Incarnation,
-    /// Lives of the other end up to this one are over.
+    /// Incarnations of the other end up to this one are over.
     ended: Incarnation,
-    synced: bool,
-    told_complete: bool,
-    /// Route changes that the other end hears of when it is synced, with the incarnation that has to.
+    sync: SyncState,
+    /// Route changes that the other end gets when it is synced, with the incarnation that has to.
     unsynced: Vec<(Incarnation, Pending)>,
     /// Items that go out once it is synced.
     held: Vec<link_item::Body>,
@@ -98,8 +107,7 @@ impl PeerLink {
         let inner = LinkState {
             remote: Incarnation(0),
             ended: Incarnation(0),
-            synced: false,
-            told_complete: false,
+            sync: SyncState::Unsynced,
             unsynced: Vec::new(),
             held: Vec::new(),
             lanes: [lane(), lane()],
@@ -112,24 +120,24 @@ impl PeerLink {
         self.data_bytes.load(Ordering::Relaxed) > self.bytes_max
     }
 
-    /// Both lanes are open, and the other side was told everything.
+    /// Both lanes are open, and the other side was sent everything.
     pub(crate) fn is_up(&self) -> bool {
         let inner = self.inner.lock();
-        inner.synced && inner.lanes.iter().all(|lane| lane.opened)
+        inner.is_synced() && inner.lanes.iter().all(|lane| lane.opened)
     }
 
     pub(crate) fn data_bytes(&self) -> usize {
         self.data_bytes.load(Ordering::Relaxed)
     }
 
-    /// The other end lives under this incarnation.
+    /// The other end runs under this incarnation.
     pub(crate) fn observe(&self, incarnation: Incarnation) -> Settled {
         let mut inner = self.inner.lock();
         if incarnation <= inner.remote {
             return Settled::default();
         }
         inner.remote = incarnation;
-        self.let_go(&mut inner, Incarnation(incarnation.0 - 1))
+        self.abandon(&mut inner, Incarnation(incarnation.0 - 1))
     }
 
     /// The other end's incarnations up to this one are over.
@@ -139,23 +147,23 @@ impl PeerLink {
             return Settled::default();
         }
         inner.ended = incarnation;
-        if inner.remote > incarnation { Settled::default() } else { self.let_go(&mut inner, incarnation) }
+        if inner.remote > incarnation { Settled::default() } else { self.abandon(&mut inner, incarnation) }
     }
 
-    /// This node begins another incarnation: the publishers that waited are not there any more; routes are told again.
+    /// This node begins another incarnation: the publishers that waited are not there any more; routes are announced again.
     pub(crate) fn restart(&self) {
         let mut inner = self.inner.lock();
         let incarnation = inner.remote;
         let waiting = inner.lanes[CONTROL].outbox.reset().into_iter().filter_map(|(frame, _)| frame.pending);
         inner.unsynced.extend(waiting.map(|pending| (incarnation, pending)));
-        let forgotten = self.let_go(&mut inner, Incarnation(0));
+        let forgotten = self.abandon(&mut inner, Incarnation(0));
         drop(inner);
         drop(forgotten);
     }
 
     /// `over`: incarnations of the other end up to this one are not waited for any more.
-    fn let_go(&self, inner: &mut LinkState, over: Incarnation) -> Settled {
-        (inner.synced, inner.told_complete) = (false, false);
+    fn abandon(&self, inner: &mut LinkState, over: Incarnation) -> Settled {
+        inner.sync = SyncState::Unsynced;
         let (gone, kept) =
             std::mem::take(&mut inner.unsynced).into_iter().partition(|(incarnation, _)| *incarnation <= over);
         inner.unsynced = kept;
@@ -212,10 +220,10 @@ impl PeerLink {
         Pushed::Queued
     }
 
-    /// Asks or tells on the control lane, if it is synced (whoever syncs it asks anew).
+    /// Sends a request or a notification on the control lane, if it is synced (whoever syncs it asks anew).
     pub(crate) fn push_control(&self, body: link_item::Body) {
         let mut inner = self.inner.lock();
-        if inner.synced {
+        if inner.is_synced() {
             inner.push_control(body, None);
         }
     }
@@ -226,7 +234,7 @@ impl PeerLink {
         if inner.remote != incarnation {
             return;
         }
-        if inner.synced {
+        if inner.is_synced() {
             inner.push_control(body, None);
         } else if inner.remote > inner.ended {
             if inner.held.len() < HELD_MAX {
@@ -237,35 +245,35 @@ impl PeerLink {
         }
     }
 
-    /// Tells of changed routes. `pending`: the node serves and its acknowledgement is waited for.
+    /// Announces changed routes. `pending`: the node serves and its acknowledgement is waited for.
     pub(crate) fn push_routes(&self, body: link_item::Body, pending: Option<(Incarnation, Pending)>) -> Settled {
         let mut inner = self.inner.lock();
         match pending {
             // A later incarnation than the one that serves is there: that one is over.
             Some((incarnation, pending)) if inner.remote > incarnation || inner.ended >= incarnation => {
-                if inner.synced {
+                if inner.is_synced() {
                     inner.push_control(body, None);
                 }
                 return Settled::from_iter([pending]);
             }
-            Some((incarnation, pending)) if inner.synced && inner.remote == incarnation => {
+            Some((incarnation, pending)) if inner.is_synced() && inner.remote == incarnation => {
                 inner.push_control(body, Some(pending))
             }
             Some(pending) => inner.unsynced.push(pending),
-            None if inner.synced => inner.push_control(body, None),
+            None if inner.is_synced() => inner.push_control(body, None),
             None => {}
         }
         Settled::default()
     }
 
-    /// Sends everything that the other end must know first, once per life of the link; `false` if it was done before
+    /// Sends everything that the other end must know first, once per incarnation of either end; `false` if it was done before
     /// (or the link is not open). There is at least one item. Route changes that waited are settled when the last of it is acknowledged.
     pub(crate) fn sync(&self, items: impl FnOnce() -> Vec<link_item::Body>) -> bool {
         let mut inner = self.inner.lock();
-        if inner.synced || !inner.lanes[CONTROL].opened {
+        if inner.is_synced() || !inner.lanes[CONTROL].opened {
             return false;
         }
-        inner.synced = true;
+        inner.sync = SyncState::Synced;
         items().into_iter().for_each(|body| inner.push_control(body, None));
         let waiting = std::mem::take(&mut inner.unsynced).into_iter().map(|(_, pending)| pending).collect();
         if let Some(last) = inner.lanes[CONTROL].outbox.last_mut() {
@@ -275,11 +283,11 @@ impl PeerLink {
         true
     }
 
-    /// Tells the other end once that it is waited for from here on, if it lives under this incarnation and is synced.
-    pub(crate) fn tell_complete(&self, incarnation: Incarnation, body: link_item::Body) {
+    /// Notifies the other end once that it is waited for from here on, if it runs under this incarnation and is synced.
+    pub(crate) fn send_complete(&self, incarnation: Incarnation, body: link_item::Body) {
         let mut inner = self.inner.lock();
-        if inner.synced && !inner.told_complete && inner.remote == incarnation {
-            inner.told_complete = true;
+        if inner.sync == SyncState::Synced && inner.remote == incarnation {
+            inner.sync = SyncState::Complete;
             inner.push_control(body, None);
         }
     }
@@ -308,7 +316,7 @@ impl PeerLink {
         let mut settled = Settled::default();
         if incarnation > inner.remote {
             inner.remote = incarnation;
-            settled = self.let_go(&mut inner, Incarnation(incarnation.0 - 1));
+            settled = self.abandon(&mut inner, Incarnation(incarnation.0 - 1));
             // This stream goes on, as the first of the new incarnation.
             inner.lanes[lane].stream = stream;
         }
@@ -361,6 +369,10 @@ impl PeerLink {
 }
 
 impl LinkState {
+    fn is_synced(&self) -> bool {
+        self.sync != SyncState::Unsynced
+    }
+
     fn push_control(&mut self, body: link_item::Body, pending: Option<Pending>) {
         let lane = &mut self.lanes[CONTROL];
         let size = 48 + LinkItem::encoded_len(&LinkItem { body: Some(body.clone()) });

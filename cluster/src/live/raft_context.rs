@@ -81,8 +81,8 @@ impl ClusterContext for RaftContext {
         self.shared.clocks()
     }
 
-    fn heard_clocks(&self, from: NodeId, said: Clocks, round_trip: Duration) {
-        self.shared.heard_clocks(from, said, round_trip);
+    fn observe_clocks(&self, from: NodeId, said: Clocks, round_trip: Duration) {
+        self.shared.observe_clocks(from, said, round_trip);
     }
 
     fn applied(&self) -> Option<watch::Receiver<u64>> {
@@ -100,7 +100,7 @@ impl ClusterContext for RaftContext {
     }
 }
 
-/// Keeps the view up to date for the life of the group.
+/// Keeps the view up to date for as long as the group runs.
 async fn follow(shared: Weak<NodeParts>, publish: watch::Sender<Arc<ClusterView>>) {
     let engine = loop {
         let Some(shared) = shared.upgrade() else { return };

@@ -23,7 +23,7 @@ pub(crate) struct Inbound {
     inbox: Mutex<Inbox>,
     /// Held while items of the lane are handled; taken before `inbox`, both (in order) when an incarnation begins or ends.
     lanes: [Mutex<Parts>; LANES],
-    /// The incarnation of the sender that told all its routes and waits for this node's acknowledgements.
+    /// The incarnation of the sender that announced all its routes and waits for this node's acknowledgements.
     complete: AtomicU64,
 }
 
@@ -161,7 +161,7 @@ impl PeerLinks {
             // The entry is applied (the stream waited for it), and whom it concerns has been served.
             return Some(());
         }
-        let unserved = self.live.deliver(handed.message.clone(), handed.ordinary, handed.logged, &handed.groups);
+        let unserved = self.live.deliver(handed.message.clone(), handed.ordinary_receivers(), &handed.groups);
         if !unserved.is_empty() {
             let returned = encode::Handed { ordinary: false, groups: unserved, ..handed };
             self.send_back(from, incarnation, &returned);

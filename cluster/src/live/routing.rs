@@ -1,5 +1,5 @@
 //! Routes and forwarded messages in operation.
-//! Always true: what this node tells of its routes over a link comes in the order of the changes; a change is known when
+//! Always true: what this node announces of its routes over a link comes in the order of the changes; a change is known when
 //! every node that serves has acknowledged it, those that begin to serve get it before they do.
 use super::{
     PeerLinks,
@@ -9,7 +9,7 @@ use super::{
     routes::LocalRoutes,
 };
 use crate::{
-    facade::{Answer, Completion, Forward},
+    facade::{Answer, Completion, Forward, OrdinaryReceivers},
     ids::{Incarnation, LogIndex, NodeId},
     state::Message,
 };
@@ -34,15 +34,15 @@ pub(super) struct AnnouncedRoutes {
 }
 
 impl PeerLinks {
-    pub(super) fn tell_routes(
+    pub(super) fn announce_routes(
         &self,
         mut added: Vec<TopicFilter>,
         mut removed: Vec<TopicFilter>,
         reply: Arc<dyn Completion>,
         ticket: u64,
     ) {
-        let mut told = self.told.lock();
-        let AnnouncedRoutes { routes, serving } = &mut *told;
+        let mut announced = self.announced.lock();
+        let AnnouncedRoutes { routes, serving } = &mut *announced;
         // Nobody waits for the end of a subscription, so one that changes nothing is nobody else's business.
         let only_ends = added.is_empty() && !removed.is_empty();
         routes.change(&mut added, &mut removed);
@@ -50,7 +50,7 @@ impl PeerLinks {
         let waits = serving.keys().filter(|node| links.contains_key(node)).count();
         let waiter = Waiter { reply, ticket, answer: Answer::RoutesKnown };
         if only_ends && removed.is_empty() {
-            drop(told);
+            drop(announced);
             waiter.share(0);
             return;
         }
@@ -58,26 +58,26 @@ impl PeerLinks {
         let mut settled = Settled::default();
         if waits == 0 {
             links.values().for_each(|link| settled.merge(link.push_routes(body.clone(), None)));
-            drop(told);
+            drop(announced);
             settled.settle();
             waiter.share(0);
             return;
         }
         let pending = waiter.share(waits);
         for (node, link) in links.iter() {
-            // An empty change is told as well to those that are waited for: one before may be on its way.
+            // An empty change is sent as well to those that are waited for: one before may be on its way.
             let waited_for = serving.get(node).copied().zip(pending.clone());
             settled.merge(link.push_routes(body.clone(), waited_for));
         }
-        drop(told);
+        drop(announced);
         settled.settle();
     }
 
-    /// The control lane of a link is open: the first time in its incarnation, everything is told.
+    /// The control lane of a link is open: the first time in its incarnation, everything is announced.
     pub(super) fn sync(&self, link: &PeerLink) {
-        let told = self.told.lock();
+        let announced = self.announced.lock();
         let synced = link.sync(|| {
-            let all: Vec<&TopicFilter> = told.routes.all().collect();
+            let all: Vec<&TopicFilter> = announced.routes.all().collect();
             let mut items: Vec<_> = all
                 .chunks(FILTERS_PER_ITEM)
                 .map(|some| Body::Routes(RouteChange { added: filters_to_wire(some.iter().copied()), removed: vec![] }))
@@ -87,12 +87,12 @@ impl PeerLinks {
             }
             items
         });
-        if let Some(incarnation) = told.serving.get(&link.node) {
-            link.tell_complete(*incarnation, Body::RoutesComplete(RoutesComplete {}));
+        if let Some(incarnation) = announced.serving.get(&link.node) {
+            link.send_complete(*incarnation, Body::RoutesComplete(RoutesComplete {}));
         }
-        drop(told);
+        drop(announced);
         if synced {
-            self.retell_claims(link.node);
+            self.resend_claims(link.node);
         }
     }
 
@@ -110,7 +110,7 @@ impl PeerLinks {
         Some(())
     }
 
-    /// What a node told is void.
+    /// What a node announced is void.
     pub(super) fn forget_routes(&self, node: NodeId) {
         let mut table = self.remote.write();
         if table.forget(node) {
@@ -205,7 +205,7 @@ impl PeerLinks {
     }
 
     fn serve_group_here(&self, message: &Arc<Message>, group: TopicFilter) {
-        for unserved in self.live.deliver(message.clone(), false, false, &[group]) {
+        for unserved in self.live.deliver(message.clone(), OrdinaryReceivers::Nobody, &[group]) {
             self.live.group_unserved(message.clone(), unserved);
         }
     }
@@ -218,8 +218,8 @@ struct Target {
 }
 
 impl PeerLinks {
-    /// Asks or tells another node something that is told again when the link to it begins anew.
-    pub(super) fn tell(&self, node: NodeId, body: Body) {
+    /// Sends another node a request or a notification that is sent again when the link to it begins anew.
+    pub(super) fn send(&self, node: NodeId, body: Body) {
         if let Some(link) = self.links.load().get(&node) {
             link.push_control(body);
         }

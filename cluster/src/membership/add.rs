@@ -1,4 +1,4 @@
-//! `mosquorum cluster add`: the leader tells a running node, which belongs to no cluster yet, where to join.
+//! `mosquorum cluster add`: the leader sends a running node, which belongs to no cluster yet, where to join.
 //! Always true: the node itself asks for admission, as one that lists a member as its peer does; for a node that does not
 //! answer only its name is noted, which may join from then on, so a mistyped address costs no majority.
 use super::{changes::decide, forming::hello, own_address};

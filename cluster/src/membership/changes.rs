@@ -28,7 +28,7 @@ use tracing::{info, warn};
 const CATCH_UP_WAIT: Duration = Duration::from_secs(8);
 /// A learner that is so few entries behind becomes a voter.
 const CATCH_UP_ENTRIES: u64 = 64;
-/// A node that the leader heard of so recently is running.
+/// A node that answered the leader so recently is running.
 const RUNNING: Duration = Duration::from_secs(2);
 
 /// Has the cluster note something, and waits until it has.
@@ -104,7 +104,7 @@ pub(crate) async fn refuse_copy(shared: &NodeParts, request: &wire::JoinRequest)
 }
 
 /// `said`: which number answers where the member is known to be, and what it calls its own address. One that does not
-/// answer may still run, if it was heard of a moment ago.
+/// answer may still run, if it answered a moment ago.
 fn is_copy(known: &MemberView, said: Option<(u64, String)>, wanted: &str) -> bool {
     match said {
         Some((node, address)) => node == known.node && address != wanted,
@@ -225,12 +225,12 @@ mod tests {
     #[test]
     fn a_copy_of_a_running_members_data_does_not_take_its_address() {
         let member = |silent| MemberView { node: 3, address: "a:1".to_owned(), silent, ..MemberView::default() };
-        let heard = member(Some(Duration::from_millis(100)));
+        let answered = member(Some(Duration::from_millis(100)));
         let said = |node, address: &str| Some((node, address.to_owned()));
-        assert!(is_copy(&heard, said(3, "a:1"), "b:1"));
-        assert!(is_copy(&heard, None, "b:1"), "it may answer the next time");
-        assert!(!is_copy(&heard, said(3, "b:1"), "b:1"), "it is the one that asks, reached by its former name");
-        assert!(!is_copy(&heard, said(5, "a:1"), "b:1"), "another node lives there now");
+        assert!(is_copy(&answered, said(3, "a:1"), "b:1"));
+        assert!(is_copy(&answered, None, "b:1"), "it may answer the next time");
+        assert!(!is_copy(&answered, said(3, "b:1"), "b:1"), "it is the one that asks, reached by its former name");
+        assert!(!is_copy(&answered, said(5, "a:1"), "b:1"), "another node runs there now");
         assert!(!is_copy(&member(Some(RUNNING)), None, "b:1"));
         assert!(!is_copy(&member(None), None, "b:1"));
     }

@@ -1,4 +1,4 @@
-//! Asks other members who the members are, when a message comes from a node that this node's log does not tell of (yet).
+//! Asks other members who the members are, when a message comes from a node that is not a member in this node's log (yet).
 //! Always true: only nodes at addresses of members, of `cluster_peer` or of an invitation are asked, and TLS says that they
 //! are the ones; what they say holds until this node's own log is as far.
 use super::{ask_first, forming::hello};

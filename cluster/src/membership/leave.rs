@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tonic::Code;
 use tracing::{info, warn};
 
-/// A node that the leader has not heard of for so long is not asked.
+/// A node that has not answered the leader for so long is not asked.
 const SILENT: Duration = Duration::from_secs(3);
 
 /// What came of asking nodes that leave.

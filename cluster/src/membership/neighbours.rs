@@ -21,9 +21,9 @@ use std::{
 };
 use tokio::task::JoinSet;
 
-/// Listeners of one node that are told to others.
+/// Listeners of one node that are reported to others.
 const LISTENERS_MAX: usize = 64;
-/// Reasons not to send clients to a node that are told to others, and bytes of one.
+/// Reasons not to send clients to a node that are reported to others, and bytes of one.
 const REASONS_MAX: usize = 16;
 const REASON_BYTES_MAX: usize = 256;
 
@@ -112,15 +112,15 @@ pub(crate) async fn survey(shared: Arc<NodeParts>) -> Survey {
     let (mut replies, own) = tokio::join!(ask_all(&shared), report(&shared));
     let mut status = shared.status();
     let view = shared.view();
-    let heard = replies.values().flatten();
-    let committed = heard.clone().map(|reply| reply.committed).fold(view.commit.max(view.cluster_commit), u64::max);
+    let answers = replies.values().flatten();
+    let committed = answers.clone().map(|reply| reply.committed).fold(view.commit.max(view.cluster_commit), u64::max);
     // The leader's word; this node's own if it leads.
-    let told = heard.clone().flat_map(|reply| &reply.members).map(|m| (m.node, m.matched));
+    let reported = answers.clone().flat_map(|reply| &reply.members).map(|m| (m.node, m.matched));
     let matched: BTreeMap<u64, u64> = view
         .members
         .iter()
         .map(|m| (m.node, m.matched.unwrap_or(0)))
-        .chain(told)
+        .chain(reported)
         .filter(|(_, matched)| *matched > 0)
         .fold(BTreeMap::new(), |mut all, (node, matched)| {
             let known = all.entry(node).or_default();
@@ -132,12 +132,12 @@ pub(crate) async fn survey(shared: Arc<NodeParts>) -> Survey {
             reply.last_applied > view.last && !reply.members.iter().any(|m| m.node == identity.node)
         };
         match view.member(identity.node) {
-            Some(_) => heard.clone().any(knows_better),
+            Some(_) => answers.clone().any(knows_better),
             // Else it is about to become one.
             None => !view.members.is_empty() && view.applied > identity.node,
         }
     });
-    // What it has heard of a moment ago is none of its business any more.
+    // What it knew of a majority a moment ago is none of its business any more.
     status.majority &= !expelled;
     let now = machine_clock::now();
     let (for_task, members) = (shared.clone(), status.members.clone());

@@ -63,7 +63,7 @@ fn leader_elsewhere(shared: &NodeParts) -> Option<String> {
     view.member(leader).map(|m| m.address.clone())
 }
 
-/// Only the leader tells a node to leave (or that node itself). Who leads may be known a moment later here than there.
+/// Only the leader asks a node to leave (or that node itself). Who leads may be known a moment later here than there.
 async fn check_leads(shared: &NodeParts, peer: Option<&PeerCertificate>) -> Result<(), Status> {
     let Some(peer) = peer else { return Ok(()) };
     let since = tokio::time::Instant::now();

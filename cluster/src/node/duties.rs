@@ -100,7 +100,7 @@ fn has_grown(grown: u64, snapshot_log_bytes: u64, snapshot_bytes: u64) -> bool {
     grown >= snapshot_log_bytes.max(snapshot_bytes)
 }
 
-/// Writes a snapshot of the state of now and tells Raft of it. A store that cannot be read stops the node.
+/// Writes a snapshot of the state of now and announces it to Raft. A store that cannot be read stops the node.
 pub(crate) async fn make_snapshot(shared: &NodeParts, engine: &Arc<Engine>) -> Result<(), String> {
     let replica = engine.replica.clone();
     let started = Instant::now();
@@ -181,7 +181,7 @@ pub(crate) async fn ticks(shared: Arc<NodeParts>, engine: Arc<Engine>) {
     }
 }
 
-/// Lives as long as the tick is not applied.
+/// Exists as long as the tick is not applied.
 struct PendingTick {
     applied: Arc<Notify>,
     was_applied: AtomicBool,

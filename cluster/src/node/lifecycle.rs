@@ -1,4 +1,4 @@
-//! The life of a node in its cluster: it enters, is admitted, serves under one incarnation after the other, leaves.
+//! A node in its cluster: it enters, is admitted, serves under one incarnation after the other, leaves.
 //! Always true: nothing leaves the node under an incarnation that has ended; a stop or restart changes no membership.
 use super::{
     duties,
@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 const INVITATION_CHECK: Duration = Duration::from_millis(200);
-/// Leads the node into its cluster and keeps it serving, for the life of the process.
+/// Leads the node into its cluster and keeps it serving, as long as the process runs.
 pub(crate) async fn run(
     shared: Arc<NodeParts>,
     opened: Option<Opened>,
@@ -99,7 +99,7 @@ async fn start_engine(shared: &Arc<NodeParts>, opened: Opened) -> Result<Arc<Eng
     })
     .await
     .map_err(|e| e.to_string())?;
-    shared.hub.speak(NodeId(identity.node));
+    shared.hub.start_reporting(NodeId(identity.node));
     let founder = identity.node == FOUNDER;
     shared.set_identity(identity);
     shared.engine.store(Some(engine.clone()));
@@ -126,7 +126,7 @@ async fn become_voter(shared: &Arc<NodeParts>, engine: &Arc<Engine>) {
     let mut reminded = forming::Reminded::default();
     let mut pauses = Pauses::new();
     if engine.view().members.is_empty() {
-        // Whose entries it takes before its log tells who the members are.
+        // Whose entries it takes before its log says who the members are.
         introductions::ask(shared, engine).await;
     }
     loop {

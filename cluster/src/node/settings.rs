@@ -1,10 +1,10 @@
-//! What a node must be told to take part in consensus. Text was made into these values by the configuration.
+//! The settings that a node needs to take part in consensus. Text was made into these values by the configuration.
 use crate::{facade::ClientListener, transport::PemPaths};
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 #[derive(Debug, Clone)]
 pub struct RaftSettings {
-    /// Where log, state store and identity live.
+    /// Where log, state store and identity are.
     pub data_dir: PathBuf,
     /// Name of this node; its replacement after the loss of its disk comes under the same name.
     pub name: String,

@@ -55,7 +55,7 @@ pub(crate) struct NodeParts {
     pub(crate) disk: tokio::sync::Mutex<Disk>,
     pub(super) log: Mutex<Option<Log>>,
     pub(super) identity: OnceLock<Identity>,
-    /// Lives of this process under one boot: each loss of the lease starts another.
+    /// Incarnations of this process under one boot: each loss of the lease starts another.
     pub(super) incarnations: AtomicU64,
     /// The state knows the current incarnation as up.
     pub(super) serving: AtomicBool,

@@ -4,7 +4,7 @@
 //! 0.1 %.
 //!
 //! While nodes run, the leader's monotonic clock is the time, corrected a little towards the median of the voters' walls.
-//! When all of them were down and their machines were started anew, nothing tells how long that was but the walls: if those
+//! When all of them were down and their machines were started anew, nothing shows how long that was but the walls: if those
 //! of a majority agree, time steps forward to them. A node alone believes its own wall for [`STEP_ALONE_MAX`]; what is more is
 //! left to the operator.
 use super::{shared::NodeParts, walls::Clocks};
@@ -38,15 +38,15 @@ impl NodeParts {
     }
 
     /// What another node said of its clocks, after a round trip of this length.
-    pub(crate) fn heard_clocks(&self, from: NodeId, said: Clocks, round_trip: Duration) {
-        self.walls.lock().hear(machine_clock::now(), from, said.wall);
+    pub(crate) fn observe_clocks(&self, from: NodeId, said: Clocks, round_trip: Duration) {
+        self.walls.lock().observe(machine_clock::now(), from, said.wall);
         let leader = self.view().leader;
         let is_leader = leader == Some(from.0);
         if !said.sure || round_trip > ROUND_TRIP_MAX {
             return;
         }
         if is_leader {
-            self.clock.told(said.time);
+            self.clock.observe_leader(said.time);
         } else if !self.clock.is_sure() && said.time > self.clock.now() {
             self.clock.step_to(said.time);
         }
@@ -64,7 +64,7 @@ pub(crate) fn begin(shared: &NodeParts, replica: &Replica, founds: bool) {
     shared.clock.begin(anchor, replica.time(), founds);
 }
 
-/// Keeps the time for the life of the group: as leader corrects it, as anybody remembers it.
+/// Keeps the time as long as the group runs: as leader corrects it, as anybody remembers it.
 pub(crate) async fn run(shared: Arc<NodeParts>, engine: Arc<Engine>) {
     let mut every = interval(INTERVAL);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -99,7 +99,7 @@ fn lead(shared: &NodeParts, engine: &Engine) {
     let voters: Vec<NodeId> = engine.view().members.iter().filter(|m| m.voter).map(|m| NodeId(m.node)).collect();
     let median = {
         let mut walls = shared.walls.lock();
-        walls.hear(now, me, machine_clock::wall());
+        walls.observe(now, me, machine_clock::wall());
         walls.median(now, &voters)
     };
     let Some(median) = median else { return };

@@ -1,4 +1,4 @@
-//! The wall clocks of the nodes, as they were heard of.
+//! The wall clocks of the nodes, as they were reported.
 use crate::ids::{Millis, NodeId};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -19,7 +19,7 @@ pub(crate) struct Clocks {
 /// The walls of the voters, each as what is to be added to this machine's monotonic clock, in milliseconds.
 #[derive(Debug, Default)]
 pub(crate) struct Walls {
-    heard: BTreeMap<NodeId, (i64, Duration)>,
+    reported: BTreeMap<NodeId, (i64, Duration)>,
 }
 
 /// What the walls of a majority come to.
@@ -33,18 +33,18 @@ pub(crate) struct Median {
 
 impl Walls {
     /// `now` is the machine's clock.
-    pub(crate) fn hear(&mut self, now: Duration, node: NodeId, wall: Millis) {
-        self.heard.insert(node, (offset(now, wall), now));
+    pub(crate) fn observe(&mut self, now: Duration, node: NodeId, wall: Millis) {
+        self.reported.insert(node, (offset(now, wall), now));
     }
 
-    /// How long nothing was heard of a node; `None`: it never was.
+    /// How long a node has reported nothing; `None`: it never did.
     pub(crate) fn silent(&self, now: Duration, node: NodeId) -> Option<Duration> {
-        self.heard.get(&node).map(|(_, at)| now.saturating_sub(*at))
+        self.reported.get(&node).map(|(_, at)| now.saturating_sub(*at))
     }
 
     /// `None`: fewer than a majority is known.
     pub(super) fn median(&self, now: Duration, voters: &[NodeId]) -> Option<Median> {
-        let fresh = |node: &NodeId| self.heard.get(node).filter(|(_, at)| now.saturating_sub(*at) < FRESH);
+        let fresh = |node: &NodeId| self.reported.get(node).filter(|(_, at)| now.saturating_sub(*at) < FRESH);
         let mut offsets: Vec<i64> = voters.iter().filter_map(fresh).map(|(offset, _)| *offset).collect();
         if offsets.len() * 2 <= voters.len() {
             return None;
@@ -77,7 +77,7 @@ mod tests {
     fn walls(said: &[u64]) -> (Walls, Vec<NodeId>) {
         let mut walls = Walls::default();
         for (node, wall) in said.iter().enumerate() {
-            walls.hear(NOW, NodeId(node as u64 + 1), Millis(*wall));
+            walls.observe(NOW, NodeId(node as u64 + 1), Millis(*wall));
         }
         (walls, (1..=3).map(NodeId).collect())
     }

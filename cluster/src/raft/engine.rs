@@ -47,10 +47,10 @@ pub(crate) struct Engine {
     /// Held while a snapshot comes in.
     pub(crate) receiving: tokio::sync::Mutex<()>,
     started: Instant,
-    /// Milliseconds after `started` at which a leader was last heard; 0 = never.
-    heard: AtomicU64,
+    /// Milliseconds after `started` of the last message of a leader; 0 = never.
+    last_leader_message: AtomicU64,
     leadership: watch::Receiver<Leadership>,
-    /// Members that this node's log does not tell of yet.
+    /// Members that this node's log does not have yet.
     pub(crate) introductions: Introductions,
 }
 
@@ -97,7 +97,7 @@ pub(crate) struct MemberView {
     pub(crate) voter: bool,
     /// Last entry known to be on that node; known to the leader only.
     pub(crate) matched: Option<u64>,
-    /// Time since the leader last heard of it; known to the leader only.
+    /// Time since its last answer to the leader; known to the leader only.
     pub(crate) silent: Option<Duration>,
 }
 
@@ -198,7 +198,7 @@ impl Engine {
             identity: start.identity,
             receiving: tokio::sync::Mutex::new(()),
             started: Instant::now(),
-            heard: AtomicU64::new(0),
+            last_leader_message: AtomicU64::new(0),
             leadership,
             introductions: Introductions::default(),
         }))
@@ -221,8 +221,8 @@ impl Engine {
         self.leadership.borrow().is_self
     }
 
-    pub(super) fn heard_from_leader(&self) {
-        self.heard.store(self.started.elapsed().as_millis().max(1) as u64, Ordering::Relaxed);
+    pub(super) fn note_leader_message(&self) {
+        self.last_leader_message.store(self.started.elapsed().as_millis().max(1) as u64, Ordering::Relaxed);
     }
 
     /// Whether a leader with a majority was there a moment ago.
@@ -233,8 +233,8 @@ impl Engine {
             let alone = metrics.membership_config.voter_ids().count() == 1;
             return alone || metrics.last_quorum_acked.is_some_and(|at| at.into_inner().elapsed() < CONTACT_LOST);
         }
-        let heard = self.heard.load(Ordering::Relaxed);
-        heard != 0 && self.started.elapsed().saturating_sub(Duration::from_millis(heard)) < CONTACT_LOST
+        let last = self.last_leader_message.load(Ordering::Relaxed);
+        last != 0 && self.started.elapsed().saturating_sub(Duration::from_millis(last)) < CONTACT_LOST
     }
 
     pub(crate) fn view(&self) -> View {
@@ -286,7 +286,7 @@ impl Engine {
         }
     }
 
-    /// Forms the cluster with this node alone. Only ever called once in the life of a cluster.
+    /// Forms the cluster with this node alone. Only ever called once for a cluster.
     pub(crate) async fn initialize(&self, name: &str, address: &str) -> Result<(), EngineError> {
         let member = Member { name: name.to_owned(), address: address.to_owned() };
         match self.raft.initialize(BTreeMap::from([(self.node(), member)])).await {
@@ -299,7 +299,7 @@ impl Engine {
 
     /// Campaigns now instead of after a timeout: for a node that needs nobody else's vote.
     pub(crate) async fn elect_now(&self) {
-        // An error means that the group stopped, which its status tells.
+        // An error means that the group stopped, which its status shows.
         let _ = self.raft.trigger().elect(false).await;
     }
 
@@ -391,7 +391,7 @@ impl Engine {
         self.raft.trigger().transfer_leader(to).await.map_err(|e| EngineError::Stopped(e.to_string()))
     }
 
-    /// Asks for a snapshot of this node; [`View::snapshot`] tells when it is there.
+    /// Asks for a snapshot of this node; [`View::snapshot`] says when it is there.
     pub(crate) async fn build_snapshot(&self) -> Result<(), EngineError> {
         self.raft.trigger().snapshot().await.map_err(|e| EngineError::Stopped(e.to_string()))
     }

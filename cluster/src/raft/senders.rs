@@ -1,5 +1,5 @@
 //! From whom a message of Raft, a proposal or a message of the live side is taken.
-//! Always true: its sender is a member of the cluster, as this node's log says or, for what this log does not tell yet, as
+//! Always true: its sender is a member of the cluster, as this node's log says or, for what this log does not have yet, as
 //! another member says; the certificate is valid for that member; and no term or position is so far off that it could stop
 //! the cluster. What is refused changes nothing here.
 use super::{
@@ -29,10 +29,10 @@ const ENTRIES_AHEAD_MAX: u64 = 1 << 48;
 const ASK_AGAIN_MIN: Duration = Duration::from_millis(100);
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(2);
 /// When it is asked about for this long it is no newcomer.
-const STRANGER_AFTER: Duration = Duration::from_secs(1);
+const UNKNOWN_AFTER: Duration = Duration::from_secs(1);
 const UNKNOWN_MAX: usize = 64;
 
-/// Members that others told of.
+/// Members that others reported.
 #[derive(Default)]
 pub(crate) struct Introductions {
     /// With the index that whoever said so had applied: from there on this node's own log decides.
@@ -46,7 +46,7 @@ struct Unknown {
     first: Instant,
     next: Instant,
     pause: Duration,
-    told: bool,
+    logged: bool,
 }
 
 impl Introductions {
@@ -66,7 +66,7 @@ impl Introductions {
             first: now,
             next: now,
             pause: ASK_AGAIN_MIN,
-            told: false,
+            logged: false,
         });
         if now < entry.next {
             return false;
@@ -74,7 +74,7 @@ impl Introductions {
         entry.next = now + entry.pause;
         entry.pause = (entry.pause * 2).min(ASK_AGAIN_MAX);
         self.wanted.notify_one();
-        now.duration_since(entry.first) > STRANGER_AFTER && !std::mem::replace(&mut entry.told, true)
+        now.duration_since(entry.first) > UNKNOWN_AFTER && !std::mem::replace(&mut entry.logged, true)
     }
 }
 
@@ -90,7 +90,7 @@ impl Engine {
         }
     }
 
-    /// The members as this node's log has them, and those that it has not heard of yet.
+    /// The members as this node's log has them, and those that it does not have yet.
     fn members(&self) -> BTreeMap<u64, Member> {
         let (mut members, applied) = {
             let metrics = self.raft().metrics();
@@ -108,7 +108,7 @@ impl Engine {
         members
     }
 
-    /// Whether the certificate is a member's. Without TLS it is not told apart.
+    /// Whether the certificate is a member's. Without TLS there is none.
     pub(crate) fn is_members(&self, peer: &PeerCertificate) -> bool {
         self.members().values().any(|member| peer.is_valid_for(&member.name, &member.address))
     }
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn others_are_asked_about_a_stranger_more_and_more_rarely_and_it_is_named_once() {
+    fn others_are_asked_about_an_unknown_sender_more_and_more_rarely_and_it_is_named_once() {
         let (introductions, start) = (Introductions::default(), Instant::now());
         let (mut named, mut asked, mut next) = (0, 0, None);
         for millis in 0..60_000 {

@@ -96,7 +96,7 @@ fn append_reply(result: StreamAppendResult<TypeConfig>) -> wire::AppendReply {
     wire::AppendReply { outcome: Some(outcome) }
 }
 
-/// Reads what follows a large value and puts it together. `known` tells what it may be, from its first part: as long as that
+/// Reads what follows a large value and puts it together. `known` says what it may be, from its first part: as long as that
 /// is what comes, it is not kept a second time.
 pub(crate) async fn collect_parts<F>(
     length: u64,
@@ -233,7 +233,7 @@ impl raft_server::Raft for RaftService {
         let replies = engine.raft().stream_append(Box::pin(requests)).map(move |result| match result {
             Ok(result) => {
                 if result.is_ok() {
-                    contact.heard_from_leader();
+                    contact.note_leader_message();
                 }
                 Ok(append_reply(result))
             }
@@ -252,7 +252,7 @@ impl raft_server::Raft for RaftService {
         let last = rpc.prev_log_id;
         let response = engine.raft().append_entries(rpc).await.map_err(fatal)?;
         if response.is_success() {
-            engine.heard_from_leader();
+            engine.note_leader_message();
         }
         let result = match response {
             openraft::raft::AppendEntriesResponse::Conflict if last.is_none() => Ok(None),

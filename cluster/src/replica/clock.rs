@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Differences from the leader that are not worth a correction: about what a message takes.
-const TOLD_TOLERANCE: Duration = Duration::from_millis(20);
+const LEADER_TOLERANCE: Duration = Duration::from_millis(20);
 
 /// The part of a second by which a correction makes it longer or shorter at most.
 const SLEW: u128 = 1000;
@@ -100,9 +100,9 @@ impl ClusterClock {
     }
 
     /// The leader said that it is this time now. What stands in the log stands.
-    pub(crate) fn told(&self, time: Millis) {
+    pub(crate) fn observe_leader(&self, time: Millis) {
         let apart = self.running().abs_diff(time.0);
-        if u128::from(apart) > TOLD_TOLERANCE.as_millis() {
+        if u128::from(apart) > LEADER_TOLERANCE.as_millis() {
             self.offset.store(since_start(time), Ordering::Relaxed);
         }
         self.sure.store(true, Ordering::Release);
@@ -191,18 +191,18 @@ mod tests {
         assert!(!clock.is_sure() && clock.now().0 < DAY);
         clock.saw(Millis(5 * DAY));
         assert!(near(clock.now(), 5 * DAY) && !clock.is_sure());
-        clock.told(Millis(6 * DAY));
+        clock.observe_leader(Millis(6 * DAY));
         assert!(near(clock.now(), 6 * DAY) && clock.is_sure());
     }
 
     /// A node that joined with a wall 18 days ahead took its cluster there when it led, and sessions were gone.
     #[test]
-    fn what_a_node_only_believed_is_forgotten_when_the_leader_tells_it_the_time() {
+    fn what_a_node_only_believed_is_forgotten_when_the_leader_sends_it_the_time() {
         let clock = ClusterClock::default();
         let wall = clock.now();
         clock.step_to(Millis(wall.0 + 18 * DAY));
         assert!(near(clock.now(), wall.0 + 18 * DAY));
-        clock.told(wall);
+        clock.observe_leader(wall);
         assert!(near(clock.now(), wall.0) && near(clock.stamp(), wall.0));
     }
 
@@ -214,9 +214,9 @@ mod tests {
         assert!(near(clock.now(), start.0 + DAY));
         clock.saw(start);
         assert!(near(clock.now(), start.0 + DAY));
-        clock.told(start);
+        clock.observe_leader(start);
         assert!(near(clock.now(), start.0 + DAY), "it stands in the log");
-        clock.told(Millis(start.0 + 2 * DAY));
+        clock.observe_leader(Millis(start.0 + 2 * DAY));
         assert!(near(clock.now(), start.0 + 2 * DAY));
     }
 

@@ -47,8 +47,8 @@ const MESSAGE_MEMORY_MAX: u64 = 32 << 20;
 /// Records that are handed on together at a start, and how many of these may wait.
 const READ_CHUNK: usize = 1024;
 const READ_AHEAD: usize = 16;
-/// So many checkpoints after the last message that was evicted has gone, the store's memory is given back.
-const DRAINED_CHECKPOINTS: u32 = 5;
+/// So many checkpoints after the last message that was evicted has gone, the store's memory is released.
+const IDLE_CHECKPOINTS: u32 = 5;
 
 /// A committed entry.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ pub(crate) struct OwnBatch {
     pub(crate) index: LogIndex,
 }
 
-/// Who is told what applying brought about; called without any lock, in log order.
+/// Who is notified of what applying brought about; called without any lock, in log order.
 pub(crate) trait Observer: Send + Sync {
     /// Commands of an own batch, if they need no decoding.
     fn take_commands(&self, header: &BatchHeader) -> Option<Vec<crate::state::Command>>;
@@ -141,7 +141,7 @@ pub(crate) struct Replica {
     /// Size of the last snapshot file.
     snapshot_bytes: AtomicU64,
     /// The node does not serve yet, or is stopping: there is nobody whom a snapshot could slow down.
-    in_a_hurry: AtomicBool,
+    unpaced: AtomicBool,
     observer: Arc<dyn Observer>,
     apply_latency: Histogram,
 }
@@ -161,7 +161,7 @@ struct Written {
     broken: bool,
     /// Messages were evicted since the store last released what it took for them; `None`: they were not. So many
     /// checkpoints ago the last of them went.
-    drained: Option<u32>,
+    emptied: Option<u32>,
 }
 
 impl Replica {
@@ -180,7 +180,7 @@ impl Replica {
             node: parts.node,
             snapshot: Mutex::new(parts.snapshot),
             snapshot_is_due: AtomicBool::new(false),
-            in_a_hurry: AtomicBool::new(false),
+            unpaced: AtomicBool::new(false),
             observer: parts.observer,
             apply_latency: Histogram::default(),
         })
@@ -305,7 +305,7 @@ impl Replica {
             let position = self.position.lock().clone();
             if position.last == written.last {
                 drop(state);
-                return self.let_go(written);
+                return self.trim_store(written);
             }
             (state.take_changes(), position)
         };
@@ -313,22 +313,22 @@ impl Replica {
         let applied = AppliedIndex { shard: SHARD, last: position.last };
         self.store.write_checkpoint(applied, stateful::operations(changes).chain([membership]))?;
         written.last = position.last;
-        self.put_out_messages();
-        self.let_go(written)
+        self.evict_messages();
+        self.trim_store(written)
     }
 
     /// What is evicted would otherwise be in the store's memory, and so would what it took for that when it is gone.
-    fn let_go(&self, written: &mut Written) -> Result<(), ReplicaError> {
+    fn trim_store(&self, written: &mut Written) -> Result<(), ReplicaError> {
         let saved = self.state.read().totals().message_memory_saved;
         if saved > MESSAGE_MEMORY_MAX {
             self.store.trim()?;
-            written.drained = Some(0);
+            written.emptied = Some(0);
         } else if saved > 0 {
-            written.drained = written.drained.map(|_| 0);
-        } else if let Some(checkpoints) = &mut written.drained {
+            written.emptied = written.emptied.map(|_| 0);
+        } else if let Some(checkpoints) = &mut written.emptied {
             *checkpoints += 1;
-            if *checkpoints >= DRAINED_CHECKPOINTS {
-                written.drained = None;
+            if *checkpoints >= IDLE_CHECKPOINTS {
+                written.emptied = None;
                 self.store.trim_all()?;
             }
         }
@@ -336,7 +336,7 @@ impl Replica {
     }
 
     /// The store must hold everything up to the last cut.
-    fn put_out_messages(&self) {
+    fn evict_messages(&self) {
         let mut at = Evicted::default();
         loop {
             let freed = self.state.write().put_out(MESSAGE_MEMORY_MAX, &mut at);
@@ -369,9 +369,9 @@ impl Replica {
         self.snapshot_is_due.swap(false, Ordering::AcqRel).then(|| self.current_snapshot()).flatten()
     }
 
-    /// Whether a snapshot that is written must not take its time: messages are evicted only when it is through.
-    fn is_pressed(&self, memory_max: u64) -> bool {
-        self.in_a_hurry.load(Ordering::Relaxed) || self.state.read().totals().message_memory > memory_max
+    /// Whether a snapshot that is written must be written as fast as possible: messages are evicted only when it is through.
+    fn is_unpaced(&self, memory_max: u64) -> bool {
+        self.unpaced.load(Ordering::Relaxed) || self.state.read().totals().message_memory > memory_max
     }
 
     /// Size of the last snapshot's file.
@@ -390,9 +390,9 @@ impl Replica {
         if self.current_snapshot().is_some_and(|(last, _)| last == applied) {
             return Ok(());
         }
-        self.in_a_hurry.store(true, Ordering::Relaxed);
+        self.unpaced.store(true, Ordering::Relaxed);
         let built = self.build_snapshot();
-        self.in_a_hurry.store(false, Ordering::Relaxed);
+        self.unpaced.store(false, Ordering::Relaxed);
         built.map(drop)
     }
 
@@ -427,7 +427,7 @@ impl Replica {
                 writer.add(&key, &value)?;
                 if pace.is_due(writer.written()) {
                     #[allow(clippy::disallowed_methods)] // on a blocking thread
-                    std::thread::sleep(pace.pause(writer.written(), began.elapsed(), self.is_pressed(memory)));
+                    std::thread::sleep(pace.pause(writer.written(), began.elapsed(), self.is_unpaced(memory)));
                 }
             }
         }
@@ -441,7 +441,7 @@ impl Replica {
     /// What a node that stops leaves: the state in its store, and in its own snapshot file if that is what operators
     /// copy (`to_file`). Blocks.
     pub(crate) fn leave(&self, to_file: bool) -> Result<(), ReplicaError> {
-        self.in_a_hurry.store(true, Ordering::Relaxed);
+        self.unpaced.store(true, Ordering::Relaxed);
         let snapshot = self.current_snapshot().and_then(|(last, _)| last);
         if to_file && self.position.lock().last != snapshot {
             self.build_snapshot().map(drop)
@@ -467,7 +467,7 @@ impl Replica {
             *state = fresh;
             *self.position.lock() = position.clone();
         }
-        *written = Written { last: position.last, broken: false, drained: written.drained };
+        *written = Written { last: position.last, broken: false, emptied: written.emptied };
         self.snapshot_bytes.store(size_of(&*self.fs, &self.snapshot_path), Ordering::Relaxed);
         *self.snapshot.lock() = Some((position.last, position.membership));
         self.observer.on_replaced();

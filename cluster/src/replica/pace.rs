@@ -1,5 +1,5 @@
 //! How fast a snapshot is written: the log keeps most of the disk.
-//! Always true: time that was not waited while writing was pressed is not waited for later.
+//! Always true: time that was not waited while writing was unpaced is not waited for later.
 use std::time::Duration;
 
 /// So much is written at once, the rest at a pace.
@@ -33,8 +33,8 @@ impl Pace {
     }
 
     /// How long to wait, `elapsed` after the beginning, with so much written.
-    pub(crate) fn pause(&mut self, written: u64, elapsed: Duration, pressed: bool) -> Duration {
-        if pressed {
+    pub(crate) fn pause(&mut self, written: u64, elapsed: Duration, unpaced: bool) -> Duration {
+        if unpaced {
             (self.from, self.since) = (written.max(self.from), elapsed);
             return Duration::ZERO;
         }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_snapshot_waits_unless_it_is_pressed_and_does_not_make_up_for_it() {
+    fn a_snapshot_waits_unless_it_is_unpaced_and_does_not_make_up_for_it() {
         let mut pace = Pace::default();
         let second = Duration::from_secs(1);
         assert_eq!(pace.pause(UNPACED_BYTES, Duration::ZERO, false), Duration::ZERO);

@@ -113,7 +113,7 @@ impl Transport {
             return None;
         }
         let neighbours = self.detours.neighbours.get()?()?;
-        // Only members are carried for: others cannot be told from non-members.
+        // Only members are carried for: others cannot be distinguished from non-members.
         neighbours.members.iter().find(|(_, known)| known == address)?;
         if self.detours.is_hopeless(address) {
             return None;

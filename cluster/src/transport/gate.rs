@@ -73,7 +73,7 @@ mod tests {
         let code = |guard: &Guard, path: &str| guard.admit(path, Some(&peer)).map_err(|status| status.code());
         assert_eq!(code(&guard, "/mosquorum.raft.v1.Membership/Hello"), Ok(()));
         assert_eq!(code(&guard, "/mosquorum.raft.v1.Raft/Vote"), Err(tonic::Code::Unavailable));
-        guard.set(Box::new(|_| Err(Status::permission_denied("a stranger"))));
+        guard.set(Box::new(|_| Err(Status::permission_denied("an unknown sender"))));
         assert_eq!(code(&guard, "/mosquorum.raft.v1.Membership/Admit"), Ok(()));
         for path in
             ["/mosquorum.raft.v1.Raft/Append", "/mosquorum.peer.v1.Peer/Link", "/", "/mosquorum.raft.v1.Membershi"]

@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strangers_cause_few_lines_and_the_rest_is_counted() {
+    fn unknown_senders_cause_few_lines_and_the_rest_is_counted() {
         let (mut window, start) = (Window::default(), Instant::now());
         let written = (0..1000).filter(|millis| window.pass(start + Duration::from_millis(*millis)).is_some()).count();
         assert_eq!(written, LINES_MAX as usize);

@@ -3,8 +3,8 @@
 #![allow(dead_code, unreachable_pub)] // each test file uses its part
 
 use mosquorum_cluster::{
-    Answer, BoxFuture, Completion, Consensus, FenceReason, LiveSide, RaftConsensus, RaftSettings, StartError,
-    Submission,
+    Answer, BoxFuture, Completion, Consensus, FenceReason, LiveSide, OrdinaryReceivers, RaftConsensus, RaftSettings,
+    StartError, Submission,
     ids::{ConnectionId, Incarnation},
     state::{Command, Effect, Message, Owner},
     transport::PemPaths,
@@ -47,7 +47,7 @@ pub struct Quiet {
 
 impl LiveSide for Quiet {
     fn on_effects(&self, _: Vec<Effect>) {}
-    fn deliver(&self, _: Arc<Message>, _: bool, _: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
+    fn deliver(&self, _: Arc<Message>, _: OrdinaryReceivers, groups: &[TopicFilter]) -> Vec<TopicFilter> {
         groups.to_vec()
     }
     fn fence(&self, _: Utf8, _: ConnectionId, _: FenceReason) -> BoxFuture<'static, ()> {
@@ -93,10 +93,10 @@ pub struct Node {
 pub async fn start(settings: RaftSettings) -> Node {
     let live = Arc::new(Quiet::default());
     let failed: Arc<Mutex<Option<String>>> = Arc::default();
-    let told = failed.clone();
+    let reported = failed.clone();
     let fatal: mosquorum_cluster::Fatal = Arc::new(move |reason: String| {
         eprintln!("fatal: {reason}");
-        *told.lock().unwrap() = Some(reason);
+        *reported.lock().unwrap() = Some(reason);
     });
     let since = Instant::now();
     loop {

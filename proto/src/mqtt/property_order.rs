@@ -21,7 +21,7 @@ impl PropertyOrder {
         codes.filter_map(|code| USUAL.get((code as usize).checked_sub(1)?).copied())
     }
 
-    /// For nodes to tell each other.
+    /// For nodes to send each other.
     #[must_use]
     pub fn to_bits(self) -> u32 {
         self.0

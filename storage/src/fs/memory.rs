@@ -42,8 +42,8 @@ struct Disk {
     durable_names: BTreeMap<PathBuf, Node>,
     pending_names: Vec<NameChange>,
     locks: BTreeSet<PathBuf>,
-    /// Crashes so far: a handle of an earlier life is dead.
-    life: u64,
+    /// Crashes so far: a handle from before one is dead.
+    crashes: u64,
     operations: u64,
     stop_at: Option<u64>,
     syncs: u64,
@@ -96,7 +96,7 @@ impl MemoryFs {
         fs
     }
 
-    /// Ends this life of the machine: drops unsynced state as `mode` says, clears every planned fault and lock.
+    /// A crash of the machine: drops unsynced state as `mode` says, clears every planned fault and lock.
     pub fn crash(&self, mode: CrashMode) {
         self.disk.lock().crash(mode);
     }
@@ -242,7 +242,7 @@ impl Disk {
         self.names = names.iter().filter(|(p, _)| reachable(p)).map(|(p, n)| (p.clone(), *n)).collect();
         self.durable_names = self.names.clone();
         self.locks.clear();
-        self.life += 1;
+        self.crashes += 1;
         self.stop_at = None;
         self.fail_sync = None;
         self.space_left = None;
@@ -384,10 +384,10 @@ impl Fs for MemoryFs {
                 id
             }
         };
-        let life = disk.life;
+        let crashes = disk.crashes;
         disk.files[id].handles += 1;
         drop(disk);
-        Ok(Arc::new(MemoryFile { disk: self.disk.clone(), id, life, writable: mode != OpenMode::Read }))
+        Ok(Arc::new(MemoryFile { disk: self.disk.clone(), id, crashes, writable: mode != OpenMode::Read }))
     }
 
     fn exists(&self, path: &Path) -> io::Result<bool> {
@@ -470,21 +470,21 @@ impl Fs for MemoryFs {
         drop(self.open(&path, OpenMode::CreateOrTruncate)?);
         let mut disk = self.disk.lock();
         disk.locks.insert(path.clone());
-        let life = disk.life;
-        Ok(LockOutcome::Held(LockGuard::new(MemoryLock { disk: self.disk.clone(), path, life })))
+        let crashes = disk.crashes;
+        Ok(LockOutcome::Held(LockGuard::new(MemoryLock { disk: self.disk.clone(), path, crashes })))
     }
 }
 
 struct MemoryLock {
     disk: Arc<Mutex<Disk>>,
     path: PathBuf,
-    life: u64,
+    crashes: u64,
 }
 
 impl Drop for MemoryLock {
     fn drop(&mut self) {
         let mut disk = self.disk.lock();
-        if disk.life == self.life {
+        if disk.crashes == self.crashes {
             disk.locks.remove(&self.path);
         }
     }
@@ -510,14 +510,14 @@ impl Drop for MemoryFile {
 struct MemoryFile {
     disk: Arc<Mutex<Disk>>,
     id: usize,
-    life: u64,
+    crashes: u64,
     writable: bool,
 }
 
 impl MemoryFile {
     fn disk(&self) -> io::Result<parking_lot::MutexGuard<'_, Disk>> {
         let disk = self.disk.lock();
-        if disk.life == self.life { Ok(disk) } else { Err(io::Error::other("this handle died in a crash")) }
+        if disk.crashes == self.crashes { Ok(disk) } else { Err(io::Error::other("this handle died in a crash")) }
     }
 
     fn disk_to_write(&self) -> io::Result<parking_lot::MutexGuard<'_, Disk>> {

@@ -16,7 +16,7 @@ fn unsynced_bytes_are_lost_and_synced_bytes_stay() {
     assert_eq!(content(&fs, "a").unwrap(), b"onetwo");
     fs.crash(CrashMode::LoseAll);
     assert_eq!(content(&fs, "a").unwrap(), b"one");
-    assert!(file.write_at(b"x", 0).is_err(), "a handle of the life before must be dead");
+    assert!(file.write_at(b"x", 0).is_err(), "a handle from before the crash must be dead");
 }
 
 #[test]

@@ -2,12 +2,12 @@
 //!
 //! Always true: the store says `Complete(applied)` only if its keys are exactly the state after those entries. A
 //! checkpoint first marks itself "in progress", writes its changes in bounded batches, and marks itself "complete" in
-//! the last one; batches become durable in order, so a crash anywhere leaves both marks equal (the old state, or the
+//! the last one; batches become durable in order, so a crash anywhere leaves both markers equal (the old state, or the
 //! new one) or different (neither, `Incomplete`). Marks carry a number, so two checkpoints of one position differ.
-//! Changes that fit into one batch go in one, marks included, and can never be incomplete. A checkpoint that is longer is
-//! flushed in parts, the first of which has the mark "in progress".
+//! Changes that fit into one batch go in one, markers included, and can never be incomplete. A checkpoint that is longer is
+//! flushed in parts, the first of which has the marker "in progress".
 //!
-//! Keys: shard (u32 big endian), 0 for marks or 1 for the state, then the caller's key.
+//! Keys: shard (u32 big endian), 0 for markers or 1 for the state, then the caller's key.
 //! Not here: what the state is, when to take a checkpoint, up to where the log may be purged behind it.
 
 use std::sync::Arc;
@@ -20,9 +20,9 @@ use crate::log::LogId;
 
 /// Most bytes of keys and values in one batch, unless one change alone is larger.
 const BATCH_BYTES_MAX: usize = 4 << 20;
-/// So many bytes are flushed before the next, since an engine cannot let go of what it has not flushed.
+/// So many bytes are flushed before the next, since an engine cannot release what it has not flushed.
 const FLUSH_BYTES: usize = 64 << 20;
-const KIND_MARK: u8 = 0;
+const KIND_MARKER: u8 = 0;
 const KIND_STATE: u8 = 1;
 const IN_PROGRESS: &[u8] = b"in_progress";
 const COMPLETE: &[u8] = b"complete";
@@ -64,11 +64,11 @@ pub struct StateStore {
 
 struct CheckpointState {
     condition: StateCondition,
-    /// Number of the last mark.
+    /// Number of the last marker.
     number: u64,
 }
 
-/// Number and position, as stored in a mark.
+/// Number and position, as stored in a marker.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct CheckpointMarker {
     number: u64,
@@ -94,15 +94,15 @@ impl CheckpointMarker {
 }
 
 impl StateStore {
-    /// Looks at the marks of a shard; the keys are read by [`StateStore::load`].
+    /// Looks at the markers of a shard; the keys are read by [`StateStore::load`].
     pub fn open(store: Arc<dyn KvStore>, shard: u32) -> Result<(StateStore, StateCondition), KvError> {
         let opened = StateStore {
             store,
             shard,
             state: Mutex::new(CheckpointState { condition: StateCondition::Empty, number: 0 }),
         };
-        let in_progress = opened.store.get(&opened.key(KIND_MARK, IN_PROGRESS))?;
-        let complete = opened.store.get(&opened.key(KIND_MARK, COMPLETE))?;
+        let in_progress = opened.store.get(&opened.key(KIND_MARKER, IN_PROGRESS))?;
+        let complete = opened.store.get(&opened.key(KIND_MARKER, COMPLETE))?;
         let state = match (&in_progress, &complete) {
             (None, None) => CheckpointState { condition: StateCondition::Empty, number: 0 },
             _ => {
@@ -110,8 +110,8 @@ impl StateStore {
                 let complete = complete.as_deref().and_then(CheckpointMarker::decode);
                 let number = in_progress.map_or(0, |m| m.number).max(complete.map_or(0, |m| m.number));
                 let condition = match complete {
-                    Some(mark) if in_progress == complete => {
-                        StateCondition::Complete(AppliedIndex { shard, last: mark.last })
+                    Some(marker) if in_progress == complete => {
+                        StateCondition::Complete(AppliedIndex { shard, last: marker.last })
                     }
                     _ => StateCondition::Incomplete,
                 };
@@ -154,14 +154,14 @@ impl StateStore {
         }
         state.condition = StateCondition::Incomplete;
         state.number += 1;
-        let mark = CheckpointMarker { number: state.number, last: applied.last }.encode();
+        let marker = CheckpointMarker { number: state.number, last: applied.last }.encode();
         let mut stats = CheckpointStats::default();
-        let mut batch = vec![(self.key(KIND_MARK, IN_PROGRESS), Some(mark.clone()))];
+        let mut batch = vec![(self.key(KIND_MARKER, IN_PROGRESS), Some(marker.clone()))];
         let (mut batch_bytes, mut unflushed) = (0, 0);
         for op in ops {
             let (key, value) = op?;
             let bytes = key.len() + value.as_ref().map_or(0, Bytes::len);
-            // Room is kept for the mark of completion.
+            // Room is kept for the marker of completion.
             if batch.len() + 1 >= BATCH_OPS_MAX || (batch_bytes + bytes > BATCH_BYTES_MAX && batch_bytes > 0) {
                 self.store.write(std::mem::take(&mut batch))?;
                 stats.batches += 1;
@@ -177,7 +177,7 @@ impl StateStore {
             stats.ops += 1;
             stats.bytes += bytes as u64;
         }
-        batch.push((self.key(KIND_MARK, COMPLETE), Some(mark)));
+        batch.push((self.key(KIND_MARKER, COMPLETE), Some(marker)));
         self.store.write(batch)?;
         stats.batches += 1;
         self.store.flush()?;
@@ -235,9 +235,9 @@ impl StateStore {
         let mut state = self.state.lock();
         state.condition = StateCondition::Incomplete;
         state.number += 1;
-        let mark = CheckpointMarker { number: state.number, last: None }.encode();
+        let marker = CheckpointMarker { number: state.number, last: None }.encode();
         self.store
-            .write(vec![(self.key(KIND_MARK, IN_PROGRESS), Some(mark)), (self.key(KIND_MARK, COMPLETE), None)])?;
+            .write(vec![(self.key(KIND_MARKER, IN_PROGRESS), Some(marker)), (self.key(KIND_MARKER, COMPLETE), None)])?;
         loop {
             let keys: Result<Vec<KvOp>, KvError> =
                 self.keys().take(BATCH_OPS_MAX).map(|key| Ok((key?, None))).collect();
@@ -246,7 +246,7 @@ impl StateStore {
                 batch => self.store.write(batch)?,
             }
         }
-        self.store.write(vec![(self.key(KIND_MARK, IN_PROGRESS), None)])?;
+        self.store.write(vec![(self.key(KIND_MARKER, IN_PROGRESS), None)])?;
         self.store.flush()?;
         *state = CheckpointState { condition: StateCondition::Empty, number: 0 };
         Ok(())

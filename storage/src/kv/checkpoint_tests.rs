@@ -69,7 +69,7 @@ fn a_checkpoint_is_old_new_or_reported_incomplete_wherever_it_stops() {
     let ops: Vec<KvOp> = (500..2500).map(|n| op(n, (n % 3 != 0).then_some(n + 1))).collect();
     let first: Vec<KvOp> = (0..1500).map(|n| op(n, Some(n))).collect();
     let new = with_ops(&with_ops(&Map::new(), &first), &ops);
-    // The same position on purpose: the marks must differ all the same.
+    // The same position on purpose: the markers must differ all the same.
     interrupted(|state| state.write_checkpoint(applied(10), ops.clone()).is_ok(), (Some(applied(10)), new));
 }
 
@@ -119,8 +119,8 @@ impl KvStore for Counting {
     fn flush(&self) -> Result<(), KvError> {
         self.unflushed.lock().0 = 0;
         // What a crash right after the first flush would leave.
-        let marked = StateStore::key_of(0, KIND_MARK, IN_PROGRESS);
-        let complete = StateStore::key_of(0, KIND_MARK, COMPLETE);
+        let marked = StateStore::key_of(0, KIND_MARKER, IN_PROGRESS);
+        let complete = StateStore::key_of(0, KIND_MARKER, COMPLETE);
         let in_progress = self.store.get(&marked)?.is_some() && self.store.get(&complete)?.is_none();
         self.first_flushed.lock().get_or_insert(in_progress);
         self.store.flush()
@@ -140,7 +140,7 @@ impl KvStore for Counting {
 }
 
 #[test]
-fn a_long_checkpoint_is_flushed_in_parts_that_begin_with_the_mark() {
+fn a_long_checkpoint_is_flushed_in_parts_that_begin_with_the_marker() {
     let store = Arc::new(Counting::default());
     let (state, _) = StateStore::open(store.clone(), 0).unwrap();
     let value = Bytes::from(vec![7; 1 << 20]);

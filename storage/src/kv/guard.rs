@@ -32,9 +32,9 @@ pub(super) fn open_guarded<T: Send + 'static>(
     path: &Path,
     open: impl FnOnce() -> Result<T, KvError> + Send + 'static,
 ) -> Result<T, KvError> {
-    let (tell, opened) = sync_channel(1);
+    let (sender, opened) = sync_channel(1);
     let inside = path.to_owned();
-    let work = move || drop(tell.send(guarded(engine, &inside, open)));
+    let work = move || drop(sender.send(guarded(engine, &inside, open)));
     let failed = |detail: String| KvError::Engine { engine, path: path.to_owned(), detail };
     std::thread::Builder::new()
         .name(format!("{engine}-open"))

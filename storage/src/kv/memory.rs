@@ -75,7 +75,7 @@ impl Contents {
         self.operations += 1;
         match self.fail_at {
             Some(at) if self.operations >= at => {
-                Err(KvError::Engine { engine: "memory", path: "memory".into(), detail: "told to fail".into() })
+                Err(KvError::Engine { engine: "memory", path: "memory".into(), detail: "set to fail".into() })
             }
             _ => Ok(()),
         }

@@ -62,7 +62,7 @@ pub trait KvStore: Send + Sync {
     fn trim_all(&self) -> Result<(), KvError> {
         self.trim()
     }
-    /// Flushes and lets go of the files; every later call fails with [`KvError::Closed`].
+    /// Flushes and closes the files; every later call fails with [`KvError::Closed`].
     fn close(&self) -> Result<(), KvError>;
     /// Name of the engine, for logs and metrics.
     fn engine(&self) -> &'static str;

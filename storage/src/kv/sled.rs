@@ -4,7 +4,7 @@
 //! every value carries a CRC32C over key and value; values above 16 KiB lie in blob files, synced before the batch that
 //! refers to them; panics are errors; after a failed operation nothing is written any more.
 //!
-//! Its cache lets go only of leaves that were read and never written: whatever this process wrote stays in memory as long
+//! Its cache evicts only leaves that were read and never written: whatever this process wrote stays in memory as long
 //! as sled is open. [`KvStore::trim`] opens it again.
 //!
 //! Layout: `<dir>/sled` is sled's own, `<dir>/blobs` ours. A value is a tag (0: inline, 1: a blob's reference), the
@@ -426,7 +426,7 @@ mod tests {
         store.write(vec![(moved.clone(), Some(large(1))), (gone.clone(), Some(large(2)))]).unwrap();
         store.close().unwrap();
         drop(store);
-        // Files of an earlier life are not written again.
+        // Files from an earlier start are not written again.
         let store = SledKv::open(&folder.0).unwrap();
         let found: Vec<_> = store.scan_raw(&[]).map(|entry| entry.unwrap()).collect();
         store.write(vec![(moved.clone(), Some(large(3))), (gone.clone(), None)]).unwrap();

@@ -7,7 +7,7 @@
 //! 8 kind u8, epoch u24 (low bits of the epoch of the batch it belongs to)
 //! 12 shard u32, 16 term u64, 24 node u64, 32 index u64, 40 body, zero padding to 8
 //! ```
-//! Since generation and offset are part of the checksum, bytes of a segment's earlier life, or a client's payload that
+//! Since generation and offset are part of the checksum, bytes of a segment's earlier use, or a client's payload that
 //! looks like a record, never validate. Records come in batches; a batch starts with a `Batch` record, and the first
 //! batch of a segment has a `Start` record that holds everything the segments before it said about vote, purge and end.
 

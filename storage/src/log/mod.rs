@@ -1,10 +1,10 @@
 //! The Raft log: append-only segments, one writer, one fdatasync for everything that waits.
 //!
 //! Always true:
-//! - an append is told `done` only after its bytes were synced, in the order of appends;
+//! - an append is completed (`done`) only after its bytes were synced, in the order of appends;
 //! - what was acknowledged is found again after any crash, or [`Log::open`] says where it is damaged; what was
 //!   truncated, or was never acknowledged and lost, never comes back later;
-//! - after a failed write or sync the log is failed for good: nothing is retried, everybody who waits is told;
+//! - after a failed write or sync the log is failed for good: nothing is retried, everybody who waits gets the error;
 //! - entries can be read as soon as `append` returns, from memory until they are on disk.
 //!
 //! How a torn tail is told from damage, and why nothing is resurrected, is written in `recovery.rs`; the bytes are
@@ -50,7 +50,7 @@ use writer::Writer;
 
 /// Largest vote.
 const VOTE_BYTES_MAX: usize = 64 << 10;
-/// Cached entries that are let go of in one step.
+/// Cached entries that are evicted in one step.
 const SHRINK_STEP: usize = 1024;
 
 /// A handle to the log; clones share it. The writer stops when the last one is dropped.
@@ -120,7 +120,7 @@ impl Log {
     }
 
     /// Queues entries, which must follow the last one without a gap (any first index in a new log). They can be read
-    /// as soon as this returns; `done` is told once they are durable. Never blocks, see the module for the bound.
+    /// as soon as this returns; `done` is called once they are durable. Never blocks, see the module for the bound.
     pub fn append(&self, entries: Vec<LogEntry>, done: Done) {
         let shared = &self.handle.shared;
         let mut state = shared.state.lock();
@@ -283,7 +283,7 @@ impl Log {
         self.enqueue_waiting(Command::Flush, done, |_| ());
     }
 
-    /// With [`WriterMode::Manual`]: writes and syncs what is queued and tells whoever waited. With nothing queued, it
+    /// With [`WriterMode::Manual`]: writes and syncs what is queued and completes whoever waited. With nothing queued, it
     /// does what the thread does when it idles. Returns whether anything was queued.
     pub fn run_pending(&self) -> bool {
         let mut writer = self.handle.writer.lock();
@@ -345,8 +345,8 @@ impl Log {
     }
 
     fn wait_for(&self, start: impl FnOnce(&Log, Done)) -> Result<Durable, LogError> {
-        let (told, outcome) = sync_channel(1);
-        start(self, Box::new(move |result| drop(told.send(result))));
+        let (sender, outcome) = sync_channel(1);
+        start(self, Box::new(move |result| drop(sender.send(result))));
         self.run_pending();
         outcome.recv().unwrap_or(Err(LogError::Closed))
     }

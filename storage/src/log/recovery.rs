@@ -10,15 +10,15 @@
 //! segment and in all later ones. If one claims a watermark beyond P, then P had been synced and its bytes have changed
 //! since: damage. If none does, P was part of the last, unacknowledged batches: a torn tail, cut off at P.
 //!
-//! What this cannot tell: damage in the very last synced batch, until something behind it claims it. The writer
+//! What this cannot detect: damage in the very last synced batch, until something behind it claims it. The writer
 //! therefore writes an empty batch soon after the last one when it idles, another at shutdown, and one at each open.
 //!
 //! # Why nothing comes back
 //! - Behind P may lie intact records that were cut off. The next epoch starts at P, and a scan accepts only batches of
 //!   an epoch not lower than the one before, so those of the old epoch are never read as a continuation. The batch
-//!   that opens an epoch is synced before anything else of that epoch is written, so no two lives share an epoch.
+//!   that opens an epoch is synced before anything else of that epoch is written, so no two runs share an epoch.
 //! - A watermark claimed by such a leftover is harmless: it lies at or before P, or P would have been damage.
-//! - Segments behind a torn one are renamed to `.free` before the new epoch starts, and bytes of an earlier life of a
+//! - Segments behind a torn one are renamed to `.free` before the new epoch starts, and bytes of an earlier use of a
 //!   recycled file have another generation in their checksums.
 //!
 //! # Trusting the page cache

@@ -53,7 +53,7 @@ impl Segment {
     }
 }
 
-/// What the writer put on disk, told to the view after the sync.
+/// What the writer put on disk, handed to the view after the sync.
 #[derive(Debug)]
 pub(super) enum Written {
     /// The segment before ends here, and another follows.

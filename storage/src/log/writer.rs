@@ -1,4 +1,4 @@
-//! The only one who writes to the log: takes what is queued, writes it as a batch, syncs once, tells the waiters.
+//! The only one who writes to the log: takes what is queued, writes it as a batch, syncs once, completes the waiters.
 //!
 //! Always true: `done` is called after the sync that covers its entries, in the order of the queue; within one epoch no
 //! byte of a segment is written twice; after any failed write or sync nothing is written or synced again, every waiter
@@ -419,7 +419,7 @@ impl Writer {
         self.finish_batch()
     }
 
-    /// Tells the readers' view what is on disk now.
+    /// Updates the readers' view of what is on disk now.
     fn publish(&mut self) {
         let mut state = self.shared.state.lock();
         state.view.apply(std::mem::take(&mut self.changes), self.current.end, self.written);

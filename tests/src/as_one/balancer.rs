@@ -101,9 +101,9 @@ fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-async fn carry(mut client: TcpStream, mut node: TcpStream, told: Option<SocketAddr>) {
+async fn carry(mut client: TcpStream, mut node: TcpStream, announced: Option<SocketAddr>) {
     let _ = (client.set_nodelay(true), node.set_nodelay(true));
-    if let (Some(peer), Ok(here)) = (told, client.local_addr())
+    if let (Some(peer), Ok(here)) = (announced, client.local_addr())
         && node.write_all(&proxy_header(peer, here)).await.is_err()
     {
         return;
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_header_tells_both_addresses() {
+    fn a_header_has_both_addresses() {
         let at = |text: &str| text.parse().expect("an address");
         let header = proxy_header(at("10.0.0.1:4096"), at("127.0.0.1:1883"));
         assert_eq!(header[12..], [0x21, 0x11, 0, 12, 10, 0, 0, 1, 127, 0, 0, 1, 0x10, 0, 0x07, 0x5b]);

@@ -14,7 +14,7 @@ pub(super) struct Front {
     /// `None`: every address.
     pub(super) host: Option<String>,
     pub(super) port: u16,
-    /// Nodes are told who the client is; not where the client itself is asked for that.
+    /// Nodes learn who the client is; not where the client itself is asked for that.
     pub(super) proxy: bool,
 }
 

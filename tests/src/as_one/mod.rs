@@ -16,7 +16,7 @@ use arguments::{Asked, Serve};
 use balancer::Balancer;
 use layout::Layout;
 use nodes::Nodes;
-use signals::{Signals, Told};
+use signals::{Received, Signals};
 use std::{
     ffi::OsString,
     io,
@@ -96,8 +96,8 @@ async fn run(serve: &Serve, broker: &Path) -> Result<u8, Failure> {
                 attend(&mut signals, &mut nodes, &mut balancer, serve, &layout).await?
             }
         },
-        told = signals.next() => {
-            nodes.signal(told.signal());
+        received = signals.next() => {
+            nodes.signal(received.signal());
             nodes.end().await
         }
     };
@@ -123,7 +123,7 @@ async fn wait_ready(nodes: &mut Nodes, layout: &Layout) -> Result<Option<u8>, Fa
     Ok(None)
 }
 
-/// Serves until told to end or a node ends; the exit code.
+/// Serves until a signal ends it or a node ends; the exit code.
 async fn attend(
     signals: &mut Signals,
     nodes: &mut Nodes,
@@ -135,14 +135,14 @@ async fn attend(
         // In this order: what a signal asks for holds for the next connection.
         tokio::select! {
             biased;
-            told = signals.next() => {
-                if told == Told::Reload {
-                    // A file that cannot be read is the nodes' to tell about.
+            received = signals.next() => {
+                if received == Received::Reload {
+                    // A file that cannot be read is the nodes' to report.
                     let plan = configuration::read(serve.config.as_deref());
                     plan.and_then(|plan| Ok(layout.write_configuration(&plan)?)).or_else(|_| layout.forget_configuration())?;
                 }
-                nodes.signal(told.signal());
-                if told == Told::End {
+                nodes.signal(received.signal());
+                if received == Received::End {
                     balancer.close();
                     return Ok(nodes.end().await);
                 }

@@ -79,7 +79,7 @@ impl Nodes {
     pub(super) async fn end(&mut self) -> u8 {
         let first = self.ended();
         if first.is_some() {
-            // What ended one at its start ends all: the node that is heard gets the time to say it.
+            // What ended one at its start ends all: the node that is shown gets the time to say it.
             let _ = tokio::time::timeout(SAME_END, self.processes[0].end()).await;
         }
         self.signal(Signal::TERM);
@@ -90,8 +90,8 @@ impl Nodes {
         }
         let code = |node: &Node| node.ended.and_then(|status| status.code()).map_or(1, |code| code as u8);
         let codes: Vec<u8> = self.processes.iter().map(code).collect();
-        let heard = self.processes[0].ended.and_then(|status| status.code());
-        if let Some(node) = first.filter(|node| codes[*node] != 0 && heard != Some(i32::from(codes[*node]))) {
+        let shown = self.processes[0].ended.and_then(|status| status.code());
+        if let Some(node) = first.filter(|node| codes[*node] != 0 && shown != Some(i32::from(codes[*node]))) {
             self.output.show_one(node);
         }
         first

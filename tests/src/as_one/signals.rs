@@ -4,7 +4,7 @@ use std::io;
 use tokio::signal::unix::{self, SignalKind};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum Received {
     /// SIGTERM, SIGINT
     End,
     /// SIGHUP
@@ -15,8 +15,8 @@ pub(super) enum Told {
     Tree,
 }
 
-impl Told {
-    /// What the nodes are told.
+impl Received {
+    /// The signal that the nodes get.
     pub(super) fn signal(self) -> Signal {
         match self {
             Self::End => Signal::TERM,
@@ -46,14 +46,14 @@ impl Signals {
         })
     }
 
-    pub(super) async fn next(&mut self) -> Told {
+    pub(super) async fn next(&mut self) -> Received {
         tokio::select! {
             biased;
-            _ = self.reload.recv() => Told::Reload,
-            _ = self.checkpoint.recv() => Told::Checkpoint,
-            _ = self.tree.recv() => Told::Tree,
-            _ = self.terminate.recv() => Told::End,
-            _ = self.interrupt.recv() => Told::End,
+            _ = self.reload.recv() => Received::Reload,
+            _ = self.checkpoint.recv() => Received::Checkpoint,
+            _ = self.tree.recv() => Received::Tree,
+            _ = self.terminate.recv() => Received::End,
+            _ = self.interrupt.recv() => Received::End,
         }
     }
 }

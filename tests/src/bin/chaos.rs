@@ -1,4 +1,4 @@
-//! Runs chaos until told otherwise: `cargo run --release -p mosquorum-tests --bin chaos -- --help`.
+//! Runs chaos until it is stopped: `cargo run --release -p mosquorum-tests --bin chaos -- --help`.
 use mosquorum_tests::{
     chaos::{ChaosOptions, Nemesis, nemesis::Rhythm, report, run, table},
     cluster::why_no_namespaces,

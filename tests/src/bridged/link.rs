@@ -22,11 +22,11 @@ use tokio::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Link {
     Open,
-    /// Nothing passes and nobody is told; what waited passes later.
+    /// Nothing passes and nobody is notified; what waited passes later.
     BlackHole,
     /// Connections are reset, new ones too.
     Reset,
-    /// The remote's end is gone and the bridge is not told.
+    /// The remote's end is gone and the bridge is not notified.
     HalfOpen,
 }
 

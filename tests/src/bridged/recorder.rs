@@ -88,7 +88,7 @@ impl Tap {
     }
 }
 
-/// What the standard does not allow, or what tells why.
+/// What the standard does not allow, or what shows why.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct OnTheWire {
     pub(super) connections: usize,

@@ -117,7 +117,7 @@ impl Reader {
         connect
     }
 
-    /// Reads until `stop` says so; `count` is told how many different ones came.
+    /// Reads until `stop` says so; `count` is called with how many different ones came.
     /// # Errors
     /// When the session is gone.
     pub(super) async fn run(self, count: watch::Sender<usize>, mut stop: watch::Receiver<bool>) -> Result<Received> {

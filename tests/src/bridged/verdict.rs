@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_repetitions_and_disorder_are_told_apart() {
+    fn losses_repetitions_and_disorder_are_distinguished() {
         let known = Published { acknowledged: BTreeSet::from([0, 1, 2, 3]), sent: 5 };
         let published = BTreeMap::from([(7, known)]);
         let id = |sequence| MessageId { publisher: 7, sequence };

@@ -23,7 +23,7 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 /// Longest wait for everything that is owed, counted from the last progress.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The same where a planted bug makes it vain.
-const DRAIN_PATIENCE_PLANTED: Duration = Duration::from_secs(6);
+const DRAIN_TIMEOUT_PLANTED: Duration = Duration::from_secs(6);
 
 /// Messages per second of a soak.
 const SOAK_RATE: u32 = 80;
@@ -142,7 +142,7 @@ pub async fn run(options: &ChaosOptions) -> io::Result<Outcome> {
         sleep(AFTERMATH).await;
     }
     let _ = phase.send(Phase::Draining);
-    drain(&recorder, if options.plant.is_some() { DRAIN_PATIENCE_PLANTED } else { DRAIN_TIMEOUT }).await;
+    drain(&recorder, if options.plant.is_some() { DRAIN_TIMEOUT_PLANTED } else { DRAIN_TIMEOUT }).await;
     recorder.record(Event::Drained);
     final_reads(&stage).await;
     let _ = phase.send(Phase::Over);

@@ -171,13 +171,13 @@ pub fn publishers(stage: &Stage, random: &Random, rates: Rates, actors: &mut Joi
     plan.topics = vec!["shared/a".into(), "shared/b".into()];
     publisher(stage, plan, random.branch(740), actors);
     for index in 0..2 {
-        let lives = [
+        let wills = [
             ("ended", Afterlife::Never),
             ("back", Afterlife::AtOnce),
             ("delayed", Afterlife::BeforeTheWill),
             ("late", Afterlife::DelayedEnd),
         ];
-        for (kind, (name, afterlife)) in lives.into_iter().enumerate() {
+        for (kind, (name, afterlife)) in wills.into_iter().enumerate() {
             let random = random.branch(800 + index * 4 + kind as u64);
             actors.spawn(mortal(stage.clone(), format!("mortal-{name}-{index}"), afterlife, random));
         }

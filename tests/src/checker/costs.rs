@@ -32,7 +32,7 @@ const MEMORY_KIB_OF_A_CONNECTION: u64 = 8;
 const MEMORY_KIB_OF_A_BURST: u64 = 144 << 10;
 /// Descriptors: files, peers and listeners of a node, and all clients that a run has at a time.
 const DESCRIPTORS_MAX: u64 = 400;
-/// A stretch is as long at least: a hundredth of it can be told.
+/// A stretch is as long at least: a hundredth of it can be measured.
 const STRETCH: Duration = Duration::from_millis(900);
 /// What an unanswered connection is forgiven, beside the pause that a fault of its time may have made.
 pub const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -140,14 +140,14 @@ fn judged(node: usize, absent: usize, looks: &[(Duration, Costs)]) -> Option<Idl
         let busy = to.1.processor.saturating_sub(from.1.processor);
         busy.as_secs_f64() / (to.0 - from.0).as_secs_f64()
     };
-    let of_one_life = looks.iter().all(|(_, costs)| costs.life == first.life);
+    let of_one_process = looks.iter().all(|(_, costs)| costs.process == first.process);
     let mut least: Option<f64> = None;
     for (index, from) in looks.iter().enumerate() {
         if let Some(to) = looks[index..].iter().find(|to| to.0 - from.0 >= STRETCH) {
             least = Some(least.map_or(share(from, to), |least| least.min(share(from, to))));
         }
     }
-    let least = least.filter(|_| of_one_life)?;
+    let least = least.filter(|_| of_one_process)?;
     Some(Idle {
         node,
         absent,
@@ -158,7 +158,7 @@ fn judged(node: usize, absent: usize, looks: &[(Duration, Costs)]) -> Option<Idl
     })
 }
 
-/// The most of each node, over all its lives, in these records.
+/// The most of each node, over all its processes, in these records.
 fn most(records: &[Record]) -> BTreeMap<usize, Costs> {
     let mut most: BTreeMap<usize, Costs> = BTreeMap::new();
     for record in records {
@@ -222,7 +222,7 @@ mod tests {
     /// Looks every half second at a node that is busy for so many milliseconds in each of them.
     fn idle_story(busy_ms: &[u64], lines_each: u64) -> Story {
         let mut story = Story::new(3);
-        let mut costs = Costs { life: 7, log_lines: 100, ..Costs::default() };
+        let mut costs = Costs { process: 7, log_lines: 100, ..Costs::default() };
         story.event(Event::IdleBegan { absent: vec![2] }).event(Event::NodeCosts { node: 0, costs });
         for busy in busy_ms {
             costs.processor += Duration::from_millis(*busy);
@@ -256,8 +256,8 @@ mod tests {
     fn a_node_that_was_started_meanwhile_is_not_judged() {
         let mut story = Story::new(1);
         story.event(Event::IdleBegan { absent: Vec::new() });
-        for life in 1..7 {
-            let costs = Costs { life, processor: Duration::from_secs(u64::from(life)), ..Costs::default() };
+        for process in 1..7 {
+            let costs = Costs { process, processor: Duration::from_secs(u64::from(process)), ..Costs::default() };
             story.wait(1).event(Event::NodeCosts { node: 0, costs });
         }
         story.event(Event::IdleEnded);
@@ -277,7 +277,7 @@ mod tests {
                 "node 1: 500 descriptors; at most 400"
             ]
         );
-        // Who comes and goes is told of in the log.
+        // Who comes and goes is logged.
         (0..10).for_each(|client| {
             story.clean(&format!("c{client}"), 0);
         });

@@ -39,7 +39,7 @@ pub fn check(view: &View) -> Vec<Violation> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checker::story::Story;
+    use crate::checker::story::{Story, StoryDelivery};
 
     #[test]
     fn a_second_delivery_under_a_new_packet_identifier_is_a_duplicate() {
@@ -53,7 +53,7 @@ mod tests {
     fn a_repeat_under_a_held_packet_identifier_is_not() {
         let mut story = Story::new(3);
         story.durable("s", 0).subscribed("s", "t", 2).publish("p", 1, "t", 2);
-        story.delivered("s", 1).lost("s").durable("s", 1).delivered_as("s", 1, false, true);
+        story.delivered("s", 1).lost("s").durable("s", 1).delivered_as("s", 1, StoryDelivery::Repeated);
         assert_eq!(check(&story.view()), vec![]);
     }
 
@@ -71,7 +71,11 @@ mod tests {
     fn what_comes_as_published_is_live_with_the_retain_flag_too() {
         let mut story = Story::new(3);
         story.durable("s", 0).interested("s", "t", 2, crate::history::Interest::AsPublished);
-        story.send("p", 1, "t", 2, true).delivered_as("s", 1, true, false).delivered_as("s", 1, true, false);
+        story.send("p", 1, "t", 2, true).delivered_as("s", 1, StoryDelivery::Retained).delivered_as(
+            "s",
+            1,
+            StoryDelivery::Retained,
+        );
         assert_eq!(check(&story.view()).len(), 1);
     }
 

@@ -188,13 +188,14 @@ fn violation(detail: String) -> Violation {
 mod tests {
     use super::*;
     use crate::checker::story::Story;
+    use crate::checker::story::StoryConnect::{Fresh, Resumed, Unanswered};
     use crate::history::FaultKind;
 
     /// A session of ten seconds that was left, and found again or not after some time.
     fn away(milliseconds: u64, present: bool) -> Story {
         let mut story = Story::new(3);
         story.expiring_after(10).durable("e", 0).subscribed("e", "t", 1).leave("e").wait_ms(milliseconds);
-        story.connect("e", 1, true, present, true, None);
+        story.connect("e", 1, if present { Resumed } else { Fresh }, None);
         story
     }
 
@@ -231,7 +232,7 @@ mod tests {
         };
         for (seconds, present, expected) in [(15, true, 0), (7, false, 1), (24, true, 1), (24, false, 0)] {
             let (mut story, present) = kill(present);
-            story.wait(seconds).connect("e", 1, true, present, true, None);
+            story.wait(seconds).connect("e", 1, if present { Resumed } else { Fresh }, None);
             assert_eq!(count(&story), expected, "{seconds} {present}");
         }
     }
@@ -241,12 +242,12 @@ mod tests {
         let mut story = Story::new(3);
         story.expiring_after(10).durable("e", 0).subscribed("e", "t", 1).leave("e");
         story.fault(1, FaultKind::Kill, &[0, 1]).wait(8).event(Event::FaultEnded { fault: 1 });
-        story.event(Event::Healed { fault: 1 }).wait(20).connect("e", 1, true, true, true, None);
+        story.event(Event::Healed { fault: 1 }).wait(20).connect("e", 1, Resumed, None);
         assert_eq!(count(&story), 0, "22 seconds and the 8 that do not count");
         let mut story = Story::new(3);
         story.fault(1, FaultKind::Clock, &[0, 1, 2]);
         story.expiring_after(10).durable("e", 0).subscribed("e", "t", 1).leave("e").wait_ms(12_500);
-        story.connect("e", 1, true, true, true, None);
+        story.connect("e", 1, Resumed, None);
         assert_eq!(count(&story), 1, "a wall clock is no excuse");
     }
 
@@ -254,27 +255,27 @@ mod tests {
     fn an_attempt_without_an_answer_may_have_renewed_the_session() {
         let mut story = Story::new(3);
         story.expiring_after(10).durable("e", 0).subscribed("e", "t", 1).leave("e");
-        story.wait(8).connect("e", 1, true, true, false, None).wait(8).connect("e", 1, true, true, true, None);
+        story.wait(8).connect("e", 1, Unanswered, None).wait(8).connect("e", 1, Resumed, None);
         assert_eq!(count(&story), 0);
         let mut story = Story::new(3);
         story.expiring_after(10).durable("e", 0).subscribed("e", "t", 1).leave("e");
-        story.wait(2).connect("e", 1, true, true, false, None).wait(2).connect("e", 1, true, false, true, None);
+        story.wait(2).connect("e", 1, Unanswered, None).wait(2).connect("e", 1, Fresh, None);
         assert_eq!(count(&story), 1);
     }
 
     #[test]
     fn sessions_without_an_acknowledgement_and_after_a_clean_start_are_not_judged() {
         let mut story = Story::new(3);
-        story.expiring_after(10).durable("e", 0).leave("e").connect("e", 1, true, false, true, None);
+        story.expiring_after(10).durable("e", 0).leave("e").connect("e", 1, Fresh, None);
         assert_eq!(count(&story), 0);
-        story.subscribed("e", "t", 1).leave("e").clean("e", 0).leave("e").connect("e", 1, true, false, true, None);
+        story.subscribed("e", "t", 1).leave("e").clean("e", 0).leave("e").connect("e", 1, Fresh, None);
         assert_eq!(count(&story), 0);
     }
 
     /// A client with a will of five seconds that dropped its connection; the will comes after some time.
     fn will_after(milliseconds: u64, fault: bool) -> usize {
         let mut story = Story::new(3);
-        story.durable("o", 0).subscribed("o", "w", 2).connect("c", 1, true, false, true, Story::will(1, 5));
+        story.durable("o", 0).subscribed("o", "w", 2).connect("c", 1, Fresh, Story::will(1, 5));
         if fault {
             story.fault(1, FaultKind::Pause, &[1]);
         }
@@ -295,7 +296,7 @@ mod tests {
     #[test]
     fn whoever_comes_back_has_another_promise() {
         let mut story = Story::new(3);
-        story.durable("o", 0).subscribed("o", "w", 2).connect("c", 1, true, false, true, Story::will(1, 5));
+        story.durable("o", 0).subscribed("o", "w", 2).connect("c", 1, Fresh, Story::will(1, 5));
         story.close("c", CloseKind::Dropped).clean("c", 1).delivered("o", 1);
         assert_eq!(count(&story), 0);
     }

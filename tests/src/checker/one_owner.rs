@@ -72,6 +72,7 @@ fn superseded(view: &View) -> HashMap<ConnectionNumber, (Position, ConnectionNum
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checker::story::StoryConnect::Unanswered;
     use crate::checker::story::{Story, id};
     use mosquorum_proto::mqtt::QoS;
 
@@ -117,7 +118,7 @@ mod tests {
     fn a_connect_without_an_answer_supersedes_nobody() {
         let mut story = Story::new(3);
         let old = story.durable("p", 0).on("p");
-        story.connect("p", 1, true, true, false, None);
+        story.connect("p", 1, Unanswered, None);
         story.event(Event::PublishSent {
             connection: old,
             message: id(2),

@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, time::Duration};
 /// The promise: a node that reaches a majority serves again so soon after any fault began or ended.
 pub const SERVE_AGAIN: Duration = Duration::from_secs(5);
 
-/// Shorter ones are everyday life.
-const WORTH_TELLING: Duration = Duration::from_secs(1);
+/// Shorter ones are usual.
+const WORTH_REPORTING: Duration = Duration::from_secs(1);
 
 /// How long a prober waits for CONNACK, and for an answer to its message.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ pub fn pauses(view: &View) -> Vec<Pause> {
     let pieces = reach::pieces(view);
     let mut pauses = Vec::new();
     for (node, moments) in moments(view) {
-        for gap in moments.windows(2).filter(|gap| gap[1] - gap[0] >= WORTH_TELLING) {
+        for gap in moments.windows(2).filter(|gap| gap[1] - gap[0] >= WORTH_REPORTING) {
             pauses.extend(within(view, node, gap[0], gap[1], &pieces));
         }
     }
@@ -110,7 +110,7 @@ fn within(view: &View, node: usize, from: Duration, to: Duration, pieces: &[reac
         }
         goes_on = true;
     }
-    pauses.retain(|pause| pause.to - pause.from >= WORTH_TELLING);
+    pauses.retain(|pause| pause.to - pause.from >= WORTH_REPORTING);
     for pause in &mut pauses {
         let lasted = |began: Position, healed: Option<Position>| {
             view.at(began) <= pause.to && healed.is_none_or(|healed| view.at(healed) >= pause.from)
@@ -163,6 +163,7 @@ pub fn node_recoveries(view: &View) -> Vec<NodeRecovery> {
 mod tests {
     use super::*;
     use crate::checker::story::Story;
+    use crate::checker::story::StoryConnect::Unanswered;
 
     fn probe(story: &mut Story, node: usize, sequence: u64) {
         let client = prober(node);
@@ -233,7 +234,7 @@ mod tests {
     fn a_node_that_never_answers_again_is_found_by_its_probers_attempts() {
         let mut story = probed();
         let client = prober(2);
-        story.lost(&client).wait(20).connect(&client, 2, true, true, false, None);
+        story.lost(&client).wait(20).connect(&client, 2, Unanswered, None);
         assert_eq!(seconds(&pauses(&story.view())), [(2, 20)]);
         let mut story = probed();
         story.wait(20).leave(&client);

@@ -1,4 +1,4 @@
-//! Which nodes have a majority when, as far as the faults of a run decide it: the ground for what is owed and excused.
+//! Which nodes have a majority when, as far as the faults of a run decide it: the basis for what is owed and excused.
 //! Always true: errs on the side of the broker: a node of which it says that it can serve reaches a node that reaches a
 //! majority, itself included.
 use super::{FaultView, Position, View};

@@ -159,7 +159,7 @@ fn violation(detail: String) -> Violation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checker::story::{Story, id};
+    use crate::checker::story::{Story, StoryDelivery, id};
     use crate::history::{Event, Interest};
 
     /// Two writers, a durable subscriber `d` and a clean one `c`, and three messages on their way.
@@ -181,7 +181,7 @@ mod tests {
     fn one_order_for_all_and_its_end_is_retained() {
         let mut story = written();
         for sequence in [2, 1, 3] {
-            story.delivered("d", sequence).delivered_as("c", sequence, true, false);
+            story.delivered("d", sequence).delivered_as("c", sequence, StoryDelivery::Retained);
         }
         quiet(&mut story, 3);
         assert_eq!(check(&story.view()), vec![]);
@@ -234,7 +234,7 @@ mod tests {
     fn whoever_subscribed_later_or_left_before_is_not_asked() {
         let mut story = written();
         story.delivered("c", 1).lost("c").delivered("d", 1).delivered("d", 2).delivered("d", 3);
-        story.clean("c", 1).subscribed("c", "r", 1).delivered_as("c", 3, true, false);
+        story.clean("c", 1).subscribed("c", "r", 1).delivered_as("c", 3, StoryDelivery::Retained);
         quiet(&mut story, 3);
         assert_eq!(check(&story.view()), vec![]);
     }

@@ -49,19 +49,20 @@ fn durable_client(view: &View, connection: crate::history::ConnectionNumber) -> 
 mod tests {
     use super::*;
     use crate::checker::story::Story;
+    use crate::checker::story::StoryConnect::Fresh;
 
     #[test]
     fn a_session_with_an_acknowledged_subscription_must_be_found_again() {
         let mut story = Story::new(1);
-        story.durable("s", 0).subscribed("s", "t", 1).lost("s").connect("s", 0, true, false, true, None);
+        story.durable("s", 0).subscribed("s", "t", 1).lost("s").connect("s", 0, Fresh, None);
         assert_eq!(check(&story.view()).len(), 1);
     }
 
     #[test]
     fn before_the_first_acknowledgement_and_after_a_clean_start_nothing_is_owed() {
         let mut story = Story::new(1);
-        story.durable("s", 0).lost("s").connect("s", 0, true, false, true, None);
-        story.subscribed("s", "t", 1).clean("s", 0).connect("s", 0, true, false, true, None);
+        story.durable("s", 0).lost("s").connect("s", 0, Fresh, None);
+        story.subscribed("s", "t", 1).clean("s", 0).connect("s", 0, Fresh, None);
         assert_eq!(check(&story.view()), vec![]);
     }
 
@@ -69,7 +70,7 @@ mod tests {
     fn a_publisher_keeps_its_session_after_pubrec() {
         let mut story = Story::new(1);
         story.durable("p", 0).publish("p", 1, "t", 2).acknowledged("p", 1).lost("p");
-        story.connect("p", 0, true, false, true, None);
+        story.connect("p", 0, Fresh, None);
         assert_eq!(check(&story.view()).len(), 1);
     }
 }

@@ -1,8 +1,30 @@
 //! Hand-made histories for the checkers' own tests: clients by name, one publisher named `p` with number 1.
 use super::View;
 use crate::history::{CloseKind, ConnectionNumber, Event, FaultKind, History, Interest, MessageId, Record, WillPlan};
+use StoryConnect::{Clean, Fresh, Resumed};
 use mosquorum_proto::mqtt::QoS;
 use std::{collections::HashMap, sync::Arc, time::Duration};
+
+/// How a CONNECT of a story ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StoryConnect {
+    /// With a session that ends with the connection.
+    Clean,
+    /// With a durable session, which is new.
+    Fresh,
+    /// With a durable session, which goes on.
+    Resumed,
+    /// Of a durable session, without an answer.
+    Unanswered,
+}
+
+/// Why a story's message is delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StoryDelivery {
+    Live,
+    Retained,
+    Repeated,
+}
 
 pub(super) struct Story {
     history: History,
@@ -55,7 +77,7 @@ impl Story {
     /// The connection that a client uses now; a publisher connects by itself.
     pub(super) fn on(&mut self, client: &str) -> ConnectionNumber {
         if !self.current.contains_key(client) {
-            self.connect(client, 0, true, false, true, None);
+            self.connect(client, 0, Fresh, None);
         }
         self.current[client]
     }
@@ -64,11 +86,10 @@ impl Story {
         &mut self,
         client: &str,
         node: usize,
-        durable: bool,
-        present: bool,
-        answered: bool,
+        outcome: StoryConnect,
         will: Option<WillPlan>,
     ) -> &mut Self {
+        let durable = outcome != StoryConnect::Clean;
         self.connections += 1;
         let connection = ConnectionNumber(self.connections);
         self.current.insert(client.to_owned(), connection);
@@ -81,21 +102,19 @@ impl Story {
             expiry_seconds: if durable { self.expiry_seconds } else { 0 },
             will,
         });
-        if answered {
-            self.event(Event::Connected { connection, session_present: present });
-        } else {
-            self.event(Event::NotConnected { connection });
-        }
-        self
+        self.event(match outcome {
+            StoryConnect::Unanswered => Event::NotConnected { connection },
+            _ => Event::Connected { connection, session_present: outcome == StoryConnect::Resumed },
+        })
     }
 
     pub(super) fn durable(&mut self, client: &str, node: usize) -> &mut Self {
         let present = self.current.contains_key(client);
-        self.connect(client, node, true, present, true, None)
+        self.connect(client, node, if present { Resumed } else { Fresh }, None)
     }
 
     pub(super) fn clean(&mut self, client: &str, node: usize) -> &mut Self {
-        self.connect(client, node, false, false, true, None)
+        self.connect(client, node, Clean, None)
     }
 
     /// Sessions of later CONNECTs outlive their connections so long.
@@ -136,10 +155,11 @@ impl Story {
     }
 
     pub(super) fn delivered(&mut self, client: &str, sequence: u64) -> &mut Self {
-        self.delivered_as(client, sequence, false, false)
+        self.delivered_as(client, sequence, StoryDelivery::Live)
     }
 
-    pub(super) fn delivered_as(&mut self, client: &str, sequence: u64, retain: bool, repeat: bool) -> &mut Self {
+    pub(super) fn delivered_as(&mut self, client: &str, sequence: u64, how: StoryDelivery) -> &mut Self {
+        let (retain, repeat) = (how == StoryDelivery::Retained, how == StoryDelivery::Repeated);
         let connection = self.on(client);
         let (topic, qos, _) = self.published.get(&sequence).cloned().unwrap_or(("w".into(), QoS::ExactlyOnce, false));
         self.event(Event::Delivered { connection, message: id(sequence), topic, qos, retain, dup: false, repeat })

@@ -26,7 +26,7 @@ enum Expected {
 }
 
 /// What all wills of a history are judged by, found once.
-struct Ground<'v> {
+struct Observed<'v> {
     connections: HashMap<&'v Client, Vec<ConnectionNumber>>,
     /// Durable subscriptions with QoS 2.
     observers: Vec<&'v SubscriptionView>,
@@ -34,7 +34,7 @@ struct Ground<'v> {
     came: HashMap<MessageId, HashMap<&'v str, usize>>,
 }
 
-impl<'v> Ground<'v> {
+impl<'v> Observed<'v> {
     fn new(view: &'v View) -> Self {
         let mut connections: HashMap<&Client, Vec<ConnectionNumber>> = HashMap::new();
         for (number, connection) in &view.connections {
@@ -56,11 +56,11 @@ impl<'v> Ground<'v> {
 
 #[must_use]
 pub fn check(view: &View) -> Vec<Violation> {
-    let ground = Ground::new(view);
-    let mut violations = missing_on(view, &ground);
+    let observed = Observed::new(view);
+    let mut violations = missing_on(view, &observed);
     for (number, connection, plan) in with_wills(view) {
-        let expected = expected(view, &ground, number, connection, plan);
-        for (observer, count) in counts(&ground, connection, plan) {
+        let expected = expected(view, &observed, number, connection, plan);
+        for (observer, count) in counts(&observed, connection, plan) {
             let too_many = if expected == Expected::Never { count > 0 } else { count > 1 };
             if too_many {
                 violations.push(Violation {
@@ -81,16 +81,16 @@ pub fn check(view: &View) -> Vec<Violation> {
 /// Wills that must still come.
 #[must_use]
 pub fn missing(view: &View) -> Vec<Violation> {
-    missing_on(view, &Ground::new(view))
+    missing_on(view, &Observed::new(view))
 }
 
-fn missing_on(view: &View, ground: &Ground) -> Vec<Violation> {
+fn missing_on(view: &View, observed: &Observed) -> Vec<Violation> {
     let mut violations = Vec::new();
     for (number, connection, plan) in with_wills(view) {
-        if expected(view, ground, number, connection, plan) != Expected::Once {
+        if expected(view, observed, number, connection, plan) != Expected::Once {
             continue;
         }
-        for (observer, count) in counts(ground, connection, plan) {
+        for (observer, count) in counts(observed, connection, plan) {
             if count == 0 {
                 violations.push(Violation {
                     invariant: NAME,
@@ -114,7 +114,7 @@ fn with_wills<'v>(view: &'v View) -> impl Iterator<Item = (ConnectionNumber, &'v
 
 fn expected(
     view: &View,
-    ground: &Ground,
+    observed: &Observed,
     number: ConnectionNumber,
     connection: &ConnectionView,
     plan: &WillPlan,
@@ -122,7 +122,7 @@ fn expected(
     let Some((connected, _)) = connection.connected else {
         return Expected::AtMostOnce;
     };
-    let of_client = ground.connections.get(&connection.client).into_iter().flatten();
+    let of_client = observed.connections.get(&connection.client).into_iter().flatten();
     let next = of_client
         .filter(|other| **other > number)
         .map(|other| &view.connections[other])
@@ -170,10 +170,10 @@ fn node_failed_around(view: &View, node: usize, moment: Duration) -> bool {
 }
 
 /// How often each entitled observer was handed the will.
-fn counts(ground: &Ground, connection: &ConnectionView, plan: &WillPlan) -> Vec<(String, usize)> {
+fn counts(observed: &Observed, connection: &ConnectionView, plan: &WillPlan) -> Vec<(String, usize)> {
     let mut matcher = Matcher::default();
-    let came = ground.came.get(&plan.message);
-    let entitled = ground.observers.iter().filter(|subscription| {
+    let came = observed.came.get(&plan.message);
+    let entitled = observed.observers.iter().filter(|subscription| {
         subscription.acknowledged.is_some_and(|(at, _)| at < connection.invoked)
             && matcher.matches(&subscription.filter, &plan.topic)
     });
@@ -185,6 +185,7 @@ fn counts(ground: &Ground, connection: &ConnectionView, plan: &WillPlan) -> Vec<
 mod tests {
     use super::*;
     use crate::checker::story::Story;
+    use crate::checker::story::StoryConnect::{Fresh, Resumed, Unanswered};
     use crate::history::{Event, FaultKind};
 
     fn observed() -> Story {
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn an_unclean_end_publishes_once() {
         let mut story = observed();
-        story.connect("c", 1, true, false, true, Story::will(1, 0)).close("c", CloseKind::Dropped);
+        story.connect("c", 1, Fresh, Story::will(1, 0)).close("c", CloseKind::Dropped);
         assert_eq!(check(&story.view()).len(), 1);
         story.delivered("o", 1);
         assert_eq!(check(&story.view()), vec![]);
@@ -207,8 +208,8 @@ mod tests {
     #[test]
     fn an_immediate_return_to_the_session_may_be_a_takeover() {
         let mut story = observed();
-        story.connect("c", 1, true, false, true, Story::will(1, 0)).close("c", CloseKind::Dropped);
-        story.connect("c", 2, true, true, true, None);
+        story.connect("c", 1, Fresh, Story::will(1, 0)).close("c", CloseKind::Dropped);
+        story.connect("c", 2, Resumed, None);
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 1).delivered("o", 1);
         assert_eq!(check(&story.view()).len(), 1);
@@ -217,7 +218,7 @@ mod tests {
     #[test]
     fn a_normal_end_publishes_never() {
         let mut story = observed();
-        story.connect("c", 1, true, false, true, Story::will(1, 0)).close("c", CloseKind::Normal);
+        story.connect("c", 1, Fresh, Story::will(1, 0)).close("c", CloseKind::Normal);
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 1);
         assert_eq!(check(&story.view()).len(), 1);
@@ -226,7 +227,7 @@ mod tests {
     #[test]
     fn a_normal_end_at_a_node_that_dies_is_unknown() {
         let mut story = observed();
-        story.connect("c", 1, true, false, true, Story::will(1, 0)).close("c", CloseKind::Normal);
+        story.connect("c", 1, Fresh, Story::will(1, 0)).close("c", CloseKind::Normal);
         story.fault(1, FaultKind::Kill, &[1]).event(Event::Healed { fault: 1 }).delivered("o", 1);
         assert_eq!(check(&story.view()), vec![]);
     }
@@ -234,8 +235,8 @@ mod tests {
     #[test]
     fn a_reconnect_within_the_delay_publishes_never() {
         let mut story = observed();
-        story.connect("c", 1, true, false, true, Story::will(1, 60)).close("c", CloseKind::Dropped);
-        story.connect("c", 2, true, true, true, Story::will(2, 60)).close("c", CloseKind::Normal);
+        story.connect("c", 1, Fresh, Story::will(1, 60)).close("c", CloseKind::Dropped);
+        story.connect("c", 2, Resumed, Story::will(2, 60)).close("c", CloseKind::Normal);
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 1);
         assert_eq!(check(&story.view()).len(), 1);
@@ -244,7 +245,7 @@ mod tests {
     #[test]
     fn a_disconnect_that_may_not_have_been_read_is_unknown() {
         let mut story = observed();
-        story.connect("c", 1, true, false, true, Story::will(1, 0)).close("c", CloseKind::Unclear);
+        story.connect("c", 1, Fresh, Story::will(1, 0)).close("c", CloseKind::Unclear);
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 1);
         assert_eq!(check(&story.view()), vec![]);
@@ -253,8 +254,8 @@ mod tests {
     #[test]
     fn a_connect_without_an_answer_is_unknown_and_an_open_connection_has_no_will_yet() {
         let mut story = observed();
-        story.connect("c", 1, true, false, false, Story::will(1, 0)).delivered("o", 1);
-        story.connect("d", 1, true, false, true, Story::will(2, 0));
+        story.connect("c", 1, Unanswered, Story::will(1, 0)).delivered("o", 1);
+        story.connect("d", 1, Fresh, Story::will(2, 0));
         assert_eq!(check(&story.view()), vec![]);
         story.delivered("o", 2);
         assert_eq!(check(&story.view()).len(), 1);

@@ -1,4 +1,4 @@
-//! An MQTT client that does exactly what a test tells it to: any packet or bytes out, the next packet in.
+//! An MQTT client that a test controls to the byte: any packet or bytes out, the next packet in.
 //! Always true: every wait has an end; waiting for a packet can be given up without losing bytes.
 //! Not here: sessions over many connections (`publisher`, `subscriber`).
 use bytes::BytesMut;
@@ -91,7 +91,7 @@ impl Connection {
     /// When no CONNECT comes.
     pub async fn serve(stream: TcpStream) -> Result<(Self, Connect)> {
         stream.set_nodelay(true)?;
-        // A test may ask its client for a sign of life.
+        // A test may have its client send PINGREQ.
         let decoder = Decoder { sender: Sender::Any, ..Decoder::for_server(PACKET_SIZE_MAX) };
         let mut connection = Self::over(stream, ProtocolVersion::V5, decoder, TIMEOUT);
         match connection.recv().await? {

@@ -1,5 +1,5 @@
 //! A subscriber with a memory: acknowledges at once or late, wanders from node to node, and remembers received QoS 2
-//! packet identifiers until PUBREL as long as its session lives.
+//! packet identifiers until PUBREL as long as its session exists.
 //! Always true: acknowledgements leave in the order in which their messages came [MQTT-4.6.0-2, MQTT-4.6.0-3].
 use super::{
     ClientError, Result,
@@ -20,7 +20,7 @@ use tokio::time::sleep;
 /// How a subscriber moves.
 #[derive(Debug, Clone)]
 pub enum Habit {
-    /// Stays where it is as long as the connection lives.
+    /// Stays where it is as long as the connection lasts.
     Stay,
     /// Stays connected for a time between the bounds (milliseconds), leaves (half of the times without DISCONNECT), is
     /// away for a time between the second bounds, and comes back at another node.
@@ -157,7 +157,7 @@ impl Subscriber {
         }
     }
 
-    /// Receives for a time, or until `enough` says so. Checks by PINGREQ that a silent connection lives.
+    /// Receives for a time, or until `enough` says so. Checks by PINGREQ that a silent connection works.
     /// # Errors
     /// When the connection ends; it is then closed in the history too.
     pub async fn receive_until(&mut self, until: Instant, mut enough: impl FnMut(&Self) -> bool) -> Result<()> {
@@ -285,7 +285,7 @@ impl Subscriber {
         }
     }
 
-    /// Lives by its habit until the run is over. During the drain it stays connected.
+    /// Acts by its habit until the run is over. During the drain it stays connected.
     pub async fn run(mut self, phase: PhaseWatch) -> Self {
         let mut node = self.plan.first_node;
         while *phase.borrow() < Phase::Over {

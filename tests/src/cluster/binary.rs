@@ -52,7 +52,7 @@ fn cargo_build(build: Build) -> io::Result<PathBuf> {
     let mut command = Command::new(cargo);
     // The whole workspace, so that dependencies have the features that the tests were built with.
     command.current_dir(workspace()).args(["build", "--workspace", "--message-format=json-render-diagnostics"]);
-    // What cargo tells a test about its own package would have dependencies built again that look at it.
+    // What cargo sets for a test about its own package would have dependencies built again that look at it.
     let about_us = |name: &str| {
         ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|p| name.starts_with(p))
     };

@@ -78,7 +78,7 @@ impl Cluster {
         Ok(ran)
     }
 
-    /// How many nodes vote, as a node tells; `None` if it does not answer.
+    /// How many nodes vote, as a node reports; `None` if it does not answer.
     pub async fn voters(&self, node: usize) -> Option<usize> {
         let status = self.status(node).await?;
         Some(status["members"].as_array()?.iter().filter(|member| member["voter"] == true).count())
@@ -127,7 +127,7 @@ mod tests {
         cluster.set_clock(1, -2_592_000_000, 500).expect("the file is written");
         let text = |node: usize| {
             let environment = cluster.environment(node);
-            let file = environment.into_iter().find(|(key, _)| key == CLOCK_VARIABLE).expect("it is told").1;
+            let file = environment.into_iter().find(|(key, _)| key == CLOCK_VARIABLE).expect("it is set").1;
             std::fs::read_to_string(file).expect("the file is there")
         };
         assert_eq!((text(0).as_str(), text(1).as_str()), ("0 0", "-2592000000 500"));

@@ -276,7 +276,7 @@ impl Cluster {
         self.folder.path().join(format!("node-{node}.log"))
     }
 
-    /// A node's log so far, over all its lives.
+    /// A node's log so far, over all its starts.
     #[must_use]
     pub fn log(&self, node: usize) -> String {
         let bytes = std::fs::read(self.log_file(node)).unwrap_or_default();
@@ -306,7 +306,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// What a node's process is told besides its configuration.
+    /// The environment of a node's process besides its configuration.
     fn environment(&self, node: usize) -> Vec<(String, String)> {
         let clock =
             self.nodes[node].clock.iter().map(|file| (faults::CLOCK_VARIABLE.into(), file.display().to_string()));
@@ -389,7 +389,7 @@ impl Cluster {
         self.nodes[node].process.as_ref().map(BrokerProcess::id)
     }
 
-    /// To look at what each node costs, in all its lives, without the cluster in hand.
+    /// To look at what each node costs, in all its starts, without the cluster in hand.
     #[must_use]
     pub fn watches(&self) -> Vec<NodeWatch> {
         let watch = |node: usize| NodeWatch::new(self.nodes[node].process_id.clone(), self.log_file(node));
@@ -425,7 +425,7 @@ impl Cluster {
         }
     }
 
-    /// The status of the cluster as a node tells it, or `None` if it does not answer.
+    /// The status of the cluster as a node reports it, or `None` if it does not answer.
     pub async fn status(&self, node: usize) -> Option<serde_json::Value> {
         let socket = self.nodes[node].admin_socket.display().to_string();
         let mut command = tokio::process::Command::new(&self.binary);
@@ -465,13 +465,13 @@ impl Cluster {
         self.nodes[node].place.cluster_address
     }
 
-    /// Where a node answers probes and tells its metrics.
+    /// Where a node answers probes and serves its metrics.
     #[must_use]
     pub fn health_address(&self, node: usize) -> SocketAddr {
         self.nodes[node].place.health_address
     }
 
-    /// Another authority and other certificates between nodes, in the files that they name. Nodes are not told.
+    /// Another authority and other certificates between nodes, in the files that they name. Nodes are not notified.
     /// # Errors
     /// When the files cannot be written.
     pub fn renew_certificates(&self) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! One broker process: its own process group, dying with us, its output in a file.
 //! The kernel's parent-death signal follows the thread that started a process, so all are started by one thread that
-//! lives as long as this process.
+//! runs as long as this process.
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::{
     fs::OpenOptions,

@@ -69,7 +69,7 @@ const DEATHS: [(Death, &str); 7] = [
     (Death::Nameless, "nameless"),
 ];
 
-/// What must live for a remote to be dead in the right way.
+/// What must exist for a remote to be dead in the right way.
 enum Corpse {
     Nothing,
     Bound(#[allow(dead_code, reason = "holds its port")] TcpSocket),

@@ -205,7 +205,7 @@ impl Running {
         Ok(exec)
     }
 
-    /// What it printed so far, over all its lives.
+    /// What it printed so far, over all its starts.
     #[must_use]
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&fs::read(self.container.log_file()).unwrap_or_default()).into_owned()

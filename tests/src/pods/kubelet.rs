@@ -1,4 +1,4 @@
-//! One pod's life as a kubelet leads it: start, probes, restarts, and the stop with preStop, SIGTERM and its grace period.
+//! One pod as a kubelet runs it: start, probes, restarts, and the stop with preStop, SIGTERM and its grace period.
 //! Always true: the first container is the main one; others run in its namespaces and see its mounts. A pod has a network
 //! and an address of its own, which no other pod of the run ever had.
 use super::{
@@ -28,12 +28,19 @@ pub(super) enum Stop {
     Now,
 }
 
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    #[default]
+    Running,
+    Terminating,
+    Over,
+}
+
 /// What others see of a pod.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Status {
     pub(super) ready_since: Option<Instant>,
-    pub(super) terminating: bool,
-    pub(super) over: bool,
+    pub(super) phase: Phase,
     pub(super) restarts: u64,
     /// What went wrong, for whoever reads a failed run.
     pub(super) events: Vec<String>,
@@ -61,11 +68,11 @@ pub(super) struct Pod {
 }
 
 impl Pod {
-    pub(super) fn start(life: Life, revision: String, address: Ipv4Addr, network: usize) -> Self {
+    pub(super) fn start(plan: PodPlan, revision: String, address: Ipv4Addr, network: usize) -> Self {
         let (stop, watch) = watch::channel(Stop::No);
-        let (status, running) = (life.status.clone(), life.running.clone());
-        life.tally.pods.fetch_add(1, Ordering::Relaxed);
-        tokio::spawn(life.lead(watch));
+        let (status, running) = (plan.status.clone(), plan.running.clone());
+        plan.tally.pods.fetch_add(1, Ordering::Relaxed);
+        tokio::spawn(plan.run(watch));
         Self { revision, address, network, status, running, stop }
     }
 
@@ -75,7 +82,7 @@ impl Pod {
 
     pub(super) fn is_ready(&self) -> bool {
         let status = self.status();
-        status.ready_since.is_some() && !status.terminating && !status.over
+        status.ready_since.is_some() && status.phase == Phase::Running
     }
 
     /// Ready for at least so long.
@@ -85,7 +92,7 @@ impl Pod {
 
     pub(super) fn stop(&self, how: Stop) {
         let _ = self.stop.send(how);
-        self.change(|status| status.terminating = true);
+        self.change(|status| status.phase = status.phase.max(Phase::Terminating));
     }
 
     fn change(&self, change: impl FnOnce(&mut Status)) {
@@ -130,7 +137,7 @@ async fn exec(
 
 /// What a pod is made of.
 #[derive(Debug)]
-pub(super) struct Life {
+pub(super) struct PodPlan {
     pub(super) main: Container,
     /// Commands of further containers.
     pub(super) sidecars: Vec<Vec<String>>,
@@ -149,12 +156,12 @@ enum Over {
     Asked(Stop),
 }
 
-impl Life {
+impl PodPlan {
     fn change(&self, change: impl FnOnce(&mut Status)) {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    async fn lead(self, mut stop: watch::Receiver<Stop>) {
+    async fn run(self, mut stop: watch::Receiver<Stop>) {
         loop {
             match self.main.clone().start() {
                 Ok(running) => *self.running.lock().await = Some(running),
@@ -181,7 +188,7 @@ impl Life {
                 }
             }
         }
-        self.change(|status| status.over = true);
+        self.change(|status| status.phase = Phase::Over);
     }
 
     async fn kill(&self) {
@@ -191,7 +198,7 @@ impl Life {
     }
 
     async fn end(&self, how: Stop) {
-        self.change(|status| status.terminating = true);
+        self.change(|status| status.phase = status.phase.max(Phase::Terminating));
         let deadline = Instant::now() + self.grace;
         if how == Stop::Gracefully {
             let pre_stop = words(&self.manifest["lifecycle"]["preStop"]["exec"]["command"]);

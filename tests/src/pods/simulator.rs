@@ -6,7 +6,7 @@
 use super::{
     container::Container,
     image::Image,
-    kubelet::{Life, Pod, Status, Stop, Tally},
+    kubelet::{Phase, Pod, PodPlan, Status, Stop, Tally},
     manifests::{Files, Manifests, number, words},
     service::{Endpoints, LAG, Service},
     volumes,
@@ -160,12 +160,12 @@ impl Simulator {
     /// # Errors
     /// When none is, or the command fails.
     pub async fn exec_anywhere(&self, command: &[String]) -> io::Result<String> {
-        let life = {
+        let plan = {
             let pods = self.pods.lock();
             let pod = pods.values().find(|pod| pod.is_ready()).ok_or_else(|| io::Error::other("no pod is ready"))?;
             pod.handle()
         };
-        life.exec(command, EXEC_TIMEOUT).await.map_err(other)
+        plan.exec(command, EXEC_TIMEOUT).await.map_err(other)
     }
 
     /// What `mosquorum cluster status --json` says.
@@ -242,7 +242,7 @@ impl Simulator {
         if let Some(pod) = self.pods.lock().get(&ordinal) {
             pod.stop(Stop::Now);
         }
-        while self.pods.lock().get(&ordinal).is_some_and(|pod| !pod.status().over) {
+        while self.pods.lock().get(&ordinal).is_some_and(|pod| pod.status().phase != Phase::Over) {
             sleep(CHECK).await;
         }
         Ok(())
@@ -280,12 +280,12 @@ impl Simulator {
         let mut quiet = true;
         for (_, pod) in pods.iter().filter(|(ordinal, _)| **ordinal >= wanted) {
             quiet = false;
-            if !pod.status().terminating {
+            if pod.status().phase == Phase::Running {
                 pod.stop(Stop::Gracefully);
             }
         }
         for (_, pod) in pods.iter().filter(|(ordinal, _)| **ordinal < wanted).rev() {
-            let terminating = pod.status().terminating;
+            let terminating = pod.status().phase != Phase::Running;
             if !terminating && pod.revision != revision {
                 pod.stop(Stop::Gracefully);
             }
@@ -299,7 +299,8 @@ impl Simulator {
     /// Takes away what has ended.
     fn bury(&mut self) {
         let mut pods = self.pods.lock();
-        let over: Vec<usize> = pods.iter().filter(|(_, pod)| pod.status().over).map(|(ordinal, _)| *ordinal).collect();
+        let over: Vec<usize> =
+            pods.iter().filter(|(_, pod)| pod.status().phase == Phase::Over).map(|(ordinal, _)| *ordinal).collect();
         for ordinal in over {
             if let Some(pod) = pods.remove(&ordinal) {
                 self.namespaces.remove(pod.network);
@@ -351,7 +352,7 @@ impl Simulator {
         let containers: Vec<&Value> = template["containers"].as_array().into_iter().flatten().collect();
         let (main, sidecars) = containers.split_first().ok_or_else(|| io::Error::other("no container"))?;
         let folder = self.folder.path().join(&name);
-        // Volumes that live as long as the pod are made anew.
+        // Volumes that last as long as the pod are made anew.
         let _ = fs::remove_dir_all(folder.join("volumes"));
         let mounts = volumes::mounts(&name, template, main, &self.objects, &folder.join("volumes"), &self.claims());
         let mut container = Container::of(&self.image, &name, &folder);
@@ -365,7 +366,7 @@ impl Simulator {
         for (variable, value) in self.environment(main, &name, &address.to_string()).map_err(other)? {
             container = container.variable(&variable, &value);
         }
-        let life = Life {
+        let plan = PodPlan {
             main: container,
             sidecars: sidecars.iter().map(|sidecar| words(&sidecar["command"])).collect(),
             manifest: (*main).clone(),
@@ -375,7 +376,7 @@ impl Simulator {
             running: Arc::default(),
             tally: self.tally.clone(),
         };
-        Ok(Pod::start(life, revision.to_owned(), address, network))
+        Ok(Pod::start(plan, revision.to_owned(), address, network))
     }
 
     fn environment(&self, container: &Value, pod: &str, address: &str) -> Result<Vec<(String, String)>, String> {

@@ -72,7 +72,7 @@ async fn an_empty_client_identifier_is_given_a_name(target: Target) -> TestResul
     Ok(())
 }
 
-/// [MQTT-3.2.2-16]: only a name that the server made is told.
+/// [MQTT-3.2.2-16]: only a name that the server made is sent.
 async fn a_name_of_its_own_is_not_assigned(target: Target) -> TestResult {
     let (_connection, connack) =
         Connection::connected(target.a, target.connect_packet(ProtocolVersion::V5, "own")).await?;

@@ -36,7 +36,7 @@ async fn everything_about_the_message_is_forwarded_unchanged(target: Target) -> 
 }
 
 /// [MQTT-3.3.2-6]
-async fn the_remaining_expiry_is_told(target: Target) -> TestResult {
+async fn the_remaining_expiry_is_sent(target: Target) -> TestResult {
     let topic = target.unique("q");
     let connect = target.durable_packet(ProtocolVersion::V5, "s");
     let (mut client, _) = Connection::connected(target.b, connect.clone()).await?;
@@ -54,7 +54,7 @@ async fn the_remaining_expiry_is_told(target: Target) -> TestResult {
 }
 
 /// [MQTT-3.3.2-6]: an interval like any other, whatever 0xFFFFFFFF means for sessions.
-async fn the_longest_expiry_is_told_as_it_came(target: Target) -> TestResult {
+async fn the_longest_expiry_is_sent_as_it_came(target: Target) -> TestResult {
     if is_stand_in() {
         skip("Eclipse Mosquitto drops it");
         return Ok(());
@@ -65,8 +65,8 @@ async fn the_longest_expiry_is_told_as_it_came(target: Target) -> TestResult {
     let longest = PublishProperties { message_expiry_interval: Some(u32::MAX), ..PublishProperties::default() };
     let mut publisher = target.at_a("p").await?;
     publisher.publish(with(message(&topic, "x", QoS::AtLeastOnce), longest)).await?;
-    let told = subscriber.receive().await?.properties.and_then(|p| p.message_expiry_interval).ok_or("an expiry")?;
-    assert!(told >= u32::MAX - 10, "{told}");
+    let received = subscriber.receive().await?.properties.and_then(|p| p.message_expiry_interval).ok_or("an expiry")?;
+    assert!(received >= u32::MAX - 10, "{received}");
     Ok(())
 }
 
@@ -191,8 +191,8 @@ async fn without_request_problem_information_no_reason_string_comes(target: Targ
 
 on_both!(
     everything_about_the_message_is_forwarded_unchanged,
-    the_remaining_expiry_is_told,
-    the_longest_expiry_is_told_as_it_came,
+    the_remaining_expiry_is_sent,
+    the_longest_expiry_is_sent_as_it_came,
     an_expired_message_is_not_delivered,
     an_expired_retained_message_is_gone,
     an_alias_stands_for_its_topic,

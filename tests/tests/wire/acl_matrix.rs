@@ -85,7 +85,7 @@ struct Matrix<'a> {
     cluster: &'a Cluster,
     /// May do everything: one that sees everything, one that publishes.
     root: Connection,
-    teller: Connection,
+    publisher: Connection,
     seen: Seen,
     number: u32,
 }
@@ -101,8 +101,8 @@ impl<'a> Matrix<'a> {
         let (mut root, _) = Connection::connected(cluster.address(0), connect("root", Some("root"))).await?;
         root.subscribe_to("#", QoS::AtMostOnce).await?;
         root.subscribe_to("$SYS/mine", QoS::AtMostOnce).await?;
-        let (teller, _) = Connection::connected(cluster.address(0), connect("root-teller", Some("root"))).await?;
-        Ok(Self { cluster, root, teller, seen: Seen::new(), number: 0 })
+        let (publisher, _) = Connection::connected(cluster.address(0), connect("root-publisher", Some("root"))).await?;
+        Ok(Self { cluster, root, publisher, seen: Seen::new(), number: 0 })
     }
 
     async fn join(&self, connect: Connect) -> Result<Connection, Failure> {
@@ -117,7 +117,7 @@ impl<'a> Matrix<'a> {
     /// Whether root gets this payload before one of its own that it sends now.
     async fn reached_root(&mut self, payload: &str) -> Result<bool, Failure> {
         let sentinel = self.fresh();
-        self.teller.publish(message("sentinel", sentinel.clone(), QoS::AtLeastOnce)).await?;
+        self.publisher.publish(message("sentinel", sentinel.clone(), QoS::AtLeastOnce)).await?;
         let mut reached = false;
         loop {
             let got = self.root.receive().await?.payload;
@@ -210,7 +210,7 @@ impl<'a> Matrix<'a> {
         }
         let mut nothing = message(topic, "", QoS::AtLeastOnce);
         nothing.retain = true;
-        self.teller.publish(nothing).await?;
+        self.publisher.publish(nothing).await?;
         Ok(())
     }
 
@@ -237,7 +237,7 @@ impl<'a> Matrix<'a> {
             let mut payloads = BTreeMap::new();
             for topic in TOPICS.into_iter().filter(|topic| !topic.starts_with("$SYS")) {
                 let payload = self.fresh();
-                self.teller.publish(message(topic, payload.clone(), QoS::AtLeastOnce)).await?;
+                self.publisher.publish(message(topic, payload.clone(), QoS::AtLeastOnce)).await?;
                 payloads.insert(payload, topic);
             }
             let mut here = match client.take() {

@@ -1,4 +1,4 @@
-//! Three nodes behind one port, started with Mosquitto's words, cannot be told from one broker.
+//! Three nodes behind one port, started with Mosquitto's words, cannot be distinguished from one broker.
 use mosquorum_proto::mqtt::{Connect, ProtocolVersion, QoS};
 use mosquorum_tests::{
     client::{Connection, TIMEOUT, message},

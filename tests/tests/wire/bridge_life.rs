@@ -107,7 +107,7 @@ async fn the_state_is_announced_on_both_sides_or_on_ours_alone() {
         let one = || ("state/link".to_owned(), bytes::Bytes::from_static(b"1"), true);
         assert_eq!(announced, (!local_only).then(one));
         // Its state before it was connected may come first.
-        while reader.receive().await.expect("it is told here").payload != "1" {}
+        while reader.receive().await.expect("it is announced here").payload != "1" {}
         drop(bridge);
         while reader.receive().await.expect("its end too").payload != "0" {}
     }

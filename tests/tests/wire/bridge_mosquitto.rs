@@ -44,7 +44,7 @@ async fn crossing(site: Broker, hub: Broker, version: &str) {
     let site = Cluster::start(site).await.expect("a site");
     let (mut at_hub, mut at_site) = (client(&hub, "hub-client").await, client(&site, "site-client").await);
     at_hub.subscribe_to("state/link", QoS::AtLeastOnce).await.expect("subscribed");
-    while at_hub.receive().await.expect("the bridge tells that it is there").payload != "1" {}
+    while at_hub.receive().await.expect("the bridge announces itself").payload != "1" {}
     at_hub.unsubscribe("state/link").await.expect("unsubscribed");
     // What it asks for at the beginning follows its announcement.
     at_site.subscribe_to("in/ready", QoS::AtLeastOnce).await.expect("subscribed");

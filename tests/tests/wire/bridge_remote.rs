@@ -1,4 +1,4 @@
-//! A bridge before a remote that does what the test tells it to: what goes over the wire, and when.
+//! A bridge before a remote that the test controls: what goes over the wire, and when.
 use mosquorum_proto::mqtt::{Ack, ConnAck, Connect, Disconnect, Packet, ProtocolVersion, Publish, QoS, ReasonCode};
 use mosquorum_tests::{
     client::{Connection, TIMEOUT, message},
@@ -89,7 +89,7 @@ async fn the_remotes_receive_maximum_packet_size_qos_and_retain_are_kept() {
         maximum_packet_size: Some(100),
         maximum_qos: Some(QoS::AtLeastOnce),
         retain_available: Some(false),
-        // What is retained here is not told again then.
+        // What is retained here is not sent again then.
         ..ConnAck::new(true, ReasonCode::Success)
     };
     let (mut bridge, _) = remote.accept(connack).await.expect("a bridge");
@@ -121,8 +121,8 @@ fn retained(topic: &str, payload: &str, qos: QoS) -> Publish {
     Publish { retain: true, ..message(topic, payload.to_owned(), qos) }
 }
 
-/// What the bridge tells until a message on `last` came and all before it.
-async fn told(bridge: &mut Connection, last: &str) -> Vec<(String, String, bool)> {
+/// What the bridge sends until a message on `last` came and all before it.
+async fn sent_until(bridge: &mut Connection, last: &str) -> Vec<(String, String, bool)> {
     let mut seen: Vec<(String, String, bool)> = Vec::new();
     while seen.last().is_none_or(|(topic, _, _)| topic != last) {
         let publish = next_message(bridge).await.unwrap_or_else(|error| panic!("{error} after {seen:?}"));
@@ -135,7 +135,7 @@ async fn told(bridge: &mut Connection, last: &str) -> Vec<(String, String, bool)
     seen
 }
 
-/// Until the bridge asks by itself whether all has arrived: only what is sure needs not be told again.
+/// Until the bridge asks by itself whether all has arrived: only what is sure needs not be sent again.
 async fn made_sure(bridge: &mut Connection) {
     loop {
         match bridge.recv().await.expect("a packet") {
@@ -143,14 +143,14 @@ async fn made_sure(bridge: &mut Connection) {
             packet => grant(bridge, packet).await.expect("granted"),
         }
     }
-    // What it was told before is done when this is answered.
+    // What it was sent before is done when this is answered.
     bridge.send(&Packet::PingReq).await.expect("sent");
     while bridge.recv().await.expect("a packet") != Packet::PingResp {}
 }
 
 /// Retained values that changed and went while the bridge was away, in every kind of session.
 #[tokio::test]
-async fn at_a_reconnect_the_changes_of_retained_messages_are_told_once_and_nothing_else() {
+async fn at_a_reconnect_the_changes_of_retained_messages_are_sent_once_and_nothing_else() {
     let kinds: [(&str, &[&str], bool); 3] = [
         ("qos-0", &["topic power/# out 0"], true),
         ("clean", &["topic power/# out 1", "cleansession true"], false),
@@ -167,11 +167,11 @@ async fn at_a_reconnect_the_changes_of_retained_messages_are_told_once_and_nothi
         let (mut bridge, _) = remote.accept(accepted()).await.expect("a bridge");
         for n in 0..2 {
             writer.publish(message(&format!("power/probe/{n}"), "x", QoS::AtLeastOnce)).await.expect("published");
-            told(&mut bridge, &format!("power/probe/{n}")).await;
+            sent_until(&mut bridge, &format!("power/probe/{n}")).await;
         }
         for topic in ["power/same", "power/changed", "power/gone"] {
             writer.publish(retained(topic, "1", QoS::AtLeastOnce)).await.expect("published");
-            told(&mut bridge, topic).await;
+            sent_until(&mut bridge, topic).await;
         }
         made_sure(&mut bridge).await;
         drop(bridge);
@@ -182,7 +182,7 @@ async fn at_a_reconnect_the_changes_of_retained_messages_are_told_once_and_nothi
         let (mut bridge, _) =
             remote.accept(ConnAck::new(session_present, ReasonCode::Success)).await.expect("a bridge");
         writer.publish(message("power/end", "2", QoS::AtLeastOnce)).await.expect("published");
-        let mut seen = told(&mut bridge, "power/end").await;
+        let mut seen = sent_until(&mut bridge, "power/end").await;
         seen.sort();
         let one = |topic: &str, value: &str, retain| (topic.to_owned(), value.to_owned(), retain);
         let mut expected = vec![
@@ -202,7 +202,7 @@ async fn at_a_reconnect_the_changes_of_retained_messages_are_told_once_and_nothi
 /// Retained messages of the remote, one of which is too large to be kept here, over a reconnect, a restart and another
 /// reconnect.
 #[tokio::test]
-async fn what_the_remote_retains_is_neither_removed_nor_told_back_at_a_reconnect() {
+async fn what_the_remote_retains_is_neither_removed_nor_sent_back_at_a_reconnect() {
     let remote = Remote::start().await.expect("a remote");
     let lines = ["topic power/# both 0", "bridge_max_topic_alias 0"];
     let options = options("bridge-remote-retains", &remote, &lines).with("max_packet_size 1000");
@@ -211,15 +211,15 @@ async fn what_the_remote_retains_is_neither_removed_nor_told_back_at_a_reconnect
     reader.subscribe_to("power/#", QoS::AtMostOnce).await.expect("subscribed");
     let (mut bridge, _) = remote.accept(accepted()).await.expect("a bridge");
     reader.publish(message("power/begin", "x", QoS::AtMostOnce)).await.expect("published");
-    assert_eq!(told(&mut bridge, "power/begin").await.len(), 1);
+    assert_eq!(sent_until(&mut bridge, "power/begin").await.len(), 1);
     for (name, length) in [("power/large", 2000), ("power/small", 10)] {
         let publish = retained(name, &"v".repeat(length), QoS::AtMostOnce);
         bridge.send(&Packet::Publish(publish)).await.expect("sent");
     }
     while reader.receive().await.expect("a message").topic.is_none_or(|topic| topic.as_str() != "power/small") {}
-    for life in 0..3 {
+    for round in 0..3 {
         drop(bridge);
-        if life == 1 {
+        if round == 1 {
             site.stop_node(0).await.expect("it stops");
             site.start_node(0).expect("it starts");
             site.wait_serving(0, TIMEOUT).await.expect("it serves");
@@ -228,13 +228,13 @@ async fn what_the_remote_retains_is_neither_removed_nor_told_back_at_a_reconnect
         // The bridge has its subscriptions when something comes by them.
         let mut writer = writer(&site).await;
         writer.publish(message("power/end", "x", QoS::AtMostOnce)).await.expect("published");
-        let seen = told(&mut bridge, "power/end").await;
-        assert_eq!(seen, [("power/end".to_owned(), "x".to_owned(), false)], "life {life}");
+        let seen = sent_until(&mut bridge, "power/end").await;
+        assert_eq!(seen, [("power/end".to_owned(), "x".to_owned(), false)], "round {round}");
     }
 }
 
 #[tokio::test]
-async fn a_remote_that_says_nothing_more_still_hears_which_of_its_messages_were_taken() {
+async fn a_remote_that_says_nothing_more_still_learns_which_of_its_messages_were_taken() {
     for version in ["mqttv311", "mqttv50"] {
         let remote = Remote::start().await.expect("a remote");
         let line = format!("bridge_protocol_version {version}");

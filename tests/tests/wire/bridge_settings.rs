@@ -1,4 +1,4 @@
-//! What a `connection` block asks for, and what the operator is told when it cannot be had.
+//! What a `connection` block asks for, and what is logged when it cannot be had.
 use mosquorum_proto::mqtt::{Ack, ConnAck, Connect, Packet, ProtocolVersion, PublishProperties, QoS, ReasonCode, Utf8};
 use mosquorum_tests::{
     backlog::eventually,
@@ -26,7 +26,7 @@ fn accepted() -> ConnAck {
 }
 
 #[tokio::test]
-async fn the_password_file_is_read_at_each_connect_and_a_refused_login_is_told_once() {
+async fn the_password_file_is_read_at_each_connect_and_a_refused_login_is_logged_once() {
     let remote = Remote::start().await.expect("a remote");
     let folder = mosquorum_tests::cluster::TestFolder::new("bridge-password").expect("a folder");
     let file = folder.path().join("password");
@@ -44,25 +44,29 @@ async fn the_password_file_is_read_at_each_connect_and_a_refused_login_is_told_o
     std::fs::write(&file, "second\r\n").expect("written");
     let (_bridge, connect) = remote.accept(accepted()).await.expect("a bridge");
     assert_eq!(connect.password.as_deref(), Some(&b"second"[..]));
-    site.wait_logged(0, "Bridge link connected", 1).await.expect("it is told");
+    site.wait_logged(0, "Bridge link connected", 1).await.expect("it is logged");
     let log = site.log(0);
     assert_eq!(log.matches("refused the connection: NotAuthorized").count(), 1, "{log}");
     assert!(!log.contains("first") && !log.contains("second"), "secrets stay out of the log");
 }
 
-/// Whoever listens at an address that a comment names is neither called nor told the password.
+/// Whoever listens at an address that a comment names is neither called nor sent the password.
 #[tokio::test]
 async fn nobody_named_in_a_comment_behind_an_address_is_called() {
-    let (remote, stranger) = (Remote::start().await.expect("a remote"), Remote::start().await.expect("a stranger"));
-    let commented =
-        format!("{} # was {} before", remote.address().expect("an address"), stranger.address().expect("an address"));
+    let (remote, unconfigured) =
+        (Remote::start().await.expect("a remote"), Remote::start().await.expect("another remote"));
+    let commented = format!(
+        "{} # was {} before",
+        remote.address().expect("an address"),
+        unconfigured.address().expect("an address")
+    );
     let lines = ["topic a out 1 # all", "remote_username site", "remote_password secret", "round_robin true"];
     let site = Cluster::start(options("bridge-comment", &commented, &lines)).await.expect("a site");
     // A refusal makes it go on to the next address.
     for _ in 0..3 {
         let (mut bridge, connect) = tokio::select! {
             called = remote.connect() => called.expect("the remote is called"),
-            called = stranger.connect() => panic!("the stranger is called: {:?}", called.map(|(_, connect)| connect)),
+            called = unconfigured.connect() => panic!("the other remote is called: {:?}", called.map(|(_, connect)| connect)),
         };
         assert_eq!(connect.password.as_deref(), Some(&b"secret"[..]));
         let refused = ConnAck::new(false, ReasonCode::NotAuthorized);
@@ -107,7 +111,7 @@ async fn a_secondary_is_left_only_after_the_primary_has_answered_connect() {
 
 /// One line each while nothing changes, however often it is tried; the broker runs on.
 #[tokio::test]
-async fn what_is_wrong_is_told_once_and_not_at_each_attempt() {
+async fn what_is_wrong_is_logged_once_and_not_at_each_attempt() {
     let remote = Remote::start().await.expect("a remote");
     let address = remote.address().expect("an address");
     let tls = ["topic a out 1", "bridge_cafile /nowhere/ca.pem"];
@@ -122,14 +126,14 @@ async fn what_is_wrong_is_told_once_and_not_at_each_attempt() {
             "cannot connect to 127.0.0.1",
         ),
     ];
-    for (name, address, lines, told) in cases {
-        // Attempts are told at this level alone.
+    for (name, address, lines, logged) in cases {
+        // Attempts are logged at this level alone.
         let options = options(&format!("bridge-wrong-{name}"), &address, lines).with("log_type debug");
         let site = Cluster::start(options).await.expect("it runs");
         site.wait_logged(0, "Connecting bridge link", 2).await.expect("it is tried again and again");
         let log = site.log(0);
         let lines: Vec<&str> = log.lines().filter(|line| line.contains("Bridge link: ")).collect();
-        assert!(lines.len() == 1 && lines[0].contains(told), "{name}: {lines:?}");
+        assert!(lines.len() == 1 && lines[0].contains(logged), "{name}: {lines:?}");
         writer(&site).await.publish(message("b", "x", QoS::AtLeastOnce)).await.expect("it serves");
     }
 }
@@ -187,10 +191,10 @@ async fn what_does_not_fit_into_the_queue_is_counted_with_its_reason() {
     assert!(found.await, "{}", http::get(site.health_address(0), "/metrics").await.expect("an answer").1);
     writer.subscribe_to("$SYS/broker/bridges/link/drops/queue_full", QoS::AtMostOnce).await.expect("subscribed");
     // Told from time to time, at first from before.
-    while !matches!(&writer.receive().await.expect("it is told").payload[..], b"4" | b"5") {}
+    while !matches!(&writer.receive().await.expect("it is logged").payload[..], b"4" | b"5") {}
 }
 
-/// Nothing of a bridge's beginning is asked twice: a remote that grants everything hears each question once.
+/// Nothing of a bridge's beginning is asked twice: a remote that grants everything gets each question once.
 #[tokio::test]
 async fn a_remote_is_asked_once_per_connection() {
     let remote = Remote::start().await.expect("a remote");
@@ -219,7 +223,7 @@ async fn a_remote_is_asked_once_per_connection() {
     assert_eq!(asked, ["a", "b", "c"]);
 }
 
-/// The remote hears why, in a word that a client may use, and the connection stays.
+/// The remote learns why, by a reason code that a client may use, and the connection stays.
 #[tokio::test]
 async fn a_message_of_the_remote_above_message_size_limit_is_refused_and_the_bridge_goes_on() {
     let remote = Remote::start().await.expect("a remote");

@@ -141,7 +141,7 @@ async fn a_damaged_state_store_is_rebuilt() -> TestResult {
     starts_with_everything(cluster, &backlog).await
 }
 
-/// One that only reading its value tells.
+/// One that only reading its value shows.
 #[tokio::test]
 async fn a_state_store_with_a_damaged_value_is_rebuilt() -> TestResult {
     if skipped() {
@@ -207,7 +207,7 @@ async fn a_database_of_mosquitto_is_refused_and_left_alone() -> TestResult {
     refuses_to_start(&mut cluster, "old.db", &folder).await
 }
 
-/// The node number of each member, by name, as node 0 tells it.
+/// The node number of each member, by name, as node 0 reports it.
 async fn numbers(cluster: &Cluster) -> Vec<(String, u64)> {
     let status = cluster.status(0).await.unwrap_or_default();
     let members = status["members"].as_array().cloned().unwrap_or_default();

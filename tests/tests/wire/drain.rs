@@ -26,25 +26,25 @@ fn durable(name: &str) -> Connect {
     connect
 }
 
-/// What a connection was told at its end.
+/// How the node ended a connection.
 #[derive(Debug, PartialEq, Eq)]
-enum Goodbye {
+enum DrainEnd {
     Reference(SocketAddr),
     Silent,
 }
 
 /// Reads up to DISCONNECT or the end; publishes are acknowledged and kept.
-async fn until_goodbye(connection: &mut Connection, received: &mut Vec<String>) -> Goodbye {
+async fn until_end(connection: &mut Connection, received: &mut Vec<String>) -> DrainEnd {
     loop {
         match connection.recv_forever().await {
             Ok(Packet::Publish(publish)) => received.extend(acknowledged(connection, &publish).await),
             Ok(Packet::Disconnect(disconnect)) => {
                 assert_eq!(disconnect.reason, ReasonCode::UseAnotherServer);
-                let reference = disconnect.server_reference.expect("two other nodes live");
-                return Goodbye::Reference(reference.parse().expect("an address"));
+                let reference = disconnect.server_reference.expect("two other nodes run");
+                return DrainEnd::Reference(reference.parse().expect("an address"));
             }
             Ok(_) => {}
-            Err(_) => return Goodbye::Silent,
+            Err(_) => return DrainEnd::Silent,
         }
     }
 }
@@ -115,20 +115,20 @@ async fn a_drained_node_hands_over_its_clients_and_leadership_and_nothing_acknow
     received.extend(acknowledged(&mut meter, &first).await);
     // The meter goes on reading while the node is drained.
     let reader = tokio::spawn(async move {
-        let goodbye = until_goodbye(&mut meter, &mut received).await;
-        (goodbye, received)
+        let end = until_end(&mut meter, &mut received).await;
+        (end, received)
     });
     let answer = cluster.command(0, "drain --rate 100").await?;
     assert!(answer.as_ref().is_ok_and(|text| text.contains("clients handed over")), "{answer:?}");
-    let (goodbye, mut received) = reader.await.expect("the meter reads");
-    let Goodbye::Reference(elsewhere) = goodbye else { panic!("{goodbye:?}") };
+    let (end, mut received) = reader.await.expect("the meter reads");
+    let DrainEnd::Reference(elsewhere) = end else { panic!("{end:?}") };
     assert!([cluster.address(1), cluster.address(2)].contains(&elsewhere));
-    assert_eq!(until_goodbye(&mut plain, &mut Vec::new()).await, Goodbye::Silent);
+    assert_eq!(until_end(&mut plain, &mut Vec::new()).await, DrainEnd::Silent);
     let mut places = BTreeSet::new();
     for mut one in crowd {
-        match until_goodbye(&mut one, &mut Vec::new()).await {
-            Goodbye::Reference(place) => drop(places.insert(place)),
-            Goodbye::Silent => panic!("5.0 clients are told where to go"),
+        match until_end(&mut one, &mut Vec::new()).await {
+            DrainEnd::Reference(place) => drop(places.insert(place)),
+            DrainEnd::Silent => panic!("5.0 clients are sent to another node"),
         }
     }
     assert_eq!(places, BTreeSet::from([cluster.address(1), cluster.address(2)]));
@@ -175,9 +175,9 @@ async fn sigterm_with_shutdown_drain_hands_clients_over_before_the_node_stops() 
     }
     assert!(cluster.signal(1, rustix::process::Signal::TERM));
     for mut client in clients {
-        match until_goodbye(&mut client, &mut Vec::new()).await {
-            Goodbye::Reference(place) => assert_ne!(place, cluster.address(1)),
-            Goodbye::Silent => panic!("5.0 clients are told where to go"),
+        match until_end(&mut client, &mut Vec::new()).await {
+            DrainEnd::Reference(place) => assert_ne!(place, cluster.address(1)),
+            DrainEnd::Silent => panic!("5.0 clients are sent to another node"),
         }
     }
     assert_eq!(cluster.wait_end(1, TIMEOUT).await?, Ended::Exit(0));
@@ -202,11 +202,11 @@ async fn a_cancelled_drain_lets_clients_in_again() -> TestResult {
     // One client per second: most are here when it is cancelled.
     let draining = cluster.command(0, "drain --rate 1");
     let cancelling = async {
-        let mut told = tokio::task::JoinSet::new();
+        let mut ended = tokio::task::JoinSet::new();
         for mut client in clients {
-            told.spawn(async move { until_goodbye(&mut client, &mut Vec::new()).await });
+            ended.spawn(async move { until_end(&mut client, &mut Vec::new()).await });
         }
-        told.join_next().await;
+        ended.join_next().await;
         cluster.command(0, "drain --cancel").await
     };
     let (drained, cancelled) = tokio::join!(draining, cancelling);

@@ -289,7 +289,7 @@ async fn a_log_pipe_that_nobody_reads_stops_nothing() -> TestResult {
     }
     client.send(&Packet::PingReq).await?;
     drop(client);
-    // Read at last: what was dropped is told.
+    // Read at last: what was dropped is logged.
     let (mut text, mut buffer) = (Vec::new(), vec![0; 65536]);
     while !String::from_utf8_lossy(&text).contains(" log lines were dropped") {
         let read = timeout(TIMEOUT, pipe.read(&mut buffer)).await??;
@@ -352,10 +352,10 @@ async fn each_mistake_of_a_client_is_one_clear_line() -> TestResult {
     assert_eq!(lines(text), 1);
 
     // The client does not know the broker's authority.
-    let (params, key) = authority("stranger")?;
-    let stranger = CertifiedIssuer::self_signed(params, key)?;
-    let other = cluster.folder().join("stranger.pem");
-    std::fs::write(&other, stranger.pem())?;
+    let (params, key) = authority("foreign")?;
+    let foreign = CertifiedIssuer::self_signed(params, key)?;
+    let other = cluster.folder().join("foreign.pem");
+    std::fs::write(&other, foreign.pem())?;
     let refused = client("mosquitto_pub", port, &other, &["-t", "t", "-m", "x"]).output().await?;
     assert!(!refused.status.success());
     let text = "TLS refused by client: UnknownCA.";
@@ -366,7 +366,7 @@ async fn each_mistake_of_a_client_is_one_clear_line() -> TestResult {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::new(Vec::new())?;
     params.distinguished_name.push(DnType::CommonName, "client");
-    let certificate = params.signed_by(&key, &stranger)?;
+    let certificate = params.signed_by(&key, &foreign)?;
     let (file, key_file) = (cluster.folder().join("client.pem"), cluster.folder().join("client.key"));
     std::fs::write(&file, certificate.pem())?;
     std::fs::write(&key_file, key.serialize_pem())?;

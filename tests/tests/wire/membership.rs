@@ -26,7 +26,7 @@ fn durable(name: &str) -> Connect {
     connect
 }
 
-/// Numbers of the voters by name, as a node tells them.
+/// Numbers of the voters by name, as a node reports them.
 async fn voters(cluster: &Cluster, node: usize) -> BTreeMap<String, u64> {
     let status = cluster.status(node).await.unwrap_or_default();
     let members = status["members"].as_array().cloned().unwrap_or_default();
@@ -93,9 +93,9 @@ async fn a_cluster_shrinks_from_its_last_node_on_and_numbers_are_never_used_agai
     Ok(())
 }
 
-/// Comes with a will and says goodbye, again and again, as long as the node lets it in. Which wills must not be published.
-async fn say_goodbye_often(at: SocketAddr, name: String, all: Arc<Semaphore>) -> BTreeSet<String> {
-    let mut said = BTreeSet::new();
+/// Connects with a will and sends DISCONNECT, again and again, as long as the node lets it in. Which wills must not be published.
+async fn disconnect_often(at: SocketAddr, name: String, all: Arc<Semaphore>) -> BTreeSet<String> {
+    let mut sent = BTreeSet::new();
     for number in 0.. {
         let text = format!("{name}-{number}");
         let mut connect = Connect::new(ProtocolVersion::V311, &*name);
@@ -112,15 +112,15 @@ async fn say_goodbye_often(at: SocketAddr, name: String, all: Arc<Semaphore>) ->
         if client.send(&Packet::Disconnect(Disconnect::new(ReasonCode::Success))).await.is_ok()
             && matches!(client.recv().await, Err(ClientError::Closed))
         {
-            said.insert(text);
+            sent.insert(text);
             all.add_permits(1);
         }
     }
-    said
+    sent
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_of_nodes_that_leave_go_to_those_that_stay_and_their_goodbyes_count() -> TestResult {
+async fn clients_of_nodes_that_leave_go_to_those_that_stay_and_their_disconnects_count() -> TestResult {
     if is_stand_in() {
         skip(STAND_IN);
         return Ok(());
@@ -139,24 +139,24 @@ async fn clients_of_nodes_that_leave_go_to_those_that_stay_and_their_goodbyes_co
     let all = Arc::new(Semaphore::new(0));
     let brief = (0..8).map(|number| {
         let (at, all) = (cluster.address(1 + number % 2), all.clone());
-        tokio::spawn(say_goodbye_often(at, format!("brief-{number}"), all))
+        tokio::spawn(disconnect_often(at, format!("brief-{number}"), all))
     });
     let brief: Vec<_> = brief.collect();
-    all.acquire_many(40).await.expect("they are saying goodbye").forget();
+    all.acquire_many(40).await.expect("they disconnect").forget();
     let answer = cluster.operate(0, "resize 1 --drain 2").await?;
     assert!(answer.as_ref().is_ok_and(|text| text.contains("1 nodes vote")), "{answer:?}");
     for mut client in staying {
-        let goodbye = client.recv_forever().await;
-        let Ok(Packet::Disconnect(goodbye)) = goodbye else { panic!("{goodbye:?}") };
-        assert_eq!(goodbye.reason, ReasonCode::UseAnotherServer);
-        let place: SocketAddr = goodbye.server_reference.expect("node 0 stays").parse().expect("an address");
+        let disconnect = client.recv_forever().await;
+        let Ok(Packet::Disconnect(disconnect)) = disconnect else { panic!("{disconnect:?}") };
+        assert_eq!(disconnect.reason, ReasonCode::UseAnotherServer);
+        let place: SocketAddr = disconnect.server_reference.expect("node 0 stays").parse().expect("an address");
         assert_eq!(place, cluster.address(0));
     }
-    let mut said = BTreeSet::new();
+    let mut sent = BTreeSet::new();
     for one in brief {
-        said.extend(one.await.expect("it ends"));
+        sent.extend(one.await.expect("it ends"));
     }
-    assert!(said.len() >= 40, "{said:?}");
+    assert!(sent.len() >= 40, "{sent:?}");
     let (mut last, _) = Connection::connected(cluster.address(0), Connect::new(ProtocolVersion::V5, "last")).await?;
     last.publish(message("gone", "last", QoS::AtLeastOnce)).await?;
     loop {
@@ -164,9 +164,9 @@ async fn clients_of_nodes_that_leave_go_to_those_that_stay_and_their_goodbyes_co
         if payload == "last" {
             break;
         }
-        assert!(!said.contains(&payload), "{payload} said goodbye, and its will was published");
+        assert!(!sent.contains(&payload), "{payload} sent DISCONNECT, and its will was published");
     }
-    eprintln!("{} goodbyes counted", said.len());
+    eprintln!("{} DISCONNECTs counted", sent.len());
     Ok(())
 }
 
@@ -269,7 +269,7 @@ fn list(cluster: &Cluster, node: usize, peers: &[usize], lines: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_lists_nobody_waits_to_be_added_and_the_log_tells_what_happens_to_the_cluster() -> TestResult {
+async fn a_node_that_lists_nobody_waits_to_be_added_and_the_log_shows_what_happens_to_the_cluster() -> TestResult {
     if is_stand_in() {
         skip(STAND_IN);
         return Ok(());

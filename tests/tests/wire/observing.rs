@@ -133,7 +133,7 @@ async fn scrape(cluster: &Cluster, node: usize) -> Scrape {
 }
 
 #[tokio::test]
-async fn a_scrape_of_three_nodes_tells_what_clients_raft_and_links_did() -> TestResult {
+async fn a_scrape_of_three_nodes_shows_what_clients_raft_and_links_did() -> TestResult {
     if is_stand_in() {
         skip(STAND_IN);
         return Ok(());

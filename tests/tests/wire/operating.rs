@@ -124,7 +124,7 @@ fn member<'a>(status: &'a Value, name: &str) -> &'a Value {
     members.iter().find(|member| member["name"] == name).unwrap_or_else(|| panic!("{name}: {status}"))
 }
 
-/// The status as a node tells it once it says something.
+/// The status as a node reports it once it says something.
 async fn status_with(cluster: &Cluster, node: usize, holds: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + TIMEOUT;
     loop {
@@ -138,7 +138,7 @@ async fn status_with(cluster: &Cluster, node: usize, holds: impl Fn(&Value) -> b
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_node_tells_who_is_ready_drained_silent_and_that_there_is_no_majority() {
+async fn each_node_reports_who_is_ready_drained_silent_and_that_there_is_no_majority() {
     if is_stand_in() {
         return skip("MOSQUORUM_BIN is Eclipse Mosquitto, which has no cluster");
     }
@@ -189,7 +189,7 @@ async fn each_node_tells_who_is_ready_drained_silent_and_that_there_is_no_majori
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_removal_tells_how_far_it_is_and_afterwards_every_node_who_was_removed() -> TestResult {
+async fn a_removal_reports_how_far_it_is_and_afterwards_every_node_who_was_removed() -> TestResult {
     if is_stand_in() {
         skip("MOSQUORUM_BIN is Eclipse Mosquitto, which has no cluster");
         return Ok(());
@@ -205,10 +205,10 @@ async fn a_removal_tells_how_far_it_is_and_afterwards_every_node_who_was_removed
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert_eq!(document(&output)["ok"], true);
     assert!(text(&output.stdout).contains("node-2 (n"), "{output:?}");
-    let told = text(&output.stderr);
-    let line: Value = serde_json::from_str(told.lines().next().expect("progress")).expect("JSON");
+    let progress = text(&output.stderr);
+    let line: Value = serde_json::from_str(progress.lines().next().expect("progress")).expect("JSON");
     let line = line["progress"].as_str().unwrap_or_default().to_owned();
-    assert!(line.starts_with("node-2 hands its clients over, ") && line.ends_with(" are left"), "{told}");
+    assert!(line.starts_with("node-2 hands its clients over, ") && line.ends_with(" are left"), "{progress}");
     for node in 0..2 {
         let status =
             status_with(&cluster, node, |status| status["removed"].as_array().is_some_and(|all| !all.is_empty()));
@@ -271,14 +271,14 @@ async fn a_node_says_that_it_is_ready_to_the_service_manager_and_to_who_waits_wh
     options.environment.push(("NOTIFY_SOCKET".into(), socket.display().to_string()));
     let listening = UnixDatagram::bind(&socket)?;
     listening.set_read_timeout(Some(TIMEOUT))?;
-    let told = || {
+    let notified = || {
         let mut buffer = [0; 4096];
         let length = listening.recv(&mut buffer).expect("a notification in time");
         text(&buffer[..length])
     };
     let mut cluster = Cluster::prepare(options)?;
     cluster.start_node(0)?;
-    let first = told();
+    let first = notified();
     assert!(first.starts_with("EXTEND_TIMEOUT_USEC=30000000\nSTATUS=Not ready: "), "{first}");
     let output = run(&cluster, 0, "healthcheck --wait 1").await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
@@ -298,7 +298,7 @@ async fn a_node_says_that_it_is_ready_to_the_service_manager_and_to_who_waits_wh
     assert_eq!(document(&output), json!({"ok": true, "message": "ready"}));
     let mut ready = 0;
     while ready < 3 {
-        ready += usize::from(told().lines().any(|line| line == "READY=1"));
+        ready += usize::from(notified().lines().any(|line| line == "READY=1"));
     }
     let _ = std::fs::remove_file(&socket);
     Ok(())

@@ -99,25 +99,25 @@ async fn a_will_whose_client_lost_the_right_to_its_topic_is_not_published_at_a_t
     let mut observer = joined(&cluster, user("observer", "writer")).await?;
     observer.subscribe_to("w", QoS::AtLeastOnce).await?;
     reload(&mut cluster, &format!("topic readwrite other\n{writer_only}"))?;
-    let told = eventually(TIMEOUT, async || {
+    let applied = eventually(TIMEOUT, async || {
         let reason = first.publish(message("denied", "x", QoS::AtLeastOnce)).await;
         reason.expect("an answer") == ReasonCode::NotAuthorized
     });
-    assert!(told.await, "the connection has the new rules");
+    assert!(applied.await, "the connection has the new rules");
     let _second = joined(&cluster, mortal()).await?;
     assert_eq!(first.expect_closed().await?, Some(ReasonCode::SessionTakenOver));
     expect_only_fence(&mut writer, &mut observer, "w").await
 }
 
 #[tokio::test]
-async fn persistent_client_expiration_bounds_every_session_and_5_0_clients_are_told() -> TestResult {
+async fn persistent_client_expiration_bounds_every_session_and_5_0_clients_get_the_bound() -> TestResult {
     let options = ClusterOptions::new("expiry-bound", 1).with("persistent_client_expiration 1h");
     let cluster = Cluster::start(options).await?;
-    for (asked, told) in [(7200, Some(3600)), (u32::MAX, Some(3600)), (60, None), (0, None)] {
+    for (asked, granted) in [(7200, Some(3600)), (u32::MAX, Some(3600)), (60, None), (0, None)] {
         let mut connect = Connect::new(ProtocolVersion::V5, "client");
         connect.session_expiry_interval = Some(asked);
         let (_connection, connack) = Connection::connected(cluster.address(0), connect).await?;
-        assert_eq!(connack.session_expiry_interval, told, "{asked}");
+        assert_eq!(connack.session_expiry_interval, granted, "{asked}");
     }
     Ok(())
 }

@@ -148,7 +148,7 @@ fn metrics(text: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn every_metric_of_the_alerts_and_the_dashboard_is_told_by_a_node() {
+async fn every_metric_of_the_alerts_and_the_dashboard_is_exported_by_a_node() {
     if is_stand_in() {
         return skip("MOSQUORUM_BIN is Eclipse Mosquitto");
     }

@@ -85,7 +85,7 @@ async fn sigusr2_prints_subscriptions_and_where_retained_messages_are() -> TestR
 }
 
 #[tokio::test]
-async fn the_service_manager_hears_of_start_life_reload_and_stop() -> TestResult {
+async fn the_service_manager_is_notified_of_start_keep_alive_reload_and_stop() -> TestResult {
     if is_stand_in() {
         return skip_ok("MOSQUORUM_BIN is Eclipse Mosquitto, built without systemd");
     }
@@ -147,7 +147,7 @@ async fn acknowledgements_that_cross_the_end_of_a_stopping_node_hold_after_it() 
 
 /// What was read before the signal is in the log before the process ends, though no answer waits for it.
 #[tokio::test]
-async fn acknowledgements_heard_before_a_stop_hold_after_it() -> TestResult {
+async fn acknowledgements_received_before_a_stop_hold_after_it() -> TestResult {
     const MESSAGES: usize = 500;
     let mut cluster = Cluster::start(ClusterOptions::new("last-words", 1).persistent()).await?;
     let session = || {

@@ -20,7 +20,7 @@ use tokio::{
 /// Connections at a time in the tests of memory.
 const MANY: usize = 2000;
 /// The bound that each of them must keep.
-const STRANGER_BYTES_MAX: u64 = 16 << 10;
+const UNAUTHENTICATED_BYTES_MAX: u64 = 16 << 10;
 
 /// The beginning of a CONNECT of 3.1.1 whose rest has so many bytes.
 fn announced(remaining: usize) -> Vec<u8> {
@@ -41,11 +41,11 @@ fn announced(remaining: usize) -> Vec<u8> {
 /// Resident bytes for each of so many connections that send `bytes` and wait.
 async fn bytes_each(cluster: &Cluster, bytes: &[u8]) -> Result<u64, Failure> {
     let before = resident_mib(cluster.process_id(0));
-    let mut strangers = Vec::with_capacity(MANY);
+    let mut unauthenticated = Vec::with_capacity(MANY);
     for _ in 0..MANY {
         let mut stream = TcpStream::connect(cluster.address(0)).await?;
         stream.write_all(bytes).await?;
-        strangers.push(stream);
+        unauthenticated.push(stream);
     }
     // Whoever comes after them is served only when they have been looked at.
     let target = Target::of(cluster);
@@ -68,10 +68,10 @@ async fn a_connection_costs_less_than_16_kib_until_its_connect_is_whole() -> Tes
         ("a part of 99 kB", large),
     ];
     for (number, (kind, bytes)) in kinds.into_iter().enumerate() {
-        let cluster = Cluster::start(ClusterOptions::new(&format!("strangers-{number}"), 1)).await?;
+        let cluster = Cluster::start(ClusterOptions::new(&format!("unauthenticated-{number}"), 1)).await?;
         let each = bytes_each(&cluster, &bytes).await?;
         println!("{kind}: {each} bytes for each of {MANY} connections");
-        assert!(each < STRANGER_BYTES_MAX, "{kind}: {each} bytes");
+        assert!(each < UNAUTHENTICATED_BYTES_MAX, "{kind}: {each} bytes");
     }
     Ok(())
 }
@@ -104,22 +104,22 @@ async fn many_large_connects_at_once_all_get_in() -> TestResult {
     Ok(())
 }
 
-/// Strangers that announce much and send nothing keep nobody out.
+/// Unauthenticated peers that announce much and send nothing keep nobody out.
 #[tokio::test]
 async fn a_large_connect_gets_in_beside_strangers_that_only_announce_theirs() -> TestResult {
     let cluster = Cluster::start(ClusterOptions::new("announced-connects", 1)).await?;
     let target = Target::of(&cluster);
-    let mut strangers = Vec::new();
+    let mut unauthenticated = Vec::new();
     for _ in 0..20 {
-        let mut stranger = TcpStream::connect(target.a).await?;
-        stranger.write_all(&announced(1_900_000)).await?;
-        strangers.push(stranger);
+        let mut stream = TcpStream::connect(target.a).await?;
+        stream.write_all(&announced(1_900_000)).await?;
+        unauthenticated.push(stream);
     }
     let mut connect = target.connect_packet(ProtocolVersion::V5, "large");
     connect.user_name = Some("u".into());
     connect.password = Some(vec![b'p'; 60_000].into());
     Connection::connected(target.a, connect).await?.0.disconnect().await?;
-    drop(strangers);
+    drop(unauthenticated);
     Ok(())
 }
 
@@ -344,14 +344,14 @@ async fn a_login_does_not_wait_for_a_storm_from_another_address_and_the_storm_en
             other => return Err(format!("{other:?}").into()),
         }
     }
-    println!("{wrong} were checked, {busy} were told that the server is busy");
+    println!("{wrong} were checked, {busy} were answered that the server is busy");
     assert!(busy > 0);
     Ok(())
 }
 
 /// [MQTT-3.1.4-5]: a client need not wait for CONNACK.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_publishes_and_hangs_up_while_the_password_is_checked_is_heard() -> TestResult {
+async fn who_publishes_and_hangs_up_while_the_password_is_checked_is_delivered() -> TestResult {
     let cluster = with_slow_logins("fire-and-forget").await?;
     let (mut observer, _) = Connection::connected(cluster.address(0), login("observer", "real", "test")).await?;
     observer.subscribe_to("t", QoS::AtMostOnce).await?;
@@ -498,9 +498,9 @@ async fn idle_strangers_take_no_descriptor_that_the_log_needs() -> TestResult {
         .await?;
     durable_session(&cluster).await?;
     let mut writer = Target::of(&cluster).at_a("writer").await?;
-    let mut strangers = Vec::new();
+    let mut unauthenticated = Vec::new();
     for _ in 0..2 * LIMIT {
-        strangers.push(TcpStream::connect(cluster.address(0)).await?);
+        unauthenticated.push(TcpStream::connect(cluster.address(0)).await?);
     }
     cluster.wait_logged(0, "Client connections are refused", 1).await?;
     fill_segments(&mut writer, 80).await?;
@@ -510,7 +510,7 @@ async fn idle_strangers_take_no_descriptor_that_the_log_needs() -> TestResult {
     let log = cluster.log(0);
     assert!(log.matches("Client connections are refused").count() <= 2, "one line a minute: {log}");
     assert!(!log.contains("Too many open files"), "{log}");
-    drop(strangers);
+    drop(unauthenticated);
     cluster.wait_serving(0, TIMEOUT).await?;
     Ok(())
 }

@@ -20,7 +20,7 @@ async fn message_memory(cluster: &Cluster, node: usize) -> Option<f64> {
     Scrape::parse(&text).ok()?.get("mosquorum_memory_bytes", &[("owner", "messages")])
 }
 
-async fn put_out(cluster: &Cluster) {
+async fn wait_evicted(cluster: &Cluster) {
     for node in 0..cluster.len() {
         let within = async || message_memory(cluster, node).await.is_some_and(|bytes| bytes < MEMORY_MAX);
         let in_time = eventually(Duration::from_secs(30), within).await;
@@ -52,7 +52,7 @@ async fn more_waits_than_memory_may_hold(nodes: usize) -> TestResult {
     let mut last = made(MESSAGES);
     last.qos = QoS::ExactlyOnce;
     publisher.publish(last).await?;
-    put_out(&cluster).await;
+    wait_evicted(&cluster).await;
 
     // A part, then a crash of a node, then the rest from another one.
     let (mut away, _) = Connection::connected(cluster.address(0), connect.clone()).await?;
@@ -63,7 +63,7 @@ async fn more_waits_than_memory_may_hold(nodes: usize) -> TestResult {
     cluster.kill(0);
     cluster.start_node(0)?;
     cluster.wait_all_serving(Duration::from_secs(30)).await?;
-    put_out(&cluster).await;
+    wait_evicted(&cluster).await;
     let (mut away, connack) = Connection::connected(cluster.address(nodes - 1), connect).await?;
     assert!(connack.session_present);
     let first = number_of(&away.receive().await?.payload);

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn names_keep_their_order_and_unknown_ones_are_told() {
+    fn names_keep_their_order_and_unknown_ones_are_reported() {
         let list = "ECDHE-RSA-CHACHA20-POLY1305:DHE-RSA-AES256-SHA:TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,ECDHE-RSA-CHACHA20-POLY1305";
         let selection = tls12(Some(list));
         assert_eq!(names(&selection), ["ECDHE-RSA-CHACHA20-POLY1305", "ECDHE-ECDSA-AES128-GCM-SHA256"]);

@@ -1,6 +1,6 @@
 //! From the files of a listener to what rustls serves with.
 //! Always true: everything that can be wrong with the files is found here, before anything is replaced; each error is one
-//! line and names the file. A mark of byte order before a section does not hide it.
+//! line and names the file. A byte order mark before a section does not hide it.
 use super::{
     ciphers::{self, Selection},
     keylog,
@@ -153,19 +153,19 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// And these before UTF-16.
 const UTF_16_MARKS: [&[u8]; 2] = [b"\xFF\xFE", b"\xFE\xFF"];
 
-/// A PEM file without the marks that would hide the section behind them.
+/// A PEM file without the byte order marks that would hide the section behind them.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let bytes = std::fs::read(path).map_err(|cause| cause.to_string())?;
     if UTF_16_MARKS.iter().any(|mark| bytes.starts_with(mark)) {
         return Err("it is UTF-16, save it as ASCII".to_owned());
     }
-    Ok(match without_marks(&bytes) {
+    Ok(match without_byte_order_marks(&bytes) {
         Cow::Borrowed(_) => bytes,
         Cow::Owned(clean) => clean,
     })
 }
 
-fn without_marks(bytes: &[u8]) -> Cow<'_, [u8]> {
+fn without_byte_order_marks(bytes: &[u8]) -> Cow<'_, [u8]> {
     let marked = [BYTE_ORDER_MARK, SECTION_START].concat();
     let mut clean = Vec::new();
     let mut left = bytes;

@@ -225,8 +225,8 @@ async fn a_required_certificate_must_come_from_the_authorities() {
     assert!(judge(&pki, &settings, Some(&pki.client(1, false))).await.is_ok());
     let none = judge(&pki, &settings, None).await.err().unwrap();
     assert!(none.contains("did not return a certificate"), "{none}");
-    let stranger = judge(&pki, &settings, Some(&other.client(1, false))).await.err().unwrap();
-    assert!(stranger.contains("certificate verify failed"), "{stranger}");
+    let unknown = judge(&pki, &settings, Some(&other.client(1, false))).await.err().unwrap();
+    assert!(unknown.contains("certificate verify failed"), "{unknown}");
     let expired = judge(&pki, &settings, Some(&pki.client(1, true))).await.err().unwrap();
     assert!(expired.contains("certificate verify failed"), "{expired}");
 }

@@ -2,7 +2,7 @@
 //! Always true: no more than the allowed bytes of a request are read; the answer is exactly Mosquitto's; whoever comes
 //! from a forbidden origin gets no answer at all.
 //!
-//! More lenient than the RFC, as Mosquitto is: HTTP/1.0 will do, which proxies speak that were not told otherwise (nginx
+//! More lenient than the RFC, as Mosquitto is: HTTP/1.0 will do, which proxies speak that were not configured otherwise (nginx
 //! without `proxy_http_version`), and so does a request without Sec-WebSocket-Version.
 use super::super::prepared::TLS_HANDSHAKE;
 use base64::{Engine, engine::general_purpose::STANDARD};

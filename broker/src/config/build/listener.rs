@@ -53,9 +53,9 @@ pub(super) fn build_all(
                 domain: domain(values)?,
             };
             let is_first = listeners.is_empty();
-            let mut unheard = Vec::new();
-            let heard = if is_first { &mut *notes } else { &mut unheard };
-            listeners.push(context.listener(values, address, true, heard)?);
+            let mut ignored = Vec::new();
+            let notes = if is_first { &mut *notes } else { &mut ignored };
+            listeners.push(context.listener(values, address, true, notes)?);
         }
     }
     Ok(listeners)

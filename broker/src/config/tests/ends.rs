@@ -1,6 +1,6 @@
 //! Where values end: each option with a comment, another word, tabs, capitals, CRLF, quotes and what else is put around it.
 use super::super::options::{self, Extent, OptionSpec, Scope, Support};
-use super::heard::{BRIDGES, SURROUNDINGS, VALUES, said, without};
+use super::effects::{BRIDGES, SURROUNDINGS, VALUES, said, without};
 use super::*;
 use mosquorum_bridge::{RestartTimeout, StartType};
 
@@ -64,17 +64,17 @@ impl Sample {
         let mut all = Self::structural(folder);
         let others = options::all().filter(|spec| spec.state == Support::Supported);
         let others = others.filter(|spec| all.iter().all(|sample| sample.spec.name != spec.name));
-        let others: Vec<Self> = others.map(|spec| Self::heard(folder, spec)).collect();
+        let others: Vec<Self> = others.map(|spec| Self::with_effect(folder, spec)).collect();
         all.extend(others);
         all
     }
 
-    fn heard(folder: &Folder, spec: &'static OptionSpec) -> Self {
+    fn with_effect(folder: &Folder, spec: &'static OptionSpec) -> Self {
         let surroundings: &[&str] = if spec.scope == Scope::Bridge { &BRIDGES } else { &SURROUNDINGS };
         let pairs = surroundings.iter().flat_map(|lines| VALUES.iter().map(move |value| (lines, value)));
         let mut samples = pairs.map(|(lines, value)| Self::in_place(spec, lines, value));
         let mut without: Option<(String, Option<String>)> = None;
-        let mut is_heard = |sample: &Self| {
+        let mut has_effect = |sample: &Self| {
             let place = format!("{}{}", sample.before, sample.after);
             if without.as_ref().is_none_or(|(known, _)| *known != place) {
                 without = Some((place, sample.says(folder, "")));
@@ -82,7 +82,7 @@ impl Sample {
             let with = sample.says(folder, format!("{} {}", sample.name, sample.value));
             with.is_some() && without.as_ref().is_some_and(|(_, without)| *without != with)
         };
-        samples.find(|sample| is_heard(sample)).unwrap_or_else(|| panic!("no value for {}", spec.name))
+        samples.find(|sample| has_effect(sample)).unwrap_or_else(|| panic!("no value for {}", spec.name))
     }
 }
 
@@ -155,7 +155,7 @@ fn warnings(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn words_that_are_not_read_are_told_and_comments_are_not() {
+fn words_that_are_not_read_are_reported_and_comments_are_not() {
     for text in ["log_type error # warning\n", "listener 1 # h\n", "max_keepalive 5 # s\n", "log_dest file /a\n"] {
         assert_eq!(warnings(text), [""; 0], "{text}");
     }
@@ -241,12 +241,12 @@ fn a_hash_is_the_filter_of_a_topic_or_begins_a_comment_behind_it() {
 }
 
 #[test]
-fn what_mosquitto_raises_or_lowers_to_its_bounds_is_raised_or_lowered_and_told() {
+fn what_mosquitto_raises_or_lowers_to_its_bounds_is_raised_or_lowered_and_noted() {
     let seconds = Duration::from_secs;
     let constant = |s| RestartTimeout::Constant(seconds(s));
     let jitter =
         |base, cap, stable| RestartTimeout::Jitter { base: seconds(base), cap: seconds(cap), stable: seconds(stable) };
-    for (line, expected, told) in [
+    for (line, expected, noted) in [
         ("restart_timeout 10 # s", constant(10), 0),
         ("restart_timeout 10s", constant(10), 0),
         ("restart_timeout 010", constant(10), 0),
@@ -260,15 +260,15 @@ fn what_mosquitto_raises_or_lowers_to_its_bounds_is_raised_or_lowered_and_told()
     ] {
         let (bridge, notes) = bridge(line);
         assert_eq!(bridge.settings.restart_timeout, expected, "{line}");
-        assert_eq!(notes.iter().filter(|note| note.contains("is out of range")).count(), told, "{notes:?}");
+        assert_eq!(notes.iter().filter(|note| note.contains("is out of range")).count(), noted, "{notes:?}");
     }
     let (bridge, notes) =
         bridge("keepalive_interval 0\nstart_type lazy # c\nthreshold 0\nidle_timeout 0\nbridge_max_packet_size -1");
     assert_eq!((bridge.settings.keep_alive_seconds, bridge.settings.max_packet_size), (5, 0));
     assert_eq!(bridge.settings.start_type, StartType::Lazy { threshold: 1, idle_timeout: seconds(1) });
     assert_eq!(notes.iter().filter(|note| note.contains("is out of range")).count(), 4, "{notes:?}");
-    let told = "The value 0 of 'keepalive_interval' is out of range, 5 is used (";
-    assert!(notes.iter().any(|note| note.starts_with(told)), "{notes:?}");
+    let text = "The value 0 of 'keepalive_interval' is out of range, 5 is used (";
+    assert!(notes.iter().any(|note| note.starts_with(text)), "{notes:?}");
 }
 
 #[test]

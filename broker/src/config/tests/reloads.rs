@@ -30,7 +30,7 @@ fn reloadable_options_change_and_others_stay_and_are_named() {
 }
 
 #[test]
-fn listeners_are_told_apart_by_address_and_keep_their_order() {
+fn listeners_are_distinguished_by_address_and_keep_their_order() {
     let (settings, report) = reload(
         "listener 1\nlistener 1 h\nlistener 0 /s\nlistener 3\n",
         "listener 0 /s\nmax_qos 0\nlistener 1 h\nmax_qos 1\nlistener 1\nlistener 4\n",

@@ -10,7 +10,7 @@ mod qos2;
 use super::{Denied, Env, Marks, SessionError, SessionOptions, aliases::InboundAliases, requests::Requests};
 use crate::{control, live::router::Targets, ticket};
 use bytes::Bytes;
-use mosquorum_bridge::MARK;
+use mosquorum_bridge::LOOP_ID_PROPERTY;
 use mosquorum_cluster::{
     Answer,
     ids::LogIndex,
@@ -141,7 +141,7 @@ impl<E: Env> Inbound<'_, E> {
         {
             let mut mark = None;
             properties.user_properties.retain(|(name, value)| {
-                let is_mark = name.as_str() == MARK;
+                let is_mark = name.as_str() == LOOP_ID_PROPERTY;
                 if is_mark {
                     mark = value.as_str().parse::<LoopId>().ok();
                 }

@@ -43,7 +43,7 @@ pub(super) fn send(
     };
     let topic = stripped.as_ref().unwrap_or(&message.topic);
     let marked =
-        (options.marks == Marks::Exchanged && options.is_v5()).then(|| loop_ids::with_mark(message, env.origin()));
+        (options.marks == Marks::Exchanged && options.is_v5()).then(|| loop_ids::with_loop_id(message, env.origin()));
     let mut parts = PublishParts {
         dup,
         qos: delivery.qos,

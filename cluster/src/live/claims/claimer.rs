@@ -17,7 +17,7 @@ pub(crate) enum Action<W> {
     Ask { leader: NodeId, request: u64, client_id: Utf8, owner: Owner },
     /// Have the owner's node (which may be this one) end the connection.
     Fence { request: u64, client_id: Utf8, owner: Owner, only: Option<OnlyUser> },
-    /// Tell the leader that the owner is gone.
+    /// Report to the leader that the owner is gone.
     Release { leader: NodeId, client_id: Utf8, owner: Owner },
     /// The claim is won under this epoch, or (`None`) lost; for a fence, it is done.
     Resolve { waiter: W, epoch: Option<Epoch> },
@@ -62,7 +62,7 @@ enum Purpose<W> {
 pub(crate) struct Claimer<W> {
     /// Numbers of requests; they say nothing to another process, so answers are sent to the incarnation that asked only.
     next: u64,
-    /// The latest term heard of, from the log, a leader or an announcement.
+    /// The latest term known, from the log, a leader or an announcement.
     term: u64,
     leader: Option<NodeId>,
     claims: HashMap<u64, Claiming<W>>,
@@ -233,7 +233,7 @@ impl<W> Claimer<W> {
         todo
     }
 
-    /// The connection is gone: the leader is told, if there is one.
+    /// The connection is gone: that is reported to the leader, if there is one.
     pub(crate) fn release(&mut self, client_id: Utf8, owner: Owner) -> Option<Action<W>> {
         self.owned.remove(&owner.connection);
         self.leader.map(|leader| Action::Release { leader, client_id, owner })

@@ -51,7 +51,7 @@ fn a_later_incarnation_does_not_announce_for_the_one_that_is_waited_for() {
 }
 
 #[test]
-fn a_claim_waits_for_each_former_owner_and_tells_the_leader_who_is_gone() {
+fn a_claim_waits_for_each_former_owner_and_reports_to_the_leader_who_is_gone() {
     let mut claimer: Claimer<&str> = Claimer::new();
     let (request, ask) = claimer.claim("c".into(), owner(2, 1, 7), None, "w");
     assert_eq!(ask, None, "no leader yet");
@@ -91,12 +91,12 @@ fn a_claim_on_another_users_client_is_refused_and_leaves_nothing_behind() {
     let only = Some(crate::facade::OnlyUser(Some("alice".into())));
     let (request, _) = claimer.claim("c".into(), owner(2, 1, 7), only.clone(), "w");
     let fences = claimer.granted(request, 1, Epoch(1), vec![owner(1, 1, 1), owner(3, 1, 1)]);
-    let [Action::Fence { request: first, only: told, .. }, Action::Fence { request: second, .. }] = &fences[..] else {
+    let [Action::Fence { request: first, only: sent, .. }, Action::Fence { request: second, .. }] = &fences[..] else {
         panic!("expected two fences, got {fences:?}")
     };
-    assert_eq!(*told, only);
+    assert_eq!(*sent, only);
     let Action::Fence { only: again, .. } = &claimer.relink(NodeId(1))[0] else { panic!("expected a fence") };
-    assert_eq!(*again, only, "it is told again when the link begins anew");
+    assert_eq!(*again, only, "it is sent again when the link begins anew");
     assert!(claimer.fence_done(*second).is_empty());
     let release = Action::Release { leader: NodeId(1), client_id: "c".into(), owner: owner(2, 1, 7) };
     assert_eq!(claimer.fence_refused(*first), [release, Action::Refuse { waiter: "w" }]);

@@ -19,7 +19,7 @@ pub(crate) struct Lag {
 
 impl Lag {
     /// Another node has applied the log up to `applied`, as it answered a ping sent at `sent`; this one up to `own`.
-    pub(crate) fn heard(&mut self, sent: Duration, applied: u64, own: u64) {
+    pub(crate) fn observe(&mut self, sent: Duration, applied: u64, own: u64) {
         if applied > self.newest.0 {
             self.newest = (applied, sent);
         }
@@ -53,11 +53,11 @@ mod tests {
     #[test]
     fn an_entry_that_others_had_three_seconds_ago_is_too_much() {
         let mut lag = Lag::default();
-        lag.heard(at(1000), 7, 6);
-        lag.heard(at(2000), 9, 6);
+        lag.observe(at(1000), 7, 6);
+        lag.observe(at(2000), 9, 6);
         assert!(!lag.is_too_long(at(4000), 6));
         assert!(lag.is_too_long(at(4001), 6));
-        assert!(!lag.is_too_long(at(4001), 7), "the next one is awaited since it was heard of");
+        assert!(!lag.is_too_long(at(4001), 7), "the next one is awaited since it was known of");
         assert!(lag.is_too_long(at(5001), 7));
         assert!(!lag.is_too_long(at(60_000), 9));
     }
@@ -66,9 +66,9 @@ mod tests {
     fn a_node_that_follows_never_lags() {
         let mut lag = Lag::default();
         for index in 1..1000 {
-            lag.heard(at(index * 150), index * 10, index * 10 - 5);
+            lag.observe(at(index * 150), index * 10, index * 10 - 5);
             assert!(!lag.is_too_long(at(index * 150 + 100), index * 10));
         }
-        assert!(!Lag::default().is_too_long(at(60_000), 0), "nothing is heard of others");
+        assert!(!Lag::default().is_too_long(at(60_000), 0), "nothing is known of others");
     }
 }

@@ -89,7 +89,7 @@ fn parse(content: &[u8]) -> Option<HashMap<NodeId, Incarnation>> {
         .collect()
 }
 
-/// For tests and clusters that live in memory: one that outlives the node object plays the disk.
+/// For tests and clusters that are in memory: one that outlives the node object plays the disk.
 #[derive(Debug, Default)]
 pub struct RefusalsInMemory(Mutex<HashMap<NodeId, Incarnation>>);
 

@@ -72,7 +72,7 @@ fn a_voter_refuses_only_after_silence_and_then_for_ever() {
 }
 
 #[test]
-fn a_later_life_that_pings_proves_the_end_of_the_earlier() {
+fn a_later_incarnation_that_pings_proves_the_end_of_the_earlier() {
     let mut grantor = Grantor::new(Duration::ZERO, NodeId(2), Incarnation(1), LeaseTimes::default(), HashMap::new());
     assert!(grantor.ping(5000 * MS, NodeId(1), Incarnation(4)));
     assert!(grantor.ping(5001 * MS, NodeId(1), Incarnation(5)));

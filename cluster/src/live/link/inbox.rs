@@ -1,5 +1,5 @@
 //! The receiving end of both lanes of a link.
-//! Always true: only the latest incarnation of the sender that was seen is heard, and not once the log says that it is
+//! Always true: items are taken only from the latest incarnation of the sender that was seen, and not once the log says that it is
 //! over.
 use crate::ids::Incarnation;
 
@@ -20,7 +20,7 @@ pub(crate) enum LinkError {
 
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
-    /// This node's own incarnation, under which it hears.
+    /// This node's own incarnation, under which it receives.
     me: Incarnation,
     incarnation: Incarnation,
     /// Incarnations up to this one are over.
@@ -31,14 +31,14 @@ pub(crate) struct Inbox {
 /// A greeting that was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Accepted {
-    /// The sender begins anew: forget what an earlier incarnation told.
+    /// The sender begins anew: forget what an earlier incarnation sent.
     pub(crate) fresh: bool,
     /// Everything up to here is handled.
     pub(crate) received: u64,
 }
 
 impl Inbox {
-    /// The first message of a stream, which this node hears under its incarnation `me`.
+    /// The first message of a stream, which this node receives under its incarnation `me`.
     /// # Errors
     /// [`LinkError::Over`].
     pub(crate) fn hello(
@@ -91,7 +91,7 @@ impl Inbox {
         self.received[lane]
     }
 
-    /// The incarnation that is heard, if it is not over.
+    /// The incarnation whose items are taken, if it is not over.
     pub(crate) fn incarnation(&self) -> Option<Incarnation> {
         (self.incarnation > self.ended).then_some(self.incarnation)
     }
@@ -107,10 +107,10 @@ impl Inbox {
         is_news
     }
 
-    /// The log says that the sender's incarnations up to this one are over. Whether one was heard until now.
+    /// The log says that the sender's incarnations up to this one are over. Whether items of one were taken until now.
     pub(crate) fn end(&mut self, incarnation: Incarnation) -> bool {
-        let heard = self.incarnation().is_some();
+        let received = self.incarnation().is_some();
         self.ended = self.ended.max(incarnation);
-        heard && self.incarnation().is_none()
+        received && self.incarnation().is_none()
     }
 }

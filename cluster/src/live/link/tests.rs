@@ -25,7 +25,7 @@ fn batches_keep_to_their_bounds_but_always_move() {
 }
 
 #[test]
-fn a_sender_that_is_over_is_not_heard() {
+fn nothing_is_taken_from_a_sender_that_is_over() {
     let mut inbox = Inbox::default();
     assert_eq!(inbox.hello(ME, Incarnation(3), 0), Ok(Accepted { fresh: true, received: 0 }));
     assert_eq!(inbox.receive((ME, Incarnation(3)), 0, 1, 4), Ok(0));

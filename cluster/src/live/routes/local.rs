@@ -1,28 +1,28 @@
-//! This node's own filters, to tell them to others.
-//! Always true: what is told follows from how many subscriptions began and ended, in whatever order this is heard: an
-//! ordinary filter is told once while anybody holds it, a shared one as often as it has members.
+//! This node's own filters, to announce them to others.
+//! Always true: what is announced follows from how many subscriptions began and ended, in whatever order this is reported: an
+//! ordinary filter is announced once while anybody holds it, a shared one as often as it has members.
 use mosquorum_proto::mqtt::TopicFilter;
 use std::collections::HashMap;
 
 #[derive(Debug, Default)]
 pub(crate) struct LocalRoutes {
-    /// Subscriptions by filter. Below zero while ends were heard of before beginnings.
+    /// Subscriptions by filter. Below zero while ends were reported before beginnings.
     filters: HashMap<TopicFilter, i64>,
 }
 
 impl LocalRoutes {
-    /// Takes the changes in and leaves in the lists only what others have to be told.
+    /// Takes the changes in and leaves in the lists only what has to be announced to others.
     pub(crate) fn change(&mut self, added: &mut Vec<TopicFilter>, removed: &mut Vec<TopicFilter>) {
         added.retain(|filter| self.count(filter, 1));
         removed.retain(|filter| self.count(filter, -1));
     }
 
-    /// Whether others have to be told.
+    /// Whether it has to be announced to others.
     fn count(&mut self, filter: &TopicFilter, by: i64) -> bool {
         let count = self.filters.entry(filter.clone()).or_default();
-        let before = told(filter, *count);
+        let before = times_announced(filter, *count);
         *count += by;
-        let after = told(filter, *count);
+        let after = times_announced(filter, *count);
         if *count == 0 {
             self.filters.remove(filter);
         }
@@ -31,12 +31,12 @@ impl LocalRoutes {
 
     /// Everything, each shared filter once per member.
     pub(crate) fn all(&self) -> impl Iterator<Item = &TopicFilter> {
-        self.filters.iter().flat_map(|(filter, count)| std::iter::repeat_n(filter, told(filter, *count)))
+        self.filters.iter().flat_map(|(filter, count)| std::iter::repeat_n(filter, times_announced(filter, *count)))
     }
 }
 
 /// How often others know a filter that so many subscriptions hold.
-fn told(filter: &TopicFilter, count: i64) -> usize {
+fn times_announced(filter: &TopicFilter, count: i64) -> usize {
     let held = usize::try_from(count).unwrap_or(0);
     if filter.share_name().is_some() { held } else { held.min(1) }
 }
@@ -49,7 +49,7 @@ mod tests {
         text.try_into().expect("a filter")
     }
 
-    /// Takes in one change; what others have to be told.
+    /// Takes in one change; what has to be announced to others.
     fn change(routes: &mut LocalRoutes, added: &[&str], removed: &[&str]) -> (usize, usize) {
         let all = |texts: &[&str]| texts.iter().map(|text| filter(text)).collect::<Vec<_>>();
         let (mut added, mut removed) = (all(added), all(removed));
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_stays_told_as_long_as_somebody_holds_it() {
+    fn a_filter_stays_announced_as_long_as_somebody_holds_it() {
         let mut routes = LocalRoutes::default();
         assert_eq!(change(&mut routes, &["f"], &[]), (1, 0));
         assert_eq!(change(&mut routes, &["f"], &[]), (0, 0));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn members_of_a_group_are_told_one_by_one() {
+    fn members_of_a_group_are_announced_one_by_one() {
         let mut routes = LocalRoutes::default();
         assert_eq!(change(&mut routes, &["$share/g/f"], &[]), (1, 0));
         assert_eq!(change(&mut routes, &["$share/g/f"], &[]), (1, 0));

@@ -39,7 +39,7 @@ impl RemoteTable {
         }
     }
 
-    /// Forgets what the node told. Whether there was anything.
+    /// Forgets what the node announced. Whether there was anything.
     pub(crate) fn forget(&mut self, node: NodeId) -> bool {
         let filters = self.by_node.remove(&node).unwrap_or_default();
         for filter in &filters {
@@ -115,11 +115,11 @@ mod tests {
     }
 
     #[test]
-    fn changes_told_one_by_one_and_all_at_once_lead_to_the_same_table() {
+    fn changes_announced_one_by_one_and_all_at_once_lead_to_the_same_table() {
         let texts = ["a", "a/+", "#", "$share/g/a", "$share/h/+", "$share/g/#"];
         for seed in 0..50 {
             let mut random = Random::new(seed);
-            let (mut local, mut told) = (LocalRoutes::default(), RemoteTable::default());
+            let (mut local, mut one_by_one) = (LocalRoutes::default(), RemoteTable::default());
             let mut held: HashMap<&str, u32> = HashMap::new();
             for _ in 0..200 {
                 let text = texts[random.below(6) as usize];
@@ -133,16 +133,16 @@ mod tests {
                     removed.push(filter(text));
                 }
                 local.change(&mut added, &mut removed);
-                added.into_iter().for_each(|filter| told.add(NodeId(2), filter));
-                removed.iter().for_each(|filter| told.remove(NodeId(2), filter));
+                added.into_iter().for_each(|filter| one_by_one.add(NodeId(2), filter));
+                removed.iter().for_each(|filter| one_by_one.remove(NodeId(2), filter));
             }
             let mut at_once = RemoteTable::default();
             local.all().for_each(|filter| at_once.add(NodeId(2), filter.clone()));
             for topic in ["a", "a/b", "c"] {
-                let (one, other) = (routes(&told, topic), routes(&at_once, topic));
+                let (one, other) = (routes(&one_by_one, topic), routes(&at_once, topic));
                 assert_eq!((one.nodes, one.groups), (other.nodes, other.groups), "seed {seed}");
             }
-            assert_eq!(told.len(), at_once.len());
+            assert_eq!(one_by_one.len(), at_once.len());
         }
     }
 }

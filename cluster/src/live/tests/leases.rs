@@ -30,7 +30,7 @@ fn a_node_that_is_cut_off_stops_serving_before_it_is_down_and_comes_back() {
     world.isolate(3, false);
     // The stand-in for consensus: it sees itself down.
     world.shared.down(NodeId(3), Incarnation(1));
-    crate::live::context::ClusterContext::incarnation_over(&*world.nodes[&3].ground, Incarnation(1));
+    crate::live::context::ClusterContext::incarnation_over(&*world.nodes[&3].context, Incarnation(1));
     world.wait("node 3 serves again", |world| world.nodes[&3].peers.may_serve());
     assert_eq!(world.owner(3, 1).incarnation, Incarnation(2));
     world.subscribe(3, &["a"]);
@@ -40,7 +40,7 @@ fn a_node_that_is_cut_off_stops_serving_before_it_is_down_and_comes_back() {
 #[test]
 fn a_node_that_is_pinged_but_does_not_get_what_others_applied_ends_its_incarnation() {
     let world = World::new(3);
-    let applied = |node: u64, index: u64| world.nodes[&node].ground.applied.store(index, Ordering::Relaxed);
+    let applied = |node: u64, index: u64| world.nodes[&node].context.applied.store(index, Ordering::Relaxed);
     (1..=3).for_each(|node| applied(node, 7));
     (1..=2).for_each(|node| applied(node, 9));
     let since = Instant::now();

@@ -1,7 +1,7 @@
 //! Nodes, each with a runtime and a server of its own, around a log that everybody sees at once.
 use super::proxy::Proxy;
 use crate::{
-    facade::{Answer, BoxFuture, Completion, FenceReason, LiveSide, Peers, RemoteRoutes},
+    facade::{Answer, BoxFuture, Completion, FenceReason, LiveSide, OrdinaryReceivers, Peers, RemoteRoutes},
     ids::{ConnectionId, Incarnation, NodeId},
     live::{
         LiveSettings, PeerLinks,
@@ -43,7 +43,7 @@ pub(super) struct Shared {
 #[derive(Default)]
 struct Agreed {
     members: Vec<NodeId>,
-    lives: BTreeMap<NodeId, NodeIncarnations>,
+    known_incarnations: BTreeMap<NodeId, NodeIncarnations>,
     incarnations: BTreeMap<NodeId, Incarnation>,
     term: u64,
     leader: Option<NodeId>,
@@ -55,11 +55,11 @@ struct Agreed {
 pub(super) struct Node {
     pub(super) peers: Arc<PeerLinks>,
     pub(super) live: Arc<Live>,
-    pub(super) ground: Arc<TestGround>,
+    pub(super) context: Arc<TestContext>,
     runtime: Option<Runtime>,
 }
 
-pub(super) struct TestGround {
+pub(super) struct TestContext {
     node: NodeId,
     shared: Arc<Shared>,
     transport: Arc<Transport>,
@@ -71,7 +71,7 @@ pub(super) struct TestGround {
 /// The message, whether for ordinary subscribers, and the groups served.
 type Delivered = (Arc<Message>, bool, Vec<TopicFilter>);
 
-/// A broker that notes what it is told.
+/// A broker that notes its calls.
 #[derive(Default)]
 pub(super) struct Live {
     pub(super) peers: Mutex<Weak<PeerLinks>>,
@@ -98,7 +98,7 @@ impl Shared {
                 me: Origin { node: *node, incarnation },
                 members: agreed.members.clone(),
                 voters: VoterSets { index: 1, sets: vec![agreed.members.clone()] },
-                incarnations: agreed.lives.clone(),
+                incarnations: agreed.known_incarnations.clone(),
                 term: agreed.term,
                 leader: agreed.leader,
                 leading: (agreed.leader == Some(*node)).then_some(agreed.term),
@@ -110,11 +110,11 @@ impl Shared {
     pub(super) fn down(&self, node: NodeId, incarnation: Incarnation) {
         {
             let mut agreed = self.state.lock();
-            let life = agreed.lives.entry(node).or_default();
-            if life.serving != Some(incarnation) {
+            let known = agreed.known_incarnations.entry(node).or_default();
+            if known.serving != Some(incarnation) {
                 return;
             }
-            *life = NodeIncarnations { ended: incarnation, serving: None };
+            *known = NodeIncarnations { ended: incarnation, serving: None };
             agreed.downs.push((node, incarnation, Instant::now()));
         }
         self.publish();
@@ -127,7 +127,7 @@ impl Shared {
             incarnation.0 += 1;
             let incarnation = *incarnation;
             let ended = Incarnation(incarnation.0 - 1);
-            agreed.lives.insert(node, NodeIncarnations { ended, serving: Some(incarnation) });
+            agreed.known_incarnations.insert(node, NodeIncarnations { ended, serving: Some(incarnation) });
         }
         self.publish();
     }
@@ -144,7 +144,7 @@ impl Shared {
     }
 }
 
-impl ClusterContext for TestGround {
+impl ClusterContext for TestContext {
     fn view(&self) -> watch::Receiver<Arc<ClusterView>> {
         self.view.clone()
     }
@@ -187,11 +187,12 @@ impl ClusterContext for TestGround {
 impl LiveSide for Live {
     fn on_effects(&self, _: Vec<Effect>) {}
 
-    fn deliver(&self, message: Arc<Message>, ordinary: bool, _: bool, groups: &[TopicFilter]) -> Vec<TopicFilter> {
+    fn deliver(&self, message: Arc<Message>, ordinary: OrdinaryReceivers, groups: &[TopicFilter]) -> Vec<TopicFilter> {
         self.count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         if self.only_count.load(std::sync::atomic::Ordering::Relaxed) {
             return Vec::new();
         }
+        let ordinary = ordinary != OrdinaryReceivers::Nobody;
         let known = self.groups.lock();
         let (served, unserved): (Vec<_>, Vec<_>) = groups.iter().cloned().partition(|group| known.contains(group));
         if ordinary || !served.is_empty() {
@@ -252,7 +253,7 @@ impl World {
         transport.set_guard(|_| Ok(()));
         let (sender, view) = watch::channel(Arc::new(ClusterView::default()));
         self.shared.views.lock().insert(id, sender);
-        let ground = Arc::new(TestGround {
+        let context = Arc::new(TestContext {
             node: id,
             shared: self.shared.clone(),
             transport: transport.clone(),
@@ -262,7 +263,7 @@ impl World {
         let live = Arc::new(Live::default());
         let settings = LiveSettings::new(runtime.handle().clone());
         let refusals = Arc::new(RefusalsInMemory::default());
-        let peers = PeerLinks::start_on(ground.clone(), live.clone(), refusals, settings);
+        let peers = PeerLinks::start_on(context.clone(), live.clone(), refusals, settings);
         *live.peers.lock() = Arc::downgrade(&peers);
         let service = peers.service();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback");
@@ -273,7 +274,7 @@ impl World {
             let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
             transport::serve(listener, transport, Routes::new(service)).await;
         });
-        self.nodes.insert(node, Node { peers, live, ground, runtime: Some(runtime) });
+        self.nodes.insert(node, Node { peers, live, context, runtime: Some(runtime) });
         self.shared.up(id);
     }
 
@@ -347,7 +348,7 @@ impl World {
     }
 
     pub(super) fn owner(&self, node: u64, connection: u64) -> Owner {
-        let incarnation = self.nodes[&node].ground.view.borrow().me.incarnation;
+        let incarnation = self.nodes[&node].context.view.borrow().me.incarnation;
         Owner { node: NodeId(node), incarnation, connection: ConnectionId(connection) }
     }
 }

@@ -1,4 +1,4 @@
-//! Why bytes are not an MQTT packet, and what the peer is told.
+//! Why bytes are not an MQTT packet, and what the peer is answered.
 //! Always true: every variant is the peer's fault. Where the standard leaves the reason code or the answer open, they
 //! are Mosquitto's, because users compare the two.
 use crate::mqtt::{PacketType, ProtocolVersion, ReasonCode, TopicError};

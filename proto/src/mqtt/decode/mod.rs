@@ -167,7 +167,7 @@ impl Decoder {
     fn check_flags(&self, header: &Header) -> Result<(), DecodeError> {
         use PacketType::*;
         let expected = match header.packet_type {
-            // Mosquitto accepts any flags in these before 3.1.1; CONNECT tells its version itself.
+            // Mosquitto accepts any flags in these before 3.1.1; CONNECT carries its version itself.
             Connect => return Ok(()),
             PubRel if self.version == Some(ProtocolVersion::V31) => return Ok(()),
             PubRel | Subscribe | Unsubscribe => 0b0010,

@@ -1,4 +1,4 @@
-//! What is accepted, what is refused, and what the peer is told. Bytes are written as in the standard.
+//! What is accepted, what is refused, and what the peer is answered. Bytes are written as in the standard.
 use super::*;
 use crate::mqtt::{QoS, ReasonCode};
 use ProtocolVersion::{V5, V31, V311};
@@ -144,7 +144,7 @@ fn an_unsupported_protocol_level_is_answered() {
     assert_eq!(connack_for("0006 'MQIsdp' 04 02 000A 0001 'p'"), Some((V311, unsupported)));
 }
 #[test]
-fn connect_tells_its_version_and_whether_it_is_a_bridge() {
+fn connect_has_its_version_and_whether_it_is_a_bridge() {
     for (protocol, version, bridge) in [
         ("0006 'MQIsdp' 03", V31, false),
         ("0006 'MQIsdp' 83", V31, true),
@@ -193,7 +193,7 @@ fn a_3_1_client_may_leave_out_the_user_name_that_its_flags_announce() {
     assert!(first_packet(frame("10", "0004 'MQTT' 04 C2 000A 0001 'p'")).is_err());
 }
 #[test] // [MQTT-3.1.3-4]
-fn only_in_5_0_a_client_hears_that_its_identifier_is_not_valid() {
+fn only_in_5_0_a_client_is_answered_that_its_identifier_is_not_valid() {
     assert_eq!(connack_for("0004 'MQTT' 04 02 000A 0002 6100"), None);
     let expected = Some((V5, ReasonCode::ClientIdentifierNotValid));
     assert_eq!(connack_for("0004 'MQTT' 05 02 000A 00 0002 6100"), expected);

@@ -17,7 +17,7 @@ use crate::{
 };
 use aim::{Aim, Roles};
 use std::time::{Duration, Instant};
-use strike::{Clock, Ground, Strike, Struck};
+use strike::{Clock, Strike, Struck, Targets};
 use tokio::{sync::watch, time::sleep};
 
 /// How long a node may take to serve after it was started again.
@@ -159,9 +159,9 @@ impl Torment<'_> {
         let first_number = self.faults.len() as u32 + 1;
         let rhythm = if aims.len() > 1 { self.rhythm.of_two() } else { self.rhythm };
         let gap = Duration::from_millis(self.random.between(SECOND_AFTER.0, SECOND_AFTER.1));
-        let ground = Ground::new(&mut *self.cluster, &mut self.clocks);
+        let targets = Targets::new(&mut *self.cluster, &mut self.clocks);
         let strike = |index: usize| Strike {
-            ground: &ground,
+            targets: &targets,
             recorder: self.recorder,
             random: self.random.branch(u64::from(first_number) + index as u64),
             rhythm,

@@ -25,12 +25,12 @@ const MONTH: u64 = 30 * 24 * HOUR;
 const SKEW_PPM: i32 = 500;
 
 /// What strikes at the same time share. Held for moments only, never while one waits.
-pub(super) struct Ground<'c> {
+pub(super) struct Targets<'c> {
     cluster: Mutex<&'c mut Cluster>,
     clocks: Mutex<&'c mut Vec<Clock>>,
 }
 
-impl<'c> Ground<'c> {
+impl<'c> Targets<'c> {
     pub(super) fn new(cluster: &'c mut Cluster, clocks: &'c mut Vec<Clock>) -> Self {
         Self { cluster: Mutex::new(cluster), clocks: Mutex::new(clocks) }
     }
@@ -47,7 +47,7 @@ pub(super) struct Clock {
 
 /// One fault that is carried out; another one may be at the same time.
 pub(super) struct Strike<'a, 'c> {
-    pub(super) ground: &'a Ground<'c>,
+    pub(super) targets: &'a Targets<'c>,
     pub(super) recorder: &'a Recorder,
     pub(super) random: Random,
     pub(super) rhythm: Rhythm,
@@ -96,11 +96,11 @@ impl Strike<'_, '_> {
     }
 
     fn on<T>(&self, act: impl FnOnce(&mut Cluster) -> T) -> T {
-        act(&mut self.ground.cluster.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.targets.cluster.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn clock<T>(&self, node: usize, act: impl FnOnce(&mut Clock) -> T) -> T {
-        act(&mut self.ground.clocks.lock().unwrap_or_else(PoisonError::into_inner)[node])
+        act(&mut self.targets.clocks.lock().unwrap_or_else(PoisonError::into_inner)[node])
     }
 
     fn began(&self, kind: FaultKind, nodes: &[usize]) {
@@ -264,7 +264,7 @@ impl Strike<'_, '_> {
         done
     }
 
-    /// Sets it for a process that runs, or for its next life.
+    /// Sets it for a process that runs, or for its next start.
     fn set_clock(&self, node: usize, change: impl FnOnce(&mut Clock)) -> bool {
         let (offset_ms, ppm) = self.clock(node, |clock| {
             change(clock);

@@ -61,7 +61,7 @@ enum Disturber {
     NobodyOfTwo,
     DeadPeer,
     UnresolvablePeer,
-    IdleStrangers,
+    IdleUnauthenticated,
     WildcardScanner,
     LoginStorm,
     HeavyPublishers,
@@ -79,7 +79,7 @@ impl Disturber {
         (Self::NobodyOfTwo, "nobody-of-two"),
         (Self::DeadPeer, "dead-peer"),
         (Self::UnresolvablePeer, "unresolvable-peer"),
-        (Self::IdleStrangers, "idle-strangers"),
+        (Self::IdleUnauthenticated, "idle-strangers"),
         (Self::WildcardScanner, "wildcard-scanner"),
         (Self::LoginStorm, "login-storm"),
         (Self::HeavyPublishers, "heavy-publishers"),
@@ -102,7 +102,7 @@ impl Disturber {
 
     /// Asks for nothing: what a node takes beside it, it takes for nothing.
     fn only_is_there(self) -> bool {
-        matches!(self, Self::DeadPeer | Self::UnresolvablePeer | Self::IdleStrangers)
+        matches!(self, Self::DeadPeer | Self::UnresolvablePeer | Self::IdleUnauthenticated)
     }
 }
 
@@ -116,7 +116,7 @@ struct Disturbed {
     reconnects: usize,
     sleepers: usize,
     connections: Vec<Connection>,
-    strangers: Vec<TcpStream>,
+    unauthenticated: Vec<TcpStream>,
     clients: Option<tokio::runtime::Runtime>,
     handle: tokio::runtime::Handle,
 }
@@ -196,17 +196,19 @@ struct NodeTook {
 }
 
 async fn row(options: &DisturbersOptions, nodes: usize, disturber: Disturber, name: &str) -> Result<Row, Failed> {
-    let mut ground = lay_out(options, nodes, disturber, name).await?;
-    storms::prepare(&mut ground).await?;
+    let mut disturbed = lay_out(options, nodes, disturber, name).await?;
+    storms::prepare(&mut disturbed).await?;
     let takes = disturber.takes_a_node();
-    let flows: Vec<_> =
-        (0..nodes).filter(|node| !takes || *node != ground.victim).map(|node| ground.cluster.address(node)).collect();
-    let mut watches = ground.cluster.watches();
+    let flows: Vec<_> = (0..nodes)
+        .filter(|node| !takes || *node != disturbed.victim)
+        .map(|node| disturbed.cluster.address(node))
+        .collect();
+    let mut watches = disturbed.cluster.watches();
     let flow = Flow::start(&flows);
     sleep(WARM_UP).await;
     let before: Vec<Option<Costs>> = watches.iter_mut().map(|watch| watch.look()).collect();
     let (began, mut tasks) = (Instant::now(), JoinSet::new());
-    storms::disturb(&mut ground, &mut tasks).await?;
+    storms::disturb(&mut disturbed, &mut tasks).await?;
     sleep((began + Duration::from_secs(options.seconds)).saturating_duration_since(Instant::now())).await;
     let after: Vec<Option<Costs>> = watches.iter_mut().map(|watch| watch.look()).collect();
     let (took, load) = (began.elapsed(), load_average());
@@ -260,7 +262,7 @@ async fn lay_out(
         reconnects: options.reconnects,
         sleepers: options.sleepers,
         connections: Vec::new(),
-        strangers: Vec::new(),
+        unauthenticated: Vec::new(),
         clients: Some(clients),
         handle,
     })

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 const BROADCASTS: usize = 5;
-const STRANGERS: usize = 1200;
+const UNAUTHENTICATED: usize = 1200;
 const FILTERS: usize = 60;
 const WRONG_LOGINS: usize = 2000;
 const HEAVY_PUBLISHERS: usize = 30;
@@ -40,62 +40,62 @@ fn client(name: String) -> Connect {
 }
 
 /// Before the flow begins: what the disturber needs to be one.
-pub(super) async fn prepare(ground: &mut Disturbed) -> std::result::Result<(), Failed> {
-    let target = ground.cluster.address(0);
-    match ground.disturber {
+pub(super) async fn prepare(disturbed: &mut Disturbed) -> std::result::Result<(), Failed> {
+    let target = disturbed.cluster.address(0);
+    match disturbed.disturber {
         Disturber::DeadPeer => {
-            ground.cluster.kill(ground.victim);
+            disturbed.cluster.kill(disturbed.victim);
             // Its lease is over, its sessions are free, and a leader is there.
             sleep(Duration::from_secs(5)).await;
         }
         Disturber::UnresolvablePeer => {
-            for node in 0..ground.cluster.len() {
-                let file = ground.cluster.configuration_file(node);
+            for node in 0..disturbed.cluster.len() {
+                let file = disturbed.cluster.configuration_file(node);
                 let text = format!("cluster_peer nowhere.invalid:7883\n{}", std::fs::read_to_string(file)?);
                 std::fs::write(file, text)?;
             }
-            for node in 0..ground.cluster.len() {
-                ground.cluster.stop_node(node).await?;
-                ground.cluster.start_node(node)?;
-                ground.cluster.wait_serving(node, Duration::from_secs(30)).await?;
+            for node in 0..disturbed.cluster.len() {
+                disturbed.cluster.stop_node(node).await?;
+                disturbed.cluster.start_node(node)?;
+                disturbed.cluster.wait_serving(node, Duration::from_secs(30)).await?;
             }
             sleep(Duration::from_secs(3)).await;
         }
         Disturber::WildcardScanner => {
-            fill(target, ground.retained, |n| format!("scan/{}/{}", n % 500, n / 500), 8).await?
+            fill(target, disturbed.retained, |n| format!("scan/{}/{}", n % 500, n / 500), 8).await?
         }
         Disturber::TopicReport => {
-            fill(target, ground.retained, |n| format!("scan/{}/{}", n % 500, n / 500), 8).await?;
+            fill(target, disturbed.retained, |n| format!("scan/{}/{}", n % 500, n / 500), 8).await?;
             let (mut reader, _) = Connection::connected(target, client("reporter".into())).await?;
             for part in 0..20 {
                 let filter = |n| Subscription::new(topic_filter(&format!("report/{part}/{n}")), QoS::AtMostOnce);
                 reader.subscribe((0..100).map(filter).collect()).await?;
             }
-            ground.connections.push(reader);
+            disturbed.connections.push(reader);
         }
         Disturber::Checkpoint => {
             fill(target, STATE_MESSAGES, |n| format!("state/{}/{n}", n % 100), STATE_BYTES).await?
         }
         Disturber::HeavyPublishers => offline_session(target, "heavy", "heavy/#").await?,
         Disturber::Drain => {
-            let address = ground.cluster.address(ground.victim);
-            ground.connections = connect_all(&[address], DRAINED, &ground.handle()).await?;
+            let address = disturbed.cluster.address(disturbed.victim);
+            disturbed.connections = connect_all(&[address], DRAINED, &disturbed.handle()).await?;
         }
         Disturber::Reconnects => {
-            let count = ground.reconnects;
-            ground.connections = connect_all(&ground.cluster.addresses(), count, &ground.handle()).await?;
+            let count = disturbed.reconnects;
+            disturbed.connections = connect_all(&disturbed.cluster.addresses(), count, &disturbed.handle()).await?;
         }
         Disturber::Broadcast => {
-            let nodes = ground.cluster.addresses();
+            let nodes = disturbed.cluster.addresses();
             let sleeper = move |number: usize| {
                 let (target, name) = (nodes[number % nodes.len()], format!("sleeper-{number}"));
                 async move { offline_session(target, &name, "broadcast").await }
             };
-            many(ground.sleepers, &tokio::runtime::Handle::current(), sleeper).await?;
+            many(disturbed.sleepers, &tokio::runtime::Handle::current(), sleeper).await?;
         }
         Disturber::Nobody
         | Disturber::NobodyOfTwo
-        | Disturber::IdleStrangers
+        | Disturber::IdleUnauthenticated
         | Disturber::LoginStorm
         | Disturber::SlowReader => {}
     }
@@ -104,15 +104,15 @@ pub(super) async fn prepare(ground: &mut Disturbed) -> std::result::Result<(), F
 
 /// Begins; returns when what has an end is over.
 pub(super) async fn disturb(
-    ground: &mut Disturbed,
+    disturbed: &mut Disturbed,
     tasks: &mut JoinSet<Result<()>>,
 ) -> std::result::Result<(), Failed> {
-    let (target, handle) = (ground.cluster.address(0), ground.handle());
-    match ground.disturber {
+    let (target, handle) = (disturbed.cluster.address(0), disturbed.handle());
+    match disturbed.disturber {
         Disturber::Nobody | Disturber::NobodyOfTwo | Disturber::DeadPeer | Disturber::UnresolvablePeer => {}
-        Disturber::IdleStrangers => {
-            for _ in 0..STRANGERS {
-                ground.strangers.push(TcpStream::connect(target).await?);
+        Disturber::IdleUnauthenticated => {
+            for _ in 0..UNAUTHENTICATED {
+                disturbed.unauthenticated.push(TcpStream::connect(target).await?);
             }
         }
         Disturber::WildcardScanner => drop(tasks.spawn_on(scan(target), &handle)),
@@ -128,21 +128,21 @@ pub(super) async fn disturb(
         Disturber::SlowReader => {
             let (mut reader, _) = Connection::connected(target, client("slow".into())).await?;
             reader.subscribe_to("slow/#", QoS::AtLeastOnce).await?;
-            ground.connections.push(reader);
+            disturbed.connections.push(reader);
             tasks.spawn_on(flood(target, QoS::AtMostOnce), &handle);
             tasks.spawn_on(flood(target, QoS::AtLeastOnce), &handle);
         }
         Disturber::TopicReport => {
             for _ in 0..3 {
-                ground.cluster.signal(0, Signal::USR2);
+                disturbed.cluster.signal(0, Signal::USR2);
                 sleep(Duration::from_secs(1)).await;
             }
         }
         Disturber::Checkpoint => {
-            ground.cluster.signal(0, Signal::USR1);
+            disturbed.cluster.signal(0, Signal::USR1);
         }
         Disturber::Drain => {
-            ground.cluster.command(ground.victim, "drain").await??;
+            disturbed.cluster.command(disturbed.victim, "drain").await??;
         }
         Disturber::Broadcast => {
             let (mut publisher, _) = Connection::connected(target, client("broadcaster".into())).await?;
@@ -154,9 +154,9 @@ pub(super) async fn disturb(
             publisher.disconnect().await?;
         }
         Disturber::Reconnects => {
-            let (nodes, count) = (ground.cluster.addresses(), ground.reconnects);
-            drop(std::mem::take(&mut ground.connections));
-            ground.connections = connect_all(&nodes, count, &handle).await?;
+            let (nodes, count) = (disturbed.cluster.addresses(), disturbed.reconnects);
+            drop(std::mem::take(&mut disturbed.connections));
+            disturbed.connections = connect_all(&nodes, count, &handle).await?;
         }
     }
     Ok(())

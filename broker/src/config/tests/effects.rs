@@ -67,7 +67,7 @@ pub(super) fn said(folder: &Folder, text: impl AsRef<[u8]>) -> Option<String> {
     Some(format!("{settings:?} {secrets:?}"))
 }
 
-fn is_heard(folder: &Folder, spec: &OptionSpec) -> bool {
+fn has_effect(folder: &Folder, spec: &OptionSpec) -> bool {
     let texts: Vec<Vec<String>> = match spec.scope {
         Scope::Bridge => BRIDGES
             .iter()
@@ -93,22 +93,22 @@ fn is_heard(folder: &Folder, spec: &OptionSpec) -> bool {
     texts.iter().any(|texts| {
         let outcomes: Vec<_> = texts.iter().map(|text| said(folder, text)).collect();
         let different: BTreeSet<_> = outcomes.iter().flatten().collect();
-        // The last has no line with it: what nothing can be without is heard, too.
+        // The last has no line with it: what nothing can be without has an effect, too.
         different.len() > 1 || (different.len() == 1 && outcomes.last() == Some(&None))
     })
 }
 
 #[test]
-fn every_supported_option_changes_what_the_broker_is_told() {
+fn every_supported_option_changes_the_settings() {
     let folder = Folder::new();
-    let unheard: Vec<&str> = options::all()
+    let without_effect: Vec<&str> = options::all()
         .filter(|spec| spec.state == Support::Supported)
         // The file's structure has tests of its own.
         .filter(|spec| !matches!(spec.scope, Scope::Structure | Scope::Plugin) && spec.name != "connection")
-        .filter(|spec| !is_heard(&folder, spec))
+        .filter(|spec| !has_effect(&folder, spec))
         .map(|spec| spec.name)
         .collect();
-    assert_eq!(unheard, [""; 0], "options without an effect on the settings");
+    assert_eq!(without_effect, [""; 0], "options without an effect on the settings");
 }
 
 #[test]
