@@ -270,6 +270,7 @@ impl Queue {
         self.inflight_max == 0 || self.window_alive < usize::from(self.inflight_max)
     }
 
+    #[inline]
     pub(super) fn push(&mut self, new: NewEntry) {
         let NewEntry { body, place, qos, retain, identifier, extra } = new;
         let (message, bytes, expires_at, state) = match body {

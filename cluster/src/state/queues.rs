@@ -79,15 +79,14 @@ impl QueueHandler<'_> {
         let body = NewBody::Here(message.clone());
         let session = &mut self.sessions[place];
         session.queue_mut().push(NewEntry { body, place: counted, qos, retain, identifier, extra });
-        self.sessions.unwritten(place).header = true;
-        if let Some(at) = expiry_of(message) {
-            self.sweep_by(place, at);
-        }
-        let session = &mut self.sessions[place];
         if let Some(owner) = session.owner()
             && session.note_growth(self.now.index)
         {
             out.add(Effect::QueueGrew { owner });
+        }
+        self.sessions.unwritten(place).header = true;
+        if let Some(at) = expiry_of(message) {
+            self.sweep_by(place, at);
         }
     }
 
