@@ -2,7 +2,6 @@
 //! Always true: the last word about a name counts, on every node; a name without a word is judged by the configuration.
 //! At most [`NAMES_MAX`] are remembered; beyond it the word that is oldest goes.
 //! Not here: who asks to join, and under which certificate (`membership`).
-use super::{Outcome, State};
 use mosquorum_proto::mqtt::Utf8;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +14,7 @@ pub const NAMES_MAX: usize = 1024;
 pub struct Admission {
     pub word: Word,
     /// Stamp of the command that said so.
-    pub(super) since: u64,
+    since: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,12 +27,13 @@ pub enum Word {
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Admissions {
-    pub(super) names: BTreeMap<Utf8, Admission>,
-    pub(super) unwritten: BTreeSet<Utf8>,
+    names: BTreeMap<Utf8, Admission>,
+    unwritten: BTreeSet<Utf8>,
 }
 
 impl Admissions {
-    fn say(&mut self, name: &Utf8, word: Word, stamp: u64) {
+    /// An operator's word about a name.
+    pub(super) fn say(&mut self, name: &Utf8, word: Word, stamp: u64) {
         self.names.insert(name.clone(), Admission { word, since: stamp });
         self.unwritten.insert(name.clone());
         if self.names.len() > NAMES_MAX {
@@ -44,21 +44,25 @@ impl Admissions {
             }
         }
     }
-}
 
-impl State {
-    pub(super) fn node_added(&mut self, name: &Utf8, host: &Utf8, stamp: u64) -> Outcome {
-        self.admissions.say(name, Word::Added { host: host.clone() }, stamp);
-        Outcome::Done
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Utf8, &Admission)> {
+        self.names.iter()
     }
 
-    pub(super) fn name_removed(&mut self, name: &Utf8, stamp: u64) -> Outcome {
-        self.admissions.say(name, Word::Removed, stamp);
-        Outcome::Done
+    pub(super) fn restore(&mut self, name: Utf8, admission: Admission) {
+        self.names.insert(name, admission);
     }
 
-    /// What an operator said last about each name.
-    pub fn admissions(&self) -> impl Iterator<Item = (&Utf8, &Word)> {
-        self.admissions.names.iter().map(|(name, admission)| (name, &admission.word))
+    /// What must be written again; `None`: the name is not remembered any more.
+    pub(super) fn take_unwritten(&mut self) -> impl Iterator<Item = (Utf8, Option<&Admission>)> {
+        let names = &self.names;
+        std::mem::take(&mut self.unwritten).into_iter().map(|name| {
+            let word = names.get(&name);
+            (name, word)
+        })
+    }
+
+    pub(super) fn forget_unwritten(&mut self) {
+        self.unwritten.clear();
     }
 }

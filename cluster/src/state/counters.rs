@@ -1,5 +1,5 @@
 //! What the state counts, for `$SYS` and metrics. Equal on every node, and kept across restarts.
-use super::{DropReason, State};
+use super::DropReason;
 use serde::{Deserialize, Serialize};
 
 /// Since the cluster was formed.
@@ -53,33 +53,4 @@ pub struct Totals {
     pub message_memory: u64,
     /// What those that are not in memory would take there, about.
     pub message_memory_saved: u64,
-}
-
-impl State {
-    #[must_use]
-    pub fn counters(&self) -> &Counters {
-        &self.counters
-    }
-
-    /// Records of client identifiers.
-    #[must_use]
-    pub fn session_count(&self) -> usize {
-        self.sessions.len()
-    }
-
-    #[must_use]
-    pub fn totals(&self) -> Totals {
-        Totals {
-            sessions: self.sessions.len(),
-            connected: self.connected,
-            disconnected: self.sessions.len() - self.connected,
-            subscriptions: self.tree.len() + self.groups.members(),
-            shared_subscriptions: self.groups.members(),
-            retained: self.retained.len(),
-            messages: self.messages.len(),
-            message_bytes: self.messages.bytes(),
-            message_memory: self.messages.memory_here(),
-            message_memory_saved: self.messages.memory() - self.messages.memory_here(),
-        }
-    }
 }

@@ -7,7 +7,8 @@ use super::{
     members::{Member, Members, Presence},
     publish::Barred,
     queue::Extra,
-    session::{Options, SessionPlace, Sessions},
+    session::Options,
+    sessions::{SessionPlace, Sessions},
 };
 use crate::subscription_tree::SubscriptionTree;
 use mosquorum_proto::mqtt::TopicFilter;
@@ -18,20 +19,32 @@ use std::{
 
 #[derive(Debug, Clone)]
 pub(super) struct Group {
-    /// LoopIds queue entries that came through the group.
-    pub(super) mark: Arc<Extra>,
-    pub(super) members: Members,
+    /// Marks queue entries that came through the group.
+    mark: Arc<Extra>,
+    members: Members,
     /// The member that had the last turn.
-    pub(super) cursor: u64,
+    cursor: u64,
 }
 
 impl Group {
+    pub(super) fn mark(&self) -> &Arc<Extra> {
+        &self.mark
+    }
+
+    pub(super) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    pub(super) fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
     /// The member whose turn it is, of those that may read the message: connected ones first.
     fn next(&self, (barred, sessions): Turn<'_>) -> Option<u64> {
         let after = self.cursor + 1;
         let (members, ready) = (self.members.all(), self.members.ready());
         if !barred.is_nobody() {
-            let may = |since: &u64| !barred.has(sessions, members[since].session);
+            let may = |since: &u64| !barred.has(&sessions[members[since].session]);
             let ready = ready.range(after..).chain(ready.range(..after));
             let all = members.range(after..).chain(members.range(..after));
             return ready.chain(all.map(|(since, _)| since)).copied().find(may);
@@ -46,7 +59,7 @@ impl Group {
 type GroupPlace = u32;
 
 /// Who has no turn at a message, and where members are looked up for it.
-type Turn<'a> = (Barred<'a>, &'a Sessions);
+pub(super) type Turn<'a> = (Barred<'a>, &'a Sessions);
 
 #[derive(Clone, Default)]
 pub(super) struct Groups {
@@ -57,7 +70,7 @@ pub(super) struct Groups {
     tree: SubscriptionTree<GroupPlace, ()>,
     members: usize,
     /// Groups whose turn must be written again; gone ones included.
-    pub(super) unwritten: BTreeSet<TopicFilter>,
+    unwritten: BTreeSet<TopicFilter>,
 }
 
 impl Groups {
@@ -151,6 +164,20 @@ impl Groups {
         let (_, group) = self.all[*place as usize].as_mut().expect(IN_USE);
         group.cursor = cursor;
         true
+    }
+
+    /// Turns that must be written again; `None`: there is nothing to be written of the group any more.
+    pub(super) fn take_unwritten(&mut self) -> impl Iterator<Item = (TopicFilter, Option<u64>)> {
+        let unwritten = std::mem::take(&mut self.unwritten);
+        unwritten.into_iter().map(|filter| {
+            // It may have been made again, and nobody had a turn yet.
+            let cursor = self.get(&filter).map(Group::cursor).filter(|cursor| *cursor != 0);
+            (filter, cursor)
+        })
+    }
+
+    pub(super) fn forget_unwritten(&mut self) {
+        self.unwritten.clear();
     }
 
     pub(super) fn get(&self, filter: &TopicFilter) -> Option<&Group> {

@@ -1,6 +1,9 @@
 //! The durable members of one shared group, and what publishers must know of them without a look at each.
 //! Always true: counts and lists are those that a walk over the members would find.
-use super::session::{Options, Session, SessionPlace};
+use super::{
+    session::{Options, Session},
+    sessions::SessionPlace,
+};
 use crate::ids::{Incarnation, NodeId};
 use mosquorum_proto::mqtt::QoS;
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,7 +35,7 @@ impl Presence {
     pub(super) fn of(session: &Session) -> Self {
         let limits = session.limits();
         Self {
-            incarnation: session.owner.map(|owner| (owner.node, owner.incarnation)),
+            incarnation: session.owner().map(|owner| (owner.node, owner.incarnation)),
             offline: limits.shared_offline,
             raises: limits.upgrade_qos,
             keeps: limits.queue_qos0,

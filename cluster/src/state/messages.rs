@@ -87,9 +87,9 @@ pub(super) struct MessageStore {
     bytes: u64,
     memory: u64,
     memory_here: u64,
-    pub(super) next_id: u64,
+    next_id: u64,
     /// Written once, no longer referred to.
-    pub(super) removed: Vec<MessageId>,
+    removed: Vec<MessageId>,
 }
 
 impl MessageStore {
@@ -213,6 +213,26 @@ impl MessageStore {
 
     pub(super) fn id(&self, place: Place) -> MessageId {
         self.at(place).id
+    }
+
+    /// The number that the next message will get.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    pub(super) fn restore_next_id(&mut self, next_id: u64) {
+        self.next_id = next_id;
+    }
+
+    /// What was written and is no longer referred to.
+    pub(super) fn take_removed(&mut self) -> Vec<MessageId> {
+        std::mem::take(&mut self.removed)
+    }
+
+    /// For loading: nothing refers to these.
+    pub(super) fn restore_removed(&mut self, mut removed: Vec<MessageId>) {
+        removed.sort_unstable();
+        self.removed = removed;
     }
 
     /// Notes that the message is being written; `false` if it was already.

@@ -41,8 +41,8 @@ impl Standing {
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Nodes {
-    pub(super) records: BTreeMap<NodeId, NodeRecord>,
-    pub(super) unwritten: BTreeSet<NodeId>,
+    records: BTreeMap<NodeId, NodeRecord>,
+    unwritten: BTreeSet<NodeId>,
 }
 
 impl Nodes {
@@ -95,7 +95,67 @@ impl Nodes {
         true
     }
 
-    pub(super) fn change(&mut self, node: NodeId) -> &mut NodeRecord {
+    pub(super) fn set_serving(&mut self, node: NodeId, name: &Utf8) {
+        let record = self.change(node);
+        record.name = name.clone();
+        record.standing = Standing::Serving;
+    }
+
+    /// Only a serving node drains, until it says that it stays or its incarnation ends.
+    pub(super) fn set_draining(&mut self, node: NodeId, draining: bool) {
+        let (from, to) = match draining {
+            true => (Standing::Serving, Standing::Draining),
+            false => (Standing::Draining, Standing::Serving),
+        };
+        if self.get(node).is_some_and(|record| record.standing == from) {
+            self.change(node).standing = to;
+        }
+    }
+
+    /// What remains is the fact that the node is gone, since its identifier is never used again, and its name for operators.
+    /// Its last incarnation, and whether that served.
+    pub(super) fn set_removed(&mut self, node: NodeId) -> (Incarnation, bool) {
+        let record = self.change(node);
+        let (incarnation, was_serving) = (record.incarnation, record.standing.is_serving());
+        let name = std::mem::take(&mut record.name);
+        *record = NodeRecord { name, incarnation, standing: Standing::Removed, ..NodeRecord::default() };
+        (incarnation, was_serving)
+    }
+
+    /// `false` if they are the same.
+    pub(super) fn set_rules(&mut self, node: NodeId, rules: &NodeRules) -> bool {
+        if self.get(node).is_some_and(|record| record.rules == *rules) {
+            return false;
+        }
+        self.change(node).rules = rules.clone();
+        true
+    }
+
+    pub(super) fn get(&self, node: NodeId) -> Option<&NodeRecord> {
+        self.records.get(&node)
+    }
+
+    /// All that were ever there, by identifier.
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (NodeId, &NodeRecord)> {
+        self.records.iter().map(|(node, record)| (*node, record))
+    }
+
+    pub(super) fn restore(&mut self, node: NodeId, record: NodeRecord) {
+        self.records.insert(node, record);
+    }
+
+    /// What must be written again.
+    pub(super) fn take_unwritten(&mut self) -> impl Iterator<Item = (NodeId, &NodeRecord)> {
+        let records = &self.records;
+        let unwritten = std::mem::take(&mut self.unwritten).into_iter();
+        unwritten.filter_map(|node| records.get(&node).map(|record| (node, record)))
+    }
+
+    pub(super) fn forget_unwritten(&mut self) {
+        self.unwritten.clear();
+    }
+
+    fn change(&mut self, node: NodeId) -> &mut NodeRecord {
         if !self.unwritten.contains(&node) {
             self.unwritten.insert(node);
         }

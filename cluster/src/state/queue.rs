@@ -188,9 +188,9 @@ pub struct Queue {
     inflight_max: u16,
     connected: bool,
     /// For the durable form: entries before this were written; of those, the ones that changed or went since.
-    pub(super) written_before: u64,
-    pub(super) released: Vec<u64>,
-    pub(super) removed: Vec<u64>,
+    written_before: u64,
+    released: Vec<u64>,
+    removed: Vec<u64>,
     /// Entries before this were evicted if they can be.
     put_out_before: u64,
 }
@@ -270,6 +270,7 @@ impl Queue {
         self.inflight_max == 0 || self.window_alive < usize::from(self.inflight_max)
     }
 
+    #[inline]
     pub(super) fn push(&mut self, new: NewEntry) {
         let NewEntry { body, place, qos, retain, identifier, extra } = new;
         let (message, bytes, expires_at, state) = match body {
@@ -375,6 +376,19 @@ impl Queue {
     pub(super) fn written(&self) -> std::ops::Range<u64> {
         let front = self.entries.front().map_or(self.next_seq, |entry| entry.seq);
         front..self.written_before.max(front)
+    }
+
+    /// Positions of entries that were written and went since.
+    pub(super) fn take_removed(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.removed)
+    }
+
+    /// Entries that are new or changed; from now on they count as written.
+    pub(super) fn take_unwritten(&mut self) -> impl Iterator<Item = &Entry> {
+        let released = std::mem::take(&mut self.released);
+        let from = std::mem::replace(&mut self.written_before, self.next_seq);
+        let queue = &*self;
+        released.into_iter().filter_map(|seq| queue.get(seq)).chain(queue.iter_from(from))
     }
 
     /// Takes entries out of a queue that is not used any more: nothing is counted.

@@ -7,9 +7,12 @@
 //! limits, with No Local none of the client's own [MQTT-3.8.3-3].
 //! Replays take turns, [`SLICE`] names each.
 use super::{
-    Effect, Message, MessageId, Session, SessionPlace, State,
+    Message, MessageId, Session,
+    deliver::DeliveryHandler,
+    effects::Effects,
     publish::{Barred, Publishing},
-    retained::Retained,
+    retained::{Retained, RetainedMessages},
+    sessions::SessionPlace,
 };
 use crate::{ids::Millis, retained_tree::by_level};
 use mosquorum_proto::mqtt::{QoS, Subscription, TopicFilter, TopicName, Utf8};
@@ -55,7 +58,7 @@ impl Replay {
     /// With which QoS a kept message is queued, if it is.
     fn takes(&self, session: &Session, message: &Message, now: Millis) -> Option<QoS> {
         let qos = if session.limits().upgrade_qos { self.qos } else { self.qos.min(message.qos) };
-        let own = self.no_local && message.publisher_id == session.client_id;
+        let own = self.no_local && message.publisher_id == *session.client_id();
         (qos != QoS::AtMostOnce && !own && !message.is_expired(now)).then_some(qos)
     }
 }
@@ -67,7 +70,7 @@ pub(super) struct Replays {
     /// The turns of each session's filters.
     turns: BTreeMap<Utf8, BTreeMap<TopicFilter, u64>>,
     /// Turns that must be written again; past ones included.
-    pub(super) unwritten: BTreeSet<u64>,
+    unwritten: BTreeSet<u64>,
 }
 
 impl Replays {
@@ -75,8 +78,14 @@ impl Replays {
         self.by_turn.is_empty()
     }
 
-    pub(super) fn get(&self, turn: u64) -> Option<&Replay> {
-        self.by_turn.get(&turn)
+    /// What must be written again, by turn; `None`: it is over.
+    pub(super) fn take_unwritten(&mut self) -> impl Iterator<Item = (u64, Option<&Replay>)> {
+        let by_turn = &self.by_turn;
+        std::mem::take(&mut self.unwritten).into_iter().map(|turn| (turn, by_turn.get(&turn)))
+    }
+
+    pub(super) fn forget_unwritten(&mut self) {
+        self.unwritten.clear();
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Replay)> {
@@ -136,65 +145,71 @@ impl Replays {
     }
 }
 
-impl State {
+/// Queues retained messages for new subscriptions.
+pub(super) struct ReplayHandler<'h, 'a> {
+    delivery: &'h mut DeliveryHandler<'a>,
+    replays: &'h mut Replays,
+    topics: &'h RetainedMessages,
+}
+
+impl<'h, 'a> ReplayHandler<'h, 'a> {
+    pub(super) fn new(
+        delivery: &'h mut DeliveryHandler<'a>,
+        replays: &'h mut Replays,
+        topics: &'h RetainedMessages,
+    ) -> Self {
+        Self { delivery, replays, topics }
+    }
+
     /// A subscription was made: queues what the topics that match keep, as far as this entry goes.
-    pub(super) fn replay_retained(
+    pub(super) fn begin(
         &mut self,
         place: SessionPlace,
         subscription: &Subscription,
         identifier: Option<NonZeroU32>,
-        out: &mut Vec<Effect>,
+        out: &mut Effects<'_>,
     ) {
-        let client_id = &self.sessions[place].client_id;
+        let client_id = self.delivery.routing().session(place).client_id().clone();
         // The new one finds all that the former would.
-        self.replays.forget(client_id, &subscription.filter);
+        self.replays.forget(&client_id, &subscription.filter);
         if subscription.qos == QoS::AtMostOnce {
             return;
         }
         let replay = Replay {
-            client_id: client_id.clone(),
+            client_id,
             filter: subscription.filter.clone(),
             qos: subscription.qos,
             no_local: subscription.no_local,
             identifier: identifier.map_or(0, NonZeroU32::get),
-            end: MessageId(self.messages.next_id),
+            end: self.delivery.queues().next_message_id(),
             after: None,
             done: BTreeSet::new(),
         };
-        if let Some(rest) = self.replay(place, replay, self.steps.left(), out) {
+        let most = self.delivery.steps().left();
+        if let Some(rest) = self.go_on_with(place, replay, most, out) {
             self.replays.add(rest);
         }
     }
 
     /// One step of the replays that are under way.
-    pub(super) fn go_on_replaying(&mut self, out: &mut Vec<Effect>) {
-        while self.steps.left() > 0
+    pub(super) fn go_on(&mut self, out: &mut Effects<'_>) {
+        while self.delivery.steps().left() > 0
             && let Some(replay) = self.replays.next()
         {
-            let Some(place) = self.sessions.find(&replay.client_id) else { continue };
-            let most = self.steps.left().min(SLICE);
-            if let Some(rest) = self.replay(place, replay, most, out) {
+            let Some(place) = self.delivery.routing().sessions().find(&replay.client_id) else { continue };
+            let most = self.delivery.steps().left().min(SLICE);
+            if let Some(rest) = self.go_on_with(place, replay, most, out) {
                 self.replays.add(rest);
             }
         }
     }
 
     /// The message's topic is published to: replays that have still to come to it queue what it keeps.
-    pub(super) fn replay_before(&mut self, message: &Message, out: &mut Vec<Effect>) {
-        if self.replays.is_empty() {
-            return;
-        }
-        let Some(kept) = self.retained.get(message.topic.as_str()).cloned() else { return };
-        let id = self.messages.id(kept.place);
-        let Self { tree, sessions, replays, .. } = self;
-        let mut due = BTreeSet::new();
-        tree.matches(message.topic.as_str(), |place, _| {
-            let turns = replays.turns.get(&sessions[*place].client_id).into_iter().flatten();
-            let comes = turns.filter(|(_, turn)| replays.by_turn[turn].comes_to(&message.topic, id));
-            due.extend(comes.map(|(_, turn)| (*turn, *place)));
-        });
-        for (turn, place) in due {
-            self.detach_lost(place);
+    pub(super) fn before(&mut self, message: &Message, out: &mut Effects<'_>) {
+        let Some(kept) = self.topics.get(message.topic.as_str()) else { return };
+        let now = self.delivery.queues().now().time;
+        for (turn, place) in self.due_before(message, kept) {
+            self.delivery.routing().detach_lost(place);
             let replay = self.replays.by_turn.get_mut(&turn).expect("it was found a moment ago");
             if !message.retain {
                 if replay.done.len() >= DONE_MAX {
@@ -203,12 +218,25 @@ impl State {
                 replay.done.insert(message.topic.clone());
                 self.replays.unwritten.insert(turn);
             }
-            let (taken, identifier) =
-                (replay.takes(&self.sessions[place], &kept.message, self.time), replay.identifier);
+            let session = self.delivery.routing().session(place);
+            let (taken, identifier) = (replay.takes(session, &kept.message, now), replay.identifier);
             if let Some(qos) = taken {
-                self.queue_kept(place, &kept, (qos, identifier), out);
+                self.queue_kept(place, kept, (qos, identifier), out);
             }
         }
+    }
+
+    /// Turns of the replays that have still to come to the message's topic, with their sessions.
+    fn due_before(&mut self, message: &Message, kept: &Retained) -> BTreeSet<(u64, SessionPlace)> {
+        let id = self.delivery.queues().message_id(kept.place);
+        let (replays, routing) = (&*self.replays, &*self.delivery.routing());
+        let mut due = BTreeSet::new();
+        routing.routes().ordinary(message.topic.as_str(), |place, _| {
+            let turns = replays.turns.get(routing.session(place).client_id()).into_iter().flatten();
+            let comes = turns.filter(|(_, turn)| replays.by_turn[turn].comes_to(&message.topic, id));
+            due.extend(comes.map(|(_, turn)| (*turn, place)));
+        });
+        due
     }
 
     fn queue_kept(
@@ -216,40 +244,40 @@ impl State {
         place: SessionPlace,
         kept: &Retained,
         (qos, identifier): (QoS, u32),
-        out: &mut Vec<Effect>,
+        out: &mut Effects<'_>,
     ) {
         let mut publishing = Publishing { message: &kept.message, place: Some(kept.place), barred: Barred::default() };
-        self.enqueue(&mut publishing, place, (qos, true, identifier, None), out);
+        self.delivery.queues().enqueue(&mut publishing, place, (qos, true, identifier, None), out);
     }
 
     /// Looks at no more than `most` names; returns what is left.
-    fn replay(
+    fn go_on_with(
         &mut self,
         place: SessionPlace,
         mut replay: Replay,
         most: usize,
-        out: &mut Vec<Effect>,
+        out: &mut Effects<'_>,
     ) -> Option<Replay> {
         if most == 0 {
             return Some(replay);
         }
-        self.detach_lost(place);
-        let (session, now) = (&self.sessions[place], self.time);
+        self.delivery.routing().detach_lost(place);
+        let (topics, queues) = (self.topics, &*self.delivery.queues());
+        let (session, now) = (&queues.sessions()[place], queues.now().time);
         let (mut found, mut left) = (Vec::new(), most);
         let after = replay.after.as_ref().map(TopicName::as_str);
-        let next = self.retained.matches(replay.filter.as_str(), after, &mut left, |topic, kept| {
-            if self.messages.id(kept.place) < replay.end && !replay.done.contains(topic) {
-                found.extend(replay.takes(session, &kept.message, now).map(|qos| (kept.clone(), qos)));
+        let next = topics.matches(replay.filter.as_str(), after, &mut left, |topic, kept| {
+            if queues.message_id(kept.place) < replay.end && !replay.done.contains(topic) {
+                found.extend(replay.takes(session, &kept.message, now).map(|qos| (kept, qos)));
             }
             ControlFlow::Continue(())
         });
-        let next = next.cloned();
         // One that finds nothing costs something too.
-        self.steps.take((most - left).max(1));
+        self.delivery.steps().take((most - left).max(1));
         for (kept, qos) in found {
-            self.queue_kept(place, &kept, (qos, replay.identifier), out);
+            self.queue_kept(place, kept, (qos, replay.identifier), out);
         }
-        let after = next?;
+        let after = next?.clone();
         replay.done.retain(|topic| by_level(topic.as_str(), after.as_str()).is_gt());
         Some(Replay { after: Some(after), ..replay })
     }

@@ -1,7 +1,7 @@
 //! What nodes tell each other of their rules of access, so that one can judge for a session that another one served.
 //! Always true: rules themselves are never here, only numbers that are equal where they are; a node that came up and has
 //! not told its rules has others than everybody.
-use super::{Outcome, State};
+use super::{nodes::Nodes, serving::NodeHandler};
 use crate::ids::NodeId;
 use serde::{Deserialize, Serialize};
 
@@ -41,27 +41,23 @@ impl NodeRules {
     }
 }
 
-impl State {
-    pub(super) fn node_rules(&mut self, node: NodeId, rules: &NodeRules) -> Outcome {
-        if self.nodes.records.get(&node).is_none_or(|record| record.rules != *rules) {
-            self.nodes.change(node).rules = rules.clone();
-            self.route_changes.all_changed();
+impl NodeHandler<'_> {
+    pub(super) fn node_rules(&mut self, node: NodeId, rules: &NodeRules) {
+        if self.nodes().set_rules(node, rules) {
+            self.sessions().routing().note_all_changed();
         }
-        Outcome::Done
     }
+}
 
+impl Nodes {
     /// What the node told last.
-    #[must_use]
-    pub fn rules_of(&self, node: NodeId) -> NodeRules {
-        self.nodes.records.get(&node).map(|record| record.rules.clone()).unwrap_or_default()
+    pub(super) fn rules_of(&self, node: NodeId) -> NodeRules {
+        self.get(node).map(|record| record.rules.clone()).unwrap_or_default()
     }
 
-    /// Whether all serving nodes other than `here` have rules of this fingerprint at this door, as far as they have the door:
-    /// then it does not matter which of them a client without a connection comes back to.
-    #[must_use]
-    pub fn rules_agree(&self, here: NodeId, door: Door, fingerprint: u64) -> bool {
-        let mut others =
-            self.nodes.records.iter().filter(|(node, record)| **node != here && record.standing.is_serving());
+    /// As [`super::State::rules_agree`].
+    pub(super) fn rules_agree(&self, here: NodeId, door: Door, fingerprint: u64) -> bool {
+        let mut others = self.iter().filter(|(node, record)| *node != here && record.standing.is_serving());
         others.all(|(_, record)| {
             record.rules != NodeRules::Unknown && record.rules.of(door).is_none_or(|found| found == fingerprint)
         })

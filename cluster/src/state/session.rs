@@ -1,16 +1,14 @@
-//! Sessions of the replicated state: what is kept for a client identifier, and the table of all of them.
-//! Always true: at most one record per client identifier; a record whose interval is 0 exists only while its client is
-//! connected, and a little longer if its node is gone.
+//! What the replicated state keeps for one client identifier.
+//! Always true: a record whose interval is 0 exists only while its client is connected, and a little longer if its node is
+//! gone; how many subscriptions are shared is counted with each that comes and goes.
+//! Not here: the table of all sessions (`sessions`), what follows elsewhere from a change (the handlers).
 //! Bounds: 65,535 inbound QoS 2 identifiers; filters as many as the client subscribes to (the broker limits them).
-use super::{Door, Owner, Queue, QueueLimits, members::Presence};
+use super::{ConnectCommand, Door, Owner, Queue, QueueLimits, members::Presence, records::SessionRecord};
 use crate::ids::{Epoch, LogIndex, Millis};
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use mosquorum_proto::mqtt::{PacketId, QoS, RetainHandling, TopicFilter, Utf8, Will};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::BuildHasher,
     num::NonZeroU32,
 };
 
@@ -59,36 +57,36 @@ pub(super) struct Unwritten {
 /// What the cluster keeps for one client identifier.
 #[derive(Debug, Clone)]
 pub struct Session {
-    pub(super) client_id: Utf8,
-    pub(super) username: Option<Utf8>,
-    pub(super) epoch: Epoch,
-    pub(super) owner: Option<Owner>,
-    pub(super) expiry_seconds: u32,
-    pub(super) disconnected_at: Option<Millis>,
-    pub(super) subscriptions: BTreeMap<TopicFilter, SubscriptionRecord>,
-    pub(super) queue: Queue,
+    client_id: Utf8,
+    username: Option<Utf8>,
+    epoch: Epoch,
+    owner: Option<Owner>,
+    expiry_seconds: u32,
+    disconnected_at: Option<Millis>,
+    subscriptions: BTreeMap<TopicFilter, SubscriptionRecord>,
+    queue: Queue,
     /// Ascending.
-    pub(super) inbound: Vec<PacketId>,
-    pub(super) will: Option<Box<Will>>,
-    pub(super) will_due: Option<Millis>,
-    pub(super) expires_at: Option<Millis>,
+    inbound: Vec<PacketId>,
+    will: Option<Box<Will>>,
+    will_due: Option<Millis>,
+    expires_at: Option<Millis>,
     /// When its queue is searched for expired messages.
-    pub(super) sweep_at: Option<Millis>,
-    pub(super) limits: QueueLimits,
-    pub(super) door: Door,
+    sweep_at: Option<Millis>,
+    limits: QueueLimits,
+    door: Door,
 
     // Not part of the state, or derived from the above.
     /// How many of the subscriptions are shared.
-    pub(super) shared: usize,
-    pub(super) unwritten: Unwritten,
+    shared: usize,
+    unwritten: Unwritten,
     /// The session is in the durable form.
-    pub(super) written: bool,
+    written: bool,
     /// It is no more, but for the room that it takes (`remains`).
-    pub(super) ended: bool,
+    ended: bool,
     /// The entry of the log that last announced new messages.
-    pub(super) grew_at: LogIndex,
+    grew_at: LogIndex,
     /// The publish that last reached the session, and its place among the matches (merging).
-    pub(super) matched: (u64, usize),
+    matched: (u64, usize),
 }
 
 impl Session {
@@ -175,6 +173,31 @@ impl Session {
     pub fn inbound(&self) -> &[PacketId] {
         &self.inbound
     }
+}
+
+/// The connection.
+impl Session {
+    /// A connection has the session from now on.
+    pub(super) fn attach(&mut self, command: &ConnectCommand, epoch: Epoch) {
+        self.username = command.username.clone();
+        self.epoch = epoch;
+        self.owner = Some(command.owner);
+        self.expiry_seconds = command.expiry_seconds;
+        self.disconnected_at = None;
+        self.will = command.will.clone().map(Box::new);
+        self.limits = command.limits;
+        self.door = command.door;
+        self.queue.connect(command.limits.inflight);
+    }
+
+    /// There has been no connection since then; which one there was. What was `sent_before` may have reached the client.
+    pub(super) fn detach(&mut self, sent_before: u64, since: Millis) -> Option<Owner> {
+        let owner = self.owner.take();
+        self.disconnected_at = Some(since);
+        self.queue.disconnect(sent_before);
+        owner
+    }
+
     /// As [`super::DurableMatch::takes_turns`].
     pub(super) fn takes_turns(&self) -> bool {
         Presence::of(self).takes_turns()
@@ -183,6 +206,92 @@ impl Session {
     pub(super) fn is_unsettled(&self) -> bool {
         let expires = self.expiry_seconds != NEVER && self.expires_at.is_none();
         self.owner.is_none() && (expires || (self.will.is_some() && self.will_due.is_none()))
+    }
+}
+
+/// What waits for the end of the session, or for time to pass.
+impl Session {
+    /// A session that ends with its connection can not be made to last.
+    pub(super) fn change_expiry(&mut self, seconds: u32) {
+        if self.expiry_seconds != 0 {
+            self.expiry_seconds = seconds;
+        }
+    }
+    pub(super) fn take_will(&mut self) -> Option<Box<Will>> {
+        self.will.take()
+    }
+    pub(super) fn will_due(&self) -> Option<Millis> {
+        self.will_due
+    }
+    pub(super) fn set_will_due(&mut self, at: Option<Millis>) -> Option<Millis> {
+        std::mem::replace(&mut self.will_due, at)
+    }
+    pub(super) fn expires_at(&self) -> Option<Millis> {
+        self.expires_at
+    }
+    pub(super) fn set_expires_at(&mut self, at: Option<Millis>) -> Option<Millis> {
+        std::mem::replace(&mut self.expires_at, at)
+    }
+    pub(super) fn sweep_at(&self) -> Option<Millis> {
+        self.sweep_at
+    }
+    pub(super) fn set_sweep_at(&mut self, at: Option<Millis>) -> Option<Millis> {
+        std::mem::replace(&mut self.sweep_at, at)
+    }
+}
+
+/// Subscriptions.
+impl Session {
+    /// The one that it replaces, if any.
+    pub(super) fn put_subscription(
+        &mut self,
+        filter: TopicFilter,
+        record: SubscriptionRecord,
+    ) -> Option<SubscriptionRecord> {
+        let is_shared = filter.share_name().is_some();
+        let before = self.subscriptions.insert(filter, record);
+        self.shared += usize::from(is_shared && before.is_none());
+        before
+    }
+
+    pub(super) fn take_subscription(&mut self, filter: &TopicFilter) -> Option<SubscriptionRecord> {
+        let record = self.subscriptions.remove(filter)?;
+        self.shared -= usize::from(filter.share_name().is_some());
+        Some(record)
+    }
+
+    /// Any one of a session that has ended.
+    pub(super) fn pop_subscription(&mut self) -> Option<(TopicFilter, SubscriptionRecord)> {
+        self.subscriptions.pop_first()
+    }
+
+    /// How many of them are shared.
+    pub(super) fn shared(&self) -> usize {
+        self.shared
+    }
+}
+
+/// What publishers send, and what is sent to the client.
+impl Session {
+    #[inline]
+    pub(super) fn queue_mut(&mut self) -> &mut Queue {
+        &mut self.queue
+    }
+
+    /// Notes that the entry of the log brings new messages; `false` if that is noted.
+    #[inline]
+    pub(super) fn note_growth(&mut self, index: LogIndex) -> bool {
+        std::mem::replace(&mut self.grew_at, index) != index
+    }
+
+    /// The place among the matches that a publish has for the session already; otherwise notes that it has this one.
+    #[inline]
+    pub(super) fn match_of(&mut self, publish: u64, next: usize) -> Option<usize> {
+        if self.matched.0 == publish {
+            return Some(self.matched.1);
+        }
+        self.matched = (publish, next);
+        None
     }
 
     /// `false` if the identifier is in use.
@@ -203,114 +312,86 @@ impl Session {
         }
         found.is_ok()
     }
+
+    pub(super) fn forget_inbound(&mut self) {
+        self.inbound = Vec::new();
+    }
 }
 
-/// Where a session is in the table. The same session may have different places on different nodes, so nothing that
-/// matters depends on it.
-pub(super) type SessionPlace = u32;
-
-#[derive(Clone, Default)]
-pub(super) struct Sessions {
-    places: Vec<Option<Box<Session>>>,
-    free: Vec<SessionPlace>,
-    by_client_id: HashTable<SessionPlace>,
-    hasher: RandomState,
-}
-
-impl Sessions {
-    pub(super) fn find(&self, client_id: &str) -> Option<SessionPlace> {
-        let hash = self.hasher.hash_one(client_id);
-        self.by_client_id.find(hash, |place| self[*place].client_id.as_str() == client_id).copied()
-    }
-
-    pub(super) fn get(&self, client_id: &str) -> Option<&Session> {
-        self.find(client_id).map(|place| &self[place])
-    }
-
-    /// The client identifier must not be in the table.
-    pub(super) fn add(&mut self, session: Session) -> SessionPlace {
-        let hash = self.hasher.hash_one(session.client_id.as_str());
-        let session = Some(Box::new(session));
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.places[place as usize] = session;
-                place
-            }
-            None => {
-                self.places.push(session);
-                u32::try_from(self.places.len() - 1).expect("fewer than 2^32 sessions in memory")
-            }
-        };
-        let (places, hasher) = (&self.places, &self.hasher);
-        let rehash = |place: &SessionPlace| {
-            places[*place as usize].as_ref().map_or(0, |session| hasher.hash_one(session.client_id.as_str()))
-        };
-        self.by_client_id.insert_unique(hash, place, rehash);
-        place
-    }
-
-    /// The session is no longer found; its place stays taken until it is removed.
-    pub(super) fn lay_aside(&mut self, place: SessionPlace) {
-        let hash = self.hasher.hash_one(self[place].client_id.as_str());
-        if let Ok(entry) = self.by_client_id.find_entry(hash, |other| *other == place) {
-            entry.remove();
+/// The durable form.
+impl Session {
+    /// The record of the session without its parts.
+    pub(super) fn record(&self) -> SessionRecord {
+        SessionRecord {
+            username: self.username.clone(),
+            epoch: self.epoch,
+            owner: self.owner,
+            expiry_seconds: self.expiry_seconds,
+            disconnected_at: self.disconnected_at,
+            will: self.will.clone(),
+            will_due: self.will_due,
+            expires_at: self.expires_at,
+            limits: self.limits,
+            door: self.door,
         }
-        self[place].ended = true;
     }
 
-    pub(super) fn remove(&mut self, place: SessionPlace) -> Box<Session> {
-        if !self[place].ended {
-            self.lay_aside(place);
+    /// Its parts are still to come.
+    pub(super) fn restored(client_id: Utf8, record: SessionRecord) -> Self {
+        Self {
+            username: record.username,
+            epoch: record.epoch,
+            owner: record.owner,
+            expiry_seconds: record.expiry_seconds,
+            disconnected_at: record.disconnected_at,
+            will: record.will,
+            will_due: record.will_due,
+            expires_at: record.expires_at,
+            limits: record.limits,
+            door: record.door,
+            written: true,
+            ..Self::new(client_id)
         }
-        self.free.push(place);
-        self.places[place as usize].take().expect(IN_USE)
     }
 
-    pub(super) fn contains(&self, place: SessionPlace) -> bool {
-        self.at(place as usize).is_some()
+    pub(super) fn restore_inbound(&mut self, ids: Vec<PacketId>) {
+        self.inbound = ids;
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.by_client_id.len()
+    /// All parts are there.
+    pub(super) fn begin_again(&mut self) {
+        self.queue.connect(self.limits.inflight);
+        if !self.is_connected() {
+            self.queue.disconnect(0);
+        }
     }
 
-    /// Every place is smaller.
-    pub(super) fn places(&self) -> usize {
-        self.places.len()
+    #[inline]
+    pub(super) fn unwritten_mut(&mut self) -> &mut Unwritten {
+        &mut self.unwritten
     }
 
-    /// What is at a place, if anything.
-    pub(super) fn at(&self, place: usize) -> Option<&Session> {
-        self.places.get(place)?.as_deref().filter(|session| !session.ended)
+    #[cfg(test)]
+    pub(super) fn unwritten(&self) -> &Unwritten {
+        &self.unwritten
     }
 
-    pub(super) fn queue_at(&mut self, place: usize) -> Option<&mut Queue> {
-        Some(&mut self.places.get_mut(place)?.as_deref_mut().filter(|session| !session.ended)?.queue)
+    pub(super) fn is_written(&self) -> bool {
+        self.written
     }
 
-    /// In no particular order: sort where order matters.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (SessionPlace, &Session)> {
-        let all = self.places.iter().zip(0..).filter_map(|(session, place)| Some((place, &**session.as_ref()?)));
-        all.filter(|(_, session)| !session.ended)
+    /// Whether it was before.
+    pub(super) fn mark_written(&mut self) -> bool {
+        std::mem::replace(&mut self.written, true)
     }
 
-    pub(super) fn in_order(&self) -> Vec<&Session> {
-        let mut all: Vec<&Session> = self.iter().map(|(_, session)| session).collect();
-        all.sort_unstable_by(|a, b| a.client_id.cmp(&b.client_id));
-        all
+    /// The session is no more, but for the room that it takes.
+    pub(super) fn end(&mut self) {
+        self.ended = true;
     }
-}
 
-const IN_USE: &str = "places are given out for sessions in the table and forgotten when these end";
-
-impl std::ops::Index<SessionPlace> for Sessions {
-    type Output = Session;
-    fn index(&self, place: SessionPlace) -> &Session {
-        self.places[place as usize].as_deref().expect(IN_USE)
-    }
-}
-impl std::ops::IndexMut<SessionPlace> for Sessions {
-    fn index_mut(&mut self, place: SessionPlace) -> &mut Session {
-        self.places[place as usize].as_deref_mut().expect(IN_USE)
+    #[inline]
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended
     }
 }

@@ -1,10 +1,10 @@
 //! Work that one command begins and that may be long, done in steps: nobody else's command waits behind all of it.
 //! Always true: an entry of the log begins or goes on with at most [`STEP_WORK`] of it, a tick with as much of each kind;
 //! what is left over is part of the state, so every node goes on from the same place, after a restart too; while there is
-//! any, [`State::next_deadline`] lies in the past, so ticks follow each other.
+//! any, [`super::State::next_deadline`] lies in the past, so ticks follow each other.
 //! A unit of work is a name that is looked at, a message that is queued or removed, a subscription that is removed, or a
 //! session that ends.
-use super::{Effect, State};
+use super::{connect::SessionHandler, effects::Effects};
 
 /// Units of such work that one entry of the log does: a millisecond or two.
 pub const STEP_WORK: usize = 1000;
@@ -48,6 +48,11 @@ impl Steps {
         self.used += units;
     }
 
+    /// Units of such work that the entry did.
+    pub(super) fn used(&self) -> usize {
+        self.used
+    }
+
     /// Smaller steps, so that few of everything are many for a test.
     #[cfg(test)]
     pub(super) fn set_max(&mut self, max: usize) {
@@ -55,25 +60,15 @@ impl Steps {
     }
 }
 
-impl State {
-    /// Units of such work that the last entry did.
-    #[must_use]
-    pub fn work_of_last_entry(&self) -> usize {
-        self.steps.used
-    }
-
-    /// Whether ticks have something to go on with.
-    pub(super) fn has_work(&self) -> bool {
-        !self.replays.is_empty() || !self.lost.is_empty() || !self.remains.is_empty()
-    }
-
+impl SessionHandler<'_> {
     /// One more step of everything that was begun.
-    pub(super) fn go_on(&mut self, out: &mut Vec<Effect>) {
-        self.steps.begin();
+    pub(super) fn go_on(&mut self, out: &mut Effects<'_>) {
+        self.steps().begin();
         self.go_on_with_lost(out);
-        self.steps.begin();
-        self.go_on_replaying(out);
-        self.steps.begin();
-        self.clear_remains(self.steps.left());
+        self.steps().begin();
+        self.publishing().replay().go_on(out);
+        self.steps().begin();
+        let left = self.steps().left();
+        self.clear_remains(left);
     }
 }

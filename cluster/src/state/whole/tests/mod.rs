@@ -12,9 +12,13 @@ mod walk;
 mod wills;
 
 use super::*;
-use crate::ids::{ConnectionId, Epoch, Incarnation};
+use crate::{
+    ids::{ConnectionId, Epoch, Incarnation, LogIndex, Millis},
+    state::{deadlines::Deadline, *},
+};
 use bytes::Bytes;
-use mosquorum_proto::mqtt::{PacketId, QoS, RetainHandling, Subscription, TopicFilter, Utf8, Will};
+use mosquorum_proto::mqtt::{PacketId, QoS, RetainHandling, Subscription, TopicFilter, TopicName, Utf8, Will};
+use std::sync::Arc;
 
 pub(super) const NODE: Origin = Origin { node: NodeId(1), incarnation: Incarnation(1) };
 pub(super) const OTHER: Origin = Origin { node: NodeId(2), incarnation: Incarnation(1) };
@@ -156,8 +160,8 @@ impl World {
 
 /// What is known of each group is what a walk over its members finds.
 fn check_groups(state: &State) {
-    for (filter, group) in state.groups.iter() {
-        let found: Vec<_> = group.members.all().values().map(|member| state.member_match(filter, member)).collect();
+    for (filter, group) in state.routes.groups().iter() {
+        let found: Vec<_> = group.members().all().values().map(|member| state.member_match(filter, member)).collect();
         let mut connected = std::collections::BTreeMap::new();
         for node in found.iter().filter_map(|found| found.owner).map(|owner| owner.node) {
             *connected.entry(node).or_insert(0) += 1;
@@ -168,7 +172,7 @@ fn check_groups(state: &State) {
             queues_qos0: found.iter().any(DurableMatch::queues_qos0),
             connected: connected.into_iter().collect(),
         };
-        assert_eq!(group.members.standing(|incarnation| state.is_over(incarnation)), standing);
+        assert_eq!(group.members().standing(|incarnation| state.is_over(incarnation)), standing);
         for (node, members) in &standing.connected {
             let turn = |turn| -> Vec<_> {
                 state.connected_members(filter, *node, turn).map(|found| found.session.client_id().clone()).collect()
@@ -203,29 +207,29 @@ pub(super) fn check(state: &State) {
         for (filter, record) in session.subscriptions() {
             if filter.share_name().is_some() {
                 shared += 1;
-                let group = state.groups.get(filter).expect("group of a member");
-                assert_eq!(group.members.all()[&record.since].session, place);
-                assert_eq!(group.members.all()[&record.since].options, record.options());
+                let group = state.routes.group(filter).expect("group of a member");
+                assert_eq!(group.members().all()[&record.since].session, place);
+                assert_eq!(group.members().all()[&record.since].options, record.options());
             } else {
                 ordinary += 1;
-                assert_eq!(state.tree.get(filter.as_str(), &place), Some(&record.options()));
+                assert_eq!(state.routes.options(filter, place), Some(&record.options()));
             }
         }
-        assert_eq!(session.shared, session.subscriptions().keys().filter(|f| f.share_name().is_some()).count());
-        let deadline = |at: Option<Millis>, deadline| at.is_none_or(|at| state.deadlines.contains(&(at, deadline)));
-        assert!(deadline(session.will_due, expiry::Deadline::Will(session.client_id.clone())));
-        assert!(deadline(session.expires_at, expiry::Deadline::Session(session.client_id.clone())));
-        assert!(deadline(session.sweep_at, expiry::Deadline::Sweep(session.client_id.clone())));
-        assert!(session.is_connected() || session.expiry_seconds > 0 || session.is_unsettled(), "left over");
-        assert_eq!(state.lost.unsettled.get(&session.epoch).is_some_and(|at| *at == place), session.is_unsettled());
-        if let Some(Owner { node, incarnation, .. }) = session.owner {
-            assert_eq!(state.owned.get(&(node, incarnation, session.epoch)), Some(&place));
+        assert_eq!(session.shared(), session.subscriptions().keys().filter(|f| f.share_name().is_some()).count());
+        let deadline = |at: Option<Millis>, deadline| at.is_none_or(|at| state.deadlines.contains(at, deadline));
+        assert!(deadline(session.will_due(), Deadline::Will(session.client_id().clone())));
+        assert!(deadline(session.expires_at(), Deadline::Session(session.client_id().clone())));
+        assert!(deadline(session.sweep_at(), Deadline::Sweep(session.client_id().clone())));
+        assert!(session.is_connected() || session.expiry_seconds() > 0 || session.is_unsettled(), "left over");
+        assert_eq!(state.connections.is_unsettled(session.epoch(), place), session.is_unsettled());
+        if let Some(owner) = session.owner() {
+            assert_eq!(state.connections.place_of(&owner, session.epoch()), Some(place));
         }
         assert!(session.inbound().is_sorted());
     }
-    for place in &state.remains {
-        let session = &state.sessions[*place];
-        assert!(session.ended && state.sessions.find(&session.client_id) != Some(*place));
+    for place in state.sessions.aside() {
+        let session = &state.sessions[place];
+        assert!(session.is_ended() && state.sessions.find(session.client_id()) != Some(place));
         ordinary += session.subscriptions().len();
         for held in session.queue().iter_from(0).filter_map(Entry::held) {
             let (all, here) = references.entry(held.place).or_insert((0, 0));
@@ -234,7 +238,7 @@ pub(super) fn check(state: &State) {
         }
     }
     let waits = |session: &Session| {
-        [session.will_due, session.expires_at, session.sweep_at].iter().filter(|at| at.is_some()).count()
+        [session.will_due(), session.expires_at(), session.sweep_at()].iter().filter(|at| at.is_some()).count()
     };
     let retained = state.retained.iter().filter(|(_, kept)| kept.message.expiry_seconds.is_some()).count();
     let waiting: usize = state.sessions.iter().map(|(_, session)| waits(session)).sum();
@@ -243,8 +247,7 @@ pub(super) fn check(state: &State) {
     for (client_id, filter) in state.replays.check() {
         assert!(state.session(client_id).is_some_and(|session| session.subscriptions().contains_key(filter)));
     }
-    assert_eq!(state.owned.len(), connected);
-    assert_eq!((state.tree.len(), state.groups.members(), state.connected), (ordinary, shared, connected));
+    assert_eq!((state.routes.counts(), state.connections.len()), ((ordinary, shared), connected));
     for (_, kept) in state.retained.iter() {
         let (all, here) = references.entry(kept.place).or_insert((0, 0));
         (*all, *here) = (*all + 1, *here + 1);

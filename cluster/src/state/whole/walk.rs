@@ -1,7 +1,8 @@
 //! Walks over all sessions, for reports: in steps, so that nobody waits long for the state.
 //! Always true: a step looks at no more than [`WALK_VISITS`] places and subscriptions; a session that is there all the
 //! time is visited once; one that comes or goes meanwhile, or comes back, may be.
-use super::{Session, State, SubscriptionRecord};
+use super::State;
+use crate::state::{Session, SubscriptionRecord};
 use mosquorum_proto::mqtt::{TopicFilter, Utf8};
 use std::ops::Bound;
 
@@ -46,13 +47,13 @@ impl State {
             visits -= 1;
             let last = at.last.take();
             if let Some(session) = self.sessions.at(at.next) {
-                let last = last.filter(|(client_id, _)| *client_id == session.client_id);
+                let last = last.filter(|(client_id, _)| client_id == session.client_id());
                 let after = last.as_ref().map_or(Bound::Unbounded, |(_, filter)| Bound::Excluded(filter));
-                for (filter, record) in session.subscriptions.range::<TopicFilter, _>((after, Bound::Unbounded)) {
+                for (filter, record) in session.subscriptions().range::<TopicFilter, _>((after, Bound::Unbounded)) {
                     f(session, filter, record);
                     visits = visits.saturating_sub(1);
                     if visits == 0 {
-                        at.last = Some((session.client_id.clone(), filter.clone()));
+                        at.last = Some((session.client_id().clone(), filter.clone()));
                         return true;
                     }
                 }

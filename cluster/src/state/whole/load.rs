@@ -3,15 +3,18 @@
 //! and equals what it was, in particular the order of subscriptions to one filter. In the order of keys, as stores give
 //! them, parts find their session at once, and ordered tables are made in one go. Of messages beyond a budget only
 //! what the state depends on is kept, unless a topic or a shared subscription needs them: those are asked for again.
-use super::{
-    LoopId, Message, Owner, SessionPlace, State,
-    expiry::Deadline,
+use super::State;
+use crate::ids::{LogIndex, Millis};
+use crate::state::{
+    LoopId, Message,
+    deadlines::{Deadline, Deadlines},
     messages::{Held, MessageId, Place, Size},
     queue::{NewBody, NewEntry, expiry_of},
     records::{EntryRecord, Key, LoadError, Record, SessionRecord, Value},
+    retained::RetainedHandler,
     session::{Session, SubscriptionRecord},
+    sessions::SessionPlace,
 };
-use crate::ids::{Epoch, Incarnation, LogIndex, Millis, NodeId};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use mosquorum_proto::mqtt::{TopicFilter, Utf8};
@@ -25,7 +28,6 @@ struct Parts {
     /// Bytes of messages that may still be kept in memory.
     budget: u64,
     deadlines: Vec<(Millis, Deadline)>,
-    owned: Vec<((NodeId, Incarnation, Epoch), SessionPlace)>,
     subscriptions: Vec<(u64, SessionPlace, TopicFilter, SubscriptionRecord)>,
     entries: Vec<(SessionPlace, u64, EntryRecord)>,
     /// Of sessions that have not come yet.
@@ -81,7 +83,7 @@ impl State {
         if !parts.has_meta && applied != LogIndex::default() {
             return Err(LoadError::MetaMissing);
         }
-        state.applied = applied;
+        state.now.index = applied;
         state.link(parts, &|id| {
             let value = fetch(&id.key()).ok_or(LoadError::MessageMissing(id.0))?;
             id.read(value.as_ref())
@@ -99,13 +101,11 @@ impl State {
         match (key, value) {
             (_, Value::Meta(meta)) => {
                 parts.has_meta = true;
-                self.time = meta.time;
-                self.messages.next_id = meta.next_message;
+                self.now.time = meta.time;
+                self.messages.restore_next_id(meta.next_message);
                 self.counters = meta.counters;
             }
-            (Key::Node(node), Value::Node(record)) => {
-                self.nodes.records.insert(node, record);
-            }
+            (Key::Node(node), Value::Node(record)) => self.nodes.restore(node, record),
             (Key::Message(id), Value::Message(message)) => {
                 parts.messages.insert(id, Loaded::new(message, &mut parts.budget));
             }
@@ -113,12 +113,8 @@ impl State {
             (Key::Retained(_), Value::Retained(id)) => parts.retained.push(id),
             (Key::Group(filter), Value::Group(cursor)) => parts.groups.push((filter, cursor)),
             (Key::LoopId(_), Value::LoopId(number, mark)) => parts.marks.push((number, mark)),
-            (Key::Admission(name), Value::Admission(record)) => {
-                self.admissions.names.insert(name, record);
-            }
-            (Key::Lost(incarnation), Value::Lost(at)) => {
-                self.lost.incarnations.insert(incarnation, at);
-            }
+            (Key::Admission(name), Value::Admission(record)) => self.admissions.restore(name, record),
+            (Key::Lost(incarnation), Value::Lost(at)) => self.connections.restore_over(incarnation, at),
             (Key::Replay(turn), Value::Replay(replay)) => self.replays.restore(turn, replay),
             // `Value::decode` gives the kind that the key has.
             _ => {}
@@ -133,11 +129,11 @@ impl State {
                 parts.subscriptions.push((record.since, place, filter, record));
             }
             (Key::Header(client_id), Value::Header(header)) => {
-                session.queue.restore(header.next_seq, header.dup_before);
-                session.sweep_at = header.sweep_at;
+                session.queue_mut().restore(header.next_seq, header.dup_before);
+                session.set_sweep_at(header.sweep_at);
                 parts.deadlines.extend(header.sweep_at.map(|at| (at, Deadline::Sweep(client_id))));
             }
-            (Key::Inbound(_), Value::Inbound(ids)) => session.inbound = ids,
+            (Key::Inbound(_), Value::Inbound(ids)) => session.restore_inbound(ids),
             (Key::Entry(_, seq), Value::Entry(record)) => parts.entries.push((place, seq, record)),
             // `Value::decode` gives the kind that the key has.
             _ => {}
@@ -147,37 +143,21 @@ impl State {
     fn load_session(&mut self, client_id: Utf8, record: SessionRecord, parts: &mut Parts) {
         parts.deadlines.extend(record.will_due.map(|at| (at, Deadline::Will(client_id.clone()))));
         parts.deadlines.extend(record.expires_at.map(|at| (at, Deadline::Session(client_id.clone()))));
-        let (owner, epoch) = (record.owner, record.epoch);
-        let place = self.sessions.add(Session {
-            username: record.username,
-            epoch: record.epoch,
-            owner: record.owner,
-            expiry_seconds: record.expiry_seconds,
-            disconnected_at: record.disconnected_at,
-            will: record.will,
-            will_due: record.will_due,
-            expires_at: record.expires_at,
-            limits: record.limits,
-            door: record.door,
-            written: true,
-            ..Session::new(client_id)
-        });
-        if let Some(Owner { node, incarnation, .. }) = owner {
-            self.connected += 1;
-            parts.owned.push(((node, incarnation, epoch), place));
-        } else if self.sessions[place].is_unsettled() {
-            self.lost.unsettled.insert(epoch, place);
+        let place = self.sessions.add(Session::restored(client_id, record));
+        let session = &self.sessions[place];
+        if let Some(owner) = session.owner() {
+            self.connections.add(&owner, session.epoch(), place);
+        } else if session.is_unsettled() {
+            self.connections.note_unsettled(session.epoch(), place);
         }
     }
 
     fn link(&mut self, mut parts: Parts, fetch: &Fetch<'_>) -> Result<(), LoadError> {
-        self.deadlines = std::mem::take(&mut parts.deadlines).into_iter().collect();
-        self.owned = std::mem::take(&mut parts.owned).into_iter().collect();
+        self.deadlines = Deadlines::new(std::mem::take(&mut parts.deadlines));
         parts.subscriptions.sort_unstable_by(|a, b| (a.0, &a.2).cmp(&(b.0, &b.2)));
         for (_, place, filter, record) in std::mem::take(&mut parts.subscriptions) {
-            self.index_subscription(place, &filter, &record);
-            self.sessions[place].shared += usize::from(filter.share_name().is_some());
-            self.sessions[place].subscriptions.insert(filter, record);
+            self.routes.insert(place, &self.sessions[place], &filter, &record);
+            self.sessions[place].put_subscription(filter, record);
         }
         // Mostly they are in order.
         parts.entries.sort_by_key(|(place, seq, _)| (*place, *seq));
@@ -186,25 +166,20 @@ impl State {
         }
         let places: Vec<SessionPlace> = self.sessions.iter().map(|(place, _)| place).collect();
         for place in places {
-            let session = &mut self.sessions[place];
-            session.queue.connect(session.limits.inflight);
-            if !session.is_connected() {
-                session.queue.disconnect(0);
-            }
+            self.sessions[place].begin_again();
         }
         for id in std::mem::take(&mut parts.retained) {
             let place = self.load_message(id, &mut parts)?;
             let message = parts.message(id, fetch)?;
-            self.keep_retained(message, place);
+            RetainedHandler::new(&mut self.retained, &mut self.messages, &mut self.deadlines).keep(message, place);
         }
         for (filter, cursor) in std::mem::take(&mut parts.groups) {
-            self.groups.set_cursor(&filter, cursor);
+            self.routes.set_cursor(&filter, cursor);
         }
         self.seen.restore(std::mem::take(&mut parts.marks));
         // A message that nothing refers to would stay for ever.
         let unused = parts.messages.iter().filter(|(_, loaded)| loaded.place.is_none());
-        self.messages.removed = unused.map(|(id, _)| *id).collect();
-        self.messages.removed.sort_unstable();
+        self.messages.restore_removed(unused.map(|(id, _)| *id).collect());
         Ok(())
     }
 
@@ -218,8 +193,8 @@ impl State {
     ) -> Result<(), LoadError> {
         let EntryRecord { message, state: _, qos, retain, identifier, mut extra } = record;
         // Entries of one group share the group's mark.
-        if let Some(group) = extra.as_ref().and_then(|extra| extra.group.as_ref()).and_then(|f| self.groups.get(f)) {
-            extra = Some(group.mark.clone());
+        if let Some(group) = extra.as_ref().and_then(|extra| extra.group.as_ref()).and_then(|f| self.routes.group(f)) {
+            extra = Some(group.mark().clone());
         }
         let (body, place) = match message {
             Some(id) => {
@@ -237,7 +212,7 @@ impl State {
             None => (NewBody::Released, 0),
         };
         let new = NewEntry { body, place, qos, retain, identifier, extra };
-        self.sessions[session].queue.restore_entry(seq, new);
+        self.sessions[session].queue_mut().restore_entry(seq, new);
         Ok(())
     }
 

@@ -345,7 +345,7 @@ fn sessions_of_a_dead_node_come_to_the_same_in_small_steps_as_at_once() {
         }
         let sessions = world.state.sessions().map(|session| {
             let queue: Vec<_> = session.queue().iter_from(0).map(text).collect();
-            (session.client_id().clone(), queue, session.expires_at, session.will_due)
+            (session.client_id().clone(), queue, session.expires_at(), session.will_due())
         });
         (wills, sessions.collect::<Vec<_>>())
     };
@@ -384,7 +384,7 @@ fn a_large_session_is_gone_at_once_and_cleared_in_steps() {
                 world.wait(60);
             }
         }
-        let taken = |world: &World| world.state.tree.len() + world.state.messages.len();
+        let taken = |world: &World| world.state.routes.counts().0 + world.state.messages.len();
         assert!(taken(&world) >= 2 * size - 2 * STEP_WORK, "{}", taken(&world));
         assert_eq!(world.state.session("hoarder").is_some(), how == 1);
         assert_eq!(world.state.counters().dropped(DropReason::SessionEnded), size as u64);
@@ -417,7 +417,7 @@ fn a_node_that_starts_while_a_session_is_cleared_has_nothing_of_it() {
     assert!(world.state.has_work());
     world.restart(&mut store, STEP_WORK);
     assert!(!world.state.has_work());
-    assert_eq!(world.state.tree.len() + world.state.messages.len(), 0);
+    assert_eq!(world.state.routes.counts().0 + world.state.messages.len(), 0);
     world.restart(&mut store, STEP_WORK);
     let messages = store.keys().filter(|key| key[0] == 3).count();
     assert_eq!(messages, 0, "messages that nothing refers to are removed by the next cut");

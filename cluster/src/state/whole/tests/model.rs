@@ -254,8 +254,8 @@ fn run(seed: u64, steps: usize, seen: &mut BTreeSet<String>) {
         }));
         let under_way = [
             ("replaying", !state.replays.is_empty()),
-            ("lost", !state.lost.is_empty()),
-            ("remains", !state.remains.is_empty()),
+            ("lost", state.connections.has_work()),
+            ("remains", state.sessions.has_aside()),
         ];
         seen.extend(under_way.iter().filter(|(_, is)| *is).map(|(what, _)| (*what).to_owned()));
         for (command, outcome) in batch.commands.iter().zip(&out.outcomes) {
@@ -304,7 +304,7 @@ fn run(seed: u64, steps: usize, seen: &mut BTreeSet<String>) {
 /// What the store has, without messages that only a session has which has ended and is not cleared yet.
 fn used(store: &BTreeMap<Vec<u8>, Vec<u8>>, state: &State) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let whole = whole(state, store);
-    let unused = |key: &Vec<u8>| !state.remains.is_empty() && key[0] == 3 && !whole.contains_key(key);
+    let unused = |key: &Vec<u8>| state.sessions.has_aside() && key[0] == 3 && !whole.contains_key(key);
     store.iter().filter(|(key, _)| !unused(key)).map(|(key, value)| (key.clone(), value.clone())).collect()
 }
 

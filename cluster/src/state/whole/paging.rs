@@ -1,8 +1,9 @@
 //! Messages that wait in queues and are kept in the durable form only, so that memory does not grow with what waits.
 //! Always true: only what a completed cut holds is evicted, so the durable form has it as long as an entry refers to it;
 //! whether a message is here or there changes nothing that applying a command depends on.
-use super::{
-    Entry, EntryState, Message, State,
+use super::State;
+use crate::state::{
+    Entry, EntryState, Message,
     messages::MessageId,
     records::{Key, LoadError, Value},
 };
