@@ -24,6 +24,8 @@ use std::sync::Arc;
 #[derive(Default)]
 struct Parts {
     has_meta: bool,
+    /// The session that the last part belonged to.
+    near: SessionPlace,
     messages: HashMap<MessageId, Loaded, RandomState>,
     /// Bytes of messages that may still be kept in memory.
     budget: u64,
@@ -93,7 +95,7 @@ impl State {
 
     fn sort_record(&mut self, key: Key, value: Value, parts: &mut Parts) {
         if let Some(client_id) = key.client_id() {
-            return match self.sessions.find(client_id) {
+            return match self.find_near(client_id, &mut parts.near) {
                 Some(place) => self.sort_part(place, key, value, parts),
                 None => parts.early.push((key, value)),
             };
@@ -119,6 +121,17 @@ impl State {
             // `Value::decode` gives the kind that the key has.
             _ => {}
         }
+    }
+
+    /// In the order of keys, parts of one kind come in the order of their sessions: looking there first reads memory in
+    /// its order, and hashes nothing.
+    fn find_near(&self, client_id: &Utf8, near: &mut SessionPlace) -> Option<SessionPlace> {
+        let is_it = |place: &SessionPlace| {
+            self.sessions.at(*place as usize).is_some_and(|session| session.client_id() == client_id)
+        };
+        let place = [*near, *near + 1].into_iter().find(is_it).or_else(|| self.sessions.find(client_id))?;
+        *near = place;
+        Some(place)
     }
 
     /// A part of a session.
