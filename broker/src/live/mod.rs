@@ -13,6 +13,7 @@ pub mod rights;
 pub mod router;
 pub mod subscriptions;
 pub mod target_cache;
+mod targets;
 
 pub use clients::Clients;
 pub use counters::{Counters, add};
