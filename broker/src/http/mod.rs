@@ -50,7 +50,7 @@ where
         read = timeout_at(until, first_bytes(&mut stream)).await.unwrap_or_default();
     }
     if !read.is_empty() {
-        let stream = Exchange::new(stream, read, limits.write_timeout);
+        let stream = Exchange::new(stream, rooted(read), limits.write_timeout);
         let limits = Limits { head_timeout: until.saturating_duration_since(Instant::now()), ..limits };
         // Boxed: who is silent needs no room for it.
         Box::pin(exchange(stream, limits, answer)).await;
@@ -63,6 +63,16 @@ async fn first_bytes(stream: &mut (impl AsyncRead + Unpin)) -> Bytes {
     // An error is an end, too.
     let _ = stream.read_buf(&mut bytes).await;
     bytes.into()
+}
+
+/// A target that begins with a dot is a path from the root, as Mosquitto's server takes it (and then finds nothing there);
+/// the standard has no such target, so hyper would not let it come to an answer.
+fn rooted(read: Bytes) -> Bytes {
+    let target = read.iter().position(|byte| *byte == b' ').map(|space| space + 1);
+    match target {
+        Some(target) if read.get(target) == Some(&b'.') => [&read[..target], b"/", &read[target..]].concat().into(),
+        _ => read,
+    }
 }
 
 async fn exchange<S, F>(stream: Exchange<S>, limits: Limits, answer: impl Fn(Request) -> F)

@@ -49,6 +49,12 @@ async fn a_request_is_understood_whole_and_in_any_pieces() {
 }
 
 #[tokio::test]
+async fn a_target_that_begins_with_a_dot_is_a_path_from_the_root() {
+    let answer = answer_to(b"GET ../../etc/passwd HTTP/1.1\r\n\r\n", LIMITS, usize::MAX).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("GET /../../etc/passwd"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_head_is_answered_without_the_body_and_http_1_0_as_such() {
     let head = answer_to(b"HEAD /livez HTTP/1.1\r\n\r\n", LIMITS, usize::MAX).await;
     assert!(head.contains("\r\nContent-Length: 11\r\n") && head.ends_with("\r\n\r\n"), "{head}");
