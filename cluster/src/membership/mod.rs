@@ -7,6 +7,7 @@ pub(crate) mod add;
 mod admin;
 pub(crate) mod changes;
 pub(crate) mod events;
+pub(crate) mod finish;
 pub(crate) mod forget;
 pub(crate) mod forming;
 pub(crate) mod introductions;

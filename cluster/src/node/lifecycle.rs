@@ -10,7 +10,7 @@ use crate::{
     consensus::{IncarnationEvent, Sender},
     events::EVENTS,
     ids::{Incarnation, NodeId},
-    membership::{FOUNDER, Pauses, ask_first, changes, events, forget, forming, introductions, own_address},
+    membership::{FOUNDER, Pauses, ask_first, changes, events, finish, forget, forming, introductions, own_address},
     raft::{Engine, EngineStart, PeerIdentity},
     state::Command,
     transport::{Purpose, services::raft::membership_client::MembershipClient},
@@ -57,6 +57,7 @@ pub(crate) async fn run(
     tokio::spawn(timekeeping::run(shared.clone(), engine.clone()));
     tokio::spawn(duties::watch(shared.clone(), engine.clone()));
     tokio::spawn(forget::run(shared.clone(), engine.clone()));
+    tokio::spawn(finish::run(shared.clone(), engine.clone()));
     tokio::spawn(introductions::run(shared.clone(), engine.clone()));
     tokio::spawn(events::run(shared.clone(), engine.clone()));
     become_voter(&shared, &engine).await;

@@ -355,6 +355,11 @@ impl Engine {
         self.replace(BTreeSet::new(), nodes).await
     }
 
+    /// Ends a joint configuration that a leader before left: to the newer of its two sets.
+    pub(crate) async fn finish_change(&self) -> Result<(), EngineError> {
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new())).await
+    }
+
     async fn replace(&self, voters: BTreeSet<u64>, removed: BTreeSet<u64>) -> Result<(), EngineError> {
         let view = self.view();
         let removed_voters: BTreeSet<u64> =
