@@ -66,12 +66,20 @@ impl State {
         QueueHandler::new(sessions, messages, deadlines, counters, *now)
     }
 
+    /// What nearly all others are made of, and the nodes, which stand beside all that it borrows.
     #[inline]
-    fn publish_handler(&mut self) -> PublishHandler<'_> {
+    fn publish_handler_beside_nodes(&mut self) -> (PublishHandler<'_>, &mut Nodes) {
         let Self { sessions, messages, deadlines, counters, now, connections, routes, steps, .. } = self;
         let queues = QueueHandler::new(sessions, messages, deadlines, counters, *now);
         let delivery = DeliveryHandler::new(RouteHandler::new(queues, connections, routes), steps);
-        PublishHandler::new(delivery, &mut self.replays, &mut self.retained, &mut self.seen, &mut self.scratch)
+        let publishing =
+            PublishHandler::new(delivery, &mut self.replays, &mut self.retained, &mut self.seen, &mut self.scratch);
+        (publishing, &mut self.nodes)
+    }
+
+    #[inline]
+    fn publish_handler(&mut self) -> PublishHandler<'_> {
+        self.publish_handler_beside_nodes().0
     }
 
     fn session_handler(&mut self) -> SessionHandler<'_> {
@@ -79,11 +87,7 @@ impl State {
     }
 
     fn node_handler(&mut self) -> NodeHandler<'_> {
-        let Self { sessions, messages, deadlines, counters, now, connections, routes, steps, .. } = self;
-        let queues = QueueHandler::new(sessions, messages, deadlines, counters, *now);
-        let delivery = DeliveryHandler::new(RouteHandler::new(queues, connections, routes), steps);
-        let publishing =
-            PublishHandler::new(delivery, &mut self.replays, &mut self.retained, &mut self.seen, &mut self.scratch);
-        NodeHandler::new(&mut self.nodes, SessionHandler::new(publishing))
+        let (publishing, nodes) = self.publish_handler_beside_nodes();
+        NodeHandler::new(nodes, SessionHandler::new(publishing))
     }
 }
